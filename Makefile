@@ -1,0 +1,39 @@
+# The verbs of the project. Every one of them sets up what it needs first.
+
+ENGINE ?= cpu
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed-$(ENGINE)
+
+.PHONY: setup demo test unit integration e2e check fmt lock clean
+
+setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
+
+$(STAMP): requirements-$(ENGINE).lock pyproject.toml .ci/setup
+	.ci/setup $(ENGINE) $(PYTHON)
+	@touch $@
+
+demo: setup  ## the whole loop on this machine, about 15 minutes
+	$(BIN)/byheart demo
+
+test: setup  ## unit, integration and end-to-end tests
+	$(BIN)/pytest
+
+unit integration e2e: setup  ## one of the suites
+	$(BIN)/pytest tests/$@
+
+check: setup  ## lint, format, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: setup  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## resolve pyproject.toml into the lock files again
+	.ci/lock
+
+clean:  ## remove the virtual environment
+	rm -rf .venv

@@ -1,0 +1,285 @@
+"""Every knob of byheart: one frozen tree, in the order of the loop.
+
+Sources, weakest first: the defaults here (written out in `default.toml`), a TOML file, the
+environment (`BYHEART_SECTION__KEY`). An unknown key is an error that names the nearest valid one.
+Only `agent/daemon.py`, `agent/cli` and the two entry points of `distill` see the whole tree;
+everything else takes its section or plain values.
+"""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENV_PREFIX = "BYHEART_"
+EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which key and what to write instead."""
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Server(Section):
+    """The endpoint that clients talk to."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback needs API keys."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port to listen on; 0 picks a free one and prints it."""
+    max_body_bytes: int = Field(4 * 2**20, gt=0)
+    """Largest request body accepted; a larger one is answered with 413."""
+    max_tokens_cap: int = Field(4096, gt=0)
+    """Largest `max_tokens` a client may ask for."""
+    drain_s: float = Field(30.0, ge=0)
+    """How long a shutdown waits for running answers, in seconds."""
+
+
+class Engine(Section):
+    """The vLLM server behind the endpoint."""
+
+    model: str = ""
+    """Folder of the base model; empty means the embedded SmolLM2-135M-Instruct."""
+    served_model_name: str = ""
+    """Name clients use for the model; empty means the folder's name."""
+    urls: tuple[str, ...] = ()
+    """vLLM servers to attach to; empty means that byheart starts and supervises its own."""
+    api_key: str = Field("", repr=False)
+    """Key of the attached servers; the supervised one gets a random key of its own."""
+    max_model_len: int = Field(2048, gt=0)
+    """Longest prompt plus answer, in tokens."""
+    max_lora_rank: int = Field(32, gt=0)
+    """Largest adapter rank the engine accepts; must be at least `distill.rank`."""
+    max_loras: int = Field(2, ge=2)
+    """Adapters that may be active at once: the live one and a candidate."""
+    kv_cache_gib: int = Field(1, gt=0)
+    """Memory for vLLM's key/value cache on the CPU, in GiB; a GPU uses `args`."""
+    args: tuple[str, ...] = ()
+    """More arguments for vLLM, as on its command line."""
+    start_timeout_s: float = Field(600.0, gt=0)
+    """How long to wait for vLLM to become ready, in seconds."""
+    first_byte_timeout_s: float = Field(120.0, gt=0)
+    """How long an answer may take to begin, in seconds."""
+
+
+class Store(Section):
+    """Where everything is kept."""
+
+    data_dir: Path = Path("~/.byheart")
+    """Folder for the database, the adapters, the embedded model and the logs."""
+    url: str = ""
+    """SQLAlchemy database URL; empty means SQLite in `data_dir`."""
+
+
+class Learning(Section):
+    """From conversations to lessons."""
+
+    enabled: bool = True
+    """Whether lessons are extracted from conversations."""
+    idle_s: float = Field(30.0, ge=0)
+    """A conversation is read once it has feedback and nothing new came for so long, in seconds."""
+    tick_s: float = Field(5.0, gt=0)
+    """Seconds between looks at what is due."""
+    extractor: Literal["few_shot", "structured"] = "few_shot"
+    """`few_shot` completes examples (small models); `structured` asks for JSON under a schema."""
+    max_per_conversation: int = Field(3, gt=0)
+    """Most lessons taken from one conversation."""
+    token_budget: int = Field(512, gt=0)
+    """Most tokens of lessons put into a prompt."""
+    duplicate_ratio: float = Field(0.9, gt=0, le=1)
+    """Similarity (0 to 1) from which a new lesson counts as one already known."""
+    corroboration: int = Field(2, ge=2)
+    """Independent principals who must have said the same before a user's lesson is used."""
+
+
+class Distill(Section):
+    """One run: context into weights. Defaults follow OPCD (arXiv 2602.12275) adapted to LoRA."""
+
+    auto: bool = True
+    """Whether runs start by themselves."""
+    min_new_lessons: int = Field(5, gt=0)
+    """A run starts by itself when so many lessons are active that no run has tried yet."""
+    settle_s: float = Field(60.0, ge=0)
+    """A run waits until no lesson was added for so long, in seconds."""
+    rank: int = Field(32, gt=0)
+    """LoRA rank, on all linear layers."""
+    alpha: int = Field(64, gt=0)
+    """LoRA scaling numerator; the update is scaled by alpha / rank."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    steps: int = Field(60, gt=0)
+    """Optimiser steps."""
+    warmup_steps: int = Field(5, ge=0)
+    """Steps of linear warm-up."""
+    batch_size: int = Field(12, gt=0)
+    """Trajectories in a step."""
+    guided_share: float = Field(1.0, ge=0, le=1)
+    """Share of a batch answered by the teacher and learned with forward KL, for facts."""
+    on_policy_tail: float = Field(0.2, ge=0, le=0.5)
+    """Last share of the steps that is purely on-policy; the guided share falls before it."""
+    replay_share: float = Field(0.125, ge=0, lt=1)
+    """Share of a batch that repeats unrelated prompts against the base without context."""
+    max_completion_tokens: int = Field(32, gt=0)
+    """Longest trajectory, in tokens."""
+    max_answer_tokens: int = Field(48, gt=0)
+    """Longest answer that the evaluation after training looks at, in tokens."""
+    questions_per_lesson: int = Field(6, ge=0)
+    """Questions the teacher writes for each lesson or passage of a system prompt."""
+    answers_per_question: int = Field(2, gt=0)
+    """Answers of the teacher to each prompt that guide the student."""
+    guided_temperature: float = Field(0.7, ge=0)
+    """Sampling temperature of the teacher's answers after the first, which is greedy."""
+    temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of the student's trajectories."""
+    checkpoint_every: int = Field(10, gt=0)
+    """Steps between checkpoints; a killed run resumes from the last one."""
+    threads: int = Field(0, ge=0)
+    """CPU threads for training; 0 means all."""
+    seed: int = 0
+    """Seed of everything random in a run."""
+
+
+class Gate(Section):
+    """What a candidate must show before it may serve."""
+
+    min_gap_closed: float = Field(0.5, ge=0, le=1)
+    """Least share of the gap between base and teacher that the candidate must close."""
+    max_retention_kl: float = Field(0.5, gt=0)
+    """Most the candidate may drift from the base on unrelated prompts, in nats a token."""
+    max_length_ratio: float = Field(2.0, gt=1)
+    """Answers may be longer or shorter than the teacher's by this factor at most."""
+    max_repetition: float = Field(0.2, ge=0, le=1)
+    """Largest share of answers that repeat themselves."""
+    max_leak_rate: float = Field(0.05, ge=0, le=1)
+    """Largest share of answers that mention the context they were distilled from."""
+    min_anchor_share: float = Field(0.8, ge=0, le=1)
+    """Least share of the anchors the teacher passes that the candidate must pass too."""
+    auto_promote: bool = True
+    """Whether a candidate that passes goes live by itself."""
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    server: Server = Server()
+    engine: Engine = Engine()
+    store: Store = Store()
+    learning: Learning = Learning()
+    distill: Distill = Distill()
+    gate: Gate = Gate()
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder with `~` resolved."""
+        return self.store.data_dir.expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        """The configured database, or SQLite in the data folder."""
+        return self.store.url or f"sqlite:///{self.data_dir / 'byheart.db'}"
+
+    @property
+    def model_folder(self) -> Path:
+        """The configured base model's folder, or where the embedded one is unpacked to."""
+        if self.engine.model:
+            return Path(self.engine.model).expanduser().absolute()
+        return self.data_dir / "models" / EMBEDDED_MODEL
+
+    def environment(self) -> dict[str, str]:
+        """Variables that give a child process the same database, data folder and model."""
+        return {
+            f"{ENV_PREFIX}STORE__URL": self.database_url,
+            f"{ENV_PREFIX}STORE__DATA_DIR": str(self.data_dir),
+            f"{ENV_PREFIX}ENGINE__MODEL": str(self.model_folder),
+        }
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "server": Server,
+    "engine": Engine,
+    "store": Store,
+    "learning": Learning,
+    "distill": Distill,
+    "gate": Gate,
+}
+
+
+def load(
+    path: Path | None = None,
+    environ: dict[str, str] | None = None,
+    overrides: dict[str, dict[str, Any]] | None = None,
+) -> Settings:
+    """Read settings from a TOML file, the environment and explicit overrides, in rising strength.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown or a value is out of range.
+    """
+    tree = _read_toml(path) if path else {}
+    _merge(tree, _read_environment(dict(os.environ) if environ is None else environ))
+    _merge(tree, overrides or {})
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"Cannot read the configuration file {path}: {error}") from error
+
+
+def _read_environment(environ: dict[str, str]) -> dict[str, Any]:
+    """`BYHEART_ENGINE__MAX_LORAS=4` becomes `{"engine": {"max_loras": "4"}}`; lists are commas."""
+    tree: dict[str, Any] = {}
+    for name, value in sorted(environ.items()):
+        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if name.startswith(ENV_PREFIX) and separator:
+            is_list = section in SECTIONS and _is_tuple(section, key)
+            tree.setdefault(section, {})[key] = (
+                [part for part in value.split(",") if part] if is_list else value
+            )
+    return tree
+
+
+def _is_tuple(section: str, key: str) -> bool:
+    field = SECTIONS[section].model_fields.get(key)
+    return field is not None and get_origin(field.annotation) is tuple
+
+
+def _merge(tree: dict[str, Any], stronger: dict[str, Any]) -> None:
+    for section, values in stronger.items():
+        if isinstance(values, dict) and isinstance(tree.setdefault(section, {}), dict):
+            tree[section].update(values)
+        else:
+            tree[section] = values
+
+
+def _explain(error: ValidationError) -> str:
+    return "\n".join(_explain_one(dict(problem)) for problem in error.errors())
+
+
+def _explain_one(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    near = difflib.get_close_matches(where, valid_keys(), n=1, cutoff=0.0)
+    return f"Unknown configuration key {where!r}. Did you mean {near[0]!r}?"
+
+
+def valid_keys() -> list[str]:
+    """All keys, as `section.key`, and the section names themselves."""
+    return [
+        key
+        for name, section in SECTIONS.items()
+        for key in (name, *(f"{name}.{field}" for field in section.model_fields))
+    ]

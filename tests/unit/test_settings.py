@@ -1,0 +1,79 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
+
+DEFAULT = Path("config/default.toml")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "byheart.toml"
+    path.write_text(text)
+    return path
+
+
+def test_default_toml_shows_every_key_with_its_default():
+    shown = tomllib.loads(DEFAULT.read_text())
+    assert Settings.model_validate(shown) == Settings()
+    assert {f"{section}.{key}" for section in shown for key in shown[section]} == {
+        key for key in valid_keys() if "." in key
+    }
+
+
+def test_default_toml_explains_every_key_in_the_words_of_the_code():
+    text = " ".join(line.removeprefix("# ") for line in DEFAULT.read_text().splitlines())
+    for section in SECTIONS.values():
+        for field in section.model_fields.values():
+            assert field.description in text
+
+
+def test_the_environment_wins_over_the_file_and_overrides_win_over_both(tmp_path):
+    path = write(tmp_path, "[server]\nport = 1\n[distill]\nsteps = 7\nrank = 4\n")
+    environ = {"BYHEART_SERVER__PORT": "2", "BYHEART_DISTILL__RANK": "8", "HOME": "/root"}
+    settings = load(path, environ, {"server": {"port": 3}})
+    assert (settings.server.port, settings.distill.steps, settings.distill.rank) == (3, 7, 8)
+
+
+def test_lists_in_the_environment_are_separated_by_commas():
+    settings = load(environ={"BYHEART_ENGINE__URLS": "http://a:1,http://b:2"})
+    assert settings.engine.urls == ("http://a:1", "http://b:2")
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [("[distill]\nstep = 3", "distill.steps"), ("[sever]\nport = 1", "server")],
+)
+def test_an_unknown_key_is_an_error_that_names_the_nearest_valid_one(tmp_path, key, near):
+    with pytest.raises(ConfigError, match=f"Did you mean '{near}'"):
+        load(write(tmp_path, key), {})
+
+
+@pytest.mark.parametrize("text", ["[server]\nport = 70000", "[gate]\nmin_gap_closed = 'much'"])
+def test_a_value_out_of_range_is_an_error_that_names_the_key(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"server.port|gate.min_gap_closed"):
+        load(write(tmp_path, text), {})
+
+
+def test_an_unreadable_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"byheart\.toml"):
+        load(write(tmp_path, "[server"), {})
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        load(tmp_path / "missing.toml", {})
+
+
+@given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3))
+def test_no_environment_breaks_loading_other_than_with_a_configuration_error(environ):
+    named = {f"BYHEART_{key}": value for key, value in environ.items()}
+    try:
+        load(environ=named)
+    except ConfigError as error:
+        assert str(error)  # noqa: PT017 — either outcome is right
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().server.port = 1  # type: ignore[misc]
