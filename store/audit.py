@@ -1,0 +1,86 @@
+"""The audit log: who changed what, in a chain of hashes that shows any later change.
+
+Each row's hash covers its content and the hash of the row before; the head row keeps the last
+hash, so that cutting rows off the end shows too. Rows are appended in the transaction of the change
+they tell of. The chain proves that nobody edited the log in passing; whoever can rewrite the whole
+database can rewrite the chain as well.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from store.db import Session
+from store.operations import Audit, AuditHead
+from store.schema import storable
+
+ORIGIN = "0" * 64
+"""What the first row has as the hash of the row before it."""
+
+
+class Tampered(Exception):
+    """The audit log is not as it was written."""
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+        super().__init__(
+            f"The audit log was changed at row {seq}: it, or the row before, is not as written. "
+            "Compare with a backup."
+        )
+
+
+def append(
+    session: Session, actor: str, action: str, subject: str, detail: dict[str, Any], now: datetime
+) -> Audit:
+    """Add a row to the end of the chain."""
+    # The lock makes writers append one after another on every database.
+    head = session.get_one(AuditHead, 1, with_for_update=True, populate_existing=True)
+    row = Audit(
+        seq=head.seq + 1,
+        at=now.astimezone(UTC),
+        actor=storable(actor),
+        action=storable(action),
+        subject=storable(subject),
+        detail=detail,
+        prev_hash=head.hash,
+    )
+    row.hash = _hash(row)
+    session.add(row)
+    head.seq, head.hash = row.seq, row.hash
+    session.flush()
+    return row
+
+
+def verify(session: Session) -> int:
+    """Recompute the whole chain; the number of rows.
+
+    Raises:
+        Tampered: A row was changed, removed or added by something else than `append`.
+    """
+    seq, previous = 0, ORIGIN
+    rows = select(Audit).order_by(Audit.seq).execution_options(yield_per=500)
+    with session.scalars(rows) as chain:
+        for row in chain:
+            if row.seq != seq + 1 or row.prev_hash != previous or row.hash != _hash(row):
+                raise Tampered(seq + 1)
+            seq, previous = row.seq, row.hash
+    head = session.get(AuditHead, 1)
+    if head is None or (head.seq, head.hash) != (seq, previous):
+        raise Tampered(seq + 1)
+    return seq
+
+
+def _hash(row: Audit) -> str:
+    content = [
+        row.seq,
+        row.at.isoformat(),
+        row.actor,
+        row.action,
+        row.subject,
+        row.detail,
+        row.prev_hash,
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,228 @@
+"""Opening the database: engine, pragmas, sessions, migrations, identifiers.
+
+SQLite is the default and PostgreSQL the choice of those who outgrow one machine; the same suites
+run on both. Debian's SQLite 3.40 can corrupt a WAL database that several processes write
+(sqlite.org/wal.html, "the WAL-reset bug"; fixed in 3.51.3), so SQLite is opened through the
+library bundled with `pysqlite3`, and its version is checked.
+
+Invariants others rely on: a transaction of `begin()` holds SQLite's write lock from its first
+statement, so it never fails half-way for another writer; one of `read()` sees one moment, takes no
+lock that a writer waits for, and cannot write.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+import uuid_utils
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session as Session
+from sqlalchemy.orm import sessionmaker
+
+from store.schema import Base
+
+MIN_SQLITE = (3, 51, 3)
+BUSY_TIMEOUT_MS = 10_000
+UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
+
+# NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
+_to_json = partial(json.dumps, allow_nan=False)
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says why and what to do."""
+
+
+class Database:
+    """An open database: `begin()` is a transaction that commits on success."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _open_sqlite(url) if url.startswith("sqlite") else _open_postgres(url)
+        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        self._read = sessionmaker(_readers(self.engine), expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A session in one write transaction; committed at the end, rolled back on an error."""
+        with self._write.begin() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads, sees one moment, and never waits for a writer."""
+        with self._read.begin() as session:
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the schema to this release; a newer schema is refused.
+
+        All or nothing: a crash leaves the schema that was there. Several processes may call it at
+        once.
+
+        Raises:
+            DatabaseError: The database was written by a newer release.
+        """
+        config = _alembic_config()
+        with (
+            self.engine.connect() as connection,
+            _foreign_keys_off(connection),
+            connection.begin(),
+        ):
+            if connection.dialect.name == "postgresql":
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK}
+                )
+            _refuse_newer(connection, config)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check(self) -> None:
+        """Read the whole database and compare it with itself (SQLite; PostgreSQL does by page).
+
+        Raises:
+            DatabaseError: It is damaged.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self.read() as session:
+            problems = [
+                row[0] for row in session.execute(text("PRAGMA quick_check")) if row[0] != "ok"
+            ]
+            problems += [f"dangling row in {row[0]}" for row in _dangling(session.connection())]
+        if problems:
+            raise DatabaseError(
+                f"The database is damaged: {'; '.join(problems[:5])}. Restore a backup."
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def new_id(prefix: str) -> str:
+    """A unique identifier that sorts by time, such as `les_0198c5…` (RFC 9562, version 7)."""
+    return f"{prefix}_{uuid_utils.uuid7().hex}"
+
+
+def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
+    """Insert a row unless one with its key is there; whether it was inserted.
+
+    Two writers at once are the ordinary case: the later one waits for the earlier one's end.
+    """
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
+    statement = insert.values(**values).on_conflict_do_nothing().returning(literal(1))
+    return session.execute(statement).first() is not None
+
+
+def _alembic_config() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _refuse_newer(connection: Connection, config: AlembicConfig) -> None:
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if present is not None and present not in known:
+        raise DatabaseError(
+            f"The database has schema {present!r}, which this release does not know. "
+            "It was written by a newer byheart: install that release, or restore a backup."
+        )
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """SQLite alters a table by dropping and rebuilding it, which foreign keys would forbid."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")  # has no effect inside a transaction
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _dangling(connection: Connection) -> list[Any]:
+    return list(connection.execute(text("PRAGMA foreign_key_check")))
+
+
+def _readers(engine: Engine) -> Engine:
+    """The same engine and pool, for transactions that only read."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(read_only=True)
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def _open_sqlite(url: str) -> Engine:
+    version = pysqlite3.sqlite_version_info
+    if version < MIN_SQLITE:
+        raise DatabaseError(
+            f"SQLite {pysqlite3.sqlite_version} can corrupt a database that several processes "
+            "write. Install pysqlite3>=0.6.1, which bundles a fixed one."
+        )
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        module=pysqlite3,
+        connect_args={"check_same_thread": False},
+        json_serializer=_to_json,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 — untyped driver
+    # The driver must not open transactions by itself: `_begin_sqlite` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    _use_wal(cursor)
+    cursor.execute("PRAGMA synchronous=FULL")  # a commit survives power loss
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _use_wal(cursor: Any) -> None:  # noqa: ANN401 — untyped driver
+    # SQLite does not wait here, whatever the busy timeout, when several processes open a new
+    # database at once. One of them succeeds, and for the others there is nothing left to change.
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except pysqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that turns into a writer fails with SQLITE_BUSY at once, whatever the
+    # busy timeout; taking the write lock first makes it wait instead. A reader is deferred, and
+    # `query_only` keeps it from becoming a writer. Connections are pooled: set it either way.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _open_postgres(url: str) -> Engine:
+    driver = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", url)
+    return create_engine(driver, pool_pre_ping=True, json_serializer=_to_json)

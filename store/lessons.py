@@ -1,0 +1,256 @@
+"""Lessons: what was learned, where from, and whether it is in the prompt or in the weights.
+
+Extraction and the operator add lessons; the view puts active ones into prompts; promotion and
+rollback move them between prompt and weights. Invariants others rely on:
+- the text of a lesson never changes: an edit makes a new row that supersedes the old one;
+- among lessons in use, exactly those whose text the live adapter's snapshot holds are
+  internalised, and the rest are active.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from store import namespaces
+from store.db import Session, new_id
+from store.duplicates import similarity
+from store.models import Lesson, LessonSupport
+from store.schema import IllegalTransition as IllegalTransition
+from store.schema import LessonKind, LessonStatus, Trust, storable
+
+IN_USE = (LessonStatus.ACTIVE, LessonStatus.INTERNALISED)
+
+TRANSITIONS: dict[LessonStatus, tuple[LessonStatus, ...]] = {
+    LessonStatus.CANDIDATE: (LessonStatus.ACTIVE, LessonStatus.QUARANTINED, LessonStatus.RETIRED),
+    LessonStatus.ACTIVE: (LessonStatus.QUARANTINED, LessonStatus.RETIRED),
+    LessonStatus.INTERNALISED: (LessonStatus.QUARANTINED, LessonStatus.RETIRED),
+    LessonStatus.QUARANTINED: (LessonStatus.CANDIDATE, LessonStatus.ACTIVE, LessonStatus.RETIRED),
+    LessonStatus.RETIRED: (),
+}
+"""What may be asked for. Between active and internalised only the live adapter decides."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """One origin of a lesson."""
+
+    interaction: str | None
+    feedback: str | None
+    span: str
+    principal: str
+    trust: Trust
+
+
+def add(  # noqa: PLR0913 — a lesson has so many parts
+    session: Session,
+    namespace: str,
+    *,
+    kind: LessonKind,
+    do: str,
+    when: str | None = None,
+    why: str | None = None,
+    trust: Trust,
+    tokens: int,
+    support: Sequence[Support],
+    status: LessonStatus = LessonStatus.ACTIVE,
+    now: datetime,
+    pinned: bool = False,
+    supersedes: str | None = None,
+) -> Lesson:
+    """Add a lesson with its origins.
+
+    Raises:
+        UnknownNamespace: There is no such namespace.
+    """
+    namespaces.bump(session, namespace)
+    lesson = Lesson(
+        id=new_id("les"),
+        namespace=namespace,
+        kind=kind,
+        when=storable(when) if when else None,
+        do=storable(do),
+        why=why,
+        trust=trust,
+        tokens=tokens,
+        pinned=pinned,
+        created_at=now,
+        supersedes=supersedes,
+    )
+    lesson.status = _placed(session, lesson, status)
+    session.add(lesson)
+    session.flush()
+    for one in support:
+        add_support(session, lesson, one)
+    return lesson
+
+
+def text(lesson: Lesson) -> str:
+    """The lesson as it stands in a prompt."""
+    return render(lesson.when, lesson.do)
+
+
+def render(when: str | None, do: str) -> str:
+    """A condition and what to do, as one sentence."""
+    return f"When {when}: {do}" if when else do
+
+
+def get(session: Session, lesson_id: str) -> Lesson | None:
+    """The lesson of that id."""
+    return session.get(Lesson, lesson_id)
+
+
+def listing(
+    session: Session, namespace: str, statuses: Collection[LessonStatus] = ()
+) -> list[Lesson]:
+    """Lessons of a namespace, oldest first; without `statuses`, all."""
+    rows = select(Lesson).where(Lesson.namespace == namespace)
+    if statuses:
+        rows = rows.where(Lesson.status.in_(statuses))
+    return list(session.scalars(rows.order_by(Lesson.created_at, Lesson.id)))
+
+
+def in_use(session: Session, namespace: str) -> list[Lesson]:
+    """Lessons that count, in the order of the prompt: pinned, most trusted, oldest first."""
+    return sorted(
+        listing(session, namespace, IN_USE),
+        key=lambda lesson: (not lesson.pinned, lesson.trust.rank, lesson.created_at, lesson.id),
+    )
+
+
+def fit(ordered: Sequence[Lesson], token_budget: int) -> list[Lesson]:
+    """As many lessons as the budget holds, first ones first; one that is too long is skipped."""
+    kept, left = [], token_budget
+    for lesson in ordered:
+        if lesson.tokens <= left:
+            kept.append(lesson)
+            left -= lesson.tokens
+    return kept
+
+
+def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
+    """Move a lesson; one made active is internalised where the live adapter has it already.
+
+    Raises:
+        IllegalTransition: It cannot go there from where it is.
+    """
+    namespaces.bump(session, lesson.namespace)
+    session.refresh(lesson)
+    if status not in TRANSITIONS[lesson.status]:
+        legal = ", ".join(TRANSITIONS[lesson.status]) or "nothing else: add it anew"
+        remedy = f"It can become {legal}."
+        raise IllegalTransition(f"Lesson {lesson.id}", lesson.status, status, remedy)
+    lesson.status = _placed(session, lesson, status)
+    session.flush()
+
+
+def follow(session: Session, namespace: str) -> None:
+    """Make the lessons in use match the live adapter; for the transaction that changed it."""
+    snapshot = namespaces.internalised(session, namespace)
+    held = snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    for lesson in listing(session, namespace, IN_USE):
+        in_weights = text(lesson) in held
+        lesson.status = LessonStatus.INTERNALISED if in_weights else LessonStatus.ACTIVE
+    session.flush()
+
+
+def snapshot_texts(rendered: Sequence[dict[str, str]]) -> frozenset[str]:
+    """The lesson texts of a snapshot. A lesson is in the weights as text, whatever its id."""
+    return frozenset(lesson["text"] for lesson in rendered)
+
+
+def find_duplicate(session: Session, namespace: str, text: str, ratio: float) -> Lesson | None:
+    """The lesson, in use or candidate, that says most nearly the same, if alike by `ratio`."""
+    known = listing(session, namespace, (*IN_USE, LessonStatus.CANDIDATE))
+    scored = [(similarity(text, render(lesson.when, lesson.do)), lesson) for lesson in known]
+    alike = [(score, lesson) for score, lesson in scored if score > 0 and score >= ratio]
+    return max(alike, key=lambda pair: pair[0])[1] if alike else None
+
+
+def add_support(session: Session, lesson: Lesson, support: Support) -> bool:
+    """Add an origin to a lesson; False where it has it already."""
+    namespaces.hold(session, lesson.namespace)  # positions are given one after another
+    known = supports(session, lesson)
+    if any(_origin(row) == _origin(support) for row in known):
+        return False
+    session.add(
+        LessonSupport(
+            lesson=lesson.id,
+            position=max((row.position for row in known), default=-1) + 1,
+            interaction=support.interaction,
+            feedback=support.feedback,
+            span=storable(support.span),
+            principal=support.principal,
+            trust=support.trust,
+        )
+    )
+    session.flush()
+    return True
+
+
+def supports(session: Session, lesson: Lesson) -> list[LessonSupport]:
+    """Where a lesson comes from, first origin first."""
+    rows = select(LessonSupport).where(LessonSupport.lesson == lesson.id)
+    return list(session.scalars(rows.order_by(LessonSupport.position)))
+
+
+def principals(session: Session, lesson: Lesson) -> set[str]:
+    """Who independently said so."""
+    rows = select(LessonSupport.principal).where(
+        LessonSupport.lesson == lesson.id, LessonSupport.polarity > 0
+    )
+    return set(session.scalars(rows))
+
+
+def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) -> Lesson:
+    """Replace a lesson by the operator's wording; a new row, with the old one's origins.
+
+    Where the old wording is in the live adapter, the new one stands in the prompt until the next
+    run.
+
+    Raises:
+        IllegalTransition: The lesson is retired.
+    """
+    status = lesson.status
+    set_status(session, lesson, LessonStatus.RETIRED)
+    origins = [
+        Support(row.interaction, row.feedback, row.span, row.principal, row.trust)
+        for row in supports(session, lesson)
+    ]
+    return add(
+        session,
+        lesson.namespace,
+        kind=lesson.kind,
+        do=do,
+        when=lesson.when,
+        why=lesson.why,
+        trust=Trust.OPERATOR,
+        tokens=tokens,
+        support=origins,
+        status=LessonStatus.ACTIVE if status in IN_USE else status,
+        now=now,
+        pinned=lesson.pinned,
+        supersedes=lesson.id,
+    )
+
+
+def count_new(session: Session, namespace: str) -> int:
+    """How many lessons are in use that the live adapter has not internalised."""
+    count = select(func.count()).where(
+        Lesson.namespace == namespace, Lesson.status == LessonStatus.ACTIVE
+    )
+    return session.scalar(count) or 0
+
+
+def _placed(session: Session, lesson: Lesson, status: LessonStatus) -> LessonStatus:
+    """`status`, or internalised instead of active where the weights hold the text."""
+    if status not in IN_USE:
+        return status
+    snapshot = namespaces.internalised(session, lesson.namespace)
+    in_weights = snapshot is not None and text(lesson) in snapshot_texts(snapshot.lessons)
+    return LessonStatus.INTERNALISED if in_weights else LessonStatus.ACTIVE
+
+
+def _origin(support: Support | LessonSupport) -> tuple[str | None, str | None, str, str]:
+    return (support.interaction, support.feedback, storable(support.span), support.principal)

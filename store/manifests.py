@@ -1,0 +1,54 @@
+"""Whether an adapter's folder holds exactly the bytes that its manifest promises.
+
+Called before an adapter is loaded, and by `byheart adapters verify`. Pure: it reads files and knows
+no database. `manifest.json` is `{"files": {NAME: SHA-256}, "base": …, "probe": …}`; its own hash is
+in the adapter's row, so whoever changes a file would have to change the database too.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+class AdapterCorrupt(Exception):
+    """An adapter on disk is not what was trained and judged."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: {what}. It must not be loaded: restore the folder from a backup, or train "
+            "again."
+        )
+
+
+def verify_files(path: Path, manifest_sha256: str) -> None:
+    """Compare an adapter's folder with its manifest, and the manifest with its known hash.
+
+    Raises:
+        AdapterCorrupt: A file is missing, extra, not a plain file, or has other content.
+    """
+    if path.is_symlink() or not path.is_dir():
+        raise AdapterCorrupt(path, "is not a folder")
+    for entry in path.iterdir():
+        if entry.is_symlink() or not entry.is_file():
+            raise AdapterCorrupt(path, f"{entry.name} is not a plain file")
+    present = {entry.name for entry in path.iterdir()}
+    if MANIFEST not in present:
+        raise AdapterCorrupt(path, f"{MANIFEST} is missing")
+    content = (path / MANIFEST).read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise AdapterCorrupt(path, f"{MANIFEST} is not the one that was registered")
+    files: dict[str, str] = json.loads(content)["files"]
+    if present != files.keys() | {MANIFEST}:
+        differing = ", ".join(sorted(present ^ (files.keys() | {MANIFEST})))
+        raise AdapterCorrupt(path, f"missing or extra: {differing}")
+    for name, expected in files.items():
+        if sha256(path / name) != expected:
+            raise AdapterCorrupt(path, f"{name} has other content than its manifest says")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,16 @@
+"""Run migrations on the connection that `store.db.Database.upgrade` passes in."""
+
+from alembic import context
+
+from store import models, operations  # noqa: F401 — imported for their tables
+from store.schema import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    render_as_batch=True,  # SQLite alters a table by rebuilding it
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,96 @@
+"""Namespaces: one application or tenant each.
+
+Everything else in the store hangs off a namespace, and nothing crosses from one to another.
+`bump` is the sign to readers that a namespace's prompt may differ from now on. It also holds the
+namespace's row until the transaction ends, as `hold` does: transactions that read a namespace's
+state to change it begin with one of the two, and so come one after another, in the same order.
+"""
+
+import re
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from store.db import Session, insert_new
+from store.models import Adapter, Alias, Namespace, Snapshot
+
+DEFAULT = "default"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class BadName(Exception):
+    """A namespace cannot be called that."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} cannot name a namespace: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "a letter or digit first."
+        )
+
+
+class UnknownNamespace(Exception):
+    """There is no such namespace."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no namespace {name!r}: create it first, or check its spelling.")
+
+
+def ensure(session: Session, name: str, now: datetime) -> Namespace:
+    """The namespace of that name, created if it is not there.
+
+    Raises:
+        BadName: It cannot be called that.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadName(name)
+    insert_new(session, Namespace, {"name": name, "created_at": now})
+    return session.get_one(Namespace, name)
+
+
+def names(session: Session) -> list[str]:
+    """All namespaces, by name."""
+    return list(session.scalars(select(Namespace.name).order_by(Namespace.name)))
+
+
+def bump(session: Session, name: str) -> int:
+    """Say that what a prompt would contain changes with this transaction; the new revision.
+
+    Raises:
+        UnknownNamespace: There is no such namespace.
+    """
+    revision = session.scalar(
+        update(Namespace)
+        .where(Namespace.name == name)
+        .values(revision=Namespace.revision + 1)
+        .returning(Namespace.revision)
+        .execution_options(synchronize_session=False)
+    )
+    if revision is None:
+        raise UnknownNamespace(name)
+    return revision
+
+
+def hold(session: Session, name: str) -> None:
+    """Wait for other changes to the namespace, and hold them off until this transaction's end.
+
+    Raises:
+        UnknownNamespace: There is no such namespace.
+    """
+    # Without the key: rows that refer to the namespace may be written meanwhile.
+    row = select(Namespace.revision).where(Namespace.name == name)
+    if session.scalar(row.with_for_update(key_share=True)) is None:
+        raise UnknownNamespace(name)
+
+
+def internalised(session: Session, name: str) -> Snapshot | None:
+    """The context that the namespace's live adapter has in its weights; None: the base serves."""
+    return session.scalar(
+        select(Snapshot)
+        .join(
+            Adapter,
+            (Adapter.snapshot == Snapshot.hash) & (Adapter.namespace == Snapshot.namespace),
+        )
+        .join(Alias, Alias.adapter == Adapter.name)
+        .where(Alias.namespace == name)
+    )

@@ -1,0 +1,76 @@
+"""What the operator gives a namespace: its system prompt, seed prompts and anchors.
+
+The system prompt stands in front of every conversation until an adapter has internalised it. Seeds
+are what a run trains on where there is no traffic; anchors are what the gate must find right.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from store import namespaces
+from store.contexts import Message
+from store.db import Session, new_id
+from store.models import Anchor, Seed, SystemPrompt
+from store.schema import storable
+
+
+def register_system_prompt(
+    session: Session, namespace: str, text: str, tokens: int, now: datetime
+) -> SystemPrompt:
+    """Make `text` the namespace's system prompt; the row that is there already if it is that.
+
+    Raises:
+        UnknownNamespace: There is no such namespace.
+    """
+    namespaces.bump(session, namespace)
+    newest = system_prompt(session, namespace)
+    if newest is not None and newest.text == storable(text):
+        return newest
+    row = SystemPrompt(
+        id=new_id("sys"), namespace=namespace, text=storable(text), tokens=tokens, created_at=now
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def system_prompt(session: Session, namespace: str) -> SystemPrompt | None:
+    """The namespace's system prompt: the newest one registered."""
+    newest = select(SystemPrompt).where(SystemPrompt.namespace == namespace)
+    return session.scalar(newest.order_by(SystemPrompt.id.desc()).limit(1))
+
+
+def replace_seeds(session: Session, namespace: str, seeds: Sequence[list[Message]]) -> None:
+    """Set the prompts that runs train on beside, or before, logged ones."""
+    session.execute(delete(Seed).where(Seed.namespace == namespace))
+    session.add_all(
+        Seed(id=new_id("seed"), namespace=namespace, messages=messages) for messages in seeds
+    )
+    session.flush()
+
+
+def seeds(session: Session, namespace: str) -> list[Seed]:
+    """Seed prompts in the order in which they were given."""
+    rows = select(Seed).where(Seed.namespace == namespace).order_by(Seed.id)
+    return list(session.scalars(rows))
+
+
+def replace_anchors(
+    session: Session, namespace: str, anchors: Sequence[tuple[list[Message], dict[str, Any]]]
+) -> None:
+    """Set the checks that must never regress: messages, and what to expect of the answer."""
+    session.execute(delete(Anchor).where(Anchor.namespace == namespace))
+    session.add_all(
+        Anchor(id=new_id("anchor"), namespace=namespace, messages=messages, expect=expect)
+        for messages, expect in anchors
+    )
+    session.flush()
+
+
+def anchors(session: Session, namespace: str) -> list[Anchor]:
+    """Anchors in the order in which they were given."""
+    rows = select(Anchor).where(Anchor.namespace == namespace).order_by(Anchor.id)
+    return list(session.scalars(rows))

@@ -1,0 +1,156 @@
+"""Runs: one distillation each, from the snapshot it learns to the adapter it publishes.
+
+The daemon opens a run; the training process starts it, reports progress and finishes it. A run
+that is over never changes again, so a training process that was given up for dead cannot overwrite
+what was decided without it.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from store import lessons, namespaces, snapshots
+from store.db import Session, new_id
+from store.models import Run
+from store.schema import IllegalTransition as IllegalTransition
+from store.schema import RunStatus
+
+TRANSITIONS: dict[RunStatus, tuple[RunStatus, ...]] = {
+    RunStatus.QUEUED: (RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED),
+    # A run that was killed starts again, from its last checkpoint.
+    RunStatus.RUNNING: (
+        RunStatus.RUNNING,
+        RunStatus.PUBLISHED,
+        RunStatus.NOTHING_TO_LEARN,
+        RunStatus.FAILED,
+        RunStatus.CANCELLED,
+    ),
+    RunStatus.PUBLISHED: (),
+    RunStatus.NOTHING_TO_LEARN: (),
+    RunStatus.FAILED: (),
+    RunStatus.CANCELLED: (),
+}
+UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class UnknownRun(Exception):
+    """There is no such run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"There is no run {run_id!r}: `byheart train ls` lists them.")
+
+
+def open_run(
+    session: Session,
+    namespace: str,
+    settings: dict[str, Any],
+    trigger: str,
+    token_budget: int,
+    now: datetime,
+) -> Run:
+    """Queue a run over the namespace's whole context as it is now."""
+    namespaces.bump(session, namespace)  # so that the snapshot is of one moment
+    run = Run(
+        id=new_id("run"),
+        namespace=namespace,
+        status=RunStatus.QUEUED,
+        snapshot=snapshots.take(session, namespace, token_budget, now).hash,
+        settings=settings,
+        trigger=trigger,
+        created_at=now,
+    )
+    session.add(run)
+    session.flush()
+    return run
+
+
+def get(session: Session, run_id: str) -> Run | None:
+    """The run of that id."""
+    return session.get(Run, run_id)
+
+
+def listing(session: Session, namespace: str | None = None) -> list[Run]:
+    """Runs of a namespace, or of all, newest first."""
+    rows = select(Run).order_by(Run.id.desc())
+    return list(session.scalars(rows.where(Run.namespace == namespace) if namespace else rows))
+
+
+def unfinished(session: Session, namespace: str) -> Run | None:
+    """The oldest run of a namespace that is not over."""
+    rows = select(Run).where(Run.namespace == namespace, Run.status.in_(UNFINISHED))
+    return session.scalar(rows.order_by(Run.id).limit(1))
+
+
+def all_unfinished(session: Session) -> list[Run]:
+    """The runs of every namespace that are not over, oldest first."""
+    return list(session.scalars(select(Run).where(Run.status.in_(UNFINISHED)).order_by(Run.id)))
+
+
+def start(session: Session, run_id: str, now: datetime) -> Run:
+    """Begin a run, or take it up again after its process was killed.
+
+    Raises:
+        UnknownRun: There is no such run.
+        IllegalTransition: It is over.
+    """
+    run = _move(session, run_id, RunStatus.RUNNING)
+    run.started_at = run.started_at or now
+    return run
+
+
+def progress(session: Session, run_id: str, values: dict[str, Any]) -> None:
+    """Note how far a running run is; replaces the values of the same names.
+
+    Raises:
+        UnknownRun: There is no such run.
+        IllegalTransition: It is over or not begun; a cancelled run's process stops by this.
+    """
+    run = _move(session, run_id, RunStatus.RUNNING)
+    run.progress = run.progress | values
+
+
+def finish(
+    session: Session,
+    run_id: str,
+    status: RunStatus,
+    reason: str,
+    now: datetime,
+    adapter: str | None = None,
+) -> Run:
+    """End a run with its reason in plain words.
+
+    Raises:
+        UnknownRun: There is no such run.
+        IllegalTransition: It is over already, or cannot end like that.
+    """
+    run = _move(session, run_id, status)
+    run.reason = reason
+    run.adapter = adapter
+    run.finished_at = now
+    return run
+
+
+def cancel(session: Session, run_id: str, now: datetime) -> Run:
+    """End a run because the operator says so.
+
+    Raises:
+        UnknownRun: There is no such run.
+        IllegalTransition: It is over already.
+    """
+    return finish(session, run_id, RunStatus.CANCELLED, "Cancelled by the operator.", now)
+
+
+def new_lessons(session: Session, namespace: str) -> int:
+    """How many lessons are in the prompt that no live adapter has internalised."""
+    return lessons.count_new(session, namespace)
+
+
+def _move(session: Session, run_id: str, status: RunStatus) -> Run:
+    run = session.get(Run, run_id, with_for_update=True, populate_existing=True)
+    if run is None:
+        raise UnknownRun(run_id)
+    if status not in TRANSITIONS[run.status]:
+        raise IllegalTransition(f"Run {run_id}", run.status, status)
+    run.status = status
+    return run

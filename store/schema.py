@@ -1,0 +1,172 @@
+"""The types that the tables are made of: states, times, and the declarative root.
+
+Enumerations are stored as their values and times as UTC, on every database.
+"""
+
+import enum
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Enum, MetaData, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.types import TypeDecorator
+
+
+class InteractionStatus(enum.StrEnum):
+    """How a request ended."""
+
+    DONE = "done"
+    """Answered to the last byte."""
+    FAILED = "failed"
+    """The engine was down, refused or broke off."""
+    ABORTED = "aborted"
+    """The client went away; the text so far is kept."""
+
+
+class Trust(enum.StrEnum):
+    """Where a lesson's authority comes from; a lineage has the least trusted of its origins."""
+
+    OPERATOR = "operator"
+    USER = "user"
+    MODEL = "model"
+    EXTERNAL = "external"
+
+    @property
+    def rank(self) -> int:
+        """0 for the most trusted."""
+        return list(Trust).index(self)
+
+
+class LessonKind(enum.StrEnum):
+    """What sort of statement a lesson is; decides how it is distilled."""
+
+    RULE = "rule"
+    PROCEDURE = "procedure"
+    FACT = "fact"
+    PREFERENCE = "preference"
+    PITFALL = "pitfall"
+
+
+class LessonStatus(enum.StrEnum):
+    """The life of a lesson."""
+
+    CANDIDATE = "candidate"
+    """Extracted, but not trusted enough to be used."""
+    ACTIVE = "active"
+    """In the prompt."""
+    INTERNALISED = "internalised"
+    """In the live adapter, out of the prompt."""
+    RETIRED = "retired"
+    """No longer used."""
+    QUARANTINED = "quarantined"
+    """Held back for an operator to judge."""
+
+
+class RunStatus(enum.StrEnum):
+    """The life of one distillation."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PUBLISHED = "published"
+    """A candidate adapter exists."""
+    NOTHING_TO_LEARN = "nothing_to_learn"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class AdapterStatus(enum.StrEnum):
+    """The rollout stage of an adapter."""
+
+    CANDIDATE = "candidate"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    LIVE = "live"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+
+
+class JobStatus(enum.StrEnum):
+    """The life of a job."""
+
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """Gave up after its attempts; the error says why."""
+    CANCELLED = "cancelled"
+
+
+class IllegalTransition(Exception):
+    """Something cannot go from the state it is in to the one asked for."""
+
+    def __init__(self, subject: str, before: str, after: str, remedy: str = "") -> None:
+        super().__init__(f"{subject} is {before} and cannot become {after}. {remedy}".rstrip())
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` as every database can hold it: NUL and lone surrogates become U+FFFD.
+
+    A client can send both in JSON escapes; what it sent must be recorded all the same.
+    """
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+class StorableText(TypeDecorator[str]):
+    """Text that was made `storable`."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
+        """Replace what the database would refuse."""
+        return None if value is None else storable(value)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time, aware and in UTC, also on databases that forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Refuse naive times."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: every time in the store is aware")
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of all tables: plain types, and constraint names that migrations can refer to."""
+
+    type_annotation_map = {  # noqa: RUF012 — SQLAlchemy reads it as a class attribute
+        str: StorableText(),
+        datetime: UTCDateTime(),
+        dict[str, Any]: JSON(),
+        list[Any]: JSON(),
+        enum.StrEnum: Enum(
+            enum.StrEnum,
+            native_enum=False,
+            length=16,
+            values_callable=lambda e: [m.value for m in e],
+        ),
+    }
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )

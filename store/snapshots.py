@@ -1,0 +1,45 @@
+"""Snapshots: immutable contexts, named by the hash of what they say.
+
+A run takes one when it is opened and learns exactly that; the adapter made from it holds it, and
+promotion and rollback move lessons by it. The same content is the same row: nothing here changes
+or deletes one.
+"""
+
+from datetime import datetime
+
+from store import lessons, prompts
+from store.contexts import Context
+from store.db import Session, insert_new
+from store.models import Snapshot
+
+
+def take(session: Session, namespace: str, token_budget: int, now: datetime) -> Snapshot:
+    """Write down the whole context of a namespace, in the prompt and in the weights alike."""
+    registered = prompts.system_prompt(session, namespace)
+    used = lessons.fit(lessons.in_use(session, namespace), token_budget)
+    context = Context(registered.text if registered else None, tuple(map(lessons.text, used)))
+    insert_new(
+        session,
+        Snapshot,
+        {
+            "hash": context.hash,
+            "namespace": namespace,
+            "system_prompt": context.system_prompt,
+            "lessons": [
+                {"id": lesson.id, "kind": lesson.kind.value, "text": lessons.text(lesson)}
+                for lesson in used
+            ],
+            "created_at": now,
+        },
+    )
+    return session.get_one(Snapshot, (context.hash, namespace))
+
+
+def get(session: Session, content_hash: str, namespace: str) -> Snapshot | None:
+    """The snapshot of that content in that namespace."""
+    return session.get(Snapshot, (content_hash, namespace))
+
+
+def context_of(snapshot: Snapshot) -> Context:
+    """The snapshot as a context to compose with; its hash is the snapshot's."""
+    return Context(snapshot.system_prompt, tuple(lesson["text"] for lesson in snapshot.lessons))

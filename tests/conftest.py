@@ -1,0 +1,81 @@
+"""Databases for tests: `db` is SQLite; `any_db` runs a test on SQLite and on PostgreSQL."""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.audit import ORIGIN
+from store.db import Database
+from store.operations import AuditHead
+from store.schema import Base
+from tests import postgres
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "byheart.db"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_socket() -> Iterator[str]:
+    binaries = postgres.find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with postgres.cluster(binaries) as socket:
+        yield socket
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def blank_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of its own, with no tables in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'blank.db'}"
+    socket = request.getfixturevalue("postgres_socket")
+    return postgres.create(socket, f"blank_{next(_numbers)}")
+
+
+@pytest.fixture
+def db(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Database]:
+    shutil.copy(migrated_sqlite, tmp_path / "byheart.db")
+    yield from _opened(f"sqlite:///{tmp_path / 'byheart.db'}")
+
+
+@pytest.fixture(params=["shared_sqlite", "shared_postgres"], ids=["sqlite", "postgres"])
+def any_db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    database: Database = request.getfixturevalue(request.param)
+    yield database
+    _empty(database)
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite(migrated_sqlite: Path) -> Iterator[Database]:
+    shutil.copy(migrated_sqlite, migrated_sqlite.with_name("shared.db"))
+    yield from _opened(f"sqlite:///{migrated_sqlite.with_name('shared.db')}")
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(postgres_socket: str) -> Iterator[Database]:
+    yield from _opened(postgres.url_of(postgres_socket, postgres.MIGRATED))
+
+
+def _opened(url: str) -> Iterator[Database]:
+    database = Database(url)
+    yield database
+    database.close()
+
+
+def _empty(database: Database) -> None:
+    """Bring a migrated database back to what it was: faster than a new one for every test."""
+    with database.begin() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(table.delete())
+        session.add(AuditHead(id=1, seq=0, hash=ORIGIN))

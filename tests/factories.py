@@ -1,0 +1,99 @@
+"""Rows for tests, with everything that a test does not care about filled in."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from store import adapters, interactions, lessons, runs
+from store.db import Session, new_id
+from store.interactions import Record
+from store.lessons import Support
+from store.models import Adapter, Lesson
+from store.schema import InteractionStatus, LessonKind, LessonStatus, Trust
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+OPERATOR = Support(None, None, "said so", "operator", Trust.OPERATOR)
+
+_clock = itertools.count()
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def make_record(**values: Any) -> Record:
+    defaults: dict[str, Any] = {
+        "id": new_id("int"),
+        "namespace": "shop",
+        "conversation": None,
+        "principal": "customer",
+        "status": InteractionStatus.DONE,
+        "version": "base",
+        "arm": "champion",
+        "context_hash": "0" * 64,
+        "learn": True,
+        "created_at": later(next(_clock)),
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "tokens_saved": 0,
+        "first_token_ms": 12.5,
+        "total_ms": 80.25,
+        "error": None,
+        "messages": [user("Do you ship abroad?")],
+        "params": {"temperature": 0.5},
+        "response": "Yes.",
+    }
+    return Record(**defaults | values)
+
+
+def record(session: Session, **values: Any) -> Record:
+    made = make_record(**values)
+    assert interactions.record(session, made)
+    return made
+
+
+def add_lesson(session: Session, do: str, namespace: str = "shop", **values: Any) -> Lesson:
+    defaults: dict[str, Any] = {
+        "kind": LessonKind.FACT,
+        "trust": Trust.OPERATOR,
+        "tokens": 10,
+        "support": [OPERATOR],
+        "status": LessonStatus.ACTIVE,
+        "now": later(next(_clock)),
+    }
+    return lessons.add(session, namespace, do=do, **defaults | values)
+
+
+def add_adapter(session: Session, namespace: str = "shop", token_budget: int = 10_000) -> Adapter:
+    """A candidate that was trained on the namespace's context as it is now."""
+    run = runs.open_run(session, namespace, {}, "test", token_budget, NOW)
+    name = new_id("bh")
+    return adapters.register(
+        session,
+        name=name,
+        namespace=namespace,
+        run=run.id,
+        parent=None,
+        snapshot=run.snapshot,
+        path=f"/adapters/{name}",
+        manifest_sha256="0" * 64,
+        measured={"gap_closed": 0.9},
+        now=NOW,
+    )
+
+
+def go_live(session: Session, namespace: str = "shop") -> str:
+    """Train, pass and promote an adapter for the context as it is now; its name."""
+    adapter = add_adapter(session, namespace)
+    adapters.judge(session, adapter.name, True, ["Good."], NOW)
+    serving = adapters.live(session, namespace)
+    adapters.promote(session, adapter.name, serving.name if serving else None, "Better.", NOW)
+    return adapter.name

@@ -1,0 +1,66 @@
+"""A real PostgreSQL for tests: a throw-away cluster on a Unix socket, with a migrated database."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from store.db import Database
+
+MIGRATED = "byheart"
+# A test cluster need not survive a power cut.
+OPTIONS = "-c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+
+
+def find_binaries() -> Path | None:
+    """The folder with `initdb`, newest version first; None where PostgreSQL is not installed."""
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    on_path = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    return next((folder for folder in [*on_path, *debian] if (folder / "initdb").exists()), None)
+
+
+@contextmanager
+def cluster(binaries: Path) -> Iterator[str]:
+    """A running cluster; the folder of its socket."""
+    # Not pytest's folder: the server's user must get in, and socket paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="byheart-pg-", dir="/tmp"))
+    data, log = folder / "data", folder / "log"
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(folder, "postgres", "postgres")
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+
+    def run(*command: str) -> None:
+        subprocess.run(
+            [*as_user, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60
+        )
+
+    initdb = [f"{binaries}/initdb", "-D", f"{data}", "-U", "byheart", "-A", "trust", "-N"]
+    run(*initdb, "-E", "UTF8", "--locale=C")
+    pg_ctl = [f"{binaries}/pg_ctl", "-D", f"{data}", "-w"]
+    run(*pg_ctl, "-l", f"{log}", "-o", f"{OPTIONS} -k {folder}", "start")
+    try:
+        database = Database(create(str(folder), MIGRATED))
+        database.upgrade()
+        database.close()
+        yield str(folder)
+    finally:
+        run(*pg_ctl, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+def url_of(socket: str, name: str) -> str:
+    """The URL of a database, as an operator would write it."""
+    return f"postgresql://byheart@/{name}?host={socket}"
+
+
+def create(socket: str, name: str) -> str:
+    """A new database; its URL."""
+    with psycopg.connect(f"host={socket} user=byheart dbname=postgres", autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+    return url_of(socket, name)

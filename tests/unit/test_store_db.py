@@ -1,0 +1,178 @@
+"""The database as such: migrations, transactions, what it can hold."""
+
+import contextlib
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError as SQLError
+from sqlalchemy.exc import StatementError
+
+from store import db as store_db
+from store import interactions, namespaces, operations, prompts
+from store.db import Database, DatabaseError, insert_new
+from store.models import Namespace
+from store.schema import Base
+from tests.factories import NOW, make_record, user
+
+assert operations  # its tables are part of the metadata
+
+
+def test_a_blank_database_upgraded_is_what_the_models_say(blank_url: str) -> None:
+    database = Database(blank_url)
+    database.upgrade()
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+    database.close()
+
+
+def test_an_upgrade_can_be_repeated(any_db: Database) -> None:
+    any_db.upgrade()
+    any_db.upgrade()
+    any_db.check()
+
+
+def test_a_newer_schema_is_refused(blank_url: str) -> None:
+    database = Database(blank_url)
+    database.upgrade()
+    with database.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999_future'"))
+    with pytest.raises(DatabaseError, match="newer byheart"):
+        database.upgrade()
+    database.close()
+
+
+def test_a_failing_upgrade_leaves_nothing(blank_url: str) -> None:
+    database = Database(blank_url)
+    with database.begin() as session:
+        session.execute(text("CREATE TABLE jobs (id INTEGER)"))  # in the way of the revision
+    with pytest.raises(SQLError, match="jobs"):
+        database.upgrade()
+    with database.begin() as session:
+        session.execute(text("DROP TABLE jobs"))
+    database.upgrade()
+    database.close()
+
+
+def test_a_read_transaction_cannot_write(any_db: Database) -> None:
+    with pytest.raises(SQLError, match=r"read-?only"), any_db.read() as session:
+        namespaces.ensure(session, "shop", NOW)
+    with any_db.begin() as session:  # the pooled connection can write again
+        namespaces.ensure(session, "shop", NOW)
+
+
+def test_a_read_transaction_does_not_wait_for_a_writer(any_db: Database) -> None:
+    with any_db.begin() as writer:
+        namespaces.ensure(writer, "shop", NOW)
+        with any_db.read() as reader:
+            assert namespaces.names(reader) == []
+
+
+def test_a_read_transaction_sees_one_moment(any_db: Database) -> None:
+    with any_db.read() as reader:
+        before = namespaces.names(reader)
+        with any_db.begin() as writer:
+            namespaces.ensure(writer, "shop", NOW)
+        assert namespaces.names(reader) == before == []
+
+
+def test_a_writer_waits_at_its_first_statement_or_not_at_all(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 50)
+    impatient = Database(db.url)
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        # Refused at the first statement, which only reads, or not at all: never half-way.
+        with pytest.raises(SQLError, match="locked"), impatient.begin() as other:
+            namespaces.names(other)
+    with impatient.begin() as other:
+        assert namespaces.names(other) == ["shop"]
+    impatient.close()
+
+
+def test_an_error_rolls_everything_back(any_db: Database) -> None:
+    with contextlib.suppress(ZeroDivisionError), any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        _ = 1 / 0
+    with any_db.read() as session:
+        assert namespaces.names(session) == []
+
+
+def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_db, "MIN_SQLITE", (99, 0, 0))
+    with pytest.raises(DatabaseError, match="Install pysqlite3"):
+        Database("sqlite://")
+
+
+def test_sqlite_commits_are_synced_and_keys_checked(db: Database) -> None:
+    with db.begin() as session:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys")
+        values = [session.scalar(text(f"PRAGMA {pragma}")) for pragma in pragmas]
+    assert values == ["wal", 2, 1]
+
+
+def test_a_dangling_row_is_damage(db: Database) -> None:
+    with db.engine.connect() as connection, store_db._foreign_keys_off(connection):
+        connection.execute(
+            text("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
+        )
+        connection.commit()
+    with pytest.raises(DatabaseError, match="dangling row in seeds"):
+        db.check()
+
+
+def test_insert_new_inserts_once(any_db: Database) -> None:
+    values = {"name": "shop", "created_at": NOW}
+    with any_db.begin() as session:
+        assert insert_new(session, Namespace, values)
+        assert not insert_new(session, Namespace, values)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(said=st.text(st.characters(exclude_categories=()), max_size=20))
+def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) -> None:
+    sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        assert interactions.record(session, sent)
+    with any_db.read() as session:
+        payload = interactions.payload(session, sent.id)
+        assert payload is not None
+        assert payload.messages == [user(said)]
+        assert len(payload.response) == len(said)
+
+
+def test_times_are_aware_and_exact(any_db: Database) -> None:
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+    with any_db.read() as session:
+        assert session.get_one(Namespace, "shop").created_at == NOW
+    naive = NOW.replace(tzinfo=None)
+    with pytest.raises(StatementError, match="naive"), any_db.begin() as session:
+        namespaces.ensure(session, "other", naive)
+
+
+def test_nan_is_refused_on_every_database(any_db: Database) -> None:
+    anchors = [([user("?")], {"score": float("nan")})]
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+    with pytest.raises((ValueError, StatementError), match="JSON"), any_db.begin() as session:
+        prompts.replace_anchors(session, "shop", anchors)
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "a b", "-a", "a" * 65, "ä", "a\n"])
+def test_a_bad_namespace_name_is_refused(db: Database, name: str) -> None:
+    with pytest.raises(namespaces.BadName, match="letter or digit first"), db.begin() as session:
+        namespaces.ensure(session, name, NOW)
+
+
+def test_an_unknown_namespace_cannot_be_bumped(any_db: Database) -> None:
+    with pytest.raises(namespaces.UnknownNamespace), any_db.begin() as session:
+        namespaces.bump(session, "nowhere")

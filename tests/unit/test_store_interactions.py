@@ -1,0 +1,283 @@
+"""Interactions and feedback: recorded once, chained into conversations, kept apart by namespace."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store import feedback, interactions, namespaces
+from store.db import Database, Session
+from store.feedback import Conflict, NewFeedback, UnknownTarget
+from store.interactions import Record
+from store.models import Conversation, Interaction
+from store.schema import InteractionStatus, Trust
+from tests.factories import NOW, assistant, later, make_record, record, user
+
+
+@pytest.fixture
+def shop(any_db: Database) -> Database:
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        namespaces.ensure(session, "bank", NOW)
+    return any_db
+
+
+def _conversation(session: Session, made: Record) -> str:
+    return session.get_one(Interaction, made.id).conversation
+
+
+def test_recording_twice_is_recording_once(shop: Database) -> None:
+    made = make_record()
+    with shop.begin() as session:
+        assert interactions.record(session, made)
+    with shop.begin() as session:
+        assert not interactions.record(session, made)
+    with shop.read() as session:
+        assert [row.id for row in interactions.recent(session, "shop", 10)] == [made.id]
+
+
+def test_a_record_survives_the_spool() -> None:
+    made = make_record(error="gone", status=InteractionStatus.ABORTED, trust=Trust.OPERATOR)
+    assert Record.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_everything_recorded_can_be_read(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session, prompt_tokens=None, first_token_ms=None)
+    with shop.read() as session:
+        row = interactions.get(session, made.id)
+        texts = interactions.payload(session, made.id)
+        assert row is not None
+        assert texts is not None
+        kept = {name: getattr(row, name) for name in interactions._SHARED_COLUMNS}
+    assert kept == {name: getattr(made, name) for name in kept}
+    assert len(kept) == len(dataclasses.fields(Record)) - 4  # conversation is resolved; three texts
+    assert (texts.messages, texts.params, texts.response) == (
+        made.messages,
+        made.params,
+        made.response,
+    )
+
+
+def test_three_turns_are_one_conversation(shop: Database) -> None:
+    said: list[dict[str, Any]] = [{"role": "system", "content": "It is Monday."}]
+    with shop.begin() as session:
+        made = []
+        for turn in range(3):
+            said = [*said, user(f"Question  {turn}?")]
+            made.append(record(session, messages=said, response=f"Answer {turn}."))
+            # Clients send white space and system messages as they like.
+            said = [{"role": "system", "content": f"Turn {turn}"}, *said[1:]]
+            said = [*said, assistant(f" Answer\n{turn}. ")]
+        assert len({_conversation(session, one) for one in made}) == 1
+        turns = interactions.turns(session, _conversation(session, made[0]))
+    assert [turn.response for turn in turns] == ["Answer 0.", "Answer 1.", "Answer 2."]
+    assert [len(turn.messages) for turn in turns] == [2, 4, 6]
+
+
+def test_a_tool_result_continues_its_conversation(shop: Database) -> None:
+    with shop.begin() as session:
+        first = record(session, messages=[user("Weather?")], response="")
+        call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+        tool = {"role": "tool", "content": "Rain", "tool_call_id": "1"}
+        second = record(session, messages=[user("Weather?"), call, tool])
+        assert _conversation(session, first) == _conversation(session, second)
+
+
+def test_two_who_were_greeted_alike_keep_their_own_conversations(shop: Database) -> None:
+    hello = [user("Hi")]
+    with shop.begin() as session:
+        greeted = [record(session, messages=hello, response="Hello!") for _ in range(2)]
+        went_on = [
+            record(session, messages=[*hello, assistant("Hello!"), user(text)])
+            for text in ("Where is my parcel?", "Do you ship abroad?")
+        ]
+        begun = {_conversation(session, one) for one in greeted}
+        continued = {_conversation(session, one) for one in went_on}
+    assert begun == continued
+    assert len(begun) == 2
+
+
+@pytest.mark.parametrize("other", [{"namespace": "bank"}, {"principal": "somebody else"}])
+def test_nobody_continues_the_conversation_of_another(
+    shop: Database, other: dict[str, str]
+) -> None:
+    following = [user("Hi"), assistant("Hello!"), user("And?")]
+    with shop.begin() as session:
+        mine = record(session, messages=[user("Hi")], response="Hello!")
+        theirs = record(session, messages=following, **other)
+        assert _conversation(session, mine) != _conversation(session, theirs)
+
+
+def test_a_conversation_named_by_the_client_belongs_to_its_namespace(shop: Database) -> None:
+    with shop.begin() as session:
+        one = record(session, conversation="chat-1")
+        same = record(session, conversation="chat-1", messages=[user("Something else?")])
+        other = record(session, conversation="chat-1", namespace="bank")
+        assert _conversation(session, one) == _conversation(session, same)
+        assert _conversation(session, one) != _conversation(session, other)
+        assert session.get_one(Conversation, _conversation(session, other)).namespace == "bank"
+
+
+def test_a_replay_finds_the_same_conversation(shop: Database, db: Database) -> None:
+    made = make_record()
+    with shop.begin() as session:
+        interactions.record(session, made)
+        here = session.get_one(Conversation, _conversation(session, made))
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        interactions.record(session, made)
+        there = session.get_one(Conversation, _conversation(session, made))
+    assert (here.id, here.held_out) == (there.id, there.held_out)
+
+
+def test_a_fifth_of_conversations_is_held_out_for_good(db: Database) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        made = [record(session, conversation=f"chat-{n}") for n in range(200)]
+        drawn = [
+            session.get_one(Conversation, _conversation(session, one)).held_out for one in made
+        ]
+        assert 20 < sum(drawn) < 60
+        again = record(session, conversation="chat-7")
+        assert session.get_one(Conversation, _conversation(session, again)).held_out == drawn[7]
+
+
+def test_held_out_prompts_are_never_trained_on(shop: Database) -> None:
+    with shop.begin() as session:
+        for n in range(40):
+            record(session, conversation=f"chat-{n}", messages=[user(f"Question {n}?")])
+            record(session, conversation=f"chat-{n}", messages=[user(f"Question {n}?")])
+        record(session, messages=[user("Failed")], status=InteractionStatus.FAILED)
+        record(session, messages=[user("Secret")], learn=False)
+        record(session, messages=[user("Elsewhere")], namespace="bank")
+        train = interactions.prompts(session, "shop", held_out=False, limit=100)
+        held_out = interactions.prompts(session, "shop", held_out=True, limit=100)
+        newest = interactions.prompts(session, "shop", held_out=False, limit=3)
+    texts = [prompt[0]["content"] for prompt in train + held_out]
+    assert sorted(texts) == sorted(f"Question {n}?" for n in range(40))
+    assert newest == train[:3]
+    numbers = [int(prompt[0]["content"][9:-1]) for prompt in train]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+MESSAGE = st.builds(
+    lambda role, content: {"role": role, "content": content},
+    st.sampled_from(["user", "assistant", "system"]),
+    st.text("ab \n", max_size=4),
+)
+
+
+@given(one=st.lists(MESSAGE, max_size=4), other=st.lists(MESSAGE, max_size=4))
+def test_prefixes_are_equal_when_the_same_was_said(
+    one: list[dict[str, str]], other: list[dict[str, str]]
+) -> None:
+    def said(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
+        return [
+            (message["role"], " ".join(message["content"].split()))
+            for message in messages
+            if message["role"] != "system"
+        ]
+
+    same = interactions.prefix_hash(one) == interactions.prefix_hash(other)
+    assert same == (said(one) == said(other))
+
+
+def _feedback(target: str, **values: Any) -> NewFeedback:
+    defaults: dict[str, Any] = {
+        "id": None,
+        "target_id": target,
+        "name": "thumbs",
+        "value": {"up": False},
+        "comment": "We do not ship abroad.",
+        "demonstration": None,
+        "tags": {},
+        "principal": "customer",
+        "trust": Trust.USER,
+    }
+    return NewFeedback(**defaults | values)
+
+
+def test_the_same_feedback_again_changes_nothing(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session)
+        row, added = feedback.add(session, "shop", _feedback(made.id, id="f1"), NOW)
+        assert added
+    with shop.begin() as session:
+        again, added = feedback.add(session, "shop", _feedback(made.id, id="f1"), later(9))
+        assert (again.id, again.created_at, added) == (row.id, NOW, False)
+        assert len(feedback.of_interaction(session, made.id)) == 1
+
+
+@pytest.mark.parametrize("change", [{"comment": None}, {"value": {}}, {"principal": "other"}])
+def test_other_feedback_with_the_same_id_is_a_conflict(
+    shop: Database, change: dict[str, Any]
+) -> None:
+    with shop.begin() as session:
+        made = record(session)
+        feedback.add(session, "shop", _feedback(made.id, id="f1"), NOW)
+    with pytest.raises(Conflict, match="new id"), shop.begin() as session:
+        feedback.add(session, "shop", _feedback(made.id, id="f1", **change), NOW)
+
+
+def test_feedback_ids_of_other_namespaces_are_free(shop: Database) -> None:
+    with shop.begin() as session:
+        for namespace in ("shop", "bank"):
+            made = record(session, namespace=namespace)
+            assert feedback.add(session, namespace, _feedback(made.id, id="1"), NOW)[1]
+
+
+def test_feedback_on_another_namespaces_interaction_finds_no_target(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session, namespace="bank")
+    for target in (made.id, "int_unknown"):
+        with pytest.raises(UnknownTarget), shop.begin() as session:
+            feedback.add(session, "shop", _feedback(target), NOW)
+
+
+def test_feedback_that_a_database_cannot_hold_is_idempotent_all_the_same(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session)
+        new = _feedback(made.id, id="a\x00", comment="\ud800")
+        assert feedback.add(session, "shop", new, NOW)[1]
+        assert not feedback.add(session, "shop", new, NOW)[1]
+
+
+def _due(session: Session) -> list[str]:
+    return interactions.conversations_to_learn(session, "shop", later(10_000))
+
+
+def test_a_conversation_is_due_when_something_new_was_said(shop: Database) -> None:
+    with shop.begin() as session:
+        first = record(session, conversation="c", created_at=later(0))
+        conversation = _conversation(session, first)
+        assert _due(session) == []  # one turn says nothing yet
+        record(session, conversation="c", created_at=later(10))
+        assert _due(session) == [conversation]
+        assert interactions.conversations_to_learn(session, "shop", later(9)) == []  # not idle
+        interactions.mark_learned(session, conversation, later(11))
+        assert _due(session) == []
+        feedback.add(session, "shop", _feedback(first.id), later(12))
+        assert _due(session) == [conversation]
+        assert interactions.conversations_to_learn(session, "shop", later(11)) == []  # woken
+        assert interactions.conversations_to_learn(session, "bank", later(10_000)) == []
+
+
+def test_a_turn_is_read_with_its_feedback(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session)
+        feedback.add(session, "shop", _feedback(made.id, comment="Wrong."), later(1))
+        feedback.add(session, "shop", _feedback(made.id, comment="Still wrong."), later(2))
+        (turn,) = interactions.turns(session, _conversation(session, made))
+    assert [one.comment for one in turn.feedback] == ["Wrong.", "Still wrong."]
+
+
+def test_what_must_not_be_learned_from_is_never_due(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session, conversation="c", learn=False)
+        record(session, conversation="c", learn=False)
+        feedback.add(session, "shop", _feedback(made.id), NOW)
+        assert _due(session) == []

@@ -1,0 +1,242 @@
+"""Lessons, snapshots and views: what is in the prompt, what is in the weights, and why."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from store import adapters, lessons, namespaces, prompts, snapshots
+from store.db import Database, Session
+from store.lessons import Support
+from store.schema import IllegalTransition, LessonStatus, Trust
+from store.views import View, read_view
+from tests.factories import NOW, OPERATOR, add_lesson, go_live, later, record, user
+
+BUDGET = 10_000
+
+
+@pytest.fixture
+def shop(any_db: Database) -> Database:
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        namespaces.ensure(session, "bank", NOW)
+    return any_db
+
+
+def _view(session: Session, budget: int = BUDGET) -> View:
+    view = read_view(session, "shop", budget)
+    assert view is not None
+    return view
+
+
+def test_internalised_text_leaves_the_prompt_and_returns_on_rollback(shop: Database) -> None:
+    with shop.begin() as session:
+        prompts.register_system_prompt(session, "shop", "Be brief.", 3, NOW)
+        add_lesson(session, "Ship to Norway only.", tokens=7)
+        before = _view(session)
+        name = go_live(session)
+        add_lesson(session, "Open until 5.", tokens=4)
+        after = _view(session)
+        adapters.rollback(session, "shop", "Worse.", NOW)
+        back = _view(session)
+    assert before.context.system_prompt == "Be brief."
+    assert before.context.lessons == ("Ship to Norway only.",)
+    assert (before.live, before.saved_tokens) == (None, 0)
+    assert after.context.system_prompt is None
+    assert after.context.lessons == ("Open until 5.",)
+    assert (after.live, after.saved_tokens, after.registered) == (name, 10, "Be brief.")
+    assert back.context.system_prompt == "Be brief."
+    assert back.context.lessons == ("Ship to Norway only.", "Open until 5.")
+    assert (back.live, back.saved_tokens) == (None, 0)
+    assert before.revision < after.revision < back.revision
+
+
+def test_a_new_system_prompt_is_in_the_prompt_until_it_is_internalised(shop: Database) -> None:
+    with shop.begin() as session:
+        old = prompts.register_system_prompt(session, "shop", "Be brief.", 3, NOW)
+        go_live(session)
+        same = prompts.register_system_prompt(session, "shop", "Be brief.", 3, later(1))
+        assert same.id == old.id
+        prompts.register_system_prompt(session, "shop", "Be polite.", 3, later(2))
+        assert _view(session).context.system_prompt == "Be polite."
+        go_live(session)
+        assert _view(session).context.system_prompt is None
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    sizes=st.lists(
+        st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from(list(Trust))), max_size=8
+    ),
+    budget=st.integers(0, 60),
+)
+def test_the_token_budget_holds_and_goes_to_the_most_trusted(
+    db: Database, sizes: list[tuple[int, bool, Trust]], budget: int
+) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        for lesson in lessons.listing(session, "shop", lessons.IN_USE):
+            lessons.set_status(session, lesson, LessonStatus.RETIRED)
+        added = [
+            add_lesson(session, f"Lesson {n}", tokens=tokens, pinned=pinned, trust=trust)
+            for n, (tokens, pinned, trust) in enumerate(sizes)
+        ]
+        kept = _view(session, budget).context.lessons
+        ordered = sorted(added, key=lambda one: (not one.pinned, one.trust.rank, one.created_at))
+    used = 0
+    expected = []
+    for lesson in ordered:
+        if used + lesson.tokens <= budget:
+            used += lesson.tokens
+            expected.append(lesson.do)
+    assert list(kept) == expected
+    assert used <= budget
+
+
+def test_only_active_lessons_of_the_namespace_are_in_the_prompt(shop: Database) -> None:
+    with shop.begin() as session:
+        add_lesson(session, "Candidate.", status=LessonStatus.CANDIDATE)
+        add_lesson(session, "Quarantined.", status=LessonStatus.QUARANTINED)
+        add_lesson(session, "Elsewhere.", namespace="bank")
+        add_lesson(session, "reply in Dutch", when="asked in Dutch")
+        assert _view(session).context.lessons == ("When asked in Dutch: reply in Dutch",)
+        assert read_view(session, "nowhere", BUDGET) is None
+
+
+def test_a_snapshot_never_changes(shop: Database) -> None:
+    with shop.begin() as session:
+        lesson = add_lesson(session, "Ship to Norway only.")
+        taken = snapshots.take(session, "shop", BUDGET, NOW)
+        rendered = list(taken.lessons)
+        assert snapshots.take(session, "shop", BUDGET, later(9)).created_at == NOW
+        lessons.edit(session, lesson, "Ship to Sweden only.", later(10), 6)
+        other = snapshots.take(session, "shop", BUDGET, later(11))
+        session.expire_all()
+        again = snapshots.get(session, taken.hash, "shop")
+        assert again is not None
+        assert (again.lessons, again.created_at) == (rendered, NOW)
+        assert other.hash != taken.hash
+        assert snapshots.context_of(again).hash == taken.hash
+        assert snapshots.get(session, taken.hash, "bank") is None
+
+
+def test_a_snapshot_holds_what_is_in_the_prompt_and_what_is_in_the_weights(shop: Database) -> None:
+    with shop.begin() as session:
+        add_lesson(session, "Ship to Norway only.")
+        go_live(session)
+        add_lesson(session, "Open until 5.")
+        taken = snapshots.take(session, "shop", BUDGET, NOW)
+    assert [one["text"] for one in taken.lessons] == ["Ship to Norway only.", "Open until 5."]
+
+
+def test_an_edit_replaces_the_internalised_wording(shop: Database) -> None:
+    with shop.begin() as session:
+        lesson = add_lesson(session, "Ship to Norway only.")
+        go_live(session)
+        assert lesson.status is LessonStatus.INTERNALISED
+        new = lessons.edit(session, lesson, "Ship to Sweden only.", later(9), 6)
+        assert (lesson.status, new.status) == (LessonStatus.RETIRED, LessonStatus.ACTIVE)
+        assert (new.supersedes, new.trust) == (lesson.id, Trust.OPERATOR)
+        assert lessons.principals(session, new) == {"operator"}
+        assert _view(session).context.lessons == ("Ship to Sweden only.",)
+
+
+def test_a_lesson_that_the_weights_hold_is_not_put_into_the_prompt_again(shop: Database) -> None:
+    with shop.begin() as session:
+        lesson = add_lesson(session, "Ship to Norway only.")
+        go_live(session)
+        lessons.set_status(session, lesson, LessonStatus.QUARANTINED)
+        lessons.set_status(session, lesson, LessonStatus.ACTIVE)
+        again = add_lesson(session, "Ship to Norway only.")
+        assert lesson.status is again.status is LessonStatus.INTERNALISED
+        assert lessons.count_new(session, "shop") == 0
+
+
+def test_only_the_listed_moves_are_legal(db: Database) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        for before, legal in lessons.TRANSITIONS.items():
+            for after in LessonStatus:
+                lesson = add_lesson(session, f"{before} to {after}")
+                lesson.status = before
+                session.flush()
+                if after in legal:
+                    lessons.set_status(session, lesson, after)
+                    assert lesson.status is after
+                else:
+                    with pytest.raises(IllegalTransition, match="cannot become"):
+                        lessons.set_status(session, lesson, after)
+
+
+def test_the_same_support_counts_once(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session)
+        lesson = add_lesson(session, "Ship to Norway only.")
+        other = Support(made.id, None, "only Norway", "customer", Trust.USER)
+        assert lessons.add_support(session, lesson, other)
+        assert not lessons.add_support(session, lesson, other)
+        assert not lessons.add_support(session, lesson, OPERATOR)
+        assert [row.position for row in lessons.supports(session, lesson)] == [0, 1]
+        assert lessons.principals(session, lesson) == {"operator", "customer"}
+
+
+KNOWN = "Refunds are possible within 14 days."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "refunds are possible within 14 days",
+        "A refund is possible within 14 days.",
+        "Within 14 days, refunds are possible.",
+    ],
+)
+def test_the_same_in_other_order_or_inflection_is_a_duplicate(shop: Database, said: str) -> None:
+    with shop.begin() as session:
+        known = add_lesson(session, KNOWN)
+        add_lesson(session, "Parcels are sent on Mondays.")
+        found = lessons.find_duplicate(session, "shop", said, 0.8)
+        assert found is not None
+        assert found.id == known.id
+        assert lessons.find_duplicate(session, "bank", said, 0.8) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Refunds are possible within 30 days.",
+        "Refunds are possible within 1.4 days.",
+        "Refunds are not possible within 14 days.",
+        "Returns are possible within 14 days.",
+        "Refunds are possible within 14 hours.",
+        "Shoes are red.",
+    ],
+)
+def test_another_number_negation_or_content_word_is_another_lesson(
+    shop: Database, said: str
+) -> None:
+    with shop.begin() as session:
+        add_lesson(session, KNOWN)
+        assert lessons.find_duplicate(session, "shop", said, 0.5) is None
+
+
+def test_a_retired_lesson_is_no_duplicate(shop: Database) -> None:
+    with shop.begin() as session:
+        lesson = add_lesson(session, KNOWN)
+        lessons.set_status(session, lesson, LessonStatus.RETIRED)
+        assert lessons.find_duplicate(session, "shop", KNOWN, 0.9) is None
+
+
+def test_seeds_and_anchors_are_replaced_and_keep_their_order(shop: Database) -> None:
+    with shop.begin() as session:
+        prompts.replace_seeds(session, "shop", [[user("a")]])
+        prompts.replace_seeds(session, "shop", [[user("c")], [user("b")]])
+        prompts.replace_seeds(session, "bank", [[user("d")]])
+        prompts.replace_anchors(session, "shop", [([user("x")], {"contains": ["y"]})])
+        assert [seed.messages for seed in prompts.seeds(session, "shop")] == [
+            [user("c")],
+            [user("b")],
+        ]
+        (anchor,) = prompts.anchors(session, "shop")
+        assert (anchor.messages, anchor.expect) == ([user("x")], {"contains": ["y"]})
