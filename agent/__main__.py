@@ -1,0 +1,30 @@
+"""The `byheart` command, and the boundary at which its errors become messages.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to learn.
+"""
+
+import sys
+
+import structlog
+
+from agent.cli.app import app
+from agent.cli.errors import explain
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # boundary: the command line
+        message, code = explain(error)
+        if message is None:
+            raise
+        structlog.get_logger(__name__).debug("failed", exc_info=error)
+        sys.stderr.write(f"byheart: {message}\n")
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`byheart adapters`: what is on disk, what it was made from, and whether it is intact."""
+
+from pathlib import Path
+
+import typer
+
+from agent.cli.frame import ConfigOption, Output, OutputOption, opened, show, show_one
+from store import adapters, snapshots
+from store.adapters import UnknownAdapter
+from store.manifests import AdapterCorrupt, verify_files
+from store.models import Adapter
+
+app = typer.Typer(help="Adapters: list, show, verify.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the adapters, newest first."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [_row(adapter) for adapter in adapters.listing(session)]
+    show(rows, output, "No adapters yet: a run makes one.")
+
+
+@app.command("show")
+def show_adapter(
+    name: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Show an adapter: its run, what it has internalised, what was measured, its history."""
+    with opened(config) as (_, db), db.read() as session:
+        adapter = adapters.get(session, name)
+        if adapter is None:
+            raise UnknownAdapter(name)
+        snapshot = snapshots.get(session, adapter.snapshot, adapter.namespace)
+        verdict = adapters.evaluation(session, name)
+        history = adapters.events(session, adapter.namespace, 100)
+        row = {
+            **_row(adapter),
+            "run": adapter.run,
+            "path": adapter.path,
+            "manifest_sha256": adapter.manifest_sha256,
+            "system_prompt": snapshot.system_prompt if snapshot else None,
+            "lessons": [lesson["text"] for lesson in snapshot.lessons] if snapshot else [],
+            "gate": list(verdict.reasons),
+            "measured": verdict.measured,
+            "history": [
+                f"{event.created_at:%F %T} {event.before} -> {event.after}: {event.reason}"
+                for event in reversed(history)
+                if event.adapter == name
+            ],
+        }
+    show_one(row, output)
+
+
+@app.command("verify")
+def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Hash the files of every adapter against the manifest that was judged."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [
+            {"name": adapter.name, "files": _state(adapter)}
+            for adapter in adapters.listing(session)
+        ]
+    show(rows, output, "No adapters yet.")
+    if any(row["files"] != "intact" for row in rows):
+        raise typer.Exit(1)
+
+
+def _state(adapter: Adapter) -> str:
+    try:
+        verify_files(Path(adapter.path), adapter.manifest_sha256)
+    except AdapterCorrupt as error:
+        return str(error)
+    return "intact"
+
+
+def _row(adapter: Adapter) -> dict[str, object]:
+    return {
+        "name": adapter.name,
+        "namespace": adapter.namespace,
+        "status": adapter.status.value,
+        "created_at": adapter.created_at.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,40 @@
+"""What an error says to the person at the command line, and the exit code it means."""
+
+from agent.engine.client import EngineError
+from agent.engine.launch import NoEngine
+from agent.engine.supervisor import EngineFailed
+from agent.lock import StartError
+from config.settings import ConfigError
+from store.adapters import NothingToRollBack, StaleAlias, UnknownAdapter
+from store.db import DatabaseError
+from store.manifests import AdapterCorrupt
+from store.namespaces import BadName, UnknownNamespace
+from store.runs import UnknownRun
+from store.schema import IllegalTransition
+
+
+class InputError(Exception):
+    """What was given cannot be used; the message says what to give instead."""
+
+
+FAILED = (
+    AdapterCorrupt,
+    DatabaseError,
+    EngineError,
+    EngineFailed,
+    IllegalTransition,
+    NoEngine,
+    NothingToRollBack,
+    StaleAlias,
+    StartError,
+)
+WRONG = (BadName, ConfigError, InputError, UnknownAdapter, UnknownNamespace, UnknownRun)
+
+
+def explain(error: Exception) -> tuple[str | None, int]:
+    """The message and the exit code; no message for an error nobody foresaw."""
+    if isinstance(error, WRONG):
+        return str(error), 2
+    if isinstance(error, FAILED):
+        return str(error), 1
+    return None, 1

@@ -1,0 +1,74 @@
+"""What all verbs have in common: where the configuration comes from and how results are printed."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agent.database import open_database
+from config.settings import Settings, load
+from store.db import Database
+
+console = Console(highlight=False)
+"""Standard output, for people."""
+
+
+class Output(StrEnum):
+    """How a verb prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="TOML file; see config/default.toml.", envvar="BYHEART_CONFIG"
+    ),
+]
+OutputOption = Annotated[
+    Output, typer.Option("-o", "--output", help="For people, or for programs.")
+]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Whose.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@contextmanager
+def opened(config: Path | None) -> Iterator[tuple[Settings, Database]]:
+    """The settings and the open database of a verb that works on them."""
+    settings = load(config)
+    with open_database(settings) as db:
+        yield settings, db
+
+
+def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
+    """Print rows of equal keys as a table, or as a JSON list."""
+    if output is Output.JSON:
+        print(json.dumps(rows, indent=2, default=str))
+        return
+    if not rows:
+        console.print(empty)
+        return
+    table = Table(*(key.replace("_", " ") for key in rows[0]), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+
+
+def show_one(row: dict[str, Any], output: Output) -> None:
+    """Print one thing, a line for each of its parts, or as a JSON object."""
+    if output is Output.JSON:
+        print(json.dumps(row, indent=2, default=str))
+        return
+    width = max(map(len, row))
+    for key, value in row.items():
+        lines = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+        for index, line in enumerate(lines or [""]):
+            label = key.replace("_", " ") if index == 0 else ""
+            console.print(f"{label:<{width}}  {line}", markup=False)

@@ -1,0 +1,132 @@
+"""`byheart lessons`: what the model is told to keep to, and where it comes from."""
+
+from typing import Annotated
+
+import typer
+
+from agent.cli.errors import InputError
+from agent.cli.frame import (
+    ConfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    console,
+    opened,
+    show,
+    show_one,
+)
+from agent.work import utcnow
+from store import audit, lessons, namespaces
+from store.db import Session
+from store.lessons import Support
+from store.models import Lesson
+from store.schema import LessonKind, LessonStatus, Trust
+
+app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
+
+CHARS_PER_TOKEN = 4
+"""Rough, and on the safe side for English: the engine, which would know, may not be running."""
+OPERATOR = "operator"
+
+
+@app.command("ls")
+def ls(
+    namespace: NamespaceOption = namespaces.DEFAULT,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the lessons of a namespace."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [_row(lesson) for lesson in lessons.listing(session, namespace)]
+    show(rows, output, "No lessons yet: give feedback on an answer, or `byheart lessons add`.")
+
+
+@app.command("show")
+def show_lesson(
+    lesson_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
+) -> None:
+    """Show a lesson and the interactions that support it."""
+    with opened(config) as (_, db), db.read() as session:
+        lesson = _get(session, lesson_id)
+        support = [
+            f"{row.trust} {row.principal} {row.interaction or '-'}: {row.span!r}"
+            for row in lessons.supports(session, lesson)
+        ]
+    show_one({**_row(lesson), "why": lesson.why, "support": support}, output)
+
+
+@app.command("add")
+def add(
+    text: Annotated[str, typer.Argument(help="One statement that stands by itself.")],
+    kind: Annotated[LessonKind, typer.Option(help="What sort of statement.")] = LessonKind.FACT,
+    when: Annotated[str | None, typer.Option(help="Only when this holds.")] = None,
+    namespace: NamespaceOption = namespaces.DEFAULT,
+    config: ConfigOption = None,
+) -> None:
+    """Add a lesson; it is in the prompt of the next request."""
+    if not text.strip():
+        raise InputError("A lesson needs a text.")
+    with opened(config) as (_, db), db.begin() as session:
+        namespaces.ensure(session, namespace, utcnow())
+        lesson = lessons.add(
+            session,
+            namespace,
+            kind=kind,
+            when=when,
+            do=text.strip(),
+            trust=Trust.OPERATOR,
+            tokens=len(lessons.render(when, text)) // CHARS_PER_TOKEN + 1,
+            support=[Support(None, None, text, OPERATOR, Trust.OPERATOR)],
+            now=utcnow(),
+        )
+        detail = {"namespace": namespace}
+        audit.append(session, OPERATOR, "lesson added", lesson.id, detail, utcnow())
+    console.print(lesson.id)
+
+
+@app.command("edit")
+def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
+    """Replace a lesson's text; the old one is kept, retired."""
+    with opened(config) as (_, db), db.begin() as session:
+        old = _get(session, lesson_id)
+        tokens = len(lessons.render(old.when, text)) // CHARS_PER_TOKEN + 1
+        new = lessons.edit(session, old, text, utcnow(), tokens)
+        audit.append(session, OPERATOR, "lesson edited", old.id, {"by": new.id}, utcnow())
+    console.print(new.id)
+
+
+@app.command("approve")
+def approve(lesson_id: str, config: ConfigOption = None) -> None:
+    """Use a lesson that waits for corroboration."""
+    _set(config, lesson_id, LessonStatus.ACTIVE)
+
+
+@app.command("retire")
+def retire(lesson_id: str, config: ConfigOption = None) -> None:
+    """Stop using a lesson; the next run unlearns it."""
+    _set(config, lesson_id, LessonStatus.RETIRED)
+
+
+def _set(config: ConfigOption, lesson_id: str, status: LessonStatus) -> None:
+    with opened(config) as (_, db), db.begin() as session:
+        lesson = _get(session, lesson_id)
+        lessons.set_status(session, lesson, status)
+        audit.append(session, OPERATOR, f"lesson {status}", lesson_id, {}, utcnow())
+
+
+def _get(session: Session, lesson_id: str) -> Lesson:
+    lesson = lessons.get(session, lesson_id)
+    if lesson is None:
+        raise InputError(f"There is no lesson {lesson_id!r}: `byheart lessons ls` lists them.")
+    return lesson
+
+
+def _row(lesson: Lesson) -> dict[str, object]:
+    return {
+        "id": lesson.id,
+        "status": lesson.status.value,
+        "kind": lesson.kind.value,
+        "trust": lesson.trust.value,
+        "tokens": lesson.tokens,
+        "text": lessons.text(lesson),
+    }

@@ -1,0 +1,71 @@
+"""`byheart rollout` and `byheart rollback`: which version serves."""
+
+import typer
+
+from agent.cli.errors import InputError
+from agent.cli.frame import (
+    ConfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    YesOption,
+    console,
+    opened,
+    show,
+)
+from agent.work import utcnow
+from store import adapters, jobs, namespaces
+from store.schema import AdapterStatus
+
+app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)
+
+
+@app.command("status")
+def status(
+    namespace: NamespaceOption = namespaces.DEFAULT,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """The changes of version of a namespace, newest first, with their reasons."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [
+            {
+                "at": event.created_at.isoformat(timespec="seconds"),
+                "adapter": event.adapter,
+                "change": f"{event.before} -> {event.after}",
+                "reason": event.reason,
+            }
+            for event in adapters.events(session, namespace, 20)
+        ]
+    show(rows, output, "The base serves; no adapter was ever rolled out.")
+
+
+@app.command("promote")
+def promote(name: str, config: ConfigOption = None) -> None:
+    """Let a candidate that passed its gate go live (with `gate.auto_promote` off)."""
+    with opened(config) as (_, db), db.begin() as session:
+        adapter = adapters.get(session, name)
+        if adapter is None:
+            raise adapters.UnknownAdapter(name)
+        if adapter.status is not AdapterStatus.CANDIDATE:
+            raise InputError(f"Adapter {name} is {adapter.status}, not a candidate.")
+        payload = {"adapter": name, "approved": True}
+        jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=f"approved {name}")
+    console.print("approved; the daemon loads it, lets it prove itself, and promotes it")
+
+
+def rollback(
+    namespace: NamespaceOption = namespaces.DEFAULT,
+    reason: str = typer.Option("the operator rolled it back", help="For the record."),
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Take the live adapter out and let the last good version serve; its lessons return."""
+    with opened(config) as (_, db):
+        with db.read() as session:
+            live = adapters.live(session, namespace)
+        if live and not yes:
+            typer.confirm(f"Roll back {live.name} in namespace {namespace}?", abort=True)
+        with db.begin() as session:
+            bad, good = adapters.rollback(session, namespace, reason, utcnow())
+    console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")

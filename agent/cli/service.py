@@ -1,0 +1,120 @@
+"""`byheart serve`, `worker` and `status`: the processes themselves."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvloop
+
+from agent import daemon
+from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
+from agent.endpoint import DISCOVERY
+from agent.engine.client import VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.jobs import run_worker
+from agent.model import attached_model
+from agent.work import Work
+from config.settings import load
+from store import adapters, jobs, lessons, namespaces, runs
+from store.schema import LessonStatus
+
+
+def serve(
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
+    model: Annotated[str | None, typer.Option(help="Folder of the base model.")] = None,
+) -> None:
+    """Serve the model, learn from its conversations, roll out what was learned.
+
+    Without any configuration: SQLite and the embedded SmolLM2-135M-Instruct on 127.0.0.1:8080.
+    """
+    given = {("server", "host"): host, ("server", "port"): port, ("engine", "model"): model}
+    overrides: dict[str, dict[str, Any]] = {}
+    for (section, key), value in given.items():
+        if value is not None:
+            overrides.setdefault(section, {})[key] = value
+    settings = load(config, overrides=overrides)
+    configure_logging()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(daemon.serve(settings, _say))
+
+
+def worker(config: ConfigOption = None) -> None:
+    """Run jobs (extraction, training) for a daemon elsewhere, on the same database.
+
+    Needs `engine.urls`: the worker asks the engines that the daemon serves from.
+    """
+    configure_logging()
+    with opened(config) as (settings, db):
+
+        async def main() -> None:
+            stop = asyncio.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            engine = VllmEngine(settings.engine.urls, api_key=settings.engine.api_key)
+            try:
+                model = await attached_model(settings, engine)
+                _say(f"working on {settings.database_url.rsplit('@')[-1]}")
+                await run_worker(Work(settings, db, engine, model, Inflight()), stop)
+            finally:
+                await engine.close()
+
+        asyncio.run(main())
+
+
+def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """What serves each namespace, and what is being learned."""
+    with opened(config) as (settings, db):
+        discovery = settings.data_dir / DISCOVERY
+        serving = json.loads(discovery.read_text())["url"] if discovery.exists() else None
+        with db.read() as session:
+            rows = []
+            for name in namespaces.names(session):
+                live = adapters.live(session, name)
+                run = runs.unfinished(session, name)
+                rows.append(
+                    {
+                        "namespace": name,
+                        "version": live.name if live else "base",
+                        "lessons_in_prompt": lessons.count_new(session, name),
+                        "lessons_internalised": len(
+                            lessons.listing(session, name, (LessonStatus.INTERNALISED,))
+                        ),
+                        "run": f"{run.id} {run.status}" if run else None,
+                    }
+                )
+            waiting = len([job for job in jobs.listing(session, 1000) if not job.finished_at])
+    if output is Output.TABLE:
+        console.print(f"serving at {serving}" if serving else "no daemon is serving", markup=False)
+        console.print(f"jobs waiting or running: {waiting}\n")
+    show(rows, output, "no namespace")
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """One line for each event on standard error: JSON for machines, plain on a terminal."""
+    renderer = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+
+
+def _say(text: str) -> None:
+    print(f"byheart: {text}", flush=True)

@@ -1,0 +1,108 @@
+"""`byheart train`: the runs that turn context into an adapter."""
+
+import typer
+
+from agent.cli.errors import InputError
+from agent.cli.frame import (
+    ConfigOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    console,
+    opened,
+    show,
+    show_one,
+)
+from agent.due import open_run, untried_lessons
+from agent.work import utcnow
+from store import adapters, interactions, lessons, namespaces, prompts, runs
+from store.models import Run
+
+app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
+
+
+@app.command("plan")
+def plan(
+    namespace: NamespaceOption = namespaces.DEFAULT,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """What a run would be trained on now, and what the next one waits for."""
+    with opened(config) as (settings, db), db.read() as session:
+        used = lessons.in_use(session, namespace)
+        registered = prompts.system_prompt(session, namespace)
+        fresh = len(untried_lessons(session, namespace))
+        running = runs.unfinished(session, namespace)
+        needed = settings.distill.min_new_lessons
+        row = {
+            "namespace": namespace,
+            "system_prompt_tokens": registered.tokens if registered else 0,
+            "lessons": [lessons.text(lesson) for lesson in used],
+            "new_lessons": f"{fresh} of the {needed} that start a run",
+            "logged_prompts": len(interactions.prompts(session, namespace, False, 1000)),
+            "held_out_prompts": len(interactions.prompts(session, namespace, True, 1000)),
+            "seeds": len(prompts.seeds(session, namespace)),
+            "anchors": len(prompts.anchors(session, namespace)),
+            "waits_for": f"run {running.id}" if running else None,
+        }
+    show_one(row, output)
+
+
+@app.command("now")
+def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = None) -> None:
+    """Start a run over the namespace's whole context, whatever is new; the daemon does the work."""
+    with opened(config) as (settings, db), db.begin() as session:
+        if namespace not in namespaces.names(session):
+            raise namespaces.UnknownNamespace(namespace)
+        if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):
+            raise InputError(
+                f"Namespace {namespace!r} has no context to learn: add lessons (`byheart lessons "
+                "add`) or a system prompt (`byheart compile`) first."
+            )
+        run = open_run(session, namespace, settings, "the operator asked for it", utcnow())
+    console.print(run)
+
+
+@app.command("ls")
+def ls(
+    namespace: NamespaceOption = "",
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the runs, newest first."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [_row(run) for run in runs.listing(session, namespace or None)]
+    show(rows, output, "No runs yet: `byheart train plan` says what the next one waits for.")
+
+
+@app.command("show")
+def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Show a run: why it started, how far it is, and why it ended."""
+    with opened(config) as (settings, db), db.read() as session:
+        run = runs.get(session, run_id)
+        if run is None:
+            raise runs.UnknownRun(run_id)
+        row = {**_row(run), "trigger": run.trigger, "reason": run.reason, **run.progress}
+        if run.adapter:
+            verdict = adapters.evaluation(session, run.adapter)
+            row |= {"gate": list(verdict.reasons), "measured": verdict.measured}
+        row["log"] = settings.data_dir / "logs" / f"{run.id}.log"
+    show_one(row, output)
+
+
+@app.command("cancel")
+def cancel(run_id: str, config: ConfigOption = None) -> None:
+    """End a run; traffic stays as it is."""
+    with opened(config) as (_, db), db.begin() as session:
+        runs.cancel(session, run_id, utcnow())
+
+
+def _row(run: Run) -> dict[str, object]:
+    return {
+        "id": run.id,
+        "namespace": run.namespace,
+        "status": run.status.value,
+        "step": f"{run.progress.get('step', 0)}/{run.progress.get('total', '?')}",
+        "adapter": run.adapter,
+        "created_at": run.created_at.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,97 @@
+"""The daemon of the demo: a real `byheart serve` in a folder of its own, as a child process."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from agent.endpoint import DISCOVERY
+from agent.engine import guard
+
+POLL_S = 0.2
+STOP_S = 60.0
+
+
+class ServiceDied(Exception):
+    """The daemon ended; the message has its last words."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running daemon."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    logfile: Path
+
+    def check(self) -> None:
+        """Raise `ServiceDied` when the daemon is gone."""
+        if self.process.poll() is not None:
+            raise ServiceDied(
+                f"byheart serve ended with code {self.process.returncode}:\n{tail(self.logfile)}"
+            )
+
+
+@contextmanager
+def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iterator[Service]:
+    """Run `byheart serve -c CONFIG` until left; ready when entered.
+
+    Raises:
+        ServiceDied: It ended before it was ready.
+    """
+    logfile = data_dir / "logs" / "daemon.log"
+    logfile.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "agent", "serve", "--config", str(config)]
+    with logfile.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, guard.__file__, "--grace", "45", "--", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield _wait_ready(process, data_dir, logfile, report)
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def _wait_ready(
+    process: subprocess.Popen[bytes], data_dir: Path, logfile: Path, report: Callable[[str], None]
+) -> Service:
+    discovery = data_dir / DISCOVERY
+    while True:
+        url = json.loads(discovery.read_text())["url"] if discovery.exists() else ""
+        Service(url, process, logfile).check()
+        report(phase(logfile))
+        if url and _ready(url):
+            return Service(url, process, logfile)
+        time.sleep(POLL_S)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def phase(logfile: Path) -> str:
+    """What the daemon said last that it is doing."""
+    said = [
+        line.removeprefix("byheart: ")
+        for line in logfile.read_text(errors="replace").splitlines()
+        if line.startswith("byheart: ")
+    ]
+    return said[-1] if said else "starting"
+
+
+def tail(logfile: Path, lines: int = 15) -> str:
+    """The last lines of a log."""
+    return "\n".join(logfile.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,88 @@
+"""What is due: the scheduler's tick. It only enqueues; the job table does the rest.
+
+Every piece of work has a unique key, so ticks of several processes, or a tick after a crash,
+enqueue it once.
+"""
+
+from datetime import datetime, timedelta
+
+import structlog
+
+from config.settings import Settings
+from store import adapters, interactions, jobs, lessons, namespaces, runs, snapshots
+from store.db import Database, Session
+from store.models import Lesson
+from store.schema import LessonStatus
+
+log = structlog.get_logger(__name__)
+
+
+def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
+    """Enqueue every extraction, run and rollout whose time has come."""
+    with db.begin() as session:
+        for namespace in namespaces.names(session):
+            if settings.learning.enabled:
+                _enqueue_extractions(session, namespace, settings, now)
+            if settings.distill.auto:
+                _open_due_run(session, namespace, settings, now)
+        _enqueue_unfinished(session, now)
+
+
+def _enqueue_extractions(
+    session: Session, namespace: str, settings: Settings, now: datetime
+) -> None:
+    idle_before = now - timedelta(seconds=settings.learning.idle_s)
+    for conversation in interactions.conversations_to_learn(session, namespace, idle_before):
+        payload = {"namespace": namespace, "conversation": conversation}
+        jobs.enqueue(session, "extract", payload, now, unique_key=f"extract {conversation}")
+
+
+def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:
+    fresh = untried_lessons(session, namespace)
+    if len(fresh) < settings.distill.min_new_lessons or runs.unfinished(session, namespace):
+        return
+    if max(lesson.created_at for lesson in fresh) > now - timedelta(
+        seconds=settings.distill.settle_s
+    ):
+        return
+    open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
+
+
+def untried_lessons(session: Session, namespace: str) -> list[Lesson]:
+    """Lessons in the prompt that the last run did not have.
+
+    A run that failed, or whose adapter was rejected, is so not repeated on the same lessons.
+    """
+    past = runs.listing(session, namespace)
+    snapshot = snapshots.get(session, past[0].snapshot, namespace) if past else None
+    tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    active = lessons.listing(session, namespace, (LessonStatus.ACTIVE,))
+    return [lesson for lesson in active if lessons.text(lesson) not in tried]
+
+
+def open_run(
+    session: Session, namespace: str, settings: Settings, trigger: str, now: datetime
+) -> str:
+    """Open a run over the namespace's whole current context; its job is enqueued with it."""
+    run = runs.open_run(
+        session,
+        namespace,
+        settings.distill.model_dump(mode="json"),
+        trigger,
+        token_budget=settings.learning.token_budget,
+        now=now,
+    )
+    jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
+    log.info("run opened", run=run.id, namespace=namespace, trigger=trigger)
+    return run.id
+
+
+def _enqueue_unfinished(session: Session, now: datetime) -> None:
+    """Runs and candidates whose job was lost: none should be, and none may be."""
+    for run in runs.all_unfinished(session):
+        jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
+    for candidate in adapters.candidates(session):
+        if adapters.evaluation(session, candidate.name).passed is not None:
+            continue  # judged: it waits for approval
+        payload = {"adapter": candidate.name}
+        jobs.enqueue(session, "rollout", payload, now, unique_key=f"rollout {candidate.name}")

@@ -1,0 +1,118 @@
+"""The HTTP server that carries the gateway, inside the daemon's event loop.
+
+It listens before the engine is ready, so that health checks have something to ask, and stops
+taking requests before the engine is ended, so that answers are finished.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+
+from agent.admin.metrics import Metrics
+from agent.gateway.app import Gateway
+from agent.gateway.parts import Parts
+from agent.gateway.recorder import Recorder
+from agent.gateway.views import Views
+from agent.lock import StartError
+from agent.work import Work
+from config.settings import Settings
+
+DISCOVERY = "server.json"
+"""In the data folder while a daemon serves: its address and process, for the command line."""
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the daemon has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class Listening:
+    """A running endpoint."""
+
+    def __init__(self, server: QuietServer, bound: socket.socket) -> None:
+        host, port = bound.getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        self._server = server
+        self._serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+
+    async def drain(self) -> None:
+        """Take no new requests, finish the running ones and flush the log; once."""
+        self._server.should_exit = True
+        await self._serving
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings, work: Work, ready: Callable[[], bool]
+) -> AsyncIterator[Listening]:
+    """Serve the gateway until left; it lets requests through while `ready`.
+
+    Raises:
+        StartError: The port is taken.
+    """
+    parts = _parts(settings, work, ready)
+    bound = _bind(settings.server.host, settings.server.port)
+    config = uvicorn.Config(
+        Gateway(parts),
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=int(settings.server.drain_s),
+    )
+    served = Listening(QuietServer(config), bound)
+    discovery = settings.data_dir / DISCOVERY
+    _announce(discovery, served.url)
+    try:
+        yield served
+    finally:
+        discovery.unlink(missing_ok=True)
+        await served.drain()
+        bound.close()
+
+
+def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
+    metrics = Metrics()
+    return Parts(
+        settings=settings.server,
+        served=work.model,
+        db=work.db,
+        engine=work.engine,
+        views=Views(work.db, settings.learning.token_budget, metrics),
+        recorder=Recorder(work.db, settings.data_dir / "spool", metrics),
+        inflight=work.inflight,
+        metrics=metrics,
+        ready=ready,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise StartError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with "
+            "--port or server.port; 0 picks a free one."
+        ) from error
+    return bound
+
+
+def _announce(path: Path, url: str) -> None:
+    written = path.with_suffix(".tmp")
+    written.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    written.replace(path)

@@ -1,0 +1,304 @@
+"""`VllmEngine`: HTTP to one or more vLLM servers, which all serve the same base and adapters.
+
+Everything that asks the model goes through here: the gateway, extraction, the identity probe.
+Requests go round-robin over the servers that can be reached; loading and unloading goes to all.
+
+Invariants: an error of the network is `EngineUnavailable` and an error that vLLM reports is
+`EngineRefused`, never one of aiohttp; leaving a stream early, however it is left, closes its
+connection, on which vLLM stops generating; nothing is sent twice once a server has been reached.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+import orjson
+
+T = TypeVar("T")
+
+CHAT = "/v1/chat/completions"
+CONNECT_TIMEOUT_S = 5.0
+HEALTH_TIMEOUT_S = 5.0
+LOAD_TIMEOUT_S = 120.0
+SLOWEST_TOKEN_S = 1.0
+"""A plain answer begins when it is complete: patience for each token that it may have."""
+MOST_TOKENS = 2048
+"""Tokens a plain answer may have when the request does not say."""
+KEEP_ALIVE_S = 2.0
+"""Below vLLM's five seconds: else a request meets a connection that is being closed."""
+
+
+class EngineError(Exception):
+    """The engine did not answer as asked."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine cannot be reached, or fell silent before its answer began."""
+
+
+class EngineUnreachable(EngineUnavailable):
+    """No connection could be made: the request was not sent."""
+
+
+class EngineBroke(EngineUnavailable):
+    """The engine broke off in the middle of an answer."""
+
+
+class EngineRefused(EngineError):
+    """The engine answered with an error; `status`, `message` and `body` are its own."""
+
+    def __init__(self, status: int, message: str, body: bytes = b"") -> None:
+        super().__init__(f"the engine answered {status}: {message}")
+        self.status = status
+        self.message = message
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A complete answer; `status` is below 400."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        """The body, parsed."""
+        return dict(orjson.loads(self.body))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer that has begun; `chunks` are its bytes as they arrive, framing untouched."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncGenerator[bytes, None]
+
+
+class VllmEngine:
+    """A client of the servers at `urls` (`http://host:port` or `unix:///path`)."""
+
+    def __init__(
+        self, urls: Sequence[str], *, api_key: str = "", first_byte_timeout_s: float = 120.0
+    ) -> None:
+        if not urls:
+            raise ValueError("at least one engine URL is needed")
+        self.urls = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+        self._api_key = api_key
+        self._first_byte_timeout_s = first_byte_timeout_s
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._turns = itertools.count()
+
+    def clone(self) -> "VllmEngine":
+        """A client of the same servers, for another event loop."""
+        return VllmEngine(
+            self.urls, api_key=self._api_key, first_byte_timeout_s=self._first_byte_timeout_s
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    # Asking the model
+
+    async def chat(self, body: Mapping[str, Any]) -> Reply:
+        """A chat completion that is not streamed."""
+        return await self._ask(CHAT, body, self._patience_s(body))
+
+    @asynccontextmanager
+    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Stream]:
+        """A streamed chat completion; entered when the first bytes are here, aborted on leaving.
+
+        Raises:
+            EngineUnavailable: Nothing came; inside the block, `EngineBroke` from `chunks`.
+            EngineRefused: vLLM answered with an error.
+        """
+        response = await self._open(CHAT, body, self._first_byte_timeout_s)
+        try:
+            first = await self._next_chunk(response, EngineUnavailable)
+            async with contextlib.aclosing(self._chunks(first, response)) as chunks:
+                yield Stream(response.status, response.headers, chunks)
+        finally:
+            response.close()
+
+    async def complete(
+        self, prompt: str | Sequence[int], model: str, **params: object
+    ) -> dict[str, Any]:
+        """A text completion of a string or of token ids; `params` are vLLM's own."""
+        body: dict[str, Any] = {"model": model, "prompt": prompt, **params}
+        return (await self._ask("/v1/completions", body, self._patience_s(body))).json()
+
+    async def tokenize(self, text: str | Sequence[Mapping[str, Any]], model: str) -> list[int]:
+        """Token ids of a text, or of chat messages as the model's template renders them."""
+        key = "prompt" if isinstance(text, str) else "messages"
+        reply = await self._ask("/tokenize", {"model": model, key: text}, LOAD_TIMEOUT_S)
+        return list(reply.json()["tokens"])
+
+    # The servers themselves
+
+    async def models(self) -> list[str]:
+        """Names that every reachable server answers to: the base and the loaded adapters."""
+        served = await self._everywhere(self._served)
+        return sorted(set.intersection(*map(set, served)))
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load the adapter at `path` under `name`; a server that has it already keeps it."""
+
+        async def load(url: str) -> None:
+            if (await self._served(url)).get(name) != path:
+                body = {"lora_name": name, "lora_path": path}
+                await self._call(url, "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+
+        await self._everywhere(load)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget the adapter `name`; not having it is fine."""
+
+        async def unload(url: str) -> None:
+            if name in await self._served(url):
+                body = {"lora_name": name}
+                await self._call(url, "/v1/unload_lora_adapter", body, LOAD_TIMEOUT_S)
+
+        await self._everywhere(unload)
+
+    async def alive(self) -> bool:
+        """Whether a server answers; that is not yet whether it still generates."""
+        for url in self.urls:
+            with contextlib.suppress(EngineError):
+                await self._call(url, "/health", None, HEALTH_TIMEOUT_S)
+                return True
+        return False
+
+    # Transport
+
+    async def _ask(self, path: str, body: Mapping[str, Any], patience_s: float) -> Reply:
+        response = await self._open(path, body, patience_s)
+        return await _read(response, patience_s)
+
+    async def _open(
+        self, path: str, body: Mapping[str, Any], patience_s: float
+    ) -> aiohttp.ClientResponse:
+        """Send a request to the next server that can be reached; returns at its headers."""
+        turn = next(self._turns) % len(self.urls)
+        *before, last = self.urls[turn:] + self.urls[:turn]
+        for url in before:
+            with contextlib.suppress(EngineUnreachable):
+                return await self._send(url, path, body, patience_s)
+        return await self._send(last, path, body, patience_s)
+
+    async def _call(
+        self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
+    ) -> Reply:
+        return await _read(await self._send(url, path, body, patience_s), patience_s)
+
+    async def _send(
+        self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
+    ) -> aiohttp.ClientResponse:
+        """GET, or POST when there is a body; returns at the headers of an answer below 400."""
+        method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
+        session, address = self._session(url)
+        with _translated(url, EngineUnavailable):
+            async with asyncio.timeout(patience_s):
+                response = await session.request(method, address + path, data=data)
+        if response.status < 400:
+            return response
+        reply = await _read(response, patience_s)
+        raise EngineRefused(reply.status, _message(reply.body), reply.body)
+
+    async def _everywhere(self, call: Callable[[str], Awaitable[T]]) -> list[T]:
+        """Call every server; one that cannot be reached is passed over, unless none can."""
+        results = await asyncio.gather(*map(call, self.urls), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        serious = [error for error in failed if not isinstance(error, EngineUnreachable)]
+        if serious or len(failed) == len(results):
+            raise (serious or failed)[0]
+        return [result for result in results if not isinstance(result, BaseException)]
+
+    async def _served(self, url: str) -> dict[str, str | None]:
+        """Names that a server answers to, and the folders they were loaded from."""
+        reply = await self._call(url, "/v1/models", None, LOAD_TIMEOUT_S)
+        return {card["id"]: card.get("root") for card in reply.json()["data"]}
+
+    def _session(self, url: str) -> tuple[aiohttp.ClientSession, str]:
+        """The connections to a server, made on first use inside the running loop."""
+        socket = url.removeprefix("unix://") if url.startswith("unix://") else ""
+        if url not in self._sessions:
+            options: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
+            secret = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            self._sessions[url] = aiohttp.ClientSession(
+                connector=(
+                    aiohttp.UnixConnector(socket, **options)
+                    if socket
+                    else aiohttp.TCPConnector(**options)
+                ),
+                headers={"Content-Type": "application/json", **secret},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            )
+        return self._sessions[url], "http://engine" if socket else url
+
+    def _patience_s(self, body: Mapping[str, Any]) -> float:
+        """How long a plain answer may take: it has no first byte before it is complete."""
+        tokens = body.get("max_completion_tokens") or body.get("max_tokens") or MOST_TOKENS
+        return self._first_byte_timeout_s + SLOWEST_TOKEN_S * int(tokens)
+
+    async def _chunks(
+        self, first: bytes, response: aiohttp.ClientResponse
+    ) -> AsyncGenerator[bytes, None]:
+        chunk = first
+        while chunk:
+            yield chunk
+            chunk = await self._next_chunk(response, EngineBroke)
+
+    async def _next_chunk(
+        self, response: aiohttp.ClientResponse, failure: type[EngineUnavailable]
+    ) -> bytes:
+        """The next bytes of a stream as they arrived; empty at its end."""
+        with _translated(response.host, failure):
+            async with asyncio.timeout(self._first_byte_timeout_s):
+                return await response.content.readany()
+
+
+@contextmanager
+def _translated(server: str, failure: type[EngineUnavailable]) -> Iterator[None]:
+    """Turn what aiohttp raises into the engine's errors."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise EngineUnreachable(f"no connection to the engine at {server}: {error}") from error
+    except TimeoutError as error:
+        raise failure(f"the engine at {server} did not answer in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise failure(f"the engine at {server} broke the connection: {error}") from error
+
+
+async def _read(response: aiohttp.ClientResponse, patience_s: float) -> Reply:
+    async with response:
+        with _translated(response.host, EngineUnavailable):
+            async with asyncio.timeout(patience_s):
+                body = await response.read()
+    return Reply(response.status, response.headers, body)
+
+
+def _message(body: bytes) -> str:
+    """The human part of vLLM's error body."""
+    try:
+        error = orjson.loads(body)["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")

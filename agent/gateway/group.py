@@ -1,0 +1,132 @@
+"""Group commit: one thread that writes, in batches, what many requests hand in one by one.
+
+Each request waits until the batch with its record is written. While one batch is written the next
+gathers, so the cost of a commit is shared by all that came meanwhile, and a lone request waits for
+nobody.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+from store.interactions import Record
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 256
+
+Item = tuple[Record, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class Full(Exception):
+    """More records are waiting than may be."""
+
+
+class GroupCommit:
+    """A writer thread with a bounded queue; `idle` is called every `tick_s`, between batches."""
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[list[Record]], None],
+        *,
+        capacity: int,
+        idle: Callable[[], None] | None = None,
+        tick_s: float = 0.5,
+    ) -> None:
+        self._write = write
+        self._idle = idle
+        self._tick_s = tick_s
+        self._closed = False
+        self._queue: queue.Queue[Item | None] = queue.Queue(capacity)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Records that no batch has taken yet."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    async def submit(self, record: Record) -> None:
+        """Have a record written; returns when it is.
+
+        Raises:
+            Full: It was not taken.
+            Exception: Whatever writing the batch raised.
+        """
+        if self._closed:
+            raise Full(f"{self._thread.name}: closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        try:
+            self._queue.put_nowait((record, loop, future))
+        except queue.Full as error:
+            raise Full(f"{self._thread.name}: {self.waiting} records are waiting") from error
+        await future
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is waiting and end; False if it took too long."""
+        self._closed = True
+        if not self._thread.is_alive():
+            return True
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        last_idle, last = float("-inf"), False
+        while not last:
+            if self._idle and time.monotonic() - last_idle >= self._tick_s:
+                self._idle()
+                last_idle = time.monotonic()
+            batch, last = self._next_batch()
+            if batch:
+                self._write_batch(batch)
+
+    def _next_batch(self) -> tuple[list[Item], bool]:
+        """What is waiting, and whether it is the last; empty if nothing came for a tick."""
+        batch: list[Item] = []
+        try:
+            item = self._queue.get(timeout=self._tick_s)
+            while item is not None:
+                batch.append(item)
+                if len(batch) == MAX_BATCH:
+                    return batch, False
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, False
+        return batch, True
+
+    def _write_batch(self, batch: list[Item]) -> None:
+        error: Exception | None = None
+        try:
+            self._write([record for record, _, _ in batch])
+        except Exception as caught:  # noqa: BLE001 — boundary: recorder, each waiting request is told
+            error = caught
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+        for _, loop, future in batch:
+            by_loop[loop].append(future)
+        for loop, futures in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
+    """Wake the requests, but for those that stopped waiting."""
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

@@ -1,0 +1,244 @@
+"""The messages of a chat request: every role and content part of the OpenAI API that is text.
+
+Strict: a field that is not here is refused, so nothing unknown reaches the engine. Parts that make
+a server fetch something (images, files, audio) are refused with a reason. Tags in angle brackets
+tell the branches of a union apart and are taken out of what a client is told.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
+
+MAX_JSON_DEPTH = 32
+"""Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
+MAX_JSON_ITEMS = 4096
+"""Most values in one."""
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+
+
+class Strict(BaseModel):
+    """A part of a request: closed to unknown fields, types taken as they are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextPart(Strict):
+    """Text as one part of several."""
+
+    type: Literal["text"]
+    text: str
+    prompt_cache_breakpoint: dict[str, Any] | None = Field(None, exclude=True)
+
+
+class RefusalPart(Strict):
+    """A refusal of the model, sent back in the history."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _part_tag(part: object) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return {"text": "<text>", "refusal": "<refusal>"}.get(str(kind))
+
+
+def _content_tag(content: object) -> str | None:
+    return (
+        "<string>" if isinstance(content, str) else "<parts>" if isinstance(content, list) else None
+    )
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
+    Discriminator(
+        _part_tag,
+        custom_error_type="text_only",
+        custom_error_message="Only parts of type 'text' are served here: this endpoint fetches "
+        "no images, files or audio. Put what matters into text.",
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[Part], Tag("<parts>"), Field(min_length=1, max_length=256)],
+    Discriminator(
+        _content_tag,
+        custom_error_type="content",
+        custom_error_message="The content of a message is a string or a list of text parts.",
+    ),
+]
+
+
+class Instruction(Strict):
+    """A system or developer message."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: Name | None = None
+
+
+class UserTurn(Strict):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: Content
+    name: Name | None = None
+
+
+class FunctionCall(Strict):
+    """Which function the model called, and with what."""
+
+    name: FunctionName
+    arguments: str
+
+
+class ToolCall(Strict):
+    """A call of a tool in the history."""
+
+    id: Annotated[str, Field(max_length=256)]
+    type: Literal["function"]
+    function: FunctionCall
+    index: int | None = Field(None, exclude=True)
+
+
+class AssistantTurn(Strict):
+    """What the model said; clients send back whatever they got, with its nulls."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: Name | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    annotations: list[Any] | None = Field(None, exclude=True)
+    audio: None = Field(None, exclude=True)
+    function_call: None = Field(None, exclude=True)
+
+
+class ToolResult(Strict):
+    """What a tool gave back."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: Annotated[str, Field(max_length=256)]
+    name: Name | None = None
+
+
+ROLES = {
+    "system": "<instruction>",
+    "developer": "<instruction>",
+    "user": "<user>",
+    "assistant": "<assistant>",
+    "tool": "<tool>",
+}
+
+
+def _role_tag(message: object) -> str | None:
+    return ROLES.get(str(message.get("role"))) if isinstance(message, dict) else None
+
+
+Message = Annotated[
+    Annotated[Instruction, Tag("<instruction>")]
+    | Annotated[UserTurn, Tag("<user>")]
+    | Annotated[AssistantTurn, Tag("<assistant>")]
+    | Annotated[ToolResult, Tag("<tool>")],
+    Discriminator(
+        _role_tag,
+        custom_error_type="role",
+        custom_error_message="A message has a role: 'system', 'developer', 'user', 'assistant' "
+        "or 'tool'.",
+    ),
+]
+
+
+def _bounded_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
+    level: list[object] = [value]
+    items = 0
+    for _ in range(MAX_JSON_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        items += len(level)
+        if not level:
+            return value
+        if items > MAX_JSON_ITEMS:
+            break
+    raise PydanticCustomError(
+        "json_size",
+        "A JSON schema may be nested {depth} deep and have {items} values. Simplify it.",
+        {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
+    )
+
+
+def _children(node: object) -> list[object]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded_json)]
+
+
+class Function(Strict):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class FunctionRef(Strict):
+    """A function by its name."""
+
+    name: FunctionName
+
+
+class NamedTool(Strict):
+    """The one tool that the model must call."""
+
+    type: Literal["function"]
+    function: FunctionRef
+
+
+def _choice_tag(choice: object) -> str:
+    return "<mode>" if isinstance(choice, str) else "<named>"
+
+
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("<mode>")]
+    | Annotated[NamedTool, Tag("<named>")],
+    Discriminator(_choice_tag),
+]
+
+
+class NamedSchema(Strict):
+    """A JSON schema that the answer must follow."""
+
+    name: Name
+    description: str | None = None
+    json_schema: JsonSchema | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
+class StreamOptions(Strict):
+    """What a streamed answer carries beside the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None

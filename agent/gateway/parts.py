@@ -1,0 +1,39 @@
+"""What the routes work with: everything that lives longer than a request."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent.admin.metrics import Metrics
+from agent.engine.client import VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.gateway.recorder import Recorder
+from agent.gateway.views import Views
+from config.settings import Server
+from store.db import Database
+
+
+def utc_now() -> datetime:
+    """The time, aware."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The gateway's parts; whoever builds them closes the engine and the database."""
+
+    settings: Server
+    served: str
+    """Name of the model, for clients and for the engine."""
+    db: Database
+    engine: VllmEngine
+    views: Views
+    recorder: Recorder
+    inflight: Inflight
+    metrics: Metrics
+    ready: Callable[[], bool] = lambda: True
+    """Whether the engine has the adapters that it must answer with."""
+    now: Callable[[], datetime] = utc_now
+    timer: Callable[[], float] = time.monotonic
+    """Seconds that only ever grow, for durations."""

@@ -1,0 +1,150 @@
+"""One chat request from its first byte to its last.
+
+auth -> schema -> version and view -> compose -> engine -> bytes through untouched -> record. The
+client gets its last byte (a plain answer's body, a stream's `[DONE]`) only after the interaction is
+durable. However it ends, it is recorded: DONE, FAILED with what there was when the engine broke
+off, ABORTED with what there was when the client went away, which stops the engine at once.
+"""
+
+import asyncio
+
+from agent.engine.client import EngineBroke, EngineError, EngineUnavailable
+from agent.gateway.answer import Answer, answer_in_body, answer_in_events
+from agent.gateway.auth import authenticate
+from agent.gateway.errors import RequestError
+from agent.gateway.exchange import Exchange, engine_failure
+from agent.gateway.inflight import Ticket
+from agent.gateway.parts import Parts
+from agent.gateway.route import choose
+from agent.gateway.schema import parse_chat
+from agent.gateway.stream import EventStream
+from agent.gateway.wire import (
+    JSON,
+    ClientGone,
+    Receive,
+    Send,
+    read_body,
+    send_bytes,
+    send_head,
+    send_part,
+    while_connected,
+)
+from store.schema import InteractionStatus
+
+CLIENT_GONE = 499
+NO_ARM = "none"
+GONE = (ClientGone, asyncio.CancelledError)
+"""Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
+UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
+
+async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    """Answer `POST /v1/chat/completions`.
+
+    Raises:
+        RequestError: Instead of an answer that has not begun.
+    """
+    arm, code = NO_ARM, 500
+    try:
+        with parts.inflight.request() as ticket:
+            exchange = await _open(parts, headers, receive, ticket)
+            arm = exchange.route.arm
+            if not parts.ready():
+                down = EngineUnavailable("the engine is starting or being restored")
+                raise await _failed(exchange, Answer(), down)
+            answer = _streamed if exchange.request.stream else _plain
+            code = await answer(exchange, receive, send)
+    except RequestError as error:
+        code = error.status
+        raise
+    except ClientGone:
+        code = CLIENT_GONE
+        raise
+    finally:
+        parts.metrics.requests.labels(str(code), arm).inc()
+
+
+async def _open(
+    parts: Parts, headers: dict[bytes, bytes], receive: Receive, ticket: Ticket
+) -> Exchange:
+    """Read the request and decide who answers it."""
+    started = parts.timer()
+    caller = authenticate(headers)
+    body = await read_body(headers, receive, parts.settings.max_body_bytes)
+    request = parse_chat(body, parts.settings.max_tokens_cap)
+    route = await choose(parts, caller.namespace, request.model)
+    parts.inflight.take(ticket, route.version)
+    exchange = Exchange(parts, caller, request, route, started)
+    exchange.heed(headers)
+    return exchange
+
+
+async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
+    engine = exchange.parts.engine
+    try:
+        reply = await while_connected(engine.chat(exchange.asked()), receive)
+    except GONE:
+        await exchange.record(InteractionStatus.ABORTED, Answer())
+        raise
+    except EngineError as error:
+        raise await _failed(exchange, Answer(), error) from error
+    exchange.parts.metrics.engine_up.set(1)
+    await exchange.record(InteractionStatus.DONE, answer_in_body(reply.body))
+    headers = [JSON, *exchange.headers()]
+    await send_bytes(send, reply.status, reply.body, headers)
+    return reply.status
+
+
+async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
+    events = EventStream(keep_usage=exchange.request.wants_usage)
+    try:
+        await while_connected(_pump(exchange, events, send), receive)
+        answer = answer_in_events(events.events)
+        failed = answer.error is not None
+        status = InteractionStatus.FAILED if failed else InteractionStatus.DONE
+        await exchange.record(status, answer)
+    except GONE:
+        await exchange.record(InteractionStatus.ABORTED, answer_in_events(events.events))
+        raise
+    except EngineError as error:
+        failure = await _failed(exchange, answer_in_events(events.events), error)
+        return await _end_with(exchange, failure, send)
+    except RequestError as failure:
+        return await _end_with(exchange, failure, send)
+    await send_part(send, events.tail, last=True)
+    return 200
+
+
+async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
+    """Let the engine's events through, up to `[DONE]`."""
+    async with exchange.parts.engine.stream(exchange.asked()) as stream:
+        exchange.parts.metrics.engine_up.set(1)
+        kind = stream.headers.get("Content-Type", "text/event-stream").encode()
+        headers = [(b"content-type", kind), *UNCACHED, *exchange.headers()]
+        await send_head(send, stream.status, headers)
+        exchange.begun = True
+        async for chunk in stream.chunks:
+            passed = events.feed(chunk)
+            exchange.note_first_token()
+            await send_part(send, passed)
+    events.finish()
+    if not events.complete:
+        raise EngineBroke("the engine's stream ended before its [DONE]")
+
+
+async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> RequestError:
+    """Record that the engine failed; returns what the client is told."""
+    failure = engine_failure(error, exchange)
+    if failure.code == "engine_unavailable":
+        exchange.parts.metrics.engine_up.set(0)
+    answer.error = str(error)
+    await exchange.record(InteractionStatus.FAILED, answer)
+    return failure
+
+
+async def _end_with(exchange: Exchange, failure: RequestError, send: Send) -> int:
+    """Tell a client of a stream that it failed, in an event if it has begun; never `[DONE]`."""
+    if not exchange.begun:
+        raise failure
+    await send_part(send, failure.event(), last=True)
+    return failure.status

@@ -1,0 +1,78 @@
+"""Which version answers a request.
+
+The served model's name is an alias: the live adapter of the namespace, or the base. `base` is the
+plain base with the whole context in the prompt. An adapter's name is that version and no other. A
+name that is none of these is an error with the names there are: an engine never sees it, and
+nobody is answered by another version than they asked for.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from agent.engine.client import EngineError
+from agent.gateway.auth import unknown_namespace
+from agent.gateway.errors import RequestError, engine_silent
+from agent.gateway.parts import Parts
+from store import adapters
+from store.views import BASE, View
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Route:
+    """The version that answers, and what has to stand in its prompt."""
+
+    version: str
+    """Name of an adapter, or `base`."""
+    arm: str
+    view: View
+
+
+async def choose(parts: Parts, namespace: str, model: str) -> Route:
+    """The route of a request for `model`.
+
+    Raises:
+        RequestError: There is no such namespace, or no such model in it (404).
+    """
+    if model == parts.served:
+        view = await parts.views.of(namespace)
+        if view is None:
+            raise unknown_namespace(namespace)
+        return Route(view.live or BASE, CHAMPION, view)
+    there = await names(parts, namespace)
+    view = await parts.views.of(namespace, model) if model in there else None
+    if view is None:
+        raise unknown_model(model, there)
+    return Route(model, CHAMPION, view)
+
+
+async def names(parts: Parts, namespace: str) -> list[str]:
+    """What a client of the namespace may ask for: its loaded adapters beside the aliases.
+
+    Raises:
+        RequestError: There is no such namespace (404), or the engine does not answer (503).
+    """
+    if await parts.views.of(namespace) is None:
+        raise unknown_namespace(namespace)
+    try:
+        loaded = set(await parts.engine.models())
+    except EngineError as error:
+        raise engine_silent() from error
+    own = await asyncio.to_thread(_adapters, parts, namespace)
+    return [parts.served, BASE, *(name for name in own if name in loaded)]
+
+
+def unknown_model(model: str, there: list[str]) -> RequestError:
+    """The error for a model that is not one of `there`."""
+    return RequestError(
+        404,
+        f"There is no model {model!r} here. Ask for one of: {', '.join(there)}.",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def _adapters(parts: Parts, namespace: str) -> list[str]:
+    with parts.db.read() as session:
+        return [adapter.name for adapter in adapters.listing(session, namespace)]

@@ -1,0 +1,95 @@
+"""The view of a namespace that a request is composed from: checked anew for every request.
+
+It is read again whenever the namespace's revision has moved, so what the operator or extraction
+adds is in the very next prompt, whichever process added it. Requests that arrive while a read is
+running share the next one, never the running one, so that each sees all that was committed before
+it came. With the database away, or slower than `PATIENCE_S`, the last view known serves.
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from agent.admin.metrics import Metrics
+from agent.gateway.errors import unavailable
+from store.db import Database
+from store.views import View, read_view, revision
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 1.0
+
+Key = tuple[str, str | None]
+
+
+class Views:
+    """Reads views in a thread of its own, one at a time."""
+
+    def __init__(self, db: Database, token_budget: int, metrics: Metrics) -> None:
+        self._db = db
+        self._token_budget = token_budget
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="views")
+        self._reading = asyncio.Lock()
+        self._next: dict[Key, asyncio.Task[View | None]] = {}
+        self._known: dict[Key, View] = {}
+
+    async def of(self, namespace: str, version: str | None = None) -> View | None:
+        """The view for the live version, or for the one named.
+
+        Returns:
+            None where there is no such namespace, or the version is not one of its own.
+
+        Raises:
+            RequestError: The database is away and nothing is known of the namespace (503).
+        """
+        key = (namespace, version)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.shield(self._read_next(key))
+        except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
+            logger.warning("last view serves namespace=%s error=%r", namespace, error)
+        self._metrics.stale_views.inc()
+        if key not in self._known:
+            raise unavailable(
+                f"The database is away and namespace {namespace!r} has not been asked for before. "
+                "Try again shortly.",
+                code="database_unavailable",
+            )
+        return self._known[key]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _read_next(self, key: Key) -> asyncio.Task[View | None]:
+        """The read that has not begun yet; all who come before it begins share it."""
+        if key not in self._next:
+            self._next[key] = asyncio.ensure_future(self._read(key))
+            self._next[key].add_done_callback(_look)
+        return self._next[key]
+
+    async def _read(self, key: Key) -> View | None:
+        async with self._reading:
+            del self._next[key]
+            loop = asyncio.get_running_loop()
+            view = await loop.run_in_executor(self._thread, self._load, key)
+        if view is None:
+            self._known.pop(key, None)
+        else:
+            self._known[key] = view
+        return view
+
+    def _load(self, key: Key) -> View | None:
+        namespace, version = key
+        known = self._known.get(key)
+        with self._db.read() as session:
+            if known is not None and revision(session, namespace) == known.revision:
+                return known
+            return read_view(session, namespace, self._token_budget, version=version)
+
+
+def _look(task: asyncio.Task[View | None]) -> None:
+    """A failed read that everyone has stopped waiting for has been reported as slow already."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,110 @@
+"""The ASGI messages that the gateway reads and writes: bodies in, JSON out, clients that go away.
+
+Nothing here knows what a request means. A body is counted while it arrives, whatever its
+Content-Length says.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any, TypeVar
+
+import orjson
+
+from agent.gateway.errors import RequestError
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+Result = TypeVar("Result")
+
+JSON = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        RequestError: It has more than `limit` bytes (413).
+        ClientGone: The client went away before the end of it.
+    """
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+        more = event.get("more_body", False)
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> RequestError:
+    error = RequestError(
+        413,
+        f"The request body is larger than {limit} bytes. Shorten the conversation, or raise "
+        "server.max_body_bytes.",
+        code="request_too_large",
+    )
+    # The rest of the body is not read, so the connection cannot be used again.
+    error.headers.append((b"connection", b"close"))
+    return error
+
+
+async def send_json(send: Send, status: int, payload: object, headers: Headers) -> None:
+    """Send a whole JSON answer."""
+    await send_bytes(send, status, orjson.dumps(payload), [JSON, *headers])
+
+
+async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Send a whole answer; `headers` names its content type."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_head(send: Send, status: int, headers: Headers) -> None:
+    """Begin an answer whose body comes in parts."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def send_part(send: Send, body: bytes, *, last: bool = False) -> None:
+    """Send a part of a body, if there is anything in it."""
+    if body or last:
+        await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
+    """Await `work`, but cancel it as soon as the client goes away.
+
+    Raises:
+        ClientGone: The client went away; `work` has been cancelled and has ended.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise ClientGone
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

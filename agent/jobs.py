@@ -1,0 +1,142 @@
+"""The worker: claims jobs from the table and runs them.
+
+Two lanes, so that a run of minutes does not hold up an extraction of seconds. A job's lease is
+renewed by a thread of its own; a worker that lost the lease stops working on the job, and its
+writes are refused by the fence. This is the one boundary of background work that catches any
+error: the job is marked failed with its reason, and the next one goes on.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from agent.learning import extract
+from agent.rollout import stages
+from agent.training import train
+from agent.work import Work, utcnow
+from store import jobs
+from store.db import Database
+from store.jobs import Claim, LostLease
+
+log = structlog.get_logger(__name__)
+
+KINDS: dict[str, Callable[[Work, dict[str, Any]], Awaitable[None]]] = {
+    "extract": extract.run,
+    "train": train,
+    "rollout": stages.run,
+}
+LANES = (("extract", "rollout"), ("train",))
+LEASE_S = 30.0
+POLL_S = 0.5
+RETRY_S = 10.0
+
+
+@contextmanager
+def worker_thread(work: Work) -> Iterator[None]:
+    """A worker in a thread and an event loop of its own, so that no job delays a request."""
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    async def main() -> None:
+        engine = work.engine.clone()
+        try:
+            await run_worker(replace(work, engine=engine), stop)
+        finally:
+            await engine.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), name="worker")
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+async def run_worker(work: Work, stop: asyncio.Event) -> None:
+    """Run jobs in all lanes until `stop` is set; a job still running is then handed back."""
+    await asyncio.gather(*(_run_lane(work, lane, stop) for lane in LANES))
+
+
+async def _run_lane(work: Work, kinds: tuple[str, ...], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        with work.db.begin() as session:
+            claim = jobs.claim(session, kinds, utcnow(), LEASE_S)
+        if claim:
+            await run_job(work, claim, stop)
+        else:
+            await _wait(stop, POLL_S)
+
+
+async def run_job(work: Work, claim: Claim, stop: asyncio.Event) -> None:
+    """Run one claimed job to its recorded end: done, failed, or handed back on a shutdown."""
+    log.info("job started", job=claim.id, kind=claim.kind, attempt=claim.attempts)
+    task = asyncio.ensure_future(KINDS[claim.kind](work, claim.payload))
+    loop = asyncio.get_running_loop()
+    with _heartbeat(work.db, claim, on_lost=lambda: loop.call_soon_threadsafe(task.cancel)):
+        await _until(task, stop)
+        try:
+            _record_end(work.db, claim, task)
+        except LostLease:
+            log.warning("job taken over", job=claim.id, kind=claim.kind)
+
+
+async def _until(task: "asyncio.Future[None]", stop: asyncio.Event) -> None:
+    """Wait for the task; on `stop`, cancel it and wait for it to clean up."""
+    stopping = asyncio.ensure_future(_set(stop))
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _record_end(db: Database, claim: Claim, task: "asyncio.Future[None]") -> None:
+    with db.begin() as session:
+        if task.cancelled():
+            jobs.give_back(session, claim, utcnow())
+        elif error := task.exception():
+            log.error("job failed", job=claim.id, kind=claim.kind, exc_info=error)
+            jobs.fail(session, claim, f"{type(error).__name__}: {error}", utcnow(), RETRY_S)
+        else:
+            jobs.finish(session, claim, utcnow())
+            log.info("job done", job=claim.id, kind=claim.kind)
+
+
+@contextmanager
+def _heartbeat(db: Database, claim: Claim, on_lost: Callable[[], object]) -> Iterator[None]:
+    """Renew the lease from a thread of its own, which no busy event loop can hold up."""
+    finished = threading.Event()
+
+    def beat() -> None:
+        while not finished.wait(LEASE_S / 3):
+            with db.begin() as session:
+                held = jobs.heartbeat(session, claim, utcnow(), LEASE_S)
+            if not held:
+                on_lost()
+                return
+
+    thread = threading.Thread(target=beat, name=f"lease {claim.kind}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, or return at once when `stop` is set."""
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,1 @@
+"""From conversations to lessons. Read extract.py first."""

@@ -1,0 +1,60 @@
+"""Is a lesson said by the conversation it is taken from? Decided by code, never by a model.
+
+A model asked for a lesson may echo an example or invent a detail, and what is distilled into
+weights cannot be taken out of a sentence again. So each content word and each number of a lesson
+must stand in the conversation's own text, and each number of the correction must be kept.
+"""
+
+import re
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*", re.UNICODE)
+_SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
+_FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
+    """a about after again all also always am an and any are as at be been before being both but by
+    can could did do does doing done each either every for from had has have having he her here him
+    his how i if in into is it its itself just may me might more most must my never no nor not of
+    off on once one only or other our out over own per shall she should so some such than that the
+    their them then there these they this those through to too under until up upon us very was we
+    were what when where which while who whom whose why will with within without would yes you your
+    """.split()  # noqa: SIM905
+)
+
+
+def stem(word: str) -> str:
+    """A word without its English ending, lower case: `Returns`, `returned` -> `return`.
+
+    Only good enough to compare a word with itself in another form.
+    """
+    word = word.lower().replace("’", "'").removesuffix("'s")
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            return word.removesuffix(suffix)
+    return word
+
+
+def content_words(text: str) -> set[str]:
+    """The stems of the words that carry meaning, and the numbers."""
+    words = _WORD.findall(text)
+    return {stem(word) for word in words if word.lower() not in _FUNCTION_WORDS}
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers in a text, as they are written."""
+    return {word for word in _WORD.findall(text) if word[0].isdigit()}
+
+
+def ungrounded(lesson: str, sources: list[str]) -> set[str]:
+    """Content words and numbers of the lesson that no source contains; empty when grounded."""
+    known = set[str]().union(*map(content_words, sources))
+    return {word for word in content_words(lesson) if word not in known}
+
+
+def keeps(lesson: str, correction: str, share: float = 0.5) -> bool:
+    """Whether the lesson still says what the correction said.
+
+    Every number must be kept, and at least `share` of the content words.
+    """
+    words = content_words(correction)
+    return numbers(correction) <= numbers(lesson) and (
+        not words or len(words & content_words(lesson)) >= share * len(words)
+    )

@@ -1,0 +1,80 @@
+"""The base model: which folder it is in, and under which name it is served."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.engine.client import VllmEngine
+from agent.lock import StartError
+from config.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def refuse_unfit(settings: Settings) -> None:
+    """Check what no single setting can.
+
+    Raises:
+        StartError: Two settings contradict each other.
+    """
+    if settings.server.host not in LOOPBACK:
+        raise StartError(
+            f"server.host is {settings.server.host}: without API keys only loopback is served, "
+            "because whoever reaches the endpoint is the operator. Use 127.0.0.1."
+        )
+    if settings.distill.rank > settings.engine.max_lora_rank:
+        raise StartError(
+            f"distill.rank {settings.distill.rank} is above engine.max_lora_rank "
+            f"{settings.engine.max_lora_rank}: the engine would refuse every adapter."
+        )
+
+
+def served_name(settings: Settings) -> str:
+    """The name that clients use for the model."""
+    return settings.engine.served_model_name or settings.model_folder.name
+
+
+async def model_folder(settings: Settings, report: Callable[[str], None]) -> Path:
+    """The configured folder, or the embedded model's, made on first use.
+
+    Raises:
+        StartError: There is no such folder, or the embedded model cannot be made.
+    """
+    folder = settings.model_folder
+    if settings.engine.model and not (folder / "config.json").exists():
+        raise StartError(f"engine.model: {folder} is not a model folder: it has no config.json.")
+    if not settings.engine.model:
+        report("preparing the embedded model")
+        await _embed(folder)
+    return folder
+
+
+async def _embed(folder: Path) -> None:
+    """Unpack the embedded model in a child process: it needs torch, and this one does not."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "distill", "embed", "--out", str(folder)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaint = await child.communicate()
+    if child.returncode:
+        raise StartError(f"The embedded model cannot be used: {complaint.decode().strip()}")
+
+
+async def attached_model(settings: Settings, engine: VllmEngine) -> str:
+    """The name under which attached servers serve the base.
+
+    Raises:
+        StartError: They serve several names, or not the configured one.
+        EngineUnavailable: None of them can be reached.
+    """
+    serving = [name for name in await engine.models() if not name.startswith("bh-")]
+    wanted = settings.engine.served_model_name
+    if wanted in serving or (not wanted and len(serving) == 1):
+        return wanted or serving[0]
+    raise StartError(
+        f"The engine at {', '.join(settings.engine.urls)} serves {', '.join(serving)}: set "
+        "engine.served_model_name to the base's name."
+    )

@@ -1,0 +1,87 @@
+"""The gate: may a candidate have traffic? Pure; the trainer measured, this decides.
+
+It compares, on prompts no run was trained on, the candidate without context with the teacher with
+it, and asks whether the candidate still is the base where the context is irrelevant. A number
+that is missing or not finite fails: no evidence, no traffic.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from config.settings import Gate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, and each check in plain words."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number against one bound."""
+
+    name: str
+    value: float
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is a number within the bounds."""
+        return math.isfinite(self.value) and self.least <= self.value <= self.most
+
+    def __str__(self) -> str:
+        bound = f"at least {self.least:g}" if self.most == math.inf else f"at most {self.most:g}"
+        return f"{'passed' if self.passed else 'FAILED'}: {self.name} {self.value:.3f}, {bound}"
+
+
+def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
+    """Check a candidate's measurements (`distill/evaluate.py`) against the settings."""
+    checks = [
+        Check(
+            "share of the gap to the teacher closed",
+            _number(measured, "gap_closed"),
+            least=gate.min_gap_closed,
+        ),
+        Check(
+            "drift on unrelated prompts, nats a token",
+            _number(measured, "retention_kl"),
+            most=gate.max_retention_kl,
+        ),
+        Check("answer length against the teacher's", _ratio(measured), most=gate.max_length_ratio),
+        Check(
+            "share of answers that repeat themselves",
+            _number(measured, "repetition"),
+            most=gate.max_repetition,
+        ),
+        Check(
+            "share of answers that mention the context",
+            _number(measured, "leak_rate"),
+            most=gate.max_leak_rate,
+        ),
+    ]
+    anchors = measured.get("anchors") or {}
+    if anchors.get("total"):
+        checks.append(
+            Check(
+                "anchors passed",
+                anchors["candidate"],
+                least=max(anchors["base"], gate.min_anchor_share * anchors["teacher"]),
+            )
+        )
+    return Verdict(all(check.passed for check in checks), tuple(map(str, checks)))
+
+
+def _number(measured: dict[str, Any], key: str) -> float:
+    value = measured.get(key)
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _ratio(measured: dict[str, Any]) -> float:
+    """How far the lengths are apart, in either direction."""
+    ratio = _number(measured, "length_ratio")
+    return max(ratio, 1 / ratio) if ratio > 0 else math.inf

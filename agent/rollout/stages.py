@@ -1,0 +1,88 @@
+"""The `rollout` job: from a candidate that the trainer published to the adapter that serves.
+
+1. Judge what the trainer measured (gate.py); a candidate that fails is rejected, with reasons.
+2. Load it under its own name, and let it prove that it answers like the trained student and not
+   like the base (engine/adapters.py).
+3. Flip the alias by compare-and-swap. In the same transaction its lessons become internalised,
+   so the next request has the adapter and no longer their text.
+4. Wait for the requests that the old version is still answering; the reconciler then unloads
+   what no namespace needs.
+
+A crash between any two steps leaves traffic on a version that is loaded, and the job can run
+again: every step that was done is found done.
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from agent.engine import adapters as loaded
+from agent.engine.adapters import AdapterRejected
+from agent.rollout.gate import judge
+from agent.rollout.reconcile import reconcile
+from agent.work import Work, utcnow
+from store import adapters
+from store.adapters import UnknownAdapter
+from store.manifests import AdapterCorrupt
+from store.models import Adapter
+from store.schema import AdapterStatus
+from store.views import BASE
+
+log = structlog.get_logger(__name__)
+
+
+async def run(work: Work, payload: dict[str, Any]) -> None:
+    """Roll out the candidate `payload["adapter"]`, or reject it."""
+    with work.db.read() as session:
+        candidate = adapters.get(session, payload["adapter"])
+    if candidate is None:
+        raise UnknownAdapter(payload["adapter"])
+    if candidate.status is not AdapterStatus.CANDIDATE:
+        return
+    if not _passes_gate(work, candidate):
+        return
+    if not work.settings.gate.auto_promote and not payload.get("approved"):
+        log.info("candidate waits for approval", adapter=candidate.name)
+        return
+    if await _load(work, candidate):
+        await promote(work, candidate, "passed the gate and the identity probe")
+
+
+def _passes_gate(work: Work, candidate: Adapter) -> bool:
+    with work.db.begin() as session:
+        measured = adapters.evaluation(session, candidate.name).measured
+        verdict = judge(measured, work.settings.gate)
+        adapters.judge(session, candidate.name, verdict.passed, list(verdict.reasons), utcnow())
+    log.info("gate", adapter=candidate.name, passed=verdict.passed, reasons=verdict.reasons)
+    return verdict.passed
+
+
+async def _load(work: Work, candidate: Adapter) -> bool:
+    """Load and probe; a candidate that is not what was trained is rejected."""
+    try:
+        await loaded.load(
+            work.engine, candidate.name, candidate.path, candidate.manifest_sha256, work.model
+        )
+    except (AdapterRejected, AdapterCorrupt) as error:
+        with work.db.begin() as session:
+            adapters.judge(session, candidate.name, False, [str(error)], utcnow())
+        log.warning("candidate rejected", adapter=candidate.name, reason=str(error))
+        return False
+    return True
+
+
+async def promote(work: Work, candidate: Adapter, reason: str) -> None:
+    """Flip the alias to a loaded candidate, drain the old version and tidy the engine.
+
+    Raises:
+        StaleAlias: Another rollout was faster; the job is tried again.
+    """
+    with work.db.begin() as session:
+        before = adapters.live(session, candidate.namespace)
+        old = before.name if before else None
+        adapters.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
+    log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
+    drained = work.inflight.wait_drained
+    await asyncio.to_thread(drained, old or BASE, work.settings.server.drain_s)
+    await reconcile(work)

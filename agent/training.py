@@ -1,0 +1,100 @@
+"""The `train` job: runs `python -m distill run ID` as a child process and sees to its end.
+
+Memory returns to the machine when the child exits, and a crash in it cannot touch serving. The
+child reports through its run's row alone. It runs at low priority, and under the guard, so that
+it ends when the daemon does, however that ends; the next claim of the job resumes from the run's
+last checkpoint.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.engine import guard
+from agent.work import Work, utcnow
+from store import runs
+from store.schema import RunStatus
+
+log = structlog.get_logger(__name__)
+
+NICENESS = 10
+POLL_S = 1.0
+LOG_TAIL_CHARS = 1500
+CLEAN_EXITS = (0, 1, 2, 3)
+"""Exit codes with which the trainer has recorded its own end; anything else is a crash."""
+
+
+class TrainerCrashed(Exception):
+    """The trainer died without recording an end."""
+
+
+async def train(work: Work, payload: dict[str, Any]) -> None:
+    """Run the distillation `payload["run"]` to its recorded end.
+
+    Raises:
+        TrainerCrashed: The child died; the job is tried again and resumes.
+    """
+    run = payload["run"]
+    logfile = work.settings.data_dir / "logs" / f"{run}.log"
+    child = await _start(work, run, logfile)
+    try:
+        code = await _wait(work, run, child)
+    finally:
+        await _end(child)
+    if _status(work, run) is RunStatus.RUNNING:
+        tail = _tail(logfile)
+        if code in CLEAN_EXITS or payload.get("last_attempt"):
+            _fail(work, run, tail)
+        else:
+            raise TrainerCrashed(f"exit code {code}; its last words:\n{tail}")
+
+
+async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Process:
+    logfile.parent.mkdir(parents=True, exist_ok=True)
+    with logfile.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, guard.__file__, "--"),
+            *("nice", "-n", str(NICENESS), sys.executable, "-m", "distill", "run", run),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=work.settings.data_dir,
+            env={**os.environ, **work.settings.environment()},
+        )
+
+
+async def _wait(work: Work, run: str, child: asyncio.subprocess.Process) -> int:
+    """The child's exit code; a run that was cancelled meanwhile ends its child."""
+    waiting = asyncio.ensure_future(child.wait())
+    while not waiting.done():
+        await asyncio.wait({waiting}, timeout=POLL_S)
+        if _status(work, run) is RunStatus.CANCELLED:
+            await _end(child)
+    return waiting.result()
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        child.terminate()
+        await child.wait()
+
+
+def _status(work: Work, run: str) -> RunStatus:
+    with work.db.read() as session:
+        found = runs.get(session, run)
+    if found is None:
+        raise runs.UnknownRun(run)
+    return found.status
+
+
+def _fail(work: Work, run: str, tail: str) -> None:
+    with work.db.begin() as session:
+        runs.finish(session, run, RunStatus.FAILED, f"The trainer crashed: {tail}", utcnow())
+
+
+def _tail(logfile: Path) -> str:
+    return logfile.read_text(errors="replace")[-LOG_TAIL_CHARS:].strip()

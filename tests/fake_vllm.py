@@ -1,0 +1,374 @@
+"""`FakeVllm`: a hand-written server with vLLM's routes, framing and error bodies, and no model.
+
+It imitates vLLM 0.32 as far as byheart uses it, over real HTTP, on a loopback port or a Unix
+socket. The same contract suite runs against it and against the real vLLM, so that it stays true.
+
+    async with FakeVllm() as fake:                  # or FakeVllm(uds=path), FakeVllm(api_key="k")
+        engine = VllmEngine([fake.url], api_key=fake.api_key)
+        fake.enqueue("The first reply.")            # scripted, first in first out
+        fake.answer_with(lambda body: "...")        # else a function of the request body
+        ...                                         # else: the last user text, deterministically
+        assert fake.history[-1]["messages"] == ...  # bodies of chat and completion requests
+
+Synchronous tests say `with fake.in_thread():` instead of `async with`.
+
+One token is one word with the white space before it. What tests look at: `history`, `adapters`
+(name -> path), `aborted` (bodies of requests whose client went away before the end), `running`.
+What they switch, all at any time: `first_byte_delay_s`, `token_delay_s`, `die_after_tokens` (break
+the connection after so many events of a stream; 0: before the headers), `refuse_with` (status,
+body), `score_with(fn)` for the log-probability of an allowed token, and `await down()` / `await
+up()` (connection refused; a restart forgets the adapters, as vLLM does).
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import re
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+Body = dict[str, Any]
+MAX_MODEL_LEN = 2048
+FINGERPRINT = "vllm-0.32.0-fake"
+
+
+class FakeVllm:
+    """A vLLM server that answers from a script; see the module's docstring."""
+
+    def __init__(
+        self, *, model: str = "base", api_key: str = "", uds: Path | None = None, port: int = 0
+    ) -> None:
+        self.model = model
+        self.api_key = api_key
+        self.history: list[Body] = []
+        self.adapters: dict[str, str] = {}
+        self.aborted: list[Body] = []
+        self.running = 0
+        self.first_byte_delay_s = 0.0
+        self.token_delay_s = 0.0
+        self.die_after_tokens: int | None = None
+        self.refuse_with: tuple[int, Body] | None = None
+        self._uds = uds
+        self._port = port
+        self._script: deque[str] = deque()
+        self._answer: Callable[[Body], str] = echo
+        self._score: Callable[[str, list[int]], list[float]] = self._default_score
+        self._numbers = itertools.count(1)
+        self._runner: web.AppRunner | None = None
+
+    # What a test says
+
+    @property
+    def url(self) -> str:
+        """Base URL for `VllmEngine`."""
+        return f"unix://{self._uds}" if self._uds else f"http://127.0.0.1:{self._port}"
+
+    def enqueue(self, *texts: str) -> None:
+        """Answer the next requests with these texts."""
+        self._script.extend(texts)
+
+    def answer_with(self, answer: Callable[[Body], str]) -> None:
+        """Answer what is not scripted with a function of the request body."""
+        self._answer = answer
+
+    def score_with(self, score: Callable[[str, list[int]], list[float]]) -> None:
+        """Give each token's log-probability by a function of the model's name and the ids."""
+        self._score = score
+
+    async def up(self) -> None:
+        """Listen; on the same port or socket as before."""
+        app = web.Application(client_max_size=2**26, middlewares=[self._guard])
+        posts = {
+            "/v1/chat/completions": self._chat,
+            "/v1/completions": self._complete,
+            "/tokenize": self._tokenize,
+            "/v1/load_lora_adapter": self._load,
+            "/v1/unload_lora_adapter": self._unload,
+        }
+        app.add_routes([web.post(path, handler) for path, handler in posts.items()])
+        app.add_routes([web.get("/health", self._health), web.get("/v1/models", self._models)])
+        # Cancellation is how a server learns that the client went away; vLLM aborts on it.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        if self._uds:
+            await web.UnixSite(self._runner, str(self._uds)).start()
+            return
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def down(self) -> None:
+        """Stop listening, break every connection and forget the adapters."""
+        if self._runner:
+            await self._runner.cleanup()
+        self._runner = None
+        self.adapters.clear()
+        if self._uds:
+            self._uds.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> "FakeVllm":
+        await self.up()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.down()
+
+    @contextlib.contextmanager
+    def in_thread(self) -> Iterator["FakeVllm"]:
+        """Run in an event loop of its own, for tests that are not asynchronous."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="fake-vllm")
+        thread.start()
+        try:
+            asyncio.run_coroutine_threadsafe(self.up(), loop).result(10)
+            yield self
+        finally:
+            asyncio.run_coroutine_threadsafe(self.down(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(10)
+            loop.close()
+
+    # Routes
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        wanted = f"Bearer {self.api_key}" if self.api_key else None
+        if request.path.startswith("/v1") and wanted not in {
+            None,
+            request.headers.get("Authorization"),
+        }:
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        cards = [{"id": self.model, "object": "model", "root": self.model, "parent": None}]
+        for name, path in self.adapters.items():
+            cards.append({"id": name, "object": "model", "root": path, "parent": self.model})
+        return web.json_response({"object": "list", "data": cards})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if refusal := self._unknown_model(body):
+            return refusal
+        text = body.get("prompt")
+        if text is None:
+            text = " ".join(f"{m['role']} {text_of(m)}" for m in body["messages"]) + " assistant"
+        ids = token_ids(text)
+        return web.json_response(
+            {"count": len(ids), "max_model_len": MAX_MODEL_LEN, "tokens": ids, "token_strs": None}
+        )
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name, path = body["lora_name"], body["lora_path"]
+        if name in self.adapters:
+            message = (
+                f"The lora adapter '{name}' has already been loaded. If you want to load the "
+                "adapter in place, set 'load_inplace' to True."
+            )
+            return error(400, message, "InvalidUserInput")
+        if not (Path(path) / "adapter_config.json").is_file():
+            message = f"Loading lora {name} failed: No adapter found for <path>"
+            return error(404, message, "NotFoundError")
+        self.adapters[name] = path
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, chat=True)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        return await self._generate(request, chat=False)
+
+    # Generation
+
+    async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        body = await request.json()
+        self.history.append(body)
+        if self.refuse_with:
+            return web.json_response(self.refuse_with[1], status=self.refuse_with[0])
+        if refusal := self._unknown_model(body):
+            return refusal
+        self.running += 1
+        try:
+            return await self._reply(request, body, chat=chat)
+        except Died:
+            raise
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.aborted.append(body)
+            raise
+        finally:
+            self.running -= 1
+
+    async def _reply(self, request: web.Request, body: Body, *, chat: bool) -> web.StreamResponse:
+        text = self._script.popleft() if self._script else self._answer(body)
+        answer = Answer(body, text, next(self._numbers), chat=chat)
+        await asyncio.sleep(self.first_byte_delay_s)
+        if self.die_after_tokens == 0:
+            die(request)
+        if body.get("stream"):
+            return await self._stream(request, answer)
+        await asyncio.sleep(self.token_delay_s * len(answer.tokens))
+        return web.json_response(answer.whole(self._forced_logprobs(body)))
+
+    async def _stream(self, request: web.Request, answer: "Answer") -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for number, chunk in enumerate(answer.chunks()):
+            if number == self.die_after_tokens:
+                die(request)
+            await response.write(f"data: {dump(chunk)}\n\n".encode())
+            await asyncio.sleep(self.token_delay_s)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def _forced_logprobs(self, body: Body) -> Body | None:
+        """The score of the one token that is allowed, after the prompt's."""
+        if body.get("logprobs") is None:
+            return None
+        ids = body["prompt"] if isinstance(body["prompt"], list) else token_ids(body["prompt"])
+        [token] = body["allowed_token_ids"]
+        score = self._score(body["model"], [*ids, token])[-1]
+        return {
+            "text_offset": [0],
+            "token_logprobs": [score],
+            "tokens": [f"<{token}>"],
+            "top_logprobs": [{f"<{token}>": score}],
+        }
+
+    def _default_score(self, model: str, ids: list[int]) -> list[float]:
+        """One number for each id, and for every adapter one less."""
+        return [-(token % 97) / 20 - (model != self.model) - 0.1 for token in ids]
+
+    def _unknown_model(self, body: Body) -> web.Response | None:
+        name = body.get("model")
+        if name in {None, self.model, *self.adapters}:
+            return None
+        message = f"The model `{name}` does not exist. Valid aliases: {self.model}."
+        return error(404, message, "NotFoundError", "model")
+
+
+class Answer:
+    """One answer, cut to `max_tokens`, in the bodies and chunks that vLLM sends."""
+
+    def __init__(self, body: Body, text: str, number: int, *, chat: bool) -> None:
+        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+        every = words(text)
+        self.body = body
+        self.chat = chat
+        self.tokens = every[:limit]
+        self.finish = "length" if limit and len(every) >= limit else "stop"
+        self.head: Body = {
+            "id": f"chatcmpl-{number}" if chat else f"cmpl-{number}",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": body["model"],
+        }
+
+    @property
+    def usage(self) -> Body:
+        """Token counts; the prompt has one token for each word."""
+        prompt = self.body.get("prompt") or " ".join(map(text_of, self.body.get("messages", ())))
+        asked = len(prompt) if isinstance(prompt, list) else len(words(prompt))
+        made = len(self.tokens) + (self.finish == "stop")
+        return {"prompt_tokens": asked, "total_tokens": asked + made, "completion_tokens": made}
+
+    def whole(self, logprobs: Body | None) -> Body:
+        """The body of an answer that is not streamed."""
+        text = "".join(self.tokens)
+        choice: Body = {"index": 0, "finish_reason": self.finish, "stop_reason": None}
+        if self.chat:
+            choice |= {"message": {"role": "assistant", "content": text}, "logprobs": None}
+        else:
+            choice |= {"text": text, "logprobs": logprobs, "prompt_logprobs": None}
+        last = {"system_fingerprint": FINGERPRINT, "usage": self.usage}
+        return {**self.head, "choices": [choice], **last}
+
+    def chunks(self) -> Iterator[Body]:
+        """The events of a stream in vLLM's order: role, a token each, the finish, usage.
+
+        The end of the text is a token of its own, with an empty text; a cut has none.
+        """
+        head = self.head | ({"object": "chat.completion.chunk"} if self.chat else {})
+        usage = (self.body.get("stream_options") or {}).get("include_usage")
+        pieces = self.tokens if self.finish == "length" else [*self.tokens, ""]
+        last = {} if usage else {"system_fingerprint": FINGERPRINT}
+        if self.chat:
+            first = {"index": 0, "delta": {"role": "assistant", "content": ""}}
+            choices = [first | {"logprobs": None, "finish_reason": None}]
+            yield head | {"choices": choices, "prompt_token_ids": None, "prompt_text": None}
+        for text in pieces[:-1]:
+            yield head | {"choices": [self._choice(text) | {"token_ids": None}]}
+        end = {"finish_reason": self.finish, "stop_reason": None, "token_ids": None}
+        yield head | {"choices": [self._choice(pieces[-1]) | end]} | last
+        if usage:
+            yield head | {
+                "choices": [], "usage": self.usage, "system_fingerprint": FINGERPRINT
+            }  # fmt: skip
+
+    def _choice(self, text: str) -> Body:
+        content: Body = {"delta": {"content": text}} if self.chat else {"text": text}
+        return {"index": 0, **content, "logprobs": None, "finish_reason": None}
+
+
+class Died(ConnectionResetError):
+    """The server broke the connection, not the client."""
+
+
+def die(request: web.Request) -> None:
+    """Break the connection, as a server that is killed does."""
+    if request.transport:
+        request.transport.abort()
+    raise Died
+
+
+def words(text: str) -> list[str]:
+    """The tokens of a text: words, each with the white space before it."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+def token_ids(text: str) -> list[int]:
+    """A stable id for each word."""
+    return [zlib.crc32(word.strip().encode()) % 49000 for word in words(text)]
+
+
+def text_of(message: Body) -> str:
+    """The text of a chat message, from a string or from text parts."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def echo(body: Body) -> str:
+    """The default answer: the model's name and the last user text or the prompt."""
+    asked = body["prompt"] if "prompt" in body else text_of(body["messages"][-1])
+    return f"{body['model']} heard: {asked}"
+
+
+def dump(body: Body) -> str:
+    """JSON as pydantic writes it."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def error(status: int, message: str, kind: str, param: str | None = None) -> web.Response:
+    """An error with vLLM's body."""
+    body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
+    return web.json_response(body, status=status)

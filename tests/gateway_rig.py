@@ -1,0 +1,159 @@
+"""A gateway on a free loopback port, in front of a `FakeVllm`, for tests over real HTTP.
+
+async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+    async with rig.client() as client:          # the official client
+        await client.chat.completions.create(...)
+    assert rig.turns()[0].interaction.status is InteractionStatus.DONE
+"""
+
+import asyncio
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvicorn
+from openai import AsyncOpenAI
+
+from agent.admin.metrics import Metrics
+from agent.engine.client import VllmEngine
+from agent.gateway.app import Gateway
+from agent.gateway.inflight import Inflight
+from agent.gateway.parts import Parts
+from agent.gateway.recorder import Recorder
+from agent.gateway.views import Views
+from config.settings import Server
+from store import interactions, namespaces
+from store.db import Database
+from tests.factories import add_lesson
+from tests.fake_vllm import FakeVllm
+
+TOKEN_BUDGET = 512
+QUESTION = [{"role": "user", "content": "When do you open?"}]
+
+
+@dataclass
+class Said:
+    """A recorded interaction with its texts."""
+
+    interaction: Any
+    payload: Any
+
+
+class Rig:
+    def __init__(self, url: str, parts: Parts, folder: Path) -> None:
+        self.url = url
+        self.parts = parts
+        self.folder = folder
+
+    def client(self, **options: Any) -> AsyncOpenAI:
+        options = {"max_retries": 0, "timeout": 30} | options
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", **options)
+
+    def http(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(base_url=self.url)
+
+    def said(self, namespace: str = "default") -> list[Said]:
+        """What was recorded, oldest first."""
+        with self.parts.db.read() as session:
+            rows = interactions.recent(session, namespace, 10_000)[::-1]
+            return [Said(row, interactions.payload(session, row.id)) for row in rows]
+
+    async def recorded(self, count: int, namespace: str = "default") -> list[Said]:
+        """Wait until so many interactions are recorded."""
+        await until(lambda: len(self.said(namespace)) >= count)
+        return self.said(namespace)
+
+    @contextmanager
+    def locked_database(self) -> Iterator[None]:
+        """Hold the write lock, as a stuck writer does."""
+        with self.parts.db.begin() as session:
+            namespaces.bump(session, "default")
+            yield
+
+    def add_lesson(self, do: str, namespace: str = "default") -> None:
+        with self.parts.db.begin() as session:
+            add_lesson(session, do, namespace, tokens=len(do.split()))
+
+
+@asynccontextmanager
+async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
+    """Serve a gateway; options: `settings` (a `Server`), `patience_s` of the recorder."""
+    path = folder / "byheart.db"
+    if not path.exists():
+        path.write_bytes(_new_database())
+    db = Database(f"sqlite:///{path}")
+    metrics = Metrics()
+    engine = VllmEngine([fake.url], api_key=fake.api_key, first_byte_timeout_s=20)
+    parts = Parts(
+        settings=options.get("settings", Server()),
+        served=fake.model,
+        db=db,
+        engine=engine,
+        views=Views(db, TOKEN_BUDGET, metrics),
+        recorder=Recorder(
+            db, folder / "spool", metrics, patience_s=options.get("patience_s", 10.0)
+        ),
+        inflight=Inflight(),
+        metrics=metrics,
+    )
+    try:
+        async with serving(Gateway(parts)) as url:
+            yield Rig(url, parts, folder)
+    finally:
+        await engine.close()
+        db.close()
+
+
+@cache
+def _new_database() -> bytes:
+    """A migrated SQLite file with the default namespace; made once, as it takes a while."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "byheart.db"
+        db = Database(f"sqlite:///{path}")
+        db.upgrade()
+        with db.begin() as session:
+            namespaces.ensure(session, "default", datetime.now(UTC))
+        db.close()
+        return path.read_bytes()
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application with uvicorn in this event loop; gives its URL."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, lifespan="on", http="httptools", access_log=False, log_config=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    await until(lambda: server.started or task.done())
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        await asyncio.sleep(0.01)
+
+
+def run(scenario: Awaitable[None]) -> None:
+    """Run a test's scenario in an event loop."""
+
+    async def limited() -> None:
+        await asyncio.wait_for(scenario, 60)
+
+    asyncio.run(limited())

@@ -1,0 +1,190 @@
+"""The supervisor, with a fake vLLM as a real child process under the real guard."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.engine.guard import descendants
+from agent.engine.supervisor import EngineFailed, Restarts, State, Supervisor
+from config.settings import Engine
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 30.0
+REPOSITORY = Path(__file__).parents[2]
+QUICK = Restarts(first_pause_s=0.01, longest_pause_s=0.02, crashes=3)
+
+SERVER = """
+import asyncio, os, sys
+from pathlib import Path
+sys.path.insert(0, os.environ["TEST_REPOSITORY"])
+from tests.fake_vllm import FakeVllm
+arguments = sys.argv[1:]
+def following(flag): return arguments[arguments.index(flag) + 1]
+async def main():
+    print("Starting to load model", flush=True)
+    fake = FakeVllm(
+        model=following("--served-model-name"),
+        uds=Path(following("--uds")),
+        api_key=os.environ["VLLM_API_KEY"],
+    )
+    async with fake:
+        print("Application startup complete.", os.getcwd(), flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+BROKEN = "import sys; print('CUDA is out of luck'); sys.exit(3)"
+SLOW = "import time; print('Starting to load model', flush=True); time.sleep(600)"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_REPOSITORY", str(REPOSITORY))
+
+
+@asynccontextmanager
+async def supervised(
+    folder: Path, code: str = SERVER, timeout_s: float = DEADLINE_S
+) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(
+        Engine(start_timeout_s=timeout_s),
+        folder / "model",
+        "smol",
+        folder,
+        start=(sys.executable, "-c", code),
+        restarts=QUICK,
+    )
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
+    assert children() == []
+
+
+def children() -> list[int]:
+    return descendants(os.getpid())
+
+
+def server() -> int:
+    """The process id of the server: below the guard."""
+    _, below, *_ = children()
+    return below
+
+
+async def eventually(check: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not check():
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+async def nothing() -> None:
+    pass
+
+
+async def test_it_is_ready_once_it_generates(tmp_path: Path) -> None:
+    phases: list[str] = []
+
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.start(phases.append)
+
+        assert supervisor.alive
+        assert await supervisor.engine.models() == ["smol"]
+        assert phases[0] == "starting vLLM"
+    assert supervisor.state is State.STOPPED
+    assert not supervisor.alive
+
+
+async def test_the_server_does_not_run_in_our_folder(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.start(print)
+
+    assert f"complete. {tmp_path / 'run'}" in supervisor.last_words()
+
+
+async def test_a_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    async with supervised(tmp_path, BROKEN) as supervisor:
+        with pytest.raises(EngineFailed, match=r"(?s)code 3.*out of luck"):
+            await supervisor.start(print)
+
+        assert supervisor.state is State.FAILED
+
+
+async def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
+    async with supervised(tmp_path, SLOW, timeout_s=1.0) as supervisor:
+        with pytest.raises(EngineFailed, match=r"(?s)not ready after 1 s.*load model"):
+            await supervisor.start(print)
+
+        assert children() == []
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    async with supervised(tmp_path, SLOW) as supervisor:
+        starting = asyncio.ensure_future(supervisor.start(print))
+        await eventually(lambda: len(children()) == 2)
+
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+        assert children() == []
+
+
+async def test_a_crash_is_repaired_and_the_adapters_are_asked_for(tmp_path: Path) -> None:
+    restored: list[list[str]] = []
+
+    async with supervised(tmp_path) as supervisor:
+
+        async def restore() -> None:
+            assert supervisor.state is State.RESTARTING
+            restored.append(await supervisor.engine.models())
+
+        await supervisor.start(print)
+        watching = asyncio.ensure_future(supervisor.watch(restore))
+        os.kill(server(), signal.SIGKILL)
+        await eventually(lambda: restored)
+        await eventually(lambda: supervisor.alive)
+        await supervisor.stop()
+        await watching
+
+    assert restored == [["smol"]]
+    assert supervisor.logfile.with_suffix(".log.1").exists()
+
+
+async def test_too_many_crashes_are_final(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.start(print)
+        watching = asyncio.ensure_future(supervisor.watch(nothing))
+        for _ in range(QUICK.crashes):
+            await eventually(lambda: supervisor.alive and len(children()) >= 2)
+            before = server()
+            os.kill(before, signal.SIGKILL)
+            await eventually(lambda gone=before: gone not in children())
+
+        with pytest.raises(EngineFailed, match="crashed 3 times"):
+            await asyncio.wait_for(watching, DEADLINE_S)
+
+        assert supervisor.state is State.FAILED
+
+
+async def test_stopping_ends_the_watch(tmp_path: Path) -> None:
+    async with supervised(tmp_path) as supervisor:
+        await supervisor.start(print)
+        watching = asyncio.ensure_future(supervisor.watch(nothing))
+
+        await supervisor.stop()
+
+        await asyncio.wait_for(watching, DEADLINE_S)
+        assert supervisor.state is State.STOPPED

@@ -1,0 +1,154 @@
+"""The log is durable whatever happens to the database, and the database costs no request."""
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+
+from store.schema import InteractionStatus
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+
+ASK = {"model": "small", "messages": QUESTION}
+
+
+async def ask(rig: Rig, text: str, **headers: str) -> tuple[int, str]:
+    body = ASK | {"messages": [{"role": "user", "content": text}]}
+    async with (
+        rig.http() as http,
+        http.post("/v1/chat/completions", json=body, headers=headers) as response,
+    ):
+        return response.status, response.headers["X-Byheart-Interaction"]
+
+
+def spooled(rig: Rig) -> int:
+    return len(list((rig.folder / "spool").glob("*.spool")))
+
+
+def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.2) as rig,
+        ):
+            ids = [(await ask(rig, "before"))[1]]
+            with rig.locked_database():
+                begun = time.monotonic()
+                answers = await asyncio.gather(*(ask(rig, f"n{n}") for n in range(20)))
+                assert time.monotonic() - begun < 2
+                begun = time.monotonic()
+                answers.append(await ask(rig, "later"))
+                assert time.monotonic() - begun < 0.2
+                assert {status for status, _ in answers} == {200}
+                assert spooled(rig) >= 1
+                async with rig.http() as http:
+                    assert (await (await http.get("/healthz")).json())["log"] == "spool"
+            ids += [interaction for _, interaction in answers]
+            await until(lambda: not spooled(rig) and not rig.parts.recorder.degraded)
+            ids.append((await ask(rig, "after"))[1])
+
+            assert sorted(said.interaction.id for said in rig.said()) == sorted(ids)
+            async with rig.http() as http:
+                assert (await (await http.get("/healthz")).json())["log"] == "database"
+
+    run(scenario())
+
+
+def test_what_an_earlier_process_spooled_is_replayed_at_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake:
+            async with gateway(tmp_path, fake, patience_s=0.1) as rig:
+                with rig.locked_database():
+                    _, spooled_id = await ask(rig, "spooled")
+                    kept = tmp_path / "kept"
+                    shutil.copytree(tmp_path / "spool", kept)
+            # The first gateway has replayed it at its end; a crash before that leaves the batch.
+            for batch in kept.iterdir():
+                shutil.copy(batch, tmp_path / "spool")
+            async with gateway(tmp_path, fake) as rig:
+                await until(lambda: not spooled(rig))
+                await ask(rig, "next")
+
+                assert [said.interaction.id for said in rig.said()].count(spooled_id) == 1
+                assert len(rig.said()) == 2
+
+    run(scenario())
+
+
+def test_without_a_database_the_last_view_serves_and_nothing_is_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.2) as rig,
+        ):
+            rig.add_lesson("We open at nine.")
+            await ask(rig, "before")
+            database = tmp_path / "byheart.db"
+            rig.parts.db.engine.dispose()
+            for suffix in ("", "-wal", "-shm"):
+                path = Path(f"{database}{suffix}")
+                if path.exists():
+                    path.rename(tmp_path / f"away{suffix}")
+            database.mkdir()
+
+            assert (await ask(rig, "during"))[0] == 200
+            assert "We open at nine." in fake.history[-1]["messages"][0]["content"]
+            status, _ = await ask(rig, "during again")
+            assert status == 200
+            assert spooled(rig) >= 1
+
+            database.rmdir()
+            for suffix in ("", "-wal", "-shm"):
+                path = tmp_path / f"away{suffix}"
+                if path.exists():
+                    path.rename(f"{database}{suffix}")
+            await until(lambda: not spooled(rig))
+            said = [one.payload.messages[0]["content"] for one in rig.said()]
+            assert sorted(said) == ["before", "during", "during again"]
+
+    run(scenario())
+
+
+def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.1) as rig,
+        ):
+            spool = tmp_path / "spool"
+            spool.rmdir()
+            spool.write_text("in the way")
+            with rig.locked_database():
+                async with rig.http() as http:
+                    plain = await http.post("/v1/chat/completions", json=ASK)
+                    assert plain.status == 503
+                    assert (await plain.json())["error"]["code"] == "not_logged"
+                    stream = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
+                    body = await stream.read()
+                    assert b"not_logged" in body
+                    assert b"[DONE]" not in body
+            spool.unlink()
+            spool.mkdir()
+            await until(lambda: not rig.parts.recorder.degraded)
+            assert (await ask(rig, "after"))[0] == 200
+
+    run(scenario())
+
+
+def test_stopping_makes_durable_what_is_being_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake:
+            fake.token_delay_s = 0.05
+            async with gateway(tmp_path, fake) as rig:
+                asks = [asyncio.create_task(ask(rig, f"n{n}")) for n in range(10)]
+                await until(lambda: rig.parts.inflight.count() == 10)
+            answers = await asyncio.gather(*asks)
+            async with gateway(tmp_path, fake) as rig:
+                said = {one.interaction.id: one.interaction.status for one in rig.said()}
+
+            assert {status for status, _ in answers} == {200}
+            assert said == dict.fromkeys((i for _, i in answers), InteractionStatus.DONE)
+
+    run(scenario())

@@ -1,0 +1,219 @@
+"""What clients are told when a request cannot be served: OpenAI's shape, and what to do."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import openai
+import pytest
+
+from config.settings import Server
+from store.schema import InteractionStatus
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import QUESTION, Rig, gateway, run
+
+ASK = {"model": "small", "messages": QUESTION}
+CHAT = "/v1/chat/completions"
+TEXT = "one two three four"
+
+
+async def refused(rig: Rig, path: str, **request: object) -> tuple[int, dict]:
+    method = str(request.pop("method", "POST"))
+    async with rig.http() as http, http.request(method, path, **request) as response:
+        body = await response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "code", "param"}
+    return response.status, body["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code", "said"),
+    [
+        ({"data": b"{"}, 400, "invalid_json", "not valid JSON"),
+        ({"data": b'{"model": "\xff"}'}, 400, "invalid_json", "UTF-8"),
+        ({"data": b"[]"}, 400, "model_type", ""),
+        ({"json": {"model": "small"}}, 400, "missing", "messages"),
+        ({"json": ASK | {"temprature": 1}}, 400, "unknown_field", "'temperature'"),
+        ({"json": ASK | {"n": 9}}, 400, "less_than_equal", "'n'"),
+        ({"json": ASK | {"max_tokens": 4097}}, 400, "value_out_of_range", "max_tokens"),
+        ({"json": ASK | {"model": "gpt-9"}}, 404, "model_not_found", "small, base"),
+        ({"json": ASK | {"model": "bh-12345678-123456789abc"}}, 404, "model_not_found", "small"),
+        ({"json": ASK | {"model": "../../etc/passwd"}}, 404, "model_not_found", "small"),
+        ({"data": b"x" * 2000}, 413, "request_too_large", "1000 bytes"),
+        (
+            {"json": ASK, "headers": {"X-Byheart-Namespace": "nobody"}},
+            404,
+            "namespace_not_found",
+            "'nobody'",
+        ),
+        (
+            {"json": ASK, "headers": {"X-Byheart-Namespace": "../x"}},
+            404,
+            "namespace_not_found",
+            "X-Byheart-Namespace",
+        ),
+    ],
+)
+def test_a_bad_request_is_refused_and_never_reaches_the_engine(
+    tmp_path: Path, request_: dict, status: int, code: str, said: str
+) -> None:
+    async def scenario() -> None:
+        small = Server(max_body_bytes=1000)
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, settings=small) as rig:
+            answered, error = await refused(rig, CHAT, **request_)
+
+            assert (answered, error["code"]) == (status, code)
+            assert said in error["message"]
+            assert fake.history == []
+            assert rig.said() == []
+
+    run(scenario())
+
+
+def test_a_body_is_counted_while_it_arrives(tmp_path: Path) -> None:
+    async def endless():
+        while True:
+            yield b" " * 1000
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        small = Server(max_body_bytes=100_000)
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, settings=small) as rig:
+            status, error = await refused(rig, CHAT, data=endless())
+
+            assert status == 413
+            assert error["code"] == "request_too_large"
+
+    run(scenario())
+
+
+def test_unknown_routes_and_wrong_methods_say_what_there_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            for path in ("/", "/v1/load_lora_adapter", "/tokenize", "/v1/chat/completions/x"):
+                status, error = await refused(rig, path)
+                assert status == 404
+                assert CHAT in error["message"]
+            assert (await refused(rig, CHAT, method="GET"))[0] == 405
+            assert (await refused(rig, "/v1/models", method="DELETE"))[0] == 405
+            assert fake.history == []
+
+    run(scenario())
+
+
+def test_an_engine_that_is_down_is_503_and_the_interaction_failed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            await fake.down()
+            async with rig.client() as client:
+                for stream in (False, True):
+                    with pytest.raises(openai.InternalServerError) as caught:
+                        await client.chat.completions.create(**ASK, stream=stream)
+                    assert caught.value.status_code == 503
+                    assert caught.value.code == "engine_unavailable"
+                    assert caught.value.response.headers["retry-after"] == "5"
+                    assert caught.value.response.headers["x-byheart-version"] == "base"
+                await fake.up()
+                await client.chat.completions.create(**ASK)
+            statuses = [said.interaction.status for said in rig.said()]
+
+            assert statuses == [
+                InteractionStatus.FAILED,
+                InteractionStatus.FAILED,
+                InteractionStatus.DONE,
+            ]
+            assert rig.said()[0].interaction.error
+
+    run(scenario())
+
+
+def test_the_engines_own_refusal_of_a_request_is_passed_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            for stream in (False, True):
+                body = {"error": {"message": "too long", "type": "B", "param": "x", "code": 400}}
+                fake.refuse_with = (400, body)
+                status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+                assert (status, error["message"], error["param"]) == (400, "too long", "x")
+
+                fake.refuse_with = (500, {"error": {"message": "secret trace"}})
+                status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+                assert status == 502
+                assert "secret" not in error["message"]
+            assert {said.interaction.status for said in rig.said()} == {InteractionStatus.FAILED}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tokens", range(6))
+def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
+    tmp_path: Path, tokens: int
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue(TEXT)
+            fake.die_after_tokens = tokens
+            fake.token_delay_s = 0.02
+            async with (
+                rig.http() as http,
+                http.post(CHAT, json=ASK | {"stream": True}) as response,
+            ):
+                body = await response.read()
+            [said] = rig.said()
+
+            assert said.interaction.status is InteractionStatus.FAILED
+            assert "broke" in said.interaction.error
+            if tokens == 0:
+                assert response.status == 503
+                return
+            events = body.split(b"\n\n")
+            assert response.status == 200
+            assert b"[DONE]" not in body
+            assert json.loads(events[-2].removeprefix(b"data: "))["error"]["code"] == (
+                "engine_unavailable"
+            )
+            assert said.payload.response == " ".join(TEXT.split()[: tokens - 1])
+
+    run(scenario())
+
+
+def test_the_official_client_raises_when_a_stream_breaks(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue(TEXT)
+            fake.die_after_tokens = 3
+            async with rig.client() as client:
+                stream = await client.chat.completions.create(**ASK, stream=True)
+                with pytest.raises(openai.APIError, match="does not answer"):
+                    async for _ in stream:
+                        pass
+
+    run(scenario())
+
+
+def test_health_readiness_models_and_metrics(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with rig.client() as client:
+                await client.chat.completions.create(**ASK)
+                names = [model.id async for model in client.models.list()]
+                assert names == ["small", "base"]
+                assert (await client.models.retrieve("small")).id == "small"
+                with pytest.raises(openai.NotFoundError, match="small, base"):
+                    await client.models.retrieve("other/model")
+            async with rig.http() as http:
+                assert await (await http.get("/healthz")).json() == {
+                    "status": "ok",
+                    "log": "database",
+                }
+                assert (await http.get("/readyz")).status == 200
+                text = await (await http.get("/metrics")).text()
+                assert 'byheart_requests_total{arm="champion",code="200"} 1.0' in text
+                assert "byheart_engine_up 1.0" in text
+                assert "byheart_inflight_requests 0.0" in text
+                await fake.down()
+                assert (await http.get("/readyz")).status == 503
+                assert (await http.get("/healthz")).status == 200
+                assert "byheart_engine_up 0.0" in await (await http.get("/metrics")).text()
+
+    run(scenario())

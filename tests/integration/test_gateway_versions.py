@@ -1,0 +1,166 @@
+"""Which version answers, what stands in its prompt, and what the answer says about it."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import openai
+import pytest
+
+from store import adapters, namespaces, prompts
+from tests.factories import NOW, add_adapter, go_live
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import QUESTION, Rig, gateway, run
+
+ASK = {"model": "small", "messages": QUESTION}
+POLICY = "You are the assistant of a small shop."
+
+
+async def ask(rig: Rig, model: str = "small", **request: object) -> tuple[str, str, int]:
+    """Version by header, model by body, tokens saved."""
+    async with rig.client() as client:
+        raw = await client.chat.completions.with_raw_response.create(
+            **ASK | {"model": model} | request
+        )
+    headers = raw.headers
+    saved = int(headers["x-byheart-tokens-saved"])
+    return headers["x-byheart-version"], raw.parse().model, saved
+
+
+def system_text(fake: FakeVllm) -> str:
+    first = fake.history[-1]["messages"][0]
+    return first["content"] if first["role"] == "system" else ""
+
+
+def live_adapter(rig: Rig, fake: FakeVllm, namespace: str = "default") -> str:
+    with rig.parts.db.begin() as session:
+        name = go_live(session, namespace)
+    fake.adapters[name] = f"/adapters/{name}"
+    return name
+
+
+def test_what_the_live_adapter_has_internalised_is_not_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            with rig.parts.db.begin() as session:
+                prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
+            rig.add_lesson("We open at nine.")
+            assert await ask(rig) == ("base", "small", 0)
+            assert POLICY in system_text(fake)
+            assert "We open at nine." in system_text(fake)
+
+            name = live_adapter(rig, fake)
+            assert await ask(rig) == (name, name, 9 + 4)
+            assert system_text(fake) == ""
+
+            rig.add_lesson("We close at five.")
+            await ask(rig)
+            assert "We close at five." in system_text(fake)
+            assert "We open at nine." not in system_text(fake)
+
+            with rig.parts.db.begin() as session:
+                adapters.rollback(session, "default", "worse", NOW)
+            assert await ask(rig) == ("base", "small", 0)
+            assert POLICY in system_text(fake)
+            assert "We open at nine." in system_text(fake)
+
+    run(scenario())
+
+
+def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not_at_all(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            messages = [{"role": "system", "content": f"{POLICY}\n\nBe brief."}, *QUESTION]
+            with rig.parts.db.begin() as session:
+                prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
+
+            await ask(rig, messages=messages)
+            assert system_text(fake) == f"{POLICY}\n\nBe brief."
+            live_adapter(rig, fake)
+            assert (await ask(rig, messages=messages))[2] == 9
+            assert system_text(fake) == "Be brief."
+
+    run(scenario())
+
+
+def test_a_version_asked_for_by_name_answers_with_what_it_lacks_in_the_prompt(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            rig.add_lesson("We open at nine.")
+            first = live_adapter(rig, fake)
+            rig.add_lesson("We close at five.")
+            second = live_adapter(rig, fake)
+
+            assert (await ask(rig))[:2] == (second, second)
+            assert system_text(fake) == ""
+            assert (await ask(rig, first))[:2] == (first, first)
+            assert "We close at five." in system_text(fake)
+            assert "We open at nine." not in system_text(fake)
+            assert (await ask(rig, "base"))[:2] == ("base", "small")
+            assert "We open at nine." in system_text(fake)
+            assert "We close at five." in system_text(fake)
+
+    run(scenario())
+
+
+def test_a_version_that_is_not_loaded_is_not_found_and_never_another(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            name = live_adapter(rig, fake)
+            with rig.parts.db.begin() as session:
+                candidate = add_adapter(session, "default").name
+            asked = len(fake.history)
+            for model in (candidate, "bh-unknown"):
+                with pytest.raises(openai.NotFoundError, match=f"small, base, {name}"):
+                    await ask(rig, model)
+            assert len(fake.history) == asked
+
+            fake.adapters.clear()
+            with pytest.raises(openai.InternalServerError) as caught:
+                await ask(rig)
+            assert caught.value.code == "model_loading"
+
+    run(scenario())
+
+
+def test_an_adapter_of_another_namespace_does_not_exist(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            with rig.parts.db.begin() as session:
+                namespaces.ensure(session, "other", datetime.now(UTC))
+            theirs = live_adapter(rig, fake, "other")
+
+            with pytest.raises(openai.NotFoundError) as caught:
+                await ask(rig, theirs)
+            assert "Ask for one of: small, base." in str(caught.value)
+            async with rig.client(default_headers={"X-Byheart-Namespace": "other"}) as client:
+                names = [model.id async for model in client.models.list()]
+            assert names == ["small", "base", theirs]
+
+    run(scenario())
+
+
+def test_a_swap_waits_for_the_streams_of_the_old_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            old = live_adapter(rig, fake)
+            fake.enqueue("one two three four five")
+            fake.token_delay_s = 0.1
+            async with rig.client() as client:
+                stream = await client.chat.completions.create(**ASK, stream=True)
+                new = live_adapter(rig, fake)
+                inflight = rig.parts.inflight
+                assert not await asyncio.to_thread(inflight.wait_drained, old, 0.1)
+
+                draining = asyncio.create_task(asyncio.to_thread(inflight.wait_drained, old, 10))
+                versions = {chunk.model async for chunk in stream}
+                assert await draining
+                del fake.adapters[old]
+                assert versions == {old}
+                assert (await ask(rig))[:2] == (new, new)
+
+    run(scenario())

@@ -1,0 +1,87 @@
+"""The judgement on a probe: is this the trained student?"""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from agent.engine.adapters import TOKENS, AdapterRejected, judge_probe, read_probes
+
+BASE = [-2.0, -0.5, -7.0, -1.0, -3.5]
+STUDENT = [-0.1, -0.4, -0.3, -0.2, -1.5]
+
+
+def rounded(values: list[float], by: float = 0.03) -> list[float]:
+    generator = random.Random(0)
+    return [value + generator.uniform(-by, by) for value in values]
+
+
+def test_the_student_up_to_rounding_passes() -> None:
+    assert judge_probe(rounded(STUDENT), STUDENT, BASE) is None
+
+
+def test_the_base_in_the_students_name_does_not() -> None:
+    reason = judge_probe(rounded(BASE), STUDENT, BASE)
+
+    assert reason
+    assert "does not answer like the trained student" in reason
+
+
+def test_half_of_the_student_does_not() -> None:
+    halfway = [(a + b) / 2 for a, b in zip(STUDENT, BASE, strict=True)]
+
+    assert judge_probe(halfway, STUDENT, BASE)
+
+
+def test_another_student_does_not() -> None:
+    other = [value - 1.0 for value in STUDENT]
+
+    assert judge_probe(other, STUDENT, BASE)
+
+
+def test_most_of_a_very_different_student_does_not() -> None:
+    base = [value - 10.0 for value in STUDENT]
+    nearly = [value - 1.0 for value in STUDENT]
+
+    reason = judge_probe(nearly, STUDENT, base)
+
+    assert reason
+    assert "only roughly" in reason
+
+
+def test_a_student_that_learned_nothing_cannot_be_told_from_the_base() -> None:
+    reason = judge_probe(BASE, BASE, BASE)
+
+    assert reason
+    assert "hardly differs" in reason
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_do_not(value: float) -> None:
+    assert judge_probe([value, *STUDENT[1:]], STUDENT, BASE)
+
+
+@pytest.mark.parametrize("sentences", [0, 1])
+def test_a_manifest_without_probes_is_rejected(tmp_path: Path, sentences: int) -> None:
+    empty = {"prompt_ids": [1], "completion_ids": [], "student": [], "base": []}
+    (tmp_path / "manifest.json").write_text(json.dumps({"probe": [empty] * sentences}))
+
+    with pytest.raises(AdapterRejected, match="no probes"):
+        read_probes(tmp_path)
+
+
+def test_the_tokens_that_tell_most_are_asked_for(tmp_path: Path) -> None:
+    sentence = {
+        "prompt_ids": [1, 2],
+        "completion_ids": list(range(100, 140)),
+        "student": [-1.0] * 40,
+        "base": [-1.0 - position / 10 for position in range(40)],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"probe": [sentence]}))
+
+    probes = read_probes(tmp_path)
+
+    assert [probe.token for probe in probes] == list(range(139, 139 - TOKENS, -1))
+    assert probes[0].prompt_ids == [1, 2, *range(100, 139)]

@@ -1,0 +1,30 @@
+"""What the supervisor reads from vLLM's log."""
+
+from agent.engine.supervisor import PHASES, current_phase, last_words
+
+
+def test_no_phase_is_known_before_the_first_line() -> None:
+    assert current_phase("") is None
+
+
+def test_the_phase_is_the_last_one_reached() -> None:
+    markers = [marker for marker, _ in PHASES]
+
+    for count, (_, phase) in enumerate(PHASES, start=1):
+        assert current_phase("\n".join(markers[:count])) == phase
+
+
+def test_the_last_words_hold_the_cause_though_much_was_said_after_it() -> None:
+    cause = "(EngineCore pid=7) ERROR [core.py:1] ValueError: the KV cache is too small"
+    chatter = [f"  File server.py, line {number}" for number in range(30)]
+
+    words = last_words("\n".join(["loading", cause, cause, *chatter, "RuntimeError: see above"]))
+
+    assert words.splitlines()[0] == cause
+    assert words.count(cause) == 1
+    assert words.endswith("RuntimeError: see above")
+    assert "loading" not in words
+
+
+def test_a_short_log_is_quoted_whole() -> None:
+    assert last_words("one\n\ntwo\n") == "one\ntwo"

@@ -1,0 +1,240 @@
+"""The recorder: acknowledged is durable, spooled is replayed once, damage costs one record."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.admin.metrics import Metrics
+from agent.gateway.group import Full, GroupCommit
+from agent.gateway.recorder import Recorder
+from agent.gateway.spool import QUARANTINE, Spool, encode
+from store import interactions, namespaces
+from store.db import Database
+from store.interactions import Record
+from tests.factories import NOW, make_record
+
+
+@pytest.fixture
+def shop(any_db: Database) -> Database:
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+    return any_db
+
+
+def recorded(db: Database) -> list[str]:
+    with db.read() as session:
+        return sorted(row.id for row in interactions.recent(session, "shop", 1000))
+
+
+def spool_bytes(folder: Path, records: list[Record]) -> bytes:
+    spool = Spool(folder)
+    spool.append(records)
+    [batch] = spool.batches()
+    raw = batch.read_bytes()
+    batch.unlink()
+    return raw
+
+
+def read(folder: Path, raw: bytes) -> tuple[list[str], int]:
+    batch = folder / "batch.spool"
+    batch.write_bytes(raw)
+    records, broken = Spool(folder).read(batch)
+    return [record.id for record in records], len(broken)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+def test_a_record_comes_out_of_the_spool_as_it_went_in(tmp_path: Path) -> None:
+    record = make_record(
+        response="two\nlines é😀 \x00", messages=[{"role": "user", "content": "\n"}]
+    )
+    spool = Spool(tmp_path)
+
+    spool.append([record])
+
+    assert spool.read(spool.batches()[0]) == ([record], [])
+
+
+def test_a_batch_cut_at_any_byte_loses_only_what_was_cut(tmp_path: Path) -> None:
+    records = [make_record(), make_record()]
+    raw = spool_bytes(tmp_path, records)
+    first_ends = len(encode(records[0])) - 1
+
+    for length in range(len(raw)):
+        ids, _ = read(tmp_path, raw[:length])
+        if length >= len(raw) - 1:
+            assert len(ids) == 2
+        elif length >= first_ends:
+            assert ids == [records[0].id]
+        else:
+            assert ids == []
+
+
+def test_a_flipped_byte_costs_at_most_its_own_record(tmp_path: Path) -> None:
+    records = [make_record() for _ in range(3)]
+    raw = spool_bytes(tmp_path, records)
+    size = len(encode(records[0]))
+    all_ids = [record.id for record in records]
+
+    for place in range(len(raw)):
+        flipped = bytearray(raw)
+        flipped[place] ^= 0xFF
+        ids, broken = read(tmp_path, bytes(flipped))
+        hit = next(i for i in range(3) if place < size * (i + 1) or i == 2)
+        assert set(all_ids) - set(ids) <= {all_ids[hit]}
+        assert broken or ids == all_ids
+
+
+def test_an_unfinished_batch_of_a_dead_process_is_no_batch(tmp_path: Path) -> None:
+    (tmp_path / ".unfinished-batch").write_bytes(b"half")
+
+    assert Spool(tmp_path).batches() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_acknowledged_is_in_the_database(shop: Database, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder.start()
+        records = [make_record() for _ in range(40)]
+        for number, record in enumerate(records[:3]):
+            await recorder.record(record)
+            assert len(recorded(shop)) == number + 1
+        await asyncio.gather(*map(recorder.record, records[3:]))
+        assert recorded(shop) == sorted(record.id for record in records)
+        await recorder.close()
+
+    asyncio.run(scenario())
+
+
+def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
+    shop: Database, tmp_path: Path
+) -> None:
+    records = [make_record() for _ in range(5)]
+    Spool(tmp_path / "spool").append(records)
+    with shop.begin() as session:
+        for record in records[:3]:
+            interactions.record(session, record)
+
+    async def scenario() -> None:
+        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder.start()
+        await until(lambda: not recorder.degraded)
+        await recorder.close()
+
+    asyncio.run(scenario())
+
+    assert recorded(shop) == sorted(record.id for record in records)
+    assert Spool(tmp_path / "spool").batches() == []
+
+
+def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    spool = Spool(folder)
+    records = [make_record() for _ in range(3)]
+    spool.append(records)
+    [batch] = spool.batches()
+    raw = batch.read_bytes()
+    batch.write_bytes(raw.replace(records[1].id.encode(), b"int_changed"))
+    metrics = Metrics()
+
+    async def scenario() -> None:
+        recorder = Recorder(shop, folder, metrics)
+        recorder.start()
+        await until(lambda: not recorder.degraded)
+        await recorder.close()
+
+    asyncio.run(scenario())
+
+    assert recorded(shop) == sorted([records[0].id, records[2].id])
+    assert b"int_changed" in (folder / QUARANTINE).read_bytes()
+    assert b"byheart_quarantined_records_total 1.0" in metrics.render()
+
+
+def test_a_record_the_database_refuses_does_not_hold_up_the_others(
+    shop: Database, tmp_path: Path
+) -> None:
+    poison = make_record(namespace="nowhere")
+    records = [make_record() for _ in range(6)]
+
+    async def scenario() -> None:
+        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder.start()
+        await asyncio.gather(*map(recorder.record, [records[0], poison, records[1]]))
+        for record in records[2:]:
+            await recorder.record(record)
+        await until(lambda: not recorder.degraded)
+        await recorder.close()
+
+    asyncio.run(scenario())
+
+    assert recorded(shop) == sorted(record.id for record in records)
+    assert poison.id.encode() in (tmp_path / "spool" / QUARANTINE).read_bytes()
+
+
+def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) -> None:
+    records = [make_record() for _ in range(6)]
+    folder = tmp_path / "spool"
+    broken = Database(f"sqlite:///{tmp_path / 'empty.db'}")
+
+    async def scenario() -> None:
+        recorder = Recorder(broken, folder, Metrics())
+        recorder.start()
+        for record in records:
+            await recorder.record(record)
+        await asyncio.sleep(1.5)
+        await recorder.close()
+
+    asyncio.run(scenario())
+    broken.close()
+
+    spooled = [r.id for batch in Spool(folder).batches() for r in Spool(folder).read(batch)[0]]
+    assert sorted(spooled) == sorted(record.id for record in records)
+    assert not (folder / QUARANTINE).exists()
+
+
+def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
+    batches: list[int] = []
+
+    def slow(records: list[Record]) -> None:
+        batches.append(len(records))
+        time.sleep(0.05)
+
+    async def scenario() -> None:
+        group = GroupCommit("test", slow, capacity=50)
+        group.start()
+        await asyncio.gather(*(group.submit(make_record()) for _ in range(50)))
+        results = await asyncio.gather(
+            *(group.submit(make_record()) for _ in range(60)), return_exceptions=True
+        )
+        assert any(isinstance(result, Full) for result in results)
+        assert await asyncio.to_thread(group.close, 5)
+
+    asyncio.run(scenario())
+
+    assert sum(batches) >= 100
+    assert len(batches) < 8
+
+
+def test_closing_writes_what_is_waiting() -> None:
+    written: list[Record] = []
+
+    async def scenario() -> None:
+        group = GroupCommit("test", written.extend, capacity=500)
+        waiting = [asyncio.ensure_future(group.submit(make_record())) for _ in range(300)]
+        await asyncio.sleep(0)
+        group.start()
+        assert await asyncio.to_thread(group.close, 5)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(scenario())
+
+    assert len(written) == 300

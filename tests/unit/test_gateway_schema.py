@@ -1,0 +1,190 @@
+"""The request schema: what a client may say, and what of it an engine gets to see."""
+
+import math
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.gateway.errors import RequestError
+from agent.gateway.schema import KEPT_BACK, ChatRequest, parse_chat
+
+CAP = 4096
+USER = [{"role": "user", "content": "Hi"}]
+FORWARDED = set(ChatRequest.model_fields) - KEPT_BACK
+BOUNDS = {
+    "n": (1, 8),
+    "max_tokens": (1, CAP),
+    "max_completion_tokens": (1, CAP),
+    "min_tokens": (0, CAP),
+    "top_logprobs": (0, 20),
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "top_k": (-1, 100_000),
+    "min_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "repetition_penalty": (0, 2),
+    "seed": (-(2**63), 2**63 - 1),
+}
+GIVEN_ONLY_TO_US = {"cache_salt": "x", "priority": -1, "request_id": "r", "user": "u"}
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+names = st.sampled_from(sorted(ChatRequest.model_fields)) | st.text(max_size=8)
+
+
+def near(least: int, most: int) -> st.SearchStrategy[Any]:
+    """Mostly what is allowed, or just was."""
+    outside = [least - 1, most + 1, 10 * most, math.nan, math.inf, -math.inf, None, "1", True]
+    inside = st.integers(least, most)
+    fractions = st.floats(max(least, -(2**53)), min(most, 2**53))
+    return inside | inside | inside | fractions | st.sampled_from(outside)
+
+
+numbers = st.lists(st.sampled_from(sorted(BOUNDS)), max_size=3, unique=True).flatmap(
+    lambda names: st.fixed_dictionaries({name: near(*BOUNDS[name]) for name in names})
+)
+
+
+def body(**fields: Any) -> bytes:
+    return orjson.dumps({"model": "m", "messages": USER} | fields)
+
+
+def refusal(**fields: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        parse_chat(body(**fields), CAP)
+    assert caught.value.status == 400
+    return caught.value
+
+
+@settings(max_examples=400)
+@given(numbers, st.dictionaries(names, json_values, max_size=1))
+def test_nothing_out_of_bounds_or_unknown_is_ever_forwarded(
+    bounded: dict[str, Any], anything: dict[str, Any]
+) -> None:
+    fields = {"model": "m", "messages": USER} | GIVEN_ONLY_TO_US | anything | bounded
+    try:
+        request = parse_chat(orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS), CAP)
+    except (RequestError, TypeError):  # TypeError: orjson cannot write an integer so large
+        return
+
+    forwarded = request.forwarded()
+
+    assert set(forwarded) <= FORWARDED
+    assert not set(forwarded) & set(GIVEN_ONLY_TO_US)
+    for name, (least, most) in BOUNDS.items():
+        if name in forwarded:
+            assert math.isfinite(forwarded[name])
+            assert least <= forwarded[name] <= most
+    assert len(forwarded.get("stop", [])) <= 4
+    orjson.dumps(forwarded)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
+    try:
+        parse_chat(data, CAP)
+    except RequestError as error:
+        assert error.status == 400  # noqa: PT017 — both outcomes are right
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
+        ({"messages": [{"role": "user", "contents": "x"}]}, "messages.0.content", "required"),
+        (
+            {"messages": [{"role": "user", "content": "x", "nam": "y"}]},
+            "messages.0.nam",
+            "Did you mean 'name'?",
+        ),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0", "'user'"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
+        ({"temperature": "1"}, "temperature", "number"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"stop": ["a"] * 5}, "stop", "at most 4"),
+        ({"stop": [""]}, "stop.0", "at least 1"),
+        ({"top_logprobs": 5}, "top_logprobs", "'logprobs'"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "'stream'"),
+        ({"tool_choice": "auto"}, "tool_choice", "'tools'"),
+        ({"max_tokens": 5, "min_tokens": 6}, "min_tokens", "at most 5"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "'json_schema'"),
+        ({"logit_bias": {"12": 101}}, "logit_bias.12", "100"),
+        ({"metadata": {"k": 1}}, "metadata.k", "string"),
+        ({"modalities": ["audio"]}, "modalities.0", "'text'"),
+    ],
+)
+def test_a_refusal_names_the_field_and_says_what_to_do(
+    fields: dict[str, Any], param: str, said: str
+) -> None:
+    error = refusal(**fields)
+
+    assert error.param == param
+    assert said in error.message
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
+def test_parts_that_are_not_text_are_refused_with_the_reason(kind: str) -> None:
+    part = {"type": kind, kind: {"url": "http://169.254.169.254/"}}
+
+    error = refusal(messages=[{"role": "user", "content": [part]}])
+
+    assert error.code == "text_only"
+    assert "'text'" in error.message
+
+
+def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(40):
+        deep = {"properties": deep}
+    large = {str(number): 1 for number in range(5000)}
+
+    for schema in (deep, large):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        assert refusal(response_format=form).code == "json_size"
+        tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+        assert refusal(tools=[tool]).code == "json_size"
+
+
+def test_a_schema_reaches_the_engine_as_it_was_sent() -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [None, 1]}}, "default": None}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+
+    assert parse_chat(body(response_format=form), CAP).forwarded() == {"response_format": form}
+
+
+def test_every_field_of_the_official_client_is_known() -> None:
+    from openai.types.chat import completion_create_params
+
+    fields = set(completion_create_params.CompletionCreateParamsBase.__annotations__)
+    not_text = {"audio", "web_search_options"}
+    replaced_by_tools = {"functions", "function_call"}
+
+    assert fields - set(ChatRequest.model_fields) == not_text | replaced_by_tools
+
+
+def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
+    answer = {
+        "role": "assistant",
+        "content": "Yes.",
+        "refusal": None,
+        "annotations": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": [],
+        "reasoning": None,
+    }
+
+    request = parse_chat(body(messages=[*USER, answer]), CAP)
+
+    assert request.chat()[1] == {"role": "assistant", "content": "Yes.", "tool_calls": []}

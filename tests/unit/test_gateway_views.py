@@ -1,0 +1,98 @@
+"""Views: what is committed is in the next one, and a database that is away costs no request."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+
+from agent.admin.metrics import Metrics
+from agent.gateway.errors import RequestError
+from agent.gateway.views import PATIENCE_S, Views
+from store import namespaces
+from store.db import Database, Session
+from tests.factories import NOW, add_lesson
+
+
+class Sluggish:
+    """A database that may be slow to read, or down."""
+
+    def __init__(self, db: Database) -> None:
+        self.delay_s = 0.0
+        self.down = False
+        self.reads = 0
+        self._db = db
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        self.reads += 1
+        time.sleep(self.delay_s)
+        if self.down:
+            raise ConnectionError("down")
+        with self._db.read() as session:
+            yield session
+
+
+@pytest.fixture
+def sluggish(db: Database) -> Sluggish:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        add_lesson(session, "We open at nine.")
+    return Sluggish(db)
+
+
+def new_views(sluggish: Sluggish) -> Views:
+    return Views(cast("Database", sluggish), 512, Metrics())
+
+
+def test_requests_that_come_during_a_read_share_the_next_one(
+    db: Database, sluggish: Sluggish
+) -> None:
+    async def scenario() -> None:
+        views = new_views(sluggish)
+        await views.of("shop")
+        sluggish.delay_s, sluggish.reads = 0.2, 0
+        early = asyncio.ensure_future(views.of("shop"))
+        await asyncio.sleep(0.05)
+        with db.begin() as session:
+            add_lesson(session, "We close at five.")
+        late = await asyncio.gather(*(views.of("shop") for _ in range(20)))
+
+        assert await early
+        assert sluggish.reads == 2
+        assert all(view and "We close at five." in view.context.lessons for view in late)
+        views.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_unknown_namespace_or_version_has_no_view(sluggish: Sluggish) -> None:
+    async def scenario() -> None:
+        views = new_views(sluggish)
+        assert await views.of("nowhere") is None
+        assert await views.of("shop", "bh-1") is None
+        assert await views.of("shop", "base")
+        views.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["down", "slow"])
+def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: str) -> None:
+    async def scenario() -> None:
+        views = new_views(sluggish)
+        known = await views.of("shop")
+        sluggish.down = how == "down"
+        sluggish.delay_s = PATIENCE_S * 1.5 if how == "slow" else 0
+
+        begun = time.monotonic()
+        assert await views.of("shop") == known
+        assert time.monotonic() - begun < PATIENCE_S * 1.4
+        with pytest.raises(RequestError) as caught:
+            await views.of("never-asked")
+        assert caught.value.status == 503
+        views.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,152 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.learning.corrections import Correction, find_corrections
+from agent.learning.grounding import content_words, keeps, ungrounded
+from agent.learning.propose import as_it_stands, kind_of, stands_alone
+from store import feedback, interactions
+from store.feedback import NewFeedback
+from store.lessons import Support
+from store.schema import LessonKind, Trust
+from tests.factories import NOW, assistant, record, user
+
+SUPPORT = Support("int_1", "fb_1", "span", "local", Trust.OPERATOR)
+WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)
+
+
+def correction(question: str, text: str, explicit: bool = True) -> Correction:
+    return Correction(question, "I do not know.", text, explicit, SUPPORT)
+
+
+@pytest.mark.parametrize(
+    ("lesson", "sources", "missing"),
+    [
+        ("Returns are accepted within 45 days.", ["You can return it, 45 days accepted"], set()),
+        ("Returns are accepted within 30 days.", ["You can return it, 45 days accepted"], {"30"}),
+        ("The falcon wears a glove.", ["Do you sell lamps?", "Only at Easter"], {"falcon"}),
+    ],
+)
+def test_a_lesson_is_grounded_when_the_conversation_says_its_words_and_numbers(
+    lesson, sources, missing
+):
+    assert missing <= ungrounded(lesson, sources)
+    assert bool(missing) == bool(ungrounded(lesson, sources))
+
+
+@given(WORDS)
+def test_every_text_is_grounded_in_itself(text):
+    assert ungrounded(text, [text]) == set()
+    assert keeps(text, text)
+
+
+@given(WORDS, WORDS)
+def test_more_sources_never_unground_a_lesson(lesson, source):
+    assert ungrounded(lesson, [source, "more"]) <= ungrounded(lesson, [source])
+
+
+@pytest.mark.parametrize("form", ["Return", "returns", "returned", "returning", "Return's"])
+def test_a_word_is_known_in_its_other_forms(form):
+    assert content_words(form) == content_words("return")
+
+
+def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
+    assert not keeps("The phone is answered from 7.", "The phone is answered from 7 to 11.")
+    assert keeps("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
+
+
+@pytest.mark.parametrize(
+    "text", ["No, it is 21 days.", "Yes, on Mondays.", "It's room 4.", "She does."]
+)
+def test_an_answer_that_leans_on_its_question_does_not_stand_alone(text):
+    assert not stands_alone(text)
+    stated = as_it_stands(correction("What is the refund window?", text))
+    assert stated.when == 'asked "What is the refund window?"'
+    assert stated.do == text
+
+
+def test_a_demonstration_that_names_its_subject_is_a_lesson_as_it_stands():
+    stated = as_it_stands(correction("How long is the warranty?", "The warranty is 6 years."))
+    assert (stated.when, stated.do, stated.kind) == (
+        None,
+        "The warranty is 6 years.",
+        LessonKind.FACT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Never tell jokes.", LessonKind.RULE),
+        ("Please sign every message with 'Team'.", LessonKind.RULE),
+        ("The pool opens at 6:30.", LessonKind.FACT),
+    ],
+)
+def test_what_tells_the_assistant_to_do_something_is_a_rule(text, kind):
+    assert kind_of(text) is kind
+
+
+@given(st.text(min_size=1, max_size=2000), st.text(max_size=2000))
+def test_any_demonstration_becomes_a_valid_lesson_or_a_clear_refusal(text, question):
+    if len(text.strip()) >= 3:
+        as_it_stands(correction(question, text))
+
+
+def give(session, target: str, **values) -> None:
+    defaults = {
+        "id": None,
+        "name": "comment",
+        "value": True,
+        "comment": None,
+        "demonstration": None,
+        "tags": {},
+        "principal": "local",
+        "trust": Trust.OPERATOR,
+    }
+    feedback.add(session, "shop", NewFeedback(target_id=target, **defaults | values), NOW)
+
+
+def corrections_of(session, conversation: str) -> list[Correction]:
+    return find_corrections(interactions.turns(session, conversation))
+
+
+@pytest.fixture
+def shop(db):
+    from store import namespaces
+
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        yield session
+
+
+def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
+    said = record(shop, conversation="c")
+    give(shop, said.id, name="thumbs", value=False)
+    give(shop, said.id, name="comment", comment="wrong, only to Norway")
+    give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
+    conversation = interactions.get(shop, said.id).conversation
+    found = corrections_of(shop, conversation)
+    assert [(one.text, one.explicit) for one in found] == [
+        ("wrong, only to Norway", False),
+        ("We ship to Norway.", True),
+    ]
+    assert found[0].question == "Do you ship abroad?"
+
+
+def test_a_next_turn_that_contradicts_is_a_correction_and_one_that_goes_on_is_not(shop):
+    first = [user("When do you open?")]
+    second = [*first, assistant("At 9."), user("No, you open at 10 on Mondays.")]
+    third = [*second, assistant("Thanks."), user("And what does a lamp cost?")]
+    record(shop, conversation="c", messages=first, response="At 9.")
+    record(shop, conversation="c", messages=second, response="Thanks.")
+    last = record(shop, conversation="c", messages=third, response="15 euros.")
+    found = corrections_of(shop, interactions.get(shop, last.id).conversation)
+    assert [(one.question, one.text) for one in found] == [
+        ("When do you open?", "No, you open at 10 on Mondays.")
+    ]
+
+
+def test_nothing_is_taken_from_an_interaction_that_opted_out(shop):
+    said = record(shop, conversation="c", learn=False)
+    give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
+    assert corrections_of(shop, interactions.get(shop, said.id).conversation) == []
