@@ -10,7 +10,6 @@ replayed at the next start, and a run resumes from its checkpoint.
 """
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,12 +21,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from agent import endpoint
 from agent.database import open_database
 from agent.due import enqueue_due
-from agent.engine.client import VllmEngine
 from agent.engine.supervisor import Supervisor
 from agent.gateway.inflight import Inflight
 from agent.jobs import worker_thread
 from agent.lock import only_daemon
-from agent.model import attached_model, model_folder, refuse_unfit, served_name
+from agent.model import attached_engine, attached_model, model_folder, refuse_unfit, served_name
 from agent.rollout.reconcile import reconcile
 from agent.work import Work, utcnow
 from config.settings import Settings
@@ -73,7 +71,7 @@ async def _prepare(
 ) -> tuple[Supervisor | None, Work]:
     """The engine, not started yet, and what jobs work with."""
     if settings.engine.urls:
-        engine = VllmEngine(settings.engine.urls, api_key=settings.engine.api_key)
+        engine = attached_engine(settings.engine)
         model = await attached_model(settings, engine)
         return None, Work(settings, db, engine, model, Inflight())
     folder = await model_folder(settings, report)
@@ -86,27 +84,32 @@ async def _prepare(
 async def _engine(
     supervisor: Supervisor | None, work: Work, http: endpoint.Listening, report: Report
 ) -> AsyncIterator[asyncio.Future[None]]:
-    """The engine, generating; gives a future that ends when it has failed for good."""
-    if supervisor is None:
-        yield asyncio.get_running_loop().create_future()
-        await work.engine.close()
-        return
+    """The engine, generating; gives a future that ends when it has failed for good.
 
-    async def restored() -> None:
-        await reconcile(work)
-
+    Answers are finished before the engine is left.
+    """
+    never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     try:
-        await supervisor.start(report)
-        watching = asyncio.ensure_future(supervisor.watch(restored))
-        try:
-            yield watching
-        finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+        if supervisor is None:
+            yield never
+        else:
+            await supervisor.start(report)
+            async with _watched(supervisor, work) as watching:
+                yield watching
     finally:
         await http.drain()
-        await supervisor.stop()
+        await (supervisor.stop() if supervisor else work.engine.close())
+
+
+@asynccontextmanager
+async def _watched(supervisor: Supervisor, work: Work) -> AsyncIterator[asyncio.Future[None]]:
+    """Restarts vLLM when it exits, and gives it its adapters back."""
+    watching = asyncio.ensure_future(supervisor.watch(lambda: reconcile(work)))
+    try:
+        yield watching
+    finally:
+        watching.cancel()
+        await asyncio.wait({watching})
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.engine.client import VllmEngine
 from agent.lock import StartError
-from config.settings import Settings
+from config.settings import Engine, Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -61,6 +61,15 @@ async def _embed(folder: Path) -> None:
     _, complaint = await child.communicate()
     if child.returncode:
         raise StartError(f"The embedded model cannot be used: {complaint.decode().strip()}")
+
+
+def attached_engine(settings: Engine) -> VllmEngine:
+    """A client of the configured servers."""
+    return VllmEngine(
+        settings.urls,
+        api_key=settings.api_key,
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+    )
 
 
 async def attached_model(settings: Settings, engine: VllmEngine) -> str:

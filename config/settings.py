@@ -133,7 +133,7 @@ class Distill(Section):
     """Longest answer that the evaluation after training looks at, in tokens."""
     questions_per_lesson: int = Field(6, ge=0)
     """Questions the teacher writes for each lesson or passage of a system prompt."""
-    answers_per_question: int = Field(2, gt=0)
+    answers_per_question: int = Field(1, gt=0)
     """Answers of the teacher to each prompt that guide the student."""
     guided_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
@@ -157,7 +157,7 @@ class Gate(Section):
     max_length_ratio: float = Field(2.0, gt=1)
     """Answers may be longer or shorter than the teacher's by this factor at most."""
     max_repetition: float = Field(0.2, ge=0, le=1)
-    """Largest share of answers that repeat themselves."""
+    """Most repetition beyond the teacher's: the share of word triples said before in an answer."""
     max_leak_rate: float = Field(0.05, ge=0, le=1)
     """Largest share of answers that mention the context they were distilled from."""
     min_anchor_share: float = Field(0.8, ge=0, le=1)

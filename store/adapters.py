@@ -157,12 +157,6 @@ def wanted(session: Session) -> list[Adapter]:
     return live + [adapter for adapter in spare if adapter]
 
 
-def candidates(session: Session) -> list[Adapter]:
-    """Adapters that are neither live nor refused yet."""
-    waiting = (AdapterStatus.CANDIDATE, AdapterStatus.SHADOW, AdapterStatus.CANARY)
-    return list(session.scalars(select(Adapter).where(Adapter.status.in_(waiting))))
-
-
 def judge(
     session: Session, name: str, passed: bool, reasons: Sequence[str], now: datetime
 ) -> Evaluation:

@@ -25,6 +25,7 @@ from store.schema import AdapterStatus, RunStatus
 
 CHARS_PER_TOKEN = 4
 NOTHING_TO_LEARN = 3
+EXPECTATIONS = {"contains", "contains_any", "regex", "json_schema"}
 POLL_S = 1.0
 
 Message = dict[str, Any]
@@ -155,12 +156,12 @@ def _is_message(message: object) -> bool:
 def _expect(path: Path | None, numbered: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     number, value = numbered
     expect = value.get("expect")
-    if isinstance(expect, dict) and set(expect) & {"contains", "regex", "json_schema"}:
+    if isinstance(expect, dict) and expect and set(expect) <= EXPECTATIONS:
         if "regex" in expect:
             _compile_regex(path, number, expect["regex"])
         return expect
     raise InputError(
-        f'{path}, line {number}: "expect" needs one of "contains", "regex" or "json_schema".'
+        f'{path}, line {number}: "expect" takes {", ".join(sorted(EXPECTATIONS))}, and needs one.'
     )
 
 

@@ -14,10 +14,9 @@ import uvloop
 from agent import daemon
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
 from agent.endpoint import DISCOVERY
-from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
 from agent.jobs import run_worker
-from agent.model import attached_model
+from agent.model import attached_engine, attached_model
 from agent.work import Work
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
@@ -57,7 +56,7 @@ def worker(config: ConfigOption = None) -> None:
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            engine = VllmEngine(settings.engine.urls, api_key=settings.engine.api_key)
+            engine = attached_engine(settings.engine)
             try:
                 model = await attached_model(settings, engine)
                 _say(f"working on {settings.database_url.rsplit('@')[-1]}")

@@ -10,6 +10,7 @@ connection, on which vLLM stops generating; nothing is sent twice once a server 
 
 import asyncio
 import contextlib
+import functools
 import itertools
 from collections.abc import (
     AsyncGenerator,
@@ -31,12 +32,10 @@ T = TypeVar("T")
 
 CHAT = "/v1/chat/completions"
 CONNECT_TIMEOUT_S = 5.0
-HEALTH_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 120.0
 SLOWEST_TOKEN_S = 1.0
 """A plain answer begins when it is complete: patience for each token that it may have."""
-MOST_TOKENS = 2048
-"""Tokens a plain answer may have when the request does not say."""
+MOST_TOKENS = 2048  # when the request does not say
 KEEP_ALIVE_S = 2.0
 """Below vLLM's five seconds: else a request meets a connection that is being closed."""
 
@@ -147,8 +146,8 @@ class VllmEngine:
     async def tokenize(self, text: str | Sequence[Mapping[str, Any]], model: str) -> list[int]:
         """Token ids of a text, or of chat messages as the model's template renders them."""
         key = "prompt" if isinstance(text, str) else "messages"
-        reply = await self._ask("/tokenize", {"model": model, key: text}, LOAD_TIMEOUT_S)
-        return list(reply.json()["tokens"])
+        body = {"model": model, key: text}
+        return list((await self._ask("/tokenize", body, LOAD_TIMEOUT_S)).json()["tokens"])
 
     # The servers themselves
 
@@ -181,15 +180,14 @@ class VllmEngine:
         """Whether a server answers; that is not yet whether it still generates."""
         for url in self.urls:
             with contextlib.suppress(EngineError):
-                await self._call(url, "/health", None, HEALTH_TIMEOUT_S)
+                await self._call(url, "/health", None, CONNECT_TIMEOUT_S)
                 return True
         return False
 
     # Transport
 
     async def _ask(self, path: str, body: Mapping[str, Any], patience_s: float) -> Reply:
-        response = await self._open(path, body, patience_s)
-        return await _read(response, patience_s)
+        return await _read(await self._open(path, body, patience_s), patience_s)
 
     async def _open(
         self, path: str, body: Mapping[str, Any], patience_s: float
@@ -241,12 +239,10 @@ class VllmEngine:
         if url not in self._sessions:
             options: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
             secret = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            unix = functools.partial(aiohttp.UnixConnector, socket)
+            connector = (unix if socket else aiohttp.TCPConnector)(**options)
             self._sessions[url] = aiohttp.ClientSession(
-                connector=(
-                    aiohttp.UnixConnector(socket, **options)
-                    if socket
-                    else aiohttp.TCPConnector(**options)
-                ),
+                connector=connector,
                 headers={"Content-Type": "application/json", **secret},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             )

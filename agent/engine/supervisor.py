@@ -28,6 +28,7 @@ from config.settings import Engine
 log = structlog.get_logger(__name__)
 
 Report = Callable[[str], None]
+CPUINFO = Path("/proc/cpuinfo")
 POLL_S = 0.2
 GRACE_S = 10.0
 LOOKED_AT_BYTES = 2**16
@@ -202,7 +203,7 @@ class Supervisor:
         if self.logfile.exists():
             self.logfile.replace(self.logfile.with_suffix(".log.1"))
         cpu = not self._start and launch.is_cpu_build()
-        start = self._start or launch.launcher(cpu)
+        start = self._start or launch.launcher(cpu, CPUINFO.read_text())
         command = launch.command(self._settings, self._model, self.name, self._socket, start)
         with self.logfile.open("wb") as output:
             # Not from our own folder: vLLM would import `config` or `store` from it.

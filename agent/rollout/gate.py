@@ -54,8 +54,8 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
         ),
         Check("answer length against the teacher's", _ratio(measured), most=gate.max_length_ratio),
         Check(
-            "share of answers that repeat themselves",
-            _number(measured, "repetition"),
+            "repeated words beyond the teacher's",
+            _number(measured, "repetition") - _number(measured, "teacher_repetition"),
             most=gate.max_repetition,
         ),
         Check(

@@ -11,7 +11,8 @@ GOOD = {
     "gap_closed": 0.9,
     "retention_kl": 0.05,
     "length_ratio": 1.1,
-    "repetition": 0.0,
+    "repetition": 0.1,
+    "teacher_repetition": 0.1,
     "leak_rate": 0.0,
     "anchors": {"total": 10, "base": 1, "teacher": 8, "candidate": 8},
 }

@@ -1,0 +1,168 @@
+"""`byheart serve` as its users see it: a process, attached to a fake vLLM, over real HTTP."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from store import interactions
+from tests.daemon_rig import Served, daemon, environment, is_ready, until
+from tests.fake_vllm import FakeVllm
+
+RIGHT = "Our lamps have a warranty of 6 years."
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVllm]:
+    engine = FakeVllm(model="small")
+    with engine.in_thread():
+        yield engine
+
+
+@pytest.fixture
+def served(fake: FakeVllm, tmp_path: Path) -> Iterator[Served]:
+    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as running:
+        yield running
+
+
+def last_prompt(fake: FakeVllm) -> list[dict[str, str]]:
+    return next(body["messages"] for body in reversed(fake.history) if "messages" in body)
+
+
+def lessons(served: Served) -> list[dict[str, str]]:
+    return served.cli("lessons", "ls", "-o", "json")
+
+
+def test_a_demonstration_becomes_a_lesson_in_the_prompt_of_the_next_request(fake, served):
+    wrong = served.chat("How long is the warranty on lamps?")
+    assert served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT).status_code == 201
+    [lesson] = until(lambda: lessons(served), 20)
+    assert (lesson["text"], lesson["status"], lesson["trust"]) == (RIGHT, "active", "operator")
+    after = served.chat("And for how many years is a lamp guaranteed?")
+    assert RIGHT in last_prompt(fake)[0]["content"]
+    assert after.headers["X-Byheart-Context"] != wrong.headers["X-Byheart-Context"]
+
+
+def test_a_lesson_that_the_model_states_well_is_kept_as_it_states_it(fake, served):
+    fake.answer_with(
+        lambda body: "Lamps have a warranty of 6 years." if "prompt" in body else "One year."
+    )
+    wrong = served.chat("How long is the warranty on lamps?")
+    served.demonstrate(wrong.headers["X-Byheart-Interaction"], "No, it is 6 years.")
+    [lesson] = until(lambda: lessons(served), 20)
+    assert lesson["text"] == "Lamps have a warranty of 6 years."
+
+
+def test_a_lesson_that_the_operator_adds_is_in_the_next_prompt_and_a_retired_one_is_not(
+    fake, served
+):
+    added = served.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
+    served.chat("Hello")
+    assert "Sign every answer with Kestrel." in last_prompt(fake)[0]["content"]
+    served.cli("lessons", "retire", added.strip())
+    served.chat("Hello")
+    assert all(message["role"] != "system" for message in last_prompt(fake))
+
+
+def test_a_conversation_that_opted_out_teaches_nothing(served):
+    wrong = served.chat("How long is the warranty on lamps?", store=False)
+    served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
+    seen = served.chat("How do I wash wool?")
+    served.demonstrate(seen.headers["X-Byheart-Interaction"], "Wool is washed cold.")
+    texts = [lesson["text"] for lesson in until(lambda: lessons(served), 20)]
+    assert texts == ["Wool is washed cold."]
+
+
+def test_sigterm_lets_running_answers_finish_and_exits_cleanly(fake, served):
+    fake.token_delay_s = 0.2
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(served.chat("one two three four five", stream=True))
+    )
+    asking.start()
+    until(lambda: fake.running, 10)
+    assert served.end(signal.SIGTERM) == 0
+    asking.join()
+    assert answers[0].text.rstrip().endswith("data: [DONE]")
+    assert not (served.folder / "server.json").exists()
+
+
+def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, served):
+    again = subprocess.run(
+        [sys.executable, "-m", "agent", "serve"],
+        env=environment(served.folder, {"BYHEART_ENGINE__URLS": fake.url}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert "store.data_dir" in again.stderr
+    assert is_ready(served)
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"BYHEART_SERVER__HOST": "0.0.0.0"}, "127.0.0.1"),
+        ({"BYHEART_DISTILL__RANK": "512"}, "max_lora_rank"),
+        ({"BYHEART_SERVER__PROT": "1"}, "server.port"),
+        ({"BYHEART_ENGINE__SERVED_MODEL_NAME": "other"}, "served_model_name"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_the_remedy(fake, tmp_path, settings, remedy):
+    refused = subprocess.run(
+        [sys.executable, "-m", "agent", "serve"],
+        env=environment(tmp_path, {"BYHEART_ENGINE__URLS": fake.url, **settings}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode in (1, 2)
+    assert remedy in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(fake, tmp_path):
+    finished: list[str] = []
+
+    def ask(served: Served) -> None:
+        with httpx.Client(timeout=30) as http:
+            while True:
+                body = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
+                try:
+                    reply = http.post(f"{url}/v1/chat/completions", json=body)
+                except httpx.TransportError:
+                    return
+                finished.append(reply.headers["X-Byheart-Interaction"])
+
+    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as served:
+        url = served.url
+        clients = [threading.Thread(target=ask, args=(served,)) for _ in range(8)]
+        for client in clients:
+            client.start()
+        until(lambda: len(finished) > 60, 30)
+        served.end(signal.SIGKILL)
+        for client in clients:
+            client.join()
+        with served.database() as db, db.read() as session:
+            kept = {row.id for row in interactions.recent(session, "default", 10_000)}
+    assert set(finished) <= kept
+    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as again:
+        assert again.chat("hi").status_code == 200
+
+
+def test_an_engine_that_is_down_costs_a_503_with_retry_after_and_a_failed_interaction(
+    fake, served
+):
+    fake.refuse_with = (500, {"error": {"message": "broken"}})
+    reply = served.chat("hi")
+    assert reply.status_code in (502, 503)
+    assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
+    with served.database() as db, db.read() as session:
+        [row] = interactions.recent(session, "default", 10)
+    assert row.status == "failed"
