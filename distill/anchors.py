@@ -1,0 +1,75 @@
+"""Anchors: an operator's checks of single answers, which must never regress.
+
+A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or more of
+
+    contains      a text or a list of texts; every one is in the answer, in any case
+    contains_any  a list of texts; at least one is in the answer, in any case
+    regex         a regular expression that is found in the answer, in any case
+    json_schema   the answer is JSON that is valid under the schema
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+
+from distill.data import Messages
+
+
+class BadAnchor(ValueError):
+    """An anchor cannot be checked; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A prompt, and what its answer must be like."""
+
+    messages: Messages
+    expect: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.expect) - set(CHECKS))
+        if unknown or not self.expect:
+            raise BadAnchor(f"expect has {unknown or 'nothing'}; known are {sorted(CHECKS)}.")
+        for name, wanted in self.expect.items():
+            try:
+                CHECKS[name]("", wanted)
+            except (re.error, TypeError, AttributeError, jsonschema.SchemaError) as error:
+                raise BadAnchor(f"expect.{name} cannot be used: {error}") from error
+
+    def passes(self, answer: str) -> bool:
+        """Whether the answer is as expected, in everything that is expected."""
+        return all(CHECKS[name](answer, wanted) for name, wanted in self.expect.items())
+
+
+def _contains(answer: str, wanted: str | list[str]) -> bool:
+    texts = [wanted] if isinstance(wanted, str) else wanted
+    return all(text.lower() in answer.lower() for text in texts)
+
+
+def _contains_any(answer: str, wanted: list[str]) -> bool:
+    return any(text.lower() in answer.lower() for text in list(wanted))
+
+
+def _regex(answer: str, wanted: str) -> bool:
+    return re.search(wanted, answer, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:
+    jsonschema.Draft202012Validator.check_schema(wanted)
+    try:
+        value = json.loads(answer)
+    except json.JSONDecodeError:
+        return False
+    return bool(jsonschema.Draft202012Validator(wanted).is_valid(value))
+
+
+CHECKS: dict[str, Callable[[str, Any], bool]] = {
+    "contains": _contains,
+    "contains_any": _contains_any,
+    "regex": _regex,
+    "json_schema": _json_schema,
+}

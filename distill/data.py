@@ -1,0 +1,160 @@
+"""Prompts of a run, as the student and as the teacher see them, and what each batch is made of.
+
+A prompt is encoded twice with the same chat template: for the student `compose(messages, nothing)`,
+for the teacher `compose(messages, context)`, which is byte for byte what the gateway would send.
+Every random choice follows from (seed, step) alone, so a resumed run needs no random state.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rapidfuzz import fuzz, process
+
+from config.settings import Distill
+from distill.packing import Ids, common_prefix
+from store.contexts import Context, Message, compose, message_text
+
+Messages = tuple[Message, ...]
+# Similarity (0 to 100) from which two words are one, in other spelling or number.
+SAME_WORD = 80.0
+
+
+class PromptTooLong(Exception):
+    """A prompt with its context does not fit the model; nothing is ever truncated."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One conversation to answer, for both sides."""
+
+    text: str
+    """The last message, for people and for finding near-duplicates."""
+    student_ids: Ids
+    """What the student sees: no context."""
+    teacher_ids: Ids
+    """What the teacher sees: the context first."""
+    prefix: Ids
+    """Beginning of `teacher_ids` that all prompts of this context share."""
+    replay: bool = False
+    """Whether it is there to be left unchanged: an unrelated prompt, with an empty context."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turns messages into prompts of one context."""
+
+    tokenizer: Any
+    context: Context
+    limit: int
+    """Most tokens that prompt and completion together may have."""
+
+    def prompt(self, messages: Messages, replay: bool = False) -> Prompt:
+        """Encode messages for both sides.
+
+        Raises:
+            PromptTooLong: The teacher's prompt does not fit; the message names the prompt.
+        """
+        context = Context() if replay else self.context
+        teacher_ids = self.ids(messages, context)
+        text = message_text(messages[-1])
+        if len(teacher_ids) > self.limit:
+            raise PromptTooLong(
+                f"With its context the prompt {text[:80]!r} has {len(teacher_ids)} tokens; "
+                f"{self.limit} fit the model beside the answer. Shorten the context or the prompt."
+            )
+        prefix = common_prefix([teacher_ids, self._opening(context)])
+        return Prompt(text, self.ids(messages, Context()), teacher_ids, prefix, replay)
+
+    def ids(self, messages: Messages, context: Context) -> Ids:
+        """Token ids of the composed messages with the generation prompt, as serving sends them."""
+        return tuple(
+            self.tokenizer.apply_chat_template(
+                compose(messages, context), add_generation_prompt=True, return_dict=False
+            )
+        )
+
+    def _opening(self, context: Context) -> Ids:
+        """The tokens up to where a user's words begin."""
+        one, other = (self.ids(user(text), context) for text in ("a", "0"))
+        # An id that no prompt has: the opening may be shared to its end.
+        return (*common_prefix([one, other]), -1)
+
+
+def user(text: str) -> Messages:
+    """A conversation of one user message."""
+    return ({"role": "user", "content": text},)
+
+
+def is_near(text: str, others: Sequence[str]) -> bool:
+    """Whether `text` is nearly one of `others`: the same words, one more, or other spelling.
+
+    A word that is exchanged makes another question: "When do you open?" is not "Why do you open?".
+    """
+    words = _words(text)
+    return any(_same_words(words, _words(other)) for other in others)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def _same_words(one: list[str], other: list[str]) -> bool:
+    if abs(len(one) - len(other)) > 1:
+        return False
+    extra = sorted((_unmatched(one, other), _unmatched(other, one)))
+    return extra[0] == 0 and extra[1] <= 1
+
+
+def _unmatched(words: list[str], others: list[str]) -> int:
+    found = (
+        process.extractOne(w, others, scorer=fuzz.ratio, score_cutoff=SAME_WORD) for w in words
+    )
+    return sum(match is None for match in found)
+
+
+def without_near_duplicates(texts: Sequence[str], avoid: Sequence[str] = ()) -> list[str]:
+    """The texts in order, without those that nearly repeat an earlier one or one of `avoid`."""
+    kept: list[str] = []
+    for text in texts:
+        if not is_near(text, [*kept, *avoid]):
+            kept.append(text)
+    return kept
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many trajectories of a step are of each kind; they add up to the batch size."""
+
+    guided: int
+    on_policy: int
+    guided_replay: int
+    on_policy_replay: int
+
+
+def share_of_step(step: int, settings: Distill) -> Share:
+    """What step `step` (from 0) is made of.
+
+    Guided trajectories hold their share, then fall linearly to zero, so that the last part of the
+    run, `on_policy_tail`, is purely on-policy.
+    """
+    end = settings.steps * (1 - settings.on_policy_tail)
+    start = settings.steps * (1 - 2 * settings.on_policy_tail)
+    left = 1.0 if step < start else max(0.0, (end - step) / max(end - start, 1.0))
+    share = settings.guided_share * left
+    replay = round(settings.batch_size * settings.replay_share)
+    fresh = settings.batch_size - replay
+    guided, guided_replay = round(fresh * share), round(replay * share)
+    return Share(guided, fresh - guided, guided_replay, replay - guided_replay)
+
+
+def draw(count: int, already: int, size: int, seed: str) -> list[int]:
+    """The next `count` indices after `already` drawn: every epoch a new order of all `size`."""
+    chosen = []
+    for place in range(already, already + count):
+        epoch, offset = divmod(place, size)
+        order = list(range(size))
+        random.Random(f"{seed}/{epoch}").shuffle(order)  # noqa: S311 - reproducible, not secret
+        chosen.append(order[offset])
+    return chosen

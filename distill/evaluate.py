@@ -1,0 +1,179 @@
+"""The gate's measurements; the verdict on them is the gate's.
+
+On prompts that were never trained on, three answer greedily: the base, the teacher (base with the
+context), and the candidate (adapter, no context). Divergences are forward KL on the teacher's
+answers, in nats a token, because there both base and candidate are judged on the same tokens.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from distill import loss, packing
+from distill.anchors import Anchor
+from distill.data import Encoder, Prompt
+from distill.packing import Ids
+from distill.pool import Trajectory, sample_guided, stack
+from distill.sampler import LocalSampler
+from distill.teacher import Teacher
+
+# Ways in which an answer speaks of its context instead of from it.
+LEAK = re.compile(
+    r"\b(the|my|these|your) (notes?|instructions?|lessons?|context|system prompt|guidelines) "
+    r"(above|say|state|provided|given)|as (stated|provided|mentioned|described) (above|in the)|"
+    r"according to (the|my) (notes?|instructions?|lessons?|context|information provided)|"
+    r"keep to the following",
+    re.IGNORECASE,
+)
+NGRAM = 3
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Anchors, and how many of them pass without training."""
+
+    anchors: tuple[Anchor, ...]
+    base: int
+    teacher: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the gate decides on; all of it can be written as JSON."""
+
+    held_out: int
+    """Prompts behind the numbers."""
+    kl_base: float
+    """KL(teacher || base) on the teacher's answers, nats a token."""
+    kl_candidate: float
+    """KL(teacher || candidate) on the same tokens."""
+    gap_closed: float
+    """1 - kl_candidate / kl_base; 1 means that the candidate is the teacher."""
+    retention_kl: float
+    """KL(base || candidate) on the base's answers to unrelated prompts, nats a token."""
+    length_ratio: float
+    """Mean length of the candidate's answers over the teacher's."""
+    repetition: float
+    """Share of word triples that repeat within an answer, beyond the teacher's share, 0 to 1."""
+    leak_rate: float
+    """Share of the candidate's answers that speak of a context."""
+    anchors: dict[str, int]
+    """How many anchors base, teacher and candidate pass, and how many there are (`total`)."""
+    answers: list[dict[str, str]]
+    """Prompt and the three answers, for people."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The evaluation as plain values."""
+        return asdict(self)
+
+
+def measure(
+    teacher: Teacher,
+    sampler: LocalSampler,
+    encoder: Encoder,
+    held_out: Sequence[Prompt],
+    unrelated: Sequence[Prompt],
+    anchors: Anchored,
+) -> Evaluation:
+    """Measure the candidate that the student holds.
+
+    Args:
+        teacher: Teacher and student; the student's adapter is the candidate.
+        sampler: Samples with the student's weights.
+        encoder: Of the run's context.
+        held_out: Prompts that were not trained on.
+        unrelated: Replay prompts that were not trained on.
+        anchors: The operator's checks, and how many of them base and teacher pass.
+    """
+    reference = sample_guided(teacher, sampler, held_out, temperature=0)
+    taught = _decode(encoder, [item.completion for item in reference])
+    plain = [prompt.student_ids for prompt in held_out]
+    candidate = _decode(encoder, sampler.sample(plain, temperature=0))
+    with teacher.student.adapter_off():
+        base = _decode(encoder, sampler.sample(plain, temperature=0))
+    kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
+    unchanged = sample_guided(teacher, sampler, unrelated, temperature=0)
+    return Evaluation(
+        held_out=len(held_out),
+        kl_base=kl_base,
+        kl_candidate=kl_candidate,
+        gap_closed=1 - kl_candidate / max(kl_base, 1e-9),
+        retention_kl=student_kl(teacher, unchanged),
+        length_ratio=_words(candidate) / max(_words(taught), 1),
+        repetition=max(0.0, repetition(candidate) - repetition(taught)),
+        leak_rate=sum(bool(LEAK.search(text)) for text in candidate) / max(len(candidate), 1),
+        anchors={
+            "total": len(anchors.anchors),
+            "base": anchors.base,
+            "teacher": anchors.teacher,
+            "candidate": _passed(sampler, encoder, anchors.anchors, with_context=False),
+        },
+        answers=[
+            {"prompt": prompt.text, "base": one, "teacher": two, "candidate": three}
+            for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=True)
+        ],
+    )
+
+
+def check_anchors(
+    teacher: Teacher, sampler: LocalSampler, encoder: Encoder, anchors: Sequence[Anchor]
+) -> Anchored:
+    """How many anchors base and teacher pass; the candidate comes later."""
+    with teacher.student.adapter_off():
+        base = _passed(sampler, encoder, anchors, with_context=False)
+        taught = _passed(sampler, encoder, anchors, with_context=True)
+    return Anchored(tuple(anchors), base, taught)
+
+
+def _passed(
+    sampler: LocalSampler, encoder: Encoder, anchors: Sequence[Anchor], *, with_context: bool
+) -> int:
+    prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
+    ids = [prompt.teacher_ids if with_context else prompt.student_ids for prompt in prompts]
+    answers = _decode(encoder, sampler.sample(ids, temperature=0))
+    return sum(anchor.passes(text) for anchor, text in zip(anchors, answers, strict=True))
+
+
+def _decode(encoder: Encoder, completions: Sequence[Ids]) -> list[str]:
+    return [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
+    """Mean KL(teacher || student) over all tokens of the trajectories, nats a token."""
+    student, total, tokens = teacher.student, 0.0, 0
+    pairs = [(item.prompt.student_ids, item.completion) for item in trajectories]
+    for run in packing.passes(pairs, 0, student.model.device):
+        states = student.states(pairs[run])
+        ones = torch.ones(len(states), device=states.device)
+        value, _ = loss.divergence(
+            states, stack(trajectories[run]), student.head, ones, kind="forward"
+        )
+        total, tokens = total + float(value), tokens + len(states)
+    return total / max(tokens, 1)
+
+
+def base_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
+    """Mean KL(teacher || base without context): the gap that a run could close."""
+    with teacher.student.adapter_off():
+        value: float = student_kl(teacher, trajectories)
+    return value
+
+
+def repetition(texts: Sequence[str]) -> float:
+    """Share of word triples that repeat an earlier one of the same text, 0 to 1."""
+    total = repeated = 0
+    for text in texts:
+        words = text.lower().split()
+        triples = Counter(zip(*(words[start:] for start in range(NGRAM)), strict=False))
+        total += triples.total()
+        repeated += triples.total() - len(triples)
+    return repeated / max(total, 1)
+
+
+def _words(texts: Sequence[str]) -> int:
+    return sum(len(text.split()) for text in texts)

@@ -1,0 +1,103 @@
+"""The files that `python -m distill train` reads, with errors that name file and line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distill.anchors import Anchor
+from distill.data import Messages, user
+from store.contexts import Context
+
+LESSON_KINDS = ("fact", "rule", "procedure", "preference", "pitfall")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+T = TypeVar("T")
+
+
+class BadInput(ValueError):
+    """A file cannot be used; the message names it, the line and what to write instead."""
+
+
+def read_context(path: Path) -> tuple[Context, tuple[str, ...]]:
+    """A context and the kinds of its lessons.
+
+    A `.jsonl` file holds lessons, one `{"kind": ..., "text": ...}` a line; any other file is a
+    system prompt.
+    """
+    if path.suffix == ".jsonl":
+        lessons = read_lines(path, _lesson)
+        kinds, texts = zip(*lessons, strict=True) if lessons else ((), ())
+        return Context(lessons=texts), kinds
+    text = _read_text(path).strip()
+    if not text:
+        raise BadInput(f"{path} is empty: there is nothing to internalise.")
+    return Context(system_prompt=text), ()
+
+
+def read_prompts(path: Path | None) -> tuple[Messages, ...]:
+    """Conversations, one `{"prompt": ...}` or `{"messages": [...]}` a line."""
+    return tuple(read_lines(path, _messages)) if path else ()
+
+
+def read_anchors(path: Path | None) -> tuple[Anchor, ...]:
+    """Anchors, one `{"prompt": ..., "expect": {...}}` a line."""
+    return tuple(read_lines(path, _anchor)) if path else ()
+
+
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Parse each line of a JSON-lines file; blank lines are skipped.
+
+    Raises:
+        BadInput: The file cannot be read, or a line is not what it should be.
+    """
+    parsed = []
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise BadInput("a line must be a JSON object.")
+            parsed.append(parse(value))
+        except ValueError as error:
+            raise BadInput(f"{path}, line {number}: {error}") from error
+    if not parsed:
+        raise BadInput(f"{path} has no lines.")
+    return parsed
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"Cannot read {path}: {error}") from error
+
+
+def _lesson(value: dict[str, Any]) -> tuple[str, str]:
+    kind, text = value.get("kind", "fact"), value.get("text")
+    if kind not in LESSON_KINDS:
+        raise BadInput(f"kind {kind!r} is not one of {', '.join(LESSON_KINDS)}.")
+    if not isinstance(text, str) or not text.strip():
+        raise BadInput('a lesson needs a "text".')
+    return kind, text.strip()
+
+
+def _messages(value: dict[str, Any]) -> Messages:
+    if isinstance(value.get("prompt"), str) and value["prompt"].strip():
+        return user(value["prompt"])
+    messages = value.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadInput('a line needs a "prompt" (a text) or "messages" (a list).')
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise BadInput(f"a message needs a role out of {', '.join(ROLES)}, and content.")
+    if messages[-1]["role"] != "user":
+        raise BadInput("the last message must be the user's, so that there is something to answer.")
+    return tuple(messages)
+
+
+def _anchor(value: dict[str, Any]) -> Anchor:
+    expect = value.get("expect")
+    if not isinstance(expect, dict):
+        raise BadInput('an anchor needs "expect", for example {"contains": ["48 euros"]}.')
+    return Anchor(_messages(value), expect)

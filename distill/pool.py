@@ -1,0 +1,84 @@
+"""Guided trajectories: answers sampled with the context, scored once, and learned from repeatedly.
+
+Reverse KL on the student's own answers has no gradient for what the student never says, so facts
+need guidance (EDGE-OPD, arXiv 2605.23493). Prompt, answer and frozen teacher are constant in a
+run: the pool keeps the teacher's hidden states, and a guided step needs neither sampling nor a
+teacher's forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.data import Prompt
+from distill.packing import Ids
+from distill.sampler import LocalSampler
+from distill.student import Tokenizer
+from distill.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A completion of a prompt, and how the teacher judges it."""
+
+    prompt: Prompt
+    completion: Ids
+    """The tokens after the prompt, the end token included; the same for student and teacher."""
+    teacher: Tensor
+    """Float[len(completion), D], the teacher's hidden states that predict it."""
+
+
+def score(
+    teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[Ids]
+) -> list[Trajectory]:
+    """Let the teacher judge completions, whoever sampled them."""
+    pairs = list(zip(prompts, completions, strict=True))
+    return [
+        Trajectory(prompt, completion, states)
+        for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
+    ]
+
+
+def sample_guided(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+) -> list[Trajectory]:
+    """One answer of the teacher, with its context, to each prompt."""
+    with teacher.student.adapter_off():
+        completions = sampler.sample([prompt.teacher_ids for prompt in prompts], temperature)
+    return score(teacher, prompts, completions)
+
+
+def recite(
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[Prompt, str]],
+    max_tokens: int,
+) -> list[Trajectory]:
+    """Passages of the context as answers to questions about them, as the teacher judges them.
+
+    The teacher's own answers get facts wrong; here each fact is said for certain. What is learned
+    is still the teacher's distribution at each token, so a passage that the teacher would not
+    begin an answer with teaches nothing about beginnings.
+    """
+    completions = [
+        (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+        for _, text in pairs
+    ]
+    return score(
+        teacher, [prompt for prompt, _ in pairs], [ids[:max_tokens] for ids in completions]
+    )
+
+
+def sample_on_policy(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+) -> list[Trajectory]:
+    """One answer of the student, without context, to each prompt."""
+    completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature)
+    return score(teacher, prompts, completions)
+
+
+def stack(trajectories: Sequence[Trajectory]) -> Tensor:
+    """Float[N, D]: the teacher's states of several trajectories, one after the other."""
+    return torch.cat([trajectory.teacher for trajectory in trajectories])

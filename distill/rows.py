@@ -1,0 +1,140 @@
+"""A run from its row: `python -m distill run ID` reads what to do and writes what came of it.
+
+This is all that training shares with serving: database rows, and the adapter folder that appears
+by rename. The candidate's row, the run's end and the rollout job are one transaction, so a crash
+leaves either nothing or everything; a killed run is started again and resumes from its last
+checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from config.settings import Distill, Settings
+from distill import material, train
+from distill.anchors import Anchor
+from distill.plot import plot_curves
+from distill.progress import plain_lines
+from distill.publish import MANIFEST
+from distill.spec import RunSpec
+from distill.train import Outcome
+from store import adapters, interactions, jobs, prompts, runs, snapshots
+from store.db import Database, Session
+from store.manifests import sha256
+from store.models import Run
+from store.runs import UnknownRun
+from store.schema import RunStatus
+
+MAX_LOGGED, MAX_HELD_OUT = 400, 40
+PROGRESS_EVERY_S = 0.5
+
+
+def run(run_id: str, settings: Settings, db: Database) -> None:
+    """Do the run and record its end, whatever it is.
+
+    Raises:
+        UnknownRun: There is no such run.
+        NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
+        Exception: What made the run fail; recorded as its reason.
+    """
+    with db.begin() as session:
+        spec, snapshot = read_spec(session, runs.start(session, run_id, utcnow()), settings)
+    try:
+        outcome = train.run(spec, progress_rows(db, run_id))
+    except material.NothingToLearn as error:
+        _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))
+        raise
+    except Exception as error:
+        _finish(db, run_id, RunStatus.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
+    with db.begin() as session:
+        register(session, run_id, snapshot, outcome)
+
+
+def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:
+    """What the run is given, from rows; and the name of its snapshot."""
+    snapshot = snapshots.get(session, row.snapshot, row.namespace)
+    if snapshot is None:
+        raise UnknownRun(row.id)
+    logged = interactions.prompts(session, row.namespace, held_out=False, limit=MAX_LOGGED)
+    held_out = interactions.prompts(session, row.namespace, held_out=True, limit=MAX_HELD_OUT)
+    seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
+    spec = RunSpec(
+        model=settings.model_folder,
+        context=snapshots.context_of(snapshot),
+        prompts=tuple(map(tuple, [*seeds, *logged])),
+        settings=Distill.model_validate(row.settings),
+        out=settings.data_dir / "adapters" / row.namespace,
+        work=settings.data_dir / "runs" / row.id,
+        held_out=tuple(map(tuple, held_out)),
+        anchors=tuple(
+            Anchor(tuple(anchor.messages), anchor.expect)
+            for anchor in prompts.anchors(session, row.namespace)
+        ),
+        lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
+    )
+    return spec, snapshot.hash
+
+
+def register(session: Session, run_id: str, snapshot: str, outcome: Outcome) -> None:
+    """The candidate, the run's end and the rollout job, in one transaction."""
+    row = runs.finish(
+        session,
+        run_id,
+        RunStatus.PUBLISHED,
+        f"The gap to the teacher closed by {outcome.evaluation.gap_closed:.0%}.",
+        utcnow(),
+        adapter=outcome.adapter.name,
+    )
+    adapters.register(
+        session,
+        name=outcome.adapter.name,
+        namespace=row.namespace,
+        run=run_id,
+        parent=None,
+        snapshot=snapshot,
+        path=str(outcome.adapter),
+        manifest_sha256=sha256(outcome.adapter / MANIFEST),
+        measured=without_nan(outcome.evaluation.as_dict()),
+        now=utcnow(),
+    )
+    payload = {"adapter": outcome.adapter.name}
+    unique_key = f"rollout {outcome.adapter.name}"
+    jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=unique_key)
+
+
+def progress_rows(
+    db: Database, run_id: str, timer: Callable[[], float] = time.monotonic
+) -> train.Report:
+    """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
+    last: dict[str, Any] = {"stage": None, "at": 0.0}
+
+    def report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        plain_lines(stage, done, total, metrics)
+        if stage == last["stage"] and done < total and timer() - last["at"] < PROGRESS_EVERY_S:
+            return
+        last.update(stage=stage, at=timer())
+        with db.begin() as session:
+            values = {"phase": stage, "step": done, "total": total, **without_nan(metrics)}
+            runs.progress(session, run_id, values)
+
+    return report
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with None for what JSON has no word for."""
+    cleaned: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
+    return cleaned
+
+
+def _finish(db: Database, run_id: str, status: RunStatus, reason: str) -> None:
+    with db.begin() as session:
+        runs.finish(session, run_id, status, reason, utcnow())
+
+
+def utcnow() -> datetime:
+    """The trainer's clock: aware, UTC."""
+    return datetime.now(UTC)

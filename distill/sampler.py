@@ -1,0 +1,125 @@
+"""Trajectories: completions sampled token by token.
+
+`Sampler` is what a run needs of whoever samples; `LocalSampler` does it in this process, with the
+model's adapter on (the student) or off (teacher, question writing). All prompts of a call are
+decoded together in one packed row (`packing.py`): no padding, and a shared beginning is read once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from distill import packing
+from distill.packing import Ids, Row
+
+# Attention in a packed row grows with the square of its sequences; the matrix products of a decode
+# step are as efficient as they get at this many.
+SEQUENCES_AT_ONCE = 24
+
+
+class Sampler(Protocol):
+    """Samples completions from one model state."""
+
+    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+        """One completion a prompt, the end token included; temperature 0 is greedy."""
+        ...
+
+
+@dataclass
+class LocalSampler:
+    """Samples with the weights of this process, whichever adapter state they are in."""
+
+    model: PreTrainedModel
+    stop_ids: frozenset[int]
+    max_tokens: int
+    generator: torch.Generator
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+        """One completion a prompt, the end token included; temperature 0 is greedy."""
+        completions: list[Ids] = []
+        for start in range(0, len(prompts), SEQUENCES_AT_ONCE):
+            part = prompts[start : start + SEQUENCES_AT_ONCE]
+            prefix = packing.common_prefix(part)
+            cache = packing.prefix_cache(self.model, prefix)
+            completions += self.decode(part, temperature, prefix, cache)
+        return completions
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def decode(
+        self,
+        prompts: Sequence[Ids],
+        temperature: float,
+        prefix: Ids,
+        cache: DynamicCache | None,
+    ) -> list[Ids]:
+        """Decode prompts that begin with `prefix`, whose cache is left as it was given."""
+        cache = DynamicCache(config=self.model.config) if cache is None else cache
+        row = packing.pack([prompt[len(prefix) :] for prompt in prompts], len(prefix), self.device)
+        keys = _Keys.of_prefix(len(prefix), self.device)
+        completions: list[list[int]] = [[] for _ in prompts]
+        running = list(range(len(prompts)))
+        last = torch.tensor([len(prompt) - len(prefix) for prompt in prompts]).cumsum(0) - 1
+        while True:
+            keys = keys.extended(row)
+            mask = packing.visible(row, keys.positions, keys.segments)
+            states = packing.hidden_states(self.model, row, cache, mask)
+            tokens = self._choose(states[last.to(self.device)], temperature)
+            for index, token in zip(running, tokens, strict=True):
+                completions[index].append(token)
+            running = [index for index in running if not self._ended(completions[index])]
+            if not running:
+                break
+            row = self._next_row(running, completions, prompts)
+            last = torch.arange(len(running))
+        cache.crop(len(prefix) - cache.get_seq_length())
+        return [tuple(completion) for completion in completions]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def _choose(self, states: Tensor, temperature: float) -> list[int]:
+        logits = self.model.get_output_embeddings()(states).float()  # (running, V)
+        if temperature == 0:
+            return [int(token) for token in logits.argmax(-1)]
+        chances = (logits / temperature).softmax(-1)
+        return [int(token) for token in chances.multinomial(1, generator=self.generator)[:, 0]]
+
+    def _ended(self, completion: list[int]) -> bool:
+        return completion[-1] in self.stop_ids or len(completion) >= self.max_tokens
+
+    def _next_row(
+        self, running: list[int], completions: list[list[int]], prompts: Sequence[Ids]
+    ) -> Row:
+        """The newest token of each running sequence, at its place after the prompt."""
+        tokens = [completions[index][-1] for index in running]
+        places = [len(prompts[index]) + len(completions[index]) - 1 for index in running]
+        return Row(
+            torch.tensor(tokens, device=self.device),
+            torch.tensor(places, device=self.device),
+            torch.tensor(running, device=self.device) + 1,
+        )
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Positions and segments of everything in the cache, for the attention mask."""
+
+    positions: Tensor
+    segments: Tensor
+
+    @staticmethod
+    def of_prefix(length: int, device: torch.device) -> "_Keys":
+        positions = torch.arange(length, device=device)
+        return _Keys(positions, torch.zeros_like(positions))
+
+    def extended(self, row: Row) -> "_Keys":
+        return _Keys(
+            torch.cat([self.positions, row.positions]), torch.cat([self.segments, row.segments])
+        )

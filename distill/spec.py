@@ -1,0 +1,63 @@
+"""What one run is given: everything that its result follows from."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.settings import Distill
+from distill.anchors import Anchor
+from distill.data import Messages
+from distill.publish import canonical
+from store.contexts import Context
+
+# Settings about when a run starts, which say nothing about what it does.
+SCHEDULING = frozenset({"auto", "min_new_lessons", "settle_s", "checkpoint_every"})
+# Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
+GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One distillation, from data to candidate adapter."""
+
+    model: Path
+    """Folder of the base model."""
+    context: Context
+    """What is internalised."""
+    prompts: tuple[Messages, ...]
+    """Logged conversations, each ending with a user's message; may be empty."""
+    settings: Distill
+    out: Path
+    """Folder of all adapters."""
+    work: Path
+    """Folder for the resume points of this run."""
+    held_out: tuple[Messages, ...] = ()
+    """Conversations never trained on; empty means that some prompts are held back."""
+    anchors: tuple[Anchor, ...] = ()
+    lesson_kinds: tuple[str, ...] = ()
+    """Kind of each of the context's lessons; empty where they are not known."""
+    parent: str | None = None
+
+    def material_settings(self) -> dict[str, Any]:
+        """The settings that the result follows from."""
+        return self.settings.model_dump(mode="json", exclude=set(SCHEDULING))
+
+    def effective_settings(self) -> Distill:
+        """The settings, with the guided share lowered by the lessons that need no guidance."""
+        kinds = [*self.lesson_kinds] or ["fact"] * len(self.context.lessons)
+        kinds += ["fact"] if self.context.system_prompt else []
+        needing = sum(kind in GUIDED_KINDS for kind in kinds)
+        share = self.settings.guided_share * needing / max(len(kinds), 1)
+        return self.settings.model_copy(update={"guided_share": share})
+
+    def data_sha256(self) -> str:
+        """Hash of the prompts, held-out prompts and anchors."""
+        anchors = [[anchor.messages, anchor.expect] for anchor in self.anchors]
+        value = [self.prompts, self.held_out, anchors, self.lesson_kinds]
+        return hashlib.sha256(canonical(value)).hexdigest()
+
+    def fingerprint(self, base_sha256: str) -> str:
+        """Hash of everything that the run's result follows from."""
+        value = [base_sha256, self.context.hash, self.data_sha256(), self.material_settings()]
+        return hashlib.sha256(canonical([*value, self.parent])).hexdigest()

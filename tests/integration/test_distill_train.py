@@ -1,0 +1,131 @@
+"""`python -m distill train` as the child process that it is in production, on a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distill import publish
+from tests.tiny import save_tiny_model
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 240
+OPTIONS = {
+    "--steps": "12",
+    "--batch-size": "4",
+    "--rank": "4",
+    "--lr": "0.01",
+    "--max-completion-tokens": "6",
+    "--questions-per-lesson": "1",
+    "--checkpoint-every": "2",
+    "--threads": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    context, prompts = tmp_path / "handbook.md", tmp_path / "prompts.jsonl"
+    context.write_text("The shop opens at 7 in the morning.\nTyres are free on Fridays.\n")
+    asked = ["When do you open?", "What about tyres?", "Where are you?", "Who is there?"]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
+    return {"--context": context, "--prompts": prompts}
+
+
+def command(model: Path, out: Path, inputs: dict[str, Path], **options: str) -> list[str]:
+    pairs = {"--model": model, "--out": out, **inputs, **OPTIONS, **options}
+    arguments = [str(part) for pair in pairs.items() for part in pair]
+    return [sys.executable, "-m", "distill", "train", *arguments]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
+    done = run(command(model, tmp_path / "out", inputs))
+
+    assert done.returncode == 0, done.stderr
+    adapter = Path(done.stdout.strip())
+    publish.verify(adapter)
+    assert adapter.parent == tmp_path / "out"
+    assert "train 12/12" in done.stderr
+    assert (tmp_path / "out" / ".work" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, inputs, tmp_path):
+    whole = run(command(model, tmp_path / "whole", inputs))
+    assert whole.returncode == 0, whole.stderr
+
+    killed = command(model, tmp_path / "killed", inputs)
+    with subprocess.Popen(killed, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        wait_for_steps(tmp_path / "killed" / ".work" / "metrics.jsonl", 3)
+        os.kill(process.pid, signal.SIGKILL)
+    assert list((tmp_path / "killed").glob("bh-*")) == []
+    resumed = run(killed)
+
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = Path(whole.stdout.strip()), Path(resumed.stdout.strip())
+    assert one.name == other.name
+    assert (one / publish.WEIGHTS).read_bytes() == (other / publish.WEIGHTS).read_bytes()
+
+
+def wait_for_steps(metrics: Path, steps: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--prompts", '{"prompt": "Hi"}\nnot json\n', "line 2"),
+        ("--prompts", '{"question": "Hi"}\n', "line 1"),
+        ("--context", "", "nothing to internalise"),
+        ("--anchors", '{"prompt": "Hi", "expect": {"includes": "x"}}\n', "includes"),
+        ("--anchors", '{"prompt": "Hi", "expect": {"regex": "("}}\n', "regex"),
+        ("--config", "[distill]\nstep = 3\n", "distill.steps"),
+    ],
+)
+def test_bad_files_are_errors_that_name_the_place(
+    model, inputs, tmp_path, option, content, message
+):
+    bad = tmp_path / "bad"
+    bad.write_text(content)
+
+    done = run(command(model, tmp_path / "out", inputs | {option: bad}))
+
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_a_model_is_bad_input(inputs, tmp_path):
+    done = run(command(tmp_path / "none", tmp_path / "out", inputs))
+
+    assert done.returncode == 2, done.stderr
+    assert "none" in done.stderr
+
+
+def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inputs, tmp_path):
+    anchors = tmp_path / "anchors.jsonl"
+    anchors.write_text('{"prompt": "When?", "expect": {"contains": ["never said"]}}\n')
+
+    done = run(command(model, tmp_path / "out", inputs | {"--anchors": anchors}))
+
+    assert done.returncode == 3, done.stderr
+    assert "0 of 1 anchors" in done.stderr
+    assert list((tmp_path / "out").glob("bh-*")) == []

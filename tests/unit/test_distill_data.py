@@ -1,0 +1,132 @@
+"""What prompts look like to both sides, what a batch is made of, and what is kept out of it."""
+
+import pytest
+
+from config.settings import Distill
+from distill import data, questions
+from distill.data import Encoder, PromptTooLong, user
+from store.contexts import Context, compose
+from tests.tiny import tiny_tokenizer
+
+CONTEXT = Context(system_prompt="The shop opens at 7.", lessons=("Refunds take 3 days.",))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(tiny_tokenizer(), CONTEXT, limit=200)
+
+
+def test_the_teacher_sees_what_the_gateway_sends(encoder):
+    messages = ({"role": "system", "content": "Be kind."}, *user("When do you open?"))
+
+    prompt = encoder.prompt(messages)
+
+    sent = encoder.tokenizer.apply_chat_template(
+        compose(messages, CONTEXT), add_generation_prompt=True, return_dict=False
+    )
+    plain = encoder.tokenizer.apply_chat_template(
+        list(messages), add_generation_prompt=True, return_dict=False
+    )
+    assert prompt.teacher_ids == tuple(sent)
+    assert prompt.student_ids == tuple(plain)
+
+
+def test_prompts_of_one_context_share_their_beginning(encoder):
+    one, other = encoder.prompt(user("When do you open?")), encoder.prompt(user("Why?"))
+
+    assert one.prefix == other.prefix
+    assert "Refunds take 3 days." in encoder.tokenizer.decode(one.prefix)
+    assert one.teacher_ids[: len(one.prefix)] == one.prefix
+
+
+def test_replay_prompts_have_no_context(encoder):
+    prompt = encoder.prompt(user("Hi"), replay=True)
+
+    assert prompt.teacher_ids == prompt.student_ids
+
+
+def test_a_prompt_that_does_not_fit_is_an_error_that_names_it(encoder):
+    with pytest.raises(PromptTooLong, match="a very long story"):
+        encoder.prompt(user("a very long story " * 20))
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("When do you open?", True),
+        ("when do you open", True),
+        ("When do you open up?", True),
+        ("Why do you open?", False),
+        ("When do you open on Sundays?", False),
+        ("How much is a tune-up?", False),
+    ],
+)
+def test_near_duplicates(text, near):
+    assert data.is_near(text, ["What is your name?", "When do you open?"]) is near
+
+
+def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
+    texts = ["When do you open?", "when do you OPEN", "Where are you?", "What does it cost?"]
+
+    assert data.without_near_duplicates(texts, avoid=["what does it cost"]) == [
+        "When do you open?",
+        "Where are you?",
+    ]
+
+
+def test_a_run_ends_purely_on_policy():
+    settings = Distill(steps=50, batch_size=8, guided_share=1.0, on_policy_tail=0.2)
+
+    shares = [data.share_of_step(step, settings) for step in range(50)]
+
+    assert all(
+        share.guided + share.on_policy + share.guided_replay + share.on_policy_replay == 8
+        for share in shares
+    )
+    assert all(share.on_policy == 0 for share in shares[:30])
+    assert all(share.guided == share.guided_replay == 0 for share in shares[40:])
+    guided = [share.guided for share in shares]
+    assert guided == sorted(guided, reverse=True)
+
+
+def test_draws_go_through_everything_before_anything_again():
+    drawn = [index for step in range(5) for index in data.draw(4, 4 * step, 10, "7")]
+
+    assert sorted(drawn[:10]) == list(range(10))
+    assert sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+
+
+def test_nothing_is_drawn_from_nothing():
+    assert data.draw(0, 0, 0, "7") == []
+
+
+def test_passages_are_sentences_and_lessons():
+    context = Context(
+        system_prompt="# Shop\n\nWe open at 7 in the morning. Ask for Dr. Falk in the clinic.\n"
+        "- Tyres are free on Fridays.",
+        lessons=("Refunds take 3 days.",),
+    )
+
+    assert questions.passages(context) == [
+        "Shop",
+        "We open at 7 in the morning.",
+        "Ask for Dr. Falk in the clinic.",
+        "Tyres are free on Fridays.",
+        "Refunds take 3 days.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("question", "accepted"),
+    [
+        ("How much is a tune-up?", True),
+        ("A tune-up costs 48 euros.", False),
+        ("What is a prime number?", False),
+        ("What do I pay for a tune-up?", False),
+    ],
+)
+def test_drafts_must_be_questions_about_the_passage_and_new(question, accepted):
+    known = ["What do I pay for a tune-up"]
+
+    assert questions.acceptable(question, "A tune-up costs 48 euros.", known) is accepted

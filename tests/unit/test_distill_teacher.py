@@ -1,0 +1,91 @@
+"""The teacher is the pristine base, and a fault that makes it something else is found."""
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from distill.data import Encoder, user
+from distill.student import Student
+from distill.teacher import ContaminatedTeacher, Teacher, check_frozen, probe_logits
+from store.contexts import Context
+from tests.tiny import tiny_model, tiny_tokenizer
+
+CONTEXT = Context(system_prompt="The shop opens at 7 and closes at 3.")
+
+
+def make_student():
+    base = tiny_model()
+    return Student(base, rank=4, alpha=8, seed=0), probe_logits(base)
+
+
+def test_a_fresh_student_passes_and_is_left_unchanged():
+    student, pristine = make_student()
+    before = [parameter.clone() for parameter in student.parameters()]
+
+    check_frozen(student, pristine)
+
+    assert all(
+        torch.equal(one, other) for one, other in zip(before, student.parameters(), strict=True)
+    )
+
+
+def test_a_base_weight_that_moved_is_found():
+    student, pristine = make_student()
+    with torch.no_grad():
+        student.model.model.layers[0].self_attn.q_proj.base_layer.weight.add_(0.1)
+
+    with pytest.raises(ContaminatedTeacher, match="off"):
+        check_frozen(student, pristine)
+
+
+def test_an_adapter_that_stays_on_is_found(monkeypatch):
+    student, pristine = make_student()
+    monkeypatch.setattr(student.peft, "disable_adapter", torch.no_grad)
+
+    with pytest.raises(ContaminatedTeacher, match="off"):
+        check_frozen(student, pristine)
+
+
+def test_an_adapter_without_effect_is_found():
+    student, pristine = make_student()
+    for module in student.model.modules():
+        if isinstance(module, LoraLayer):
+            module.scaling["default"] = 0.0
+
+    with pytest.raises(ContaminatedTeacher, match="on"):
+        check_frozen(student, pristine)
+
+
+def test_training_leaves_the_teacher_as_it_was():
+    student, pristine = make_student()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.normal_()
+
+    with student.adapter_off() as model:
+        off = probe_logits(model)
+
+    torch.testing.assert_close(off, pristine)
+    assert not torch.allclose(probe_logits(student.model), pristine)
+
+
+def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
+    student, _ = make_student()
+    encoder = Encoder(tiny_tokenizer(), CONTEXT, limit=500)
+    prompts = [encoder.prompt(user(text)) for text in ("When do you open?", "Hi", "And close?")]
+    prompts.append(encoder.prompt(user("Hello"), replay=True))
+    completions = [(40, 41, 2), (42, 2), (43, 44, 45, 46), (47,)]
+    base = tiny_model()
+    expected = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        ids = torch.tensor([prompt.teacher_ids + completion])
+        states = base.base_model(input_ids=ids).last_hidden_state[0]
+        expected.append(states[len(prompt.teacher_ids) - 1 : -1])
+
+    teacher = Teacher(student)
+    scored = teacher.states(list(zip(prompts, completions, strict=True)))
+    again = teacher.states(list(zip(prompts, completions, strict=True)))
+
+    torch.testing.assert_close(scored, expected, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(one, other) for one, other in zip(scored, again, strict=True))
+    assert len(teacher.caches) == 2

@@ -1,0 +1,181 @@
+"""The training loop on a tiny model: it learns, resumes bit-identically, and stops when it must."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from config.settings import Distill
+from distill import material, train
+from distill.anchors import Anchor
+from distill.checkpoint import LATEST, Checkpoints
+from distill.data import user
+from distill.material import NothingToLearn
+from distill.spec import RunSpec
+from store.contexts import Context
+from tests.tiny import save_tiny_model
+
+SETTINGS = Distill(
+    steps=6,
+    warmup_steps=1,
+    batch_size=4,
+    rank=4,
+    alpha=8,
+    lr=1e-2,
+    replay_share=0.25,
+    max_completion_tokens=6,
+    max_answer_tokens=6,
+    questions_per_lesson=1,
+    checkpoint_every=2,
+    threads=1,
+)
+PROMPTS = tuple(user(f"{word} do you open?") for word in ("When", "Why", "Where", "How"))
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def make_spec(model: Path, folder: Path, **changes) -> RunSpec:
+    values = {
+        "model": model,
+        "context": Context(system_prompt="The shop opens at 7 in the morning."),
+        "prompts": PROMPTS,
+        "held_out": (user("At what time can I come?"),),
+        "settings": SETTINGS,
+        "out": folder / "adapters",
+        "work": folder / "work",
+    }
+    return RunSpec(**(values | changes))
+
+
+def silent(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    pass
+
+
+def killed_after(step: int):
+    def report(stage: str, done: int, *_: object) -> None:
+        if stage == "train" and done == step:
+            raise Killed
+
+    return report
+
+
+def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
+    outcome = train.run(make_spec(model, tmp_path), silent)
+
+    assert [line["step"] for line in outcome.metrics] == list(range(6))
+    assert {path.name for path in outcome.adapter.iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "evaluation.json",
+        "manifest.json",
+        "metrics.jsonl",
+    }
+    assert "forward_kl" in outcome.metrics[0]
+    assert "forward_kl" not in outcome.metrics[-1]
+    assert "reverse_kl" in outcome.metrics[-1]
+
+
+@pytest.mark.parametrize("step", [1, 3, 6])
+def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, tmp_path, step):
+    whole = train.run(make_spec(model, tmp_path / "whole"), silent)
+
+    with pytest.raises(Killed):
+        train.run(make_spec(model, tmp_path / "killed"), killed_after(step))
+    resumed = train.run(make_spec(model, tmp_path / "killed"), silent)
+
+    assert resumed.adapter.name == whole.adapter.name
+    assert resumed.metrics == whole.metrics
+
+
+def test_another_seed_gives_another_adapter(model, tmp_path):
+    one = train.run(make_spec(model, tmp_path), silent)
+    settings = SETTINGS.model_copy(update={"seed": 1})
+
+    other = train.run(make_spec(model, tmp_path, settings=settings), silent)
+
+    assert one.adapter.name != other.adapter.name
+
+
+def test_resume_points_of_another_run_are_ignored(tmp_path):
+    Checkpoints(tmp_path, "one").save(LATEST, {"step": 3})
+
+    assert Checkpoints(tmp_path, "one").load(LATEST) == {"step": 3}
+    assert Checkpoints(tmp_path, "other").load(LATEST) is None
+
+
+def test_a_half_written_line_of_metrics_is_no_line(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "one")
+    checkpoints.append_metrics({"step": 0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "forw')
+
+    checkpoints.cut_metrics(5)
+
+    assert checkpoints.metrics() == [{"step": 0}]
+
+
+def test_without_a_context_there_is_nothing_to_learn(model, tmp_path):
+    with pytest.raises(NothingToLearn, match="empty"):
+        train.run(make_spec(model, tmp_path, context=Context()), silent)
+
+
+def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tmp_path):
+    anchors = (Anchor(user("When?"), {"contains": ["no tiny model says this"]}),)
+
+    with pytest.raises(NothingToLearn, match="0 of 1 anchors"):
+        train.run(make_spec(model, tmp_path, anchors=anchors), silent)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    with pytest.raises(train.Diverged, match="Step 4: forward_kl"):
+        train.check_finite(4, {"forward_kl": float("nan"), "grad_norm": 1.0})
+
+
+def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
+    lessons = Context(lessons=("Begin with Aye.", "We open at 7."))
+
+    rules = make_spec(model, tmp_path, context=lessons, lesson_kinds=("rule", "rule"))
+    mixed = make_spec(model, tmp_path, context=lessons, lesson_kinds=("rule", "fact"))
+
+    assert rules.effective_settings().guided_share == 0
+    assert mixed.effective_settings().guided_share == 0.5 * SETTINGS.guided_share
+
+
+def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
+    spec = make_spec(model, tmp_path, held_out=(user("why do you open"),))
+    parts = train.load_parts(spec)
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    texts = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
+    assert "Why do you open?" not in texts
+    assert "When do you open?" in texts
+    assert [prompt.text for prompt in prepared.held_out] == ["why do you open"]
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    factors = [train.schedule(step, warmup=4, steps=20) for step in range(20)]
+
+    assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert factors[-1] < 0.15
+
+
+def test_distillation_brings_the_student_to_the_teacher(model, tmp_path):
+    settings = SETTINGS.model_copy(
+        update={"steps": 40, "batch_size": 8, "rank": 16, "alpha": 32, "replay_share": 0.0}
+    )
+    spec = make_spec(model, tmp_path, settings=settings, held_out=PROMPTS[:1])
+
+    outcome = train.run(spec, silent)
+
+    curve = [line["forward_kl"] for line in outcome.metrics if "forward_kl" in line]
+    assert torch.tensor(curve[-4:]).mean() < 0.5 * torch.tensor(curve[:4]).mean()
