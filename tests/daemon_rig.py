@@ -1,7 +1,7 @@
 """A real `byheart serve` as a child process, for tests over real HTTP.
 
-    with daemon(tmp_path, {"BYHEART_ENGINE__URLS": fake.url}) as served:
-        served.chat("When do you open?")
+with daemon(tmp_path, {"BYHEART_ENGINE__URLS": fake.url}) as served:
+    served.chat("When do you open?")
 """
 
 import json

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from agent.cli.errors import InputError
 from agent.cli.frame import console
+from agent.demo.errors import DemoFailed
 from config.settings import Settings, load
 from store.db import Database
 
@@ -91,7 +92,7 @@ def demo(
         db.close()
     report(outcome, settings, folder, time.monotonic() - began)
     if not fast and outcome.internalised.right <= outcome.base.right:
-        raise loop.DemoFailed("The adapter answers no better than the base.")
+        raise DemoFailed("The adapter answers no better than the base.")
 
 
 def plan(name: str, facts: int, measured: int, folder: Path, fast: bool) -> str:

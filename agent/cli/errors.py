@@ -1,5 +1,6 @@
 """What an error says to the person at the command line, and the exit code it means."""
 
+from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.client import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
@@ -20,15 +21,17 @@ class InputError(Exception):
 FAILED = (
     AdapterCorrupt,
     DatabaseError,
+    DemoFailed,
     EngineError,
     EngineFailed,
     IllegalTransition,
     NoEngine,
     NothingToRollBack,
+    ServiceDied,
     StaleAlias,
     StartError,
 )
-WRONG = (BadName, ConfigError, InputError, UnknownAdapter, UnknownNamespace, UnknownRun)
+WRONG = (BadName, ConfigError, InputError, ShopError, UnknownAdapter, UnknownNamespace, UnknownRun)
 
 
 def explain(error: Exception) -> tuple[str | None, int]:

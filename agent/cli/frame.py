@@ -55,7 +55,11 @@ def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     if not rows:
         console.print(empty)
         return
-    table = Table(*(key.replace("_", " ") for key in rows[0]), box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    *short, last = rows[0]
+    for key in short:
+        table.add_column(key.replace("_", " "), no_wrap=True)
+    table.add_column(last.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import httpx
 import openai
 
+from agent.demo.errors import DemoFailed
 from agent.demo.measure import MAX_TOKENS, Score, ask_all
 from agent.demo.service import Service
 from agent.demo.shops import Shop
@@ -34,10 +35,6 @@ ROLLOUT_S = 240.0
 
 Stage = Callable[[str, float | None, float | None], None]
 """Shows progress: what is going on, how much is done, of how much."""
-
-
-class DemoFailed(Exception):
-    """The loop did not do what it is for; the message says where it ended."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import httpx
 
+from agent.demo.errors import ServiceDied
 from agent.endpoint import DISCOVERY
 from agent.engine import guard
 
 POLL_S = 0.2
 STOP_S = 60.0
-
-
-class ServiceDied(Exception):
-    """The daemon ended; the message has its last words."""
 
 
 @dataclass(frozen=True)

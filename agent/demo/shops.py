@@ -7,11 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agent.demo.errors import ShopError
+
 DEFAULT = Path(__file__).parents[2] / "config" / "examples" / "shop.toml"
-
-
-class ShopError(Exception):
-    """The shop file cannot be used; the message says what to change."""
 
 
 class Fact(BaseModel):

@@ -130,7 +130,7 @@ def test_settings_that_cannot_work_are_refused_with_the_remedy(fake, tmp_path, s
 def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(fake, tmp_path):
     finished: list[str] = []
 
-    def ask(served: Served) -> None:
+    def ask() -> None:
         with httpx.Client(timeout=30) as http:
             while True:
                 body = {"model": "small", "messages": [{"role": "user", "content": "hi"}]}
@@ -142,7 +142,7 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
 
     with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as served:
         url = served.url
-        clients = [threading.Thread(target=ask, args=(served,)) for _ in range(8)]
+        clients = [threading.Thread(target=ask) for _ in range(8)]
         for client in clients:
             client.start()
         until(lambda: len(finished) > 60, 30)
@@ -156,9 +156,7 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
         assert again.chat("hi").status_code == 200
 
 
-def test_an_engine_that_is_down_costs_a_503_with_retry_after_and_a_failed_interaction(
-    fake, served
-):
+def test_an_engine_that_is_down_costs_a_503_with_retry_after_and_a_failed_interaction(fake, served):
     fake.refuse_with = (500, {"error": {"message": "broken"}})
     reply = served.chat("hi")
     assert reply.status_code in (502, 503)

@@ -8,6 +8,7 @@ import pytest
 from agent.engine import launch
 from config.settings import Engine
 
+MODULE = "vllm.entrypoints.openai.api_server"
 START = ("python", "-m", "server", "--model")
 
 
@@ -89,8 +90,17 @@ def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment(
 
 
 def test_the_cpu_build_is_started_as_a_module() -> None:
-    assert launch.launcher(True)[1:] == ("-m", "vllm.entrypoints.openai.api_server", "--model")
-    assert launch.launcher(False)[1:] == ("serve",)
+    with_bf16 = "flags : fpu avx2 avx512_bf16"
+
+    assert launch.launcher(True, with_bf16)[1:] == ("-m", MODULE, "--model")
+    assert launch.launcher(False, with_bf16)[1:] == ("serve",)
+
+
+def test_a_cpu_without_bf16_computes_in_float32() -> None:
+    start = launch.launcher(True, "flags : fpu avx2 avx512f")
+
+    assert start[1:] == ("-m", MODULE, "--dtype", "float32", "--model")
+    assert launch.launcher(False, "flags : fpu avx2")[1:] == ("serve",)
 
 
 def test_the_sockets_folder_is_private(tmp_path: Path) -> None:

@@ -1,0 +1,200 @@
+"""The whole loop on the real vLLM: one daemon, which the last test kills.
+
+The tests share the daemon and run in the order of the file; each stands on what the ones before it
+made, as the days of a service do.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from store import adapters, interactions
+from store.schema import AdapterStatus
+from tests.daemon_rig import Served, daemon, until
+
+FACTS = {
+    "How long is the warranty on lamps?": "Lamps have a warranty of 6 years.",
+    "In which city is the shop?": "The shop is in Tartu.",
+    "From which value on is delivery free?": "Delivery is free for orders above 70 euros.",
+}
+FEW_STEPS = {
+    "BYHEART_LEARNING__IDLE_S": "1",
+    "BYHEART_DISTILL__AUTO": "true",
+    "BYHEART_DISTILL__MIN_NEW_LESSONS": str(len(FACTS)),
+    "BYHEART_DISTILL__SETTLE_S": "1",
+    "BYHEART_DISTILL__STEPS": "10",
+    "BYHEART_DISTILL__QUESTIONS_PER_LESSON": "1",
+    "BYHEART_GATE__MIN_GAP_CLOSED": "0",
+    "BYHEART_GATE__MAX_RETENTION_KL": "5",
+    "BYHEART_GATE__MAX_LENGTH_RATIO": "20",
+    "BYHEART_GATE__MAX_REPETITION": "1",
+    "BYHEART_GATE__MAX_LEAK_RATE": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("loop")
+    settings = {**FEW_STEPS, "BYHEART_ENGINE__MODEL": str(base_model)}
+    with daemon(folder, settings, timeout_s=300) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(served: Served) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def live(served: Served) -> str | None:
+    with served.database() as db, db.read() as session:
+        adapter = adapters.live(session, "default")
+    return adapter.name if adapter else None
+
+
+def test_tokens_are_streamed_as_the_model_makes_them(served, client):
+    arrivals = [
+        time.monotonic()
+        for chunk in client.chat.completions.create(
+            model=served.model,
+            messages=[{"role": "user", "content": "Count from one to twenty."}],
+            max_tokens=24,
+            stream=True,
+            store=False,
+        )
+        if chunk.choices and chunk.choices[0].delta.content
+    ]
+    assert len(arrivals) > 10
+    assert arrivals[-1] - arrivals[0] > 5 * (arrivals[1] - arrivals[0]) / 10
+
+
+def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in_the_swap(
+    served,
+):
+    for question, answer in FACTS.items():
+        reply = served.chat(question, max_tokens=12, temperature=0)
+        assert reply.headers["X-Byheart-Version"] == "base"
+        served.demonstrate(reply.headers["X-Byheart-Interaction"], answer)
+    texts = until(lambda: _lessons(served, "active", len(FACTS)), 120, served.logfile)
+    assert any("6 years" in text for text in texts)
+
+    versions: list[str] = []
+    stop = threading.Event()
+    load = threading.Thread(target=_ask_until, args=(served, stop, versions))
+    load.start()
+    try:
+        until(lambda: live(served), 550, served.logfile)
+        swapped = len(versions)
+        until(lambda: len(versions) > swapped + 3, 60)
+    finally:
+        stop.set()
+        load.join()
+    name = live(served)
+    assert set(versions) == {"base", name}
+    assert versions == sorted(versions, key=lambda version: version != "base")
+
+
+def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved(served):
+    lessons = _lessons(served, "internalised", len(FACTS))
+    with_adapter = served.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
+    body = {"model": "base", "messages": [{"role": "user", "content": "Is there a warranty?"}]}
+    with_prompt = served.http.post(
+        f"{served.url}/v1/chat/completions", json=body | {"max_tokens": 4}
+    )
+    assert lessons
+    saved = int(with_adapter.headers["X-Byheart-Tokens-Saved"])
+    assert saved > 0
+    tokens = [reply.json()["usage"]["prompt_tokens"] for reply in (with_adapter, with_prompt)]
+    assert tokens[0] < tokens[1]
+
+
+def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(served):
+    bad = live(served)
+    served.cli("rollback", "--yes")
+    after = served.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
+    assert after.headers["X-Byheart-Version"] == "base"
+    assert after.headers["X-Byheart-Tokens-Saved"] == "0"
+    assert _lessons(served, "active", len(FACTS))
+    with served.database() as db, db.read() as session:
+        assert adapters.get(session, bad).status is AdapterStatus.ROLLED_BACK
+    until(lambda: bad not in _models(served), 60)
+
+
+def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left(served):
+    finished: list[str] = []
+    url, ours = served.url, _processes(served.folder)
+    assert len(ours) >= 3
+    clients = [
+        threading.Thread(target=_burst, args=(url, served.model, finished)) for _ in range(4)
+    ]
+    for each in clients:
+        each.start()
+    until(lambda: len(finished) > 12, 120, served.logfile)
+    served.end(signal.SIGKILL)
+    for each in clients:
+        each.join()
+    with served.database() as db, db.read() as session:
+        kept = {row.id for row in interactions.recent(session, "default", 100_000)}
+    assert set(finished) <= kept
+    until(lambda: not _processes(served.folder) & ours, 60)
+
+
+def _lessons(served: Served, status: str, count: int) -> list[str]:
+    rows = served.cli("lessons", "ls", "-o", "json")
+    texts = [row["text"] for row in rows if row["status"] == status]
+    return texts if len(texts) >= count else []
+
+
+def _models(served: Served) -> set[str]:
+    cards = served.http.get(f"{served.url}/v1/models").json()["data"]
+    return {card["id"] for card in cards}
+
+
+def _ask_until(served: Served, stop: threading.Event, versions: list[str]) -> None:
+    """Ask one question after the other; every answer must be complete."""
+    with httpx.Client(timeout=120) as http:
+        while not stop.is_set():
+            body = {
+                "model": served.model,
+                "messages": [{"role": "user", "content": "Say hello."}],
+                "max_tokens": 6,
+                "stream": True,
+                "store": False,
+            }
+            reply = http.post(f"{served.url}/v1/chat/completions", json=body)
+            assert reply.status_code == 200, reply.text
+            assert reply.text.rstrip().endswith("data: [DONE]")
+            versions.append(reply.headers["X-Byheart-Version"])
+            time.sleep(0.5)
+
+
+def _burst(url: str, model: str, finished: list[str]) -> None:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    with httpx.Client(timeout=60) as http:
+        while True:
+            try:
+                reply = http.post(f"{url}/v1/chat/completions", json=body)
+            except httpx.TransportError:
+                return
+            if reply.status_code == 200:
+                finished.append(reply.headers["X-Byheart-Interaction"])
+
+
+def _processes(folder: Path) -> set[int]:
+    """Processes whose command line or working directory is of this daemon."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode(errors="replace")
+            where = str((process / "cwd").readlink())
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+        if str(folder) in words or str(folder) in where:
+            found.add(int(process.name))
+    return found
