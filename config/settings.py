@@ -115,28 +115,30 @@ class Distill(Section):
     """LoRA scaling numerator; the update is scaled by alpha / rank."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
-    steps: int = Field(60, gt=0)
+    steps: int = Field(120, gt=0)
     """Optimiser steps."""
     warmup_steps: int = Field(5, ge=0)
     """Steps of linear warm-up."""
-    batch_size: int = Field(12, gt=0)
+    batch_size: int = Field(4, gt=0)
     """Trajectories in a step."""
     guided_share: float = Field(1.0, ge=0, le=1)
     """Share of a batch answered by the teacher and learned with forward KL, for facts."""
-    on_policy_tail: float = Field(0.2, ge=0, le=0.5)
+    on_policy_tail: float = Field(0.15, ge=0, le=0.5)
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
     replay_share: float = Field(0.125, ge=0, lt=1)
     """Share of a batch that repeats unrelated prompts against the base without context."""
-    max_completion_tokens: int = Field(32, gt=0)
+    max_completion_tokens: int = Field(24, gt=0)
     """Longest trajectory, in tokens."""
     max_answer_tokens: int = Field(48, gt=0)
     """Longest answer that the evaluation after training looks at, in tokens."""
-    questions_per_lesson: int = Field(6, ge=0)
+    questions_per_lesson: int = Field(4, ge=0)
     """Questions the teacher writes for each lesson or passage of a system prompt."""
     answers_per_question: int = Field(1, gt=0)
     """Answers of the teacher to each prompt that guide the student."""
     guided_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
+    refresh_every: int = Field(4, gt=0)
+    """Steps that share one sampling of the student's trajectories; 1 samples afresh every step."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
     checkpoint_every: int = Field(10, gt=0)

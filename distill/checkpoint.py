@@ -1,7 +1,7 @@
 """Resume points of a run, in its work folder: a killed run continues bit-identically.
 
     pool.pt      what is constant in a run: questions, guided trajectories
-    latest.pt    step, adapter weights, optimiser state
+    latest.pt    step, adapter weights, optimiser state, trajectories sampled ahead
     metrics.jsonl  one line a step; cut back to the resumed step
 
 All random choices follow from (seed, step), so there is no random state to keep. Files carry the
@@ -68,22 +68,34 @@ class Checkpoints:
         atomic.write_file(self.folder / METRICS, content.encode())
 
     def keep(
-        self, step: int, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
+        self,
+        step: int,
+        parameters: Sequence[torch.nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+        fresh: dict[int, Any],
     ) -> None:
-        """Keep where the run stands after `step` steps."""
-        weights = [parameter.detach() for parameter in parameters]
-        self.save(LATEST, {"step": step, "weights": weights, "optimiser": optimiser.state_dict()})
+        """Keep where the run stands after `step` steps, with what is sampled for later ones."""
+        state = {
+            "step": step,
+            "weights": [parameter.detach() for parameter in parameters],
+            "optimiser": optimiser.state_dict(),
+            "fresh": {ahead: kept for ahead, kept in fresh.items() if ahead >= step},
+        }
+        self.save(LATEST, state)
 
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> int:
-        """Restore the latest resume point and return the step to go on with; 0 without one."""
-        kept = self.load(LATEST)
-        step: int = kept["step"] if kept else 0
-        if kept:
+    ) -> tuple[int, dict[int, Any]]:
+        """Restore the latest resume point.
+
+        Returns:
+            The step to go on with, 0 without a resume point, and what was sampled for it.
+        """
+        kept = self.load(LATEST) or {"step": 0, "fresh": {}}
+        if "weights" in kept:
             with torch.no_grad():
                 for parameter, value in zip(parameters, kept["weights"], strict=True):
                     parameter.copy_(value)
             optimiser.load_state_dict(kept["optimiser"])
-        self.cut_metrics(step)
-        return step
+        self.cut_metrics(kept["step"])
+        return kept["step"], kept["fresh"]

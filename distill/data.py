@@ -5,6 +5,7 @@ for the teacher `compose(messages, context)`, which is byte for byte what the ga
 Every random choice follows from (seed, step) alone, so a resumed run needs no random state.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,16 +138,24 @@ def share_of_step(step: int, settings: Distill) -> Share:
     """What step `step` (from 0) is made of.
 
     Guided trajectories hold their share, then fall linearly to zero, so that the last part of the
-    run, `on_policy_tail`, is purely on-policy.
+    run, `on_policy_tail`, is purely on-policy. Shares are kept over steps, not in each: a batch of
+    four with an eighth of replay has one replay trajectory every other step.
     """
-    end = settings.steps * (1 - settings.on_policy_tail)
-    start = settings.steps * (1 - 2 * settings.on_policy_tail)
-    left = 1.0 if step < start else max(0.0, (end - step) / max(end - start, 1.0))
-    share = settings.guided_share * left
-    replay = round(settings.batch_size * settings.replay_share)
+    replay = _due(step, settings.batch_size * settings.replay_share)
     fresh = settings.batch_size - replay
+    share = settings.guided_share * _guidance_left(step, settings)
     guided, guided_replay = round(fresh * share), round(replay * share)
     return Share(guided, fresh - guided, guided_replay, replay - guided_replay)
+
+
+def _due(step: int, each: float) -> int:
+    return math.floor((step + 1) * each) - math.floor(step * each)
+
+
+def _guidance_left(step: int, settings: Distill) -> float:
+    end = settings.steps * (1 - settings.on_policy_tail)
+    start = settings.steps * (1 - 2 * settings.on_policy_tail)
+    return 1.0 if step < start else max(0.0, (end - step) / max(end - start, 1.0))
 
 
 def draw(count: int, already: int, size: int, seed: str) -> list[int]:

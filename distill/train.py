@@ -22,7 +22,9 @@ Where it differs from the paper and its reference code:
   to zero, so every run ends purely on-policy.
 - A share of each batch is replay: unrelated prompts against the base without context (arXiv
   2607.18110), which keeps what the context says nothing about.
-- Left out: importance correction (trajectories are fresh every step), live or averaged teachers
+- On-policy trajectories are sampled for a few steps at once (`refresh_every`), without importance
+  correction: their divergences are exact whoever sampled them.
+- Left out: live or averaged teachers
   (they collapse; table 5 of the paper), choosing checkpoints by test results.
 
     python -m distill train --model DIR --context handbook.md --prompts prompts.jsonl --out DIR
@@ -35,7 +37,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -57,6 +59,7 @@ BETAS = (0.9, 0.99)
 FINAL_LR = 0.1
 PROBES = 3
 
+T = TypeVar("T")
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, done, total, metrics) as a run goes on."""
 
@@ -152,13 +155,14 @@ def train(
     settings = spec.effective_settings()
     parameters = parts.student.parameters()
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, betas=BETAS, weight_decay=0.0)
-    start = checkpoints.resume(parameters, optimiser)
+    start, fresh = checkpoints.resume(parameters, optimiser)
     for step in range(start, settings.steps):
         rate = settings.lr * schedule(step, settings.warmup_steps, settings.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = trajectories_of_step(settings, parts, prepared, step)
-        metrics = backward(parts.student, batch)
+        if step not in fresh:
+            fresh = sample_ahead(settings, parts, prepared, step)
+        metrics = backward(parts.student, guided_of_step(settings, prepared, step), fresh[step])
         metrics["grad_norm"] = float(clip_grad_norm_(parameters, GRADIENT_CLIP))
         check_finite(step, metrics)
         optimiser.step()
@@ -166,59 +170,56 @@ def train(
         checkpoints.append_metrics({"step": step, "lr": rate, **metrics})
         report("train", step + 1, settings.steps, metrics)
         if (step + 1) % settings.checkpoint_every == 0:
-            checkpoints.keep(step + 1, parameters, optimiser)
+            checkpoints.keep(step + 1, parameters, optimiser, fresh)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The trajectories of one step, by who sampled them."""
+def guided_of_step(settings: Distill, prepared: Material, step: int) -> list[Trajectory]:
+    """The step's guided trajectories, out of the pool."""
+    return [
+        *drawn(settings, "guided", prepared.guided, step),
+        *drawn(settings, "guided_replay", prepared.guided_replay, step),
+    ]
 
-    guided: list[Trajectory]
-    on_policy: list[Trajectory]
 
+def sample_ahead(
+    settings: Distill, parts: Parts, prepared: Material, step: int
+) -> dict[int, list[Trajectory]]:
+    """Sample the on-policy trajectories of the next `refresh_every` steps, in one go.
 
-def trajectories_of_step(settings: Distill, parts: Parts, prepared: Material, step: int) -> Batch:
-    """Draw the step's guided trajectories from the pool, and sample the on-policy ones."""
-    sources: dict[str, Sequence[Any]] = {
-        "guided": prepared.guided,
-        "guided_replay": prepared.guided_replay,
-        "on_policy": prepared.prompts,
-        "on_policy_replay": prepared.replay,
-    }
-    counts = [asdict(share_of_step(each, settings)) for each in range(step + 1)]
-    drawn = {
-        kind: [
-            source[index]
-            for index in draw(
-                counts[step][kind],
-                sum(count[kind] for count in counts[:step]),
-                len(source),
-                f"{settings.seed}/{kind}",
-            )
+    Decoding reads all weights once a token, whether for one sequence or for twenty.
+    """
+    asked = {
+        ahead: [
+            *drawn(settings, "on_policy", prepared.prompts, ahead),
+            *drawn(settings, "on_policy_replay", prepared.replay, ahead),
         ]
-        for kind, source in sources.items()
+        for ahead in range(step, min(step + settings.refresh_every, settings.steps))
     }
-    asked = drawn["on_policy"] + drawn["on_policy_replay"]
     parts.sampler.generator.manual_seed(settings.seed * 1_000_003 + step)
-    return Batch(
-        drawn["guided"] + drawn["guided_replay"],
-        sample_on_policy(parts.teacher, parts.sampler, asked, settings.temperature),
-    )
+    together = [prompt for prompts in asked.values() for prompt in prompts]
+    sampled = iter(sample_on_policy(parts.teacher, parts.sampler, together, settings.temperature))
+    return {ahead: [next(sampled) for _ in prompts] for ahead, prompts in asked.items()}
 
 
-def backward(student: Student, batch: Batch) -> dict[str, float]:
+def drawn(settings: Distill, kind: str, source: Sequence[T], step: int) -> list[T]:
+    """What step `step` draws of one kind: everything once before anything again."""
+    counts = [asdict(share_of_step(each, settings))[kind] for each in range(step + 1)]
+    chosen = draw(counts[step], sum(counts[:step]), len(source), f"{settings.seed}/{kind}")
+    return [source[index] for index in chosen]
+
+
+def backward(
+    student: Student, guided: list[Trajectory], on_policy: list[Trajectory]
+) -> dict[str, float]:
     """Accumulate the gradient of one step, pass by pass, under one global denominator.
 
     Returns:
         Mean divergence of each kind of trajectory in the step, in nats a token.
     """
-    everything = [*batch.guided, *batch.on_policy]
+    everything = [*guided, *on_policy]
     tokens = sum(len(item.completion) for item in everything)
     metrics: dict[str, float] = {}
-    kinds: dict[loss.Divergence, list[Trajectory]] = {
-        "forward": batch.guided,
-        "reverse": batch.on_policy,
-    }
+    kinds: dict[loss.Divergence, list[Trajectory]] = {"forward": guided, "reverse": on_policy}
     for kind, chosen in kinds.items():
         divergences = []
         pairs = [(item.prompt.student_ids, item.completion) for item in chosen]

@@ -130,3 +130,12 @@ def test_drafts_must_be_questions_about_the_passage_and_new(question, accepted):
     known = ["What do I pay for a tune-up"]
 
     assert questions.acceptable(question, "A tune-up costs 48 euros.", known) is accepted
+
+
+def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
+    settings = Distill(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
+
+    shares = [data.share_of_step(step, settings) for step in range(16)]
+
+    assert sum(share.guided_replay for share in shares) == 8
+    assert {share.guided_replay for share in shares} == {0, 1}
