@@ -16,9 +16,10 @@ from transformers import DynamicCache, PreTrainedModel
 from distill import packing
 from distill.packing import Ids, Row
 
-# Attention in a packed row grows with the square of its sequences; the matrix products of a decode
-# step are as efficient as they get at this many.
+# Attention in a packed row grows with the square of its tokens; the matrix products of a decode step
+# are as efficient as they get at this many sequences.
 SEQUENCES_AT_ONCE = 24
+PROMPT_TOKENS_AT_ONCE = 2048
 
 
 class Sampler(Protocol):
@@ -27,6 +28,20 @@ class Sampler(Protocol):
     def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
         """One completion a prompt, the end token included; temperature 0 is greedy."""
         ...
+
+
+def rows(prompts: Sequence[Ids]) -> list[list[Ids]]:
+    """Split prompts, in order, into what is decoded together."""
+    shared = len(packing.common_prefix(prompts)) if prompts else 0
+    parts: list[list[Ids]] = []
+    tokens = 0
+    for prompt in prompts:
+        tokens += len(prompt) - shared
+        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or tokens > PROMPT_TOKENS_AT_ONCE:
+            parts.append([])
+            tokens = len(prompt) - shared
+        parts[-1].append(prompt)
+    return parts
 
 
 @dataclass
@@ -42,8 +57,7 @@ class LocalSampler:
     def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
         """One completion a prompt, the end token included; temperature 0 is greedy."""
         completions: list[Ids] = []
-        for start in range(0, len(prompts), SEQUENCES_AT_ONCE):
-            part = prompts[start : start + SEQUENCES_AT_ONCE]
+        for part in rows(prompts):
             prefix = packing.common_prefix(part)
             cache = packing.prefix_cache(self.model, prefix)
             completions += self.decode(part, temperature, prefix, cache)

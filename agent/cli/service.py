@@ -113,6 +113,8 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    # A tick that is still running when the next is due is no news: it enqueues all the same.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def _say(text: str) -> None:

@@ -55,7 +55,7 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
         Check("answer length against the teacher's", _ratio(measured), most=gate.max_length_ratio),
         Check(
             "repeated words beyond the teacher's",
-            _number(measured, "repetition") - _number(measured, "teacher_repetition"),
+            _number(measured, "repetition"),
             most=gate.max_repetition,
         ),
         Check(

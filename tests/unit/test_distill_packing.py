@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill import packing
-from distill.sampler import LocalSampler
+from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, rows
 from tests.tiny import tiny_model
 
 PREFIX = (1, 40, 41, 42, 43)
@@ -115,3 +115,13 @@ def test_the_same_generator_state_samples_the_same(model):
     )
 
     assert one == other
+
+
+@pytest.mark.parametrize(("length", "expected"), [(10, [24, 24, 2]), (1000, [2] * 25)])
+def test_long_prompts_are_decoded_in_smaller_groups(length, expected):
+    prompts = [(1, number, *range(length)) for number in range(2 * SEQUENCES_AT_ONCE + 2)]
+
+    parts = rows(prompts)
+
+    assert [len(part) for part in parts] == expected
+    assert [prompt for part in parts for prompt in part] == prompts

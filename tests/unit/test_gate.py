@@ -1,4 +1,5 @@
 import math
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
@@ -6,16 +7,20 @@ from hypothesis import strategies as st
 
 from agent.rollout.gate import judge
 from config.settings import Gate
+from distill.evaluate import Evaluation
 
 GOOD = {
     "gap_closed": 0.9,
     "retention_kl": 0.05,
     "length_ratio": 1.1,
-    "repetition": 0.1,
-    "teacher_repetition": 0.1,
+    "repetition": 0.0,
     "leak_rate": 0.0,
     "anchors": {"total": 10, "base": 1, "teacher": 8, "candidate": 8},
 }
+
+
+def test_the_gate_judges_numbers_that_the_trainer_measures():
+    assert set(GOOD) <= {field.name for field in fields(Evaluation)}
 
 
 def test_a_candidate_that_closes_the_gap_and_harms_nothing_passes():
