@@ -16,8 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 from distill import packing
 from distill.packing import Ids, Row
 
-# Attention in a packed row grows with the square of its tokens; the matrix products of a decode step
-# are as efficient as they get at this many sequences.
+# Attention in a packed row grows with the square of its tokens; the matrix products of a decode
+# step are as efficient as they get at this many sequences.
 SEQUENCES_AT_ONCE = 24
 PROMPT_TOKENS_AT_ONCE = 2048
 
