@@ -12,7 +12,7 @@ from config.settings import Settings
 from store import adapters, interactions, jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
 from store.models import Lesson
-from store.schema import LessonStatus
+from store.schema import JobStatus, LessonStatus, RunStatus
 
 log = structlog.get_logger(__name__)
 
@@ -78,9 +78,13 @@ def open_run(
 
 
 def _enqueue_unfinished(session: Session, now: datetime) -> None:
-    """Runs and candidates whose job was lost: none should be, and none may be."""
+    """End the runs whose job gave up; enqueue what has no job, which should be nothing."""
     for run in runs.all_unfinished(session):
-        jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
+        last = jobs.latest(session, f"train {run.id}")
+        if last and last.status is JobStatus.FAILED:
+            runs.finish(session, run.id, RunStatus.FAILED, last.error or "The job failed.", now)
+        else:
+            jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
     for candidate in adapters.candidates(session):
         if adapters.evaluation(session, candidate.name).passed is not None:
             continue  # judged: it waits for approval

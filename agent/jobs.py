@@ -1,9 +1,10 @@
 """The worker: claims jobs from the table and runs them.
 
-Two lanes, so that a run of minutes does not hold up an extraction of seconds. A job's lease is
-renewed by a thread of its own; a worker that lost the lease stops working on the job, and its
-writes are refused by the fence. This is the one boundary of background work that catches any
-error: the job is marked failed with its reason, and the next one goes on.
+Two lanes, so that a run of minutes does not hold up an extraction of seconds; a third keeps the
+engine's adapters as the tables say. A job's lease is renewed by a thread of its own; a worker that
+lost the lease stops working on the job, and its writes are refused by the fence. This is the one
+boundary of background work that catches any error: the job is marked failed with its reason, and
+the next one goes on; a database that is away is asked again a little later.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ import structlog
 
 from agent.learning import extract
 from agent.rollout import stages
+from agent.rollout.reconcile import reconcile
 from agent.training import train
 from agent.work import Work, utcnow
 from store import jobs
@@ -33,6 +35,7 @@ KINDS: dict[str, Callable[[Work, dict[str, Any]], Awaitable[None]]] = {
 LANES = (("extract", "rollout"), ("train",))
 LEASE_S = 30.0
 POLL_S = 0.5
+RECONCILE_S = 5.0
 RETRY_S = 10.0
 
 
@@ -44,7 +47,8 @@ def worker_thread(work: Work) -> Iterator[None]:
     async def main() -> None:
         engine = work.engine.clone()
         try:
-            await run_worker(replace(work, engine=engine), stop)
+            own = replace(work, engine=engine)
+            await asyncio.gather(run_worker(own, stop), _tend_engine(own, stop))
         finally:
             await engine.close()
 
@@ -64,13 +68,34 @@ async def run_worker(work: Work, stop: asyncio.Event) -> None:
 
 
 async def _run_lane(work: Work, kinds: tuple[str, ...], stop: asyncio.Event) -> None:
-    while not stop.is_set():
+    async def run_next() -> bool:
         with work.db.begin() as session:
             claim = jobs.claim(session, kinds, utcnow(), LEASE_S)
         if claim:
             await run_job(work, claim, stop)
-        else:
-            await _wait(stop, POLL_S)
+        return claim is not None
+
+    await _repeat(run_next, POLL_S, stop)
+
+
+async def _tend_engine(work: Work, stop: asyncio.Event) -> None:
+    async def tend() -> bool:
+        await reconcile(work)
+        return False
+
+    await _repeat(tend, RECONCILE_S, stop)
+
+
+async def _repeat(step: Callable[[], Awaitable[bool]], pause_s: float, stop: asyncio.Event) -> None:
+    """Take the step until `stop`, with a pause whenever it found nothing to do or failed."""
+    while not stop.is_set():
+        try:
+            busy = await step()
+        except Exception as error:  # noqa: BLE001 — boundary: background work goes on
+            log.warning("background work failed, tried again", error=repr(error))
+            busy = False
+        if not busy:
+            await _wait(stop, pause_s)
 
 
 async def run_job(work: Work, claim: Claim, stop: asyncio.Event) -> None:
@@ -115,8 +140,12 @@ def _heartbeat(db: Database, claim: Claim, on_lost: Callable[[], object]) -> Ite
 
     def beat() -> None:
         while not finished.wait(LEASE_S / 3):
-            with db.begin() as session:
-                held = jobs.heartbeat(session, claim, utcnow(), LEASE_S)
+            try:
+                with db.begin() as session:
+                    held = jobs.heartbeat(session, claim, utcnow(), LEASE_S)
+            except Exception as error:  # noqa: BLE001 — boundary: the lease runs out by itself
+                log.warning("lease not renewed", job=claim.id, error=repr(error))
+                continue
             if not held:
                 on_lost()
                 return

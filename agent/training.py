@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from agent.engine import guard
-from agent.work import Work, utcnow
+from agent.work import Work
 from store import runs
 from store.schema import RunStatus
 
@@ -24,8 +24,6 @@ log = structlog.get_logger(__name__)
 NICENESS = 10
 POLL_S = 1.0
 LOG_TAIL_CHARS = 1500
-CLEAN_EXITS = (0, 1, 2, 3)
-"""Exit codes with which the trainer has recorded its own end; anything else is a crash."""
 
 
 class TrainerCrashed(Exception):
@@ -36,7 +34,7 @@ async def train(work: Work, payload: dict[str, Any]) -> None:
     """Run the distillation `payload["run"]` to its recorded end.
 
     Raises:
-        TrainerCrashed: The child died; the job is tried again and resumes.
+        TrainerCrashed: The child died; the job is tried again and the run resumes.
     """
     run = payload["run"]
     logfile = work.settings.data_dir / "logs" / f"{run}.log"
@@ -45,12 +43,8 @@ async def train(work: Work, payload: dict[str, Any]) -> None:
         code = await _wait(work, run, child)
     finally:
         await _end(child)
-    if _status(work, run) is RunStatus.RUNNING:
-        tail = _tail(logfile)
-        if code in CLEAN_EXITS or payload.get("last_attempt"):
-            _fail(work, run, tail)
-        else:
-            raise TrainerCrashed(f"exit code {code}; its last words:\n{tail}")
+    if _status(work, run) in (RunStatus.QUEUED, RunStatus.RUNNING):
+        raise TrainerCrashed(f"The trainer died (exit code {code}): {_tail(logfile)}")
 
 
 async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Process:
@@ -89,11 +83,6 @@ def _status(work: Work, run: str) -> RunStatus:
     if found is None:
         raise runs.UnknownRun(run)
     return found.status
-
-
-def _fail(work: Work, run: str, tail: str) -> None:
-    with work.db.begin() as session:
-        runs.finish(session, run, RunStatus.FAILED, f"The trainer crashed: {tail}", utcnow())
 
 
 def _tail(logfile: Path) -> str:

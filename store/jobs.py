@@ -158,6 +158,12 @@ def cancel(session: Session, job_id: str, now: datetime) -> bool:
     return True
 
 
+def latest(session: Session, unique_key: str) -> Job | None:
+    """The newest job of a key, finished or not."""
+    rows = select(Job).where(Job.unique_key == unique_key)
+    return session.scalar(rows.order_by(Job.id.desc()).limit(1))
+
+
 def listing(session: Session, limit: int) -> list[Job]:
     """The newest jobs, newest first."""
     return list(session.scalars(select(Job).order_by(Job.id.desc()).limit(limit)))

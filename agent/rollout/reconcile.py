@@ -20,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 async def reconcile(work: Work) -> None:
     """Load what is missing, and unload what nobody needs and nobody is using."""
+    # The engine first: a candidate has its row before it is loaded, so none is taken for a stray.
+    present = set(await work.engine.models()) - {work.model}
     with work.db.read() as session:
         wanted = {adapter.name: adapter for adapter in adapters.wanted(session)}
         candidates = {adapter.name for adapter in adapters.candidates(session)}
-    present = set(await work.engine.models()) - {work.model}
     for name in wanted.keys() - present:
         await _restore(work, wanted[name])
     for name in present - wanted.keys() - candidates:

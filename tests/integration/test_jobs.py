@@ -1,0 +1,225 @@
+"""The worker on a real database: what becomes of jobs and runs when things go wrong."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import jobs as worker
+from agent.due import enqueue_due
+from agent.engine.client import VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.work import Work, utcnow
+from config.settings import load
+from store import jobs, namespaces, runs
+from store.db import Database
+from store.schema import JobStatus, LessonStatus, RunStatus
+from tests.factories import NOW, add_lesson
+
+
+@pytest.fixture
+def work(db: Database, tmp_path: Path) -> Work:
+    settings = load(
+        environ={}, overrides={"store": {"data_dir": tmp_path}, "distill": {"settle_s": 0}}
+    )
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+    engine = VllmEngine(["http://127.0.0.1:9"])
+    return Work(settings, db, engine, "small", Inflight())
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Job kinds that a test provides."""
+    kinds: dict[str, Any] = {}
+    monkeypatch.setattr(worker, "KINDS", kinds)
+    return kinds
+
+
+def run_until(work: Work, condition: Any) -> None:
+    """Run a worker until the condition holds."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(worker.run_worker(work, stop))
+        while not condition():
+            assert not running.done()
+            await asyncio.sleep(0.02)
+        stop.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def enqueue(work: Work, kind: str, payload: dict[str, Any], **values: Any) -> str:
+    with work.db.begin() as session:
+        job = jobs.enqueue(session, kind, payload, utcnow(), **values)
+    assert job
+    return job
+
+
+def job_of(work: Work, job: str) -> Any:
+    with work.db.read() as session:
+        return next(row for row in jobs.listing(session, 100) if row.id == job)
+
+
+def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(work, played):
+    done: list[dict[str, Any]] = []
+
+    async def extract(_work: Work, payload: dict[str, Any]) -> None:
+        if payload["bad"]:
+            raise ValueError("nothing good")
+        done.append(payload)
+
+    played["extract"] = extract
+    bad = enqueue(work, "extract", {"bad": True}, max_attempts=1)
+    enqueue(work, "extract", {"bad": False})
+    run_until(work, lambda: done)
+    assert job_of(work, bad).status is JobStatus.FAILED
+    assert "nothing good" in job_of(work, bad).error
+
+
+def test_a_long_job_in_one_lane_does_not_hold_up_the_other(work, played):
+    done: list[str] = []
+
+    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+        await asyncio.sleep(60)
+
+    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+        done.append("extract")
+
+    played.update(train=train, extract=extract)
+    enqueue(work, "train", {})
+    enqueue(work, "extract", {})
+    run_until(work, lambda: done)
+
+
+def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(work, played):
+    started = threading.Event()
+
+    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    played["train"] = train
+    job = enqueue(work, "train", {})
+    run_until(work, started.is_set)
+    assert (job_of(work, job).status, job_of(work, job).attempts) == (JobStatus.READY, 0)
+
+
+def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(work, played, monkeypatch):
+    monkeypatch.setattr(worker, "LEASE_S", 0.3)
+    started, stopped = threading.Event(), threading.Event()
+
+    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            stopped.set()
+
+    played["train"] = train
+    job = enqueue(work, "train", {})
+
+    def cancel_once_started() -> bool:
+        if started.is_set() and not stopped.is_set():
+            with work.db.begin() as session:
+                jobs.cancel(session, job, utcnow())
+        return stopped.is_set()
+
+    run_until(work, cancel_once_started)
+    assert job_of(work, job).status is JobStatus.CANCELLED
+
+
+def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(work, played):
+    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+        raise RuntimeError("out of memory")
+
+    played["train"] = train
+    with work.db.begin() as session:
+        run = runs.open_run(session, "shop", {}, "a test", 100, NOW)
+        runs.start(session, run.id, NOW)
+    job = enqueue(work, "train", {}, unique_key=f"train {run.id}", max_attempts=1)
+    run_until(work, lambda: job_of(work, job).status is JobStatus.FAILED)
+    for _ in range(2):
+        enqueue_due(work.db, work.settings, utcnow())
+    with work.db.read() as session:
+        ended = runs.get(session, run.id)
+        assert (ended.status, len(jobs.listing(session, 10))) == (RunStatus.FAILED, 1)
+    assert "out of memory" in ended.reason
+
+
+def open_runs(work: Work) -> list[Any]:
+    with work.db.read() as session:
+        return runs.listing(session, "shop")
+
+
+def teach(work: Work, *texts: str) -> None:
+    with work.db.begin() as session:
+        for text in texts:
+            add_lesson(session, text)
+
+
+LESSONS = ("Lamps cost 15.", "Wool is washed cold.", "We open at 9.", "Call Mirel.", "Say Ahoy.")
+
+
+def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(work):
+    teach(work, *LESSONS[:-1])
+    enqueue_due(work.db, work.settings, utcnow())
+    assert open_runs(work) == []
+    teach(work, LESSONS[-1])
+    for _ in range(3):
+        enqueue_due(work.db, work.settings, utcnow())
+    assert len(open_runs(work)) == 1
+
+
+def test_the_same_lessons_are_not_tried_again_after_a_failure_and_new_ones_are(work):
+    teach(work, *LESSONS)
+    enqueue_due(work.db, work.settings, utcnow())
+    with work.db.begin() as session:
+        [run] = runs.listing(session, "shop")
+        runs.start(session, run.id, NOW)
+        runs.finish(session, run.id, RunStatus.FAILED, "no luck", NOW)
+    enqueue_due(work.db, work.settings, utcnow())
+    assert len(open_runs(work)) == 1
+    teach(work, *(f"{text} And more of number {n}." for n, text in enumerate(LESSONS)))
+    enqueue_due(work.db, work.settings, utcnow())
+    assert len(open_runs(work)) == 2
+
+
+def test_lessons_that_are_not_in_use_start_no_run(work):
+    with work.db.begin() as session:
+        for text in LESSONS:
+            add_lesson(session, text, status=LessonStatus.CANDIDATE)
+    enqueue_due(work.db, work.settings, utcnow())
+    assert open_runs(work) == []
+
+
+@pytest.fixture
+def broken_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A database that fails the first claims."""
+    calls: list[int] = []
+    claim = jobs.claim
+
+    def flaky(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= 2:
+            raise OSError("the database is away")
+        return claim(*arguments)
+
+    monkeypatch.setattr(worker.jobs, "claim", flaky)
+    return calls
+
+
+def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(work, played, broken_once):
+    done: list[int] = []
+
+    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+        done.append(1)
+
+    played["extract"] = extract
+    enqueue(work, "extract", {})
+    run_until(work, lambda: done)
+    assert len(broken_once) > 2
