@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to learn
 
 import sys
 
-import structlog
-
 from agent.cli.app import app
 from agent.cli.errors import explain
 
@@ -21,7 +19,6 @@ def main() -> None:
         message, code = explain(error)
         if message is None:
             raise
-        structlog.get_logger(__name__).debug("failed", exc_info=error)
         sys.stderr.write(f"byheart: {message}\n")
         sys.exit(code)
 

@@ -156,8 +156,8 @@ class Gate(Section):
     """Least share of the gap between base and teacher that the candidate must close."""
     max_retention_kl: float = Field(0.5, gt=0)
     """Most the candidate may drift from the base on unrelated prompts, in nats a token."""
-    max_length_ratio: float = Field(2.0, gt=1)
-    """Answers may be longer or shorter than the teacher's by this factor at most."""
+    max_length_ratio: float = Field(3.0, gt=1)
+    """Answers may be so many times longer or shorter than both the teacher's and the base's."""
     max_repetition: float = Field(0.2, ge=0, le=1)
     """Most repetition beyond the teacher's: the share of word triples said before in an answer."""
     max_leak_rate: float = Field(0.05, ge=0, le=1)

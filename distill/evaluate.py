@@ -56,7 +56,7 @@ class Evaluation:
     retention_kl: float
     """KL(base || candidate) on the base's answers to unrelated prompts, nats a token."""
     length_ratio: float
-    """Mean length of the candidate's answers over the teacher's."""
+    """Length of the candidate's answers against the teacher's and the base's (`length_ratio`)."""
     repetition: float
     """Share of word triples that repeat within an answer, beyond the teacher's share, 0 to 1."""
     leak_rate: float
@@ -103,7 +103,7 @@ def measure(
         kl_candidate=kl_candidate,
         gap_closed=1 - kl_candidate / max(kl_base, 1e-9),
         retention_kl=student_kl(teacher, unchanged),
-        length_ratio=_words(candidate) / max(_words(taught), 1),
+        length_ratio=length_ratio(_words(candidate), _words(taught), _words(base)),
         repetition=max(0.0, repetition(candidate) - repetition(taught)),
         leak_rate=sum(bool(LEAK.search(text)) for text in candidate) / max(len(candidate), 1),
         anchors={
@@ -117,6 +117,16 @@ def measure(
             for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=True)
         ],
     )
+
+
+def length_ratio(candidate: float, teacher: float, base: float) -> float:
+    """How far the candidate's length is outside of what teacher and base do; 1 between them.
+
+    A candidate is on its way from the base to the teacher, so only a length that neither has is a
+    drift.
+    """
+    low, high = sorted((max(teacher, 1), max(base, 1)))
+    return candidate / min(max(candidate, low), high)
 
 
 def check_anchors(

@@ -22,7 +22,8 @@ PREFLIGHT_TRAJECTORIES = 16
 # Below so many prompts, general ones are added: a context of rules alone yields few questions.
 MIN_PROMPTS = 16
 HOLD_BACK = 5
-MAX_HELD_OUT = 32
+# A verdict on fewer held-out prompts than this would be a matter of luck.
+MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 # A long document has more passages than a run has steps for.
 MAX_QUESTIONS = 160
 GUIDED_REPLAY = 16
@@ -73,10 +74,9 @@ def prepare(
     given = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
     avoid = [message_text(messages[-1]) for messages in given]
     conversations, general = _conversations(spec, encoder, teacher, sampler, avoid, advance)
-    held_out = list(spec.held_out)
-    if not held_out:
-        held_out = conversations[::HOLD_BACK]
-        conversations = [each for n, each in enumerate(conversations) if n % HOLD_BACK]
+    missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
+    conversations, held_back = hold_back(conversations, missing)
+    held_out = [*spec.held_out, *held_back]
     prompts = [encoder.prompt(messages) for messages in conversations]
     replayed = [encoder.prompt(data.user(text), replay=True) for text in general]
     return Material(
@@ -88,6 +88,15 @@ def prepare(
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
         [encoder.prompt(data.user(text), replay=True) for text in replay.HELD_OUT],
     )
+
+
+def hold_back(
+    conversations: Sequence[Messages], most: int
+) -> tuple[list[Messages], list[Messages]]:
+    """Split off every fifth conversation, at most `most`, the written ones before the logged."""
+    places = range(len(conversations) - 1, -1, -HOLD_BACK)[: max(most, 0)]
+    kept = [each for place, each in enumerate(conversations) if place not in places]
+    return kept, [conversations[place] for place in places]
 
 
 def _distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:

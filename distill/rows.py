@@ -27,7 +27,7 @@ from store.models import Run
 from store.runs import UnknownRun
 from store.schema import RunStatus
 
-MAX_LOGGED, MAX_HELD_OUT = 400, 40
+MAX_LOGGED = 400
 PROGRESS_EVERY_S = 0.5
 
 
@@ -60,7 +60,9 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     if snapshot is None:
         raise UnknownRun(row.id)
     logged = interactions.prompts(session, row.namespace, held_out=False, limit=MAX_LOGGED)
-    held_out = interactions.prompts(session, row.namespace, held_out=True, limit=MAX_HELD_OUT)
+    held_out = interactions.prompts(
+        session, row.namespace, held_out=True, limit=material.MAX_HELD_OUT
+    )
     seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
     spec = RunSpec(
         model=settings.model_folder,

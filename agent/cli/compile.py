@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent.cli.errors import InputError
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
+from agent.cli.stages import stages
 from agent.due import open_run
 from agent.endpoint import DISCOVERY
 from agent.work import utcnow
@@ -69,19 +69,12 @@ def compile_prompt(
 
 def _wait(settings: Settings, db: Database, run_id: str) -> None:
     """Show the run's progress until its adapter serves, or it ended otherwise."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("waiting for the daemon", total=None)
+    with stages() as show:
         while (outcome := _outcome(settings, db, run_id)) is None:
             with db.read() as session:
                 run = runs.get(session, run_id)
-                done = dict(run.progress) if run else {}
-            progress.update(
-                task,
-                description=str(done.get("phase", "waiting for the daemon")),
-                completed=done.get("step", 0),
-                total=done.get("total"),
-            )
+                at = dict(run.progress) if run else {}
+            show(str(at.get("phase", "waiting for the daemon")), at.get("step"), at.get("total"))
             time.sleep(POLL_S)
     message, code = outcome
     console.print(message, markup=False)

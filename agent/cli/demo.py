@@ -2,24 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from agent.cli.errors import InputError
 from agent.cli.frame import console
+from agent.cli.stages import stages
 from agent.demo.errors import DemoFailed
 from config.settings import Settings, load
 from store.db import Database
@@ -86,7 +77,7 @@ def demo(
     settings = load(prepare(folder.absolute(), fast))
     console.print(plan(given.name, len(given.fact), len(given.measured), folder, fast))
     began = time.monotonic()
-    with _stages() as show, service.serving(folder / CONFIG, settings.data_dir, show) as running:
+    with stages() as show, service.serving(folder / CONFIG, settings.data_dir, show) as running:
         db = Database(settings.database_url)
         outcome = loop.Demo(given, settings, running, db, show).run()
         db.close()
@@ -120,28 +111,6 @@ def prepare(folder: Path, fast: bool) -> Path:
         text += FAST_SETTINGS.format(steps=FAST_STEPS)
     (folder / CONFIG).write_text(text)
     return folder / CONFIG
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[..., None]]:
-    """One progress bar for each stage, the finished ones above the running one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(what: str, done: float | None = None, total: float | None = None) -> None:
-            if what not in tasks:
-                for before in tasks.values():
-                    progress.stop_task(before)
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
-
-        yield show
 
 
 def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float) -> None:

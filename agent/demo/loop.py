@@ -33,9 +33,6 @@ POLL_S = 0.5
 LESSONS_S = 240.0
 ROLLOUT_S = 240.0
 
-Stage = Callable[[str, float | None, float | None], None]
-"""Shows progress: what is going on, how much is done, of how much."""
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -59,7 +56,8 @@ class Demo:
     settings: Settings
     service: Service
     db: Database
-    show: Stage
+    show: Callable[..., None]
+    """Shows what is going on, how much is done, of how much."""
 
     def run(self) -> Outcome:
         """All stages, in order.

@@ -52,7 +52,11 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
             _number(measured, "retention_kl"),
             most=gate.max_retention_kl,
         ),
-        Check("answer length against the teacher's", _ratio(measured), most=gate.max_length_ratio),
+        Check(
+            "answer length outside the teacher's and the base's",
+            _ratio(measured),
+            most=gate.max_length_ratio,
+        ),
         Check(
             "repeated words beyond the teacher's",
             _number(measured, "repetition"),

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config.settings import Distill
-from distill import material, train
+from distill import evaluate, material, train
 from distill.anchors import Anchor
 from distill.checkpoint import LATEST, Checkpoints
 from distill.data import user
@@ -157,7 +159,25 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
     texts = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
     assert "Why do you open?" not in texts
     assert "When do you open?" in texts
-    assert [prompt.text for prompt in prepared.held_out] == ["why do you open"]
+    held_out = [prompt.text for prompt in prepared.held_out]
+    assert held_out[0] == "why do you open"
+    assert not texts & set(held_out)
+
+
+@given(st.integers(0, 60), st.integers(-3, 40))
+def test_holding_back_splits_off_a_fifth_at_most_and_loses_nothing(count, most):
+    conversations = [user(f"question {number}") for number in range(count)]
+
+    kept, held = material.hold_back(conversations, most)
+
+    assert sorted([*kept, *held], key=str) == sorted(conversations, key=str)
+    assert len(held) <= min(max(most, 0), -(-count // 5))
+
+
+def test_a_length_between_teacher_and_base_is_no_drift():
+    assert evaluate.length_ratio(30, teacher=20, base=40) == 1
+    assert evaluate.length_ratio(80, teacher=20, base=40) == 2
+    assert evaluate.length_ratio(10, teacher=20, base=40) == 0.5
 
 
 def test_the_learning_rate_warms_up_and_decays():

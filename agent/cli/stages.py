@@ -1,0 +1,77 @@
+"""Progress of something long, stage by stage: bars on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from agent.cli.frame import console
+
+LINE_EVERY_S = 30.0
+
+
+class Show(Protocol):
+    """Says what is going on, how much of it is done, and of how much."""
+
+    def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
+        """Show it; a new `what` is a new stage."""
+        ...
+
+
+@contextmanager
+def stages() -> Iterator[Show]:
+    """How to show stages here."""
+    if console.is_terminal:
+        with bars() as show:
+            yield show
+    else:
+        yield Lines()
+
+
+@contextmanager
+def bars() -> Iterator[Show]:
+    """One bar for each stage, the finished ones above the running one."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: float | None = None, total: float | None = None) -> None:
+            if what not in tasks:
+                for before in tasks.values():
+                    progress.stop_task(before)
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+class Lines:
+    """A line at the start of a stage, at its end, and now and then between."""
+
+    def __init__(self) -> None:
+        self._began_s = self._said_s = time.monotonic()
+        self._what = ""
+
+    def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
+        """Say it where it is news."""
+        now_s = time.monotonic()
+        if what != self._what or now_s - self._said_s > LINE_EVERY_S or (done and done == total):
+            amount = f" {done:g}/{total:g}" if done is not None and total else ""
+            console.print(f"{now_s - self._began_s:5.0f} s  {what}{amount}", markup=False)
+            self._what, self._said_s = what, now_s
