@@ -89,7 +89,7 @@ def demo(
 def plan(name: str, facts: int, measured: int, folder: Path, fast: bool) -> str:
     """What will happen, and how long each stage takes on two cores."""
     minutes = (
-        ("1 minute", "2 minutes", "1 minute") if fast else ("2 minutes", "9 minutes", "3 minutes")
+        ("1 minute", "2 minutes", "1 minute") if fast else ("1 minute", "6 minutes", "2 minutes")
     )
     ask, train, again = (f"about {text}" for text in minutes)
     values = {"name": name, "facts": facts, "measured": measured, "folder": folder}
