@@ -49,6 +49,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _ours_only() -> None:
+    _others.clear()
+    _others.update(descendants(os.getpid()))
+
+
 @pytest.fixture(autouse=True)
 def _repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_REPOSITORY", str(REPOSITORY))
@@ -74,7 +83,8 @@ async def supervised(
 
 
 def children() -> list[int]:
-    return descendants(os.getpid())
+    """Our descendants, but for those of other tests' servers."""
+    return [process for process in descendants(os.getpid()) if process not in _others]
 
 
 def server() -> int:
