@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from agent.demo.loop import Outcome
 
 CONFIG = Path("byheart.toml")
-FAST_FACTS = 4
-FAST_STEPS = 12
+FAST_FACTS = 3
+FAST_STEPS = 10
 SETTINGS = """\
 # Written by `byheart demo`: the defaults, but for an own folder, a free port and no patience.
 [server]
