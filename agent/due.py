@@ -25,7 +25,7 @@ def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
                 _enqueue_extractions(session, namespace, settings, now)
             if settings.distill.auto:
                 _open_due_run(session, namespace, settings, now)
-        _enqueue_unfinished(session, now)
+        _enqueue_unfinished(session, settings, now)
 
 
 def _enqueue_extractions(
@@ -77,8 +77,11 @@ def open_run(
     return run.id
 
 
-def _enqueue_unfinished(session: Session, now: datetime) -> None:
-    """End the runs whose job gave up; enqueue what has no job, which should be nothing."""
+def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> None:
+    """End the runs whose job gave up; enqueue what has no job, so that no candidate is forgotten.
+
+    A rollout gives up when the engine is away for long, which says nothing about the candidate.
+    """
     for run in runs.all_unfinished(session):
         last = jobs.latest(session, f"train {run.id}")
         if last and last.status is JobStatus.FAILED:
@@ -86,7 +89,7 @@ def _enqueue_unfinished(session: Session, now: datetime) -> None:
         else:
             jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
     for candidate in adapters.candidates(session):
-        if adapters.evaluation(session, candidate.name).passed is not None:
-            continue  # judged: it waits for approval
+        if adapters.evaluation(session, candidate.name).passed and not settings.gate.auto_promote:
+            continue  # it waits for approval
         payload = {"adapter": candidate.name}
         jobs.enqueue(session, "rollout", payload, now, unique_key=f"rollout {candidate.name}")

@@ -93,6 +93,7 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
         recorder=Recorder(work.db, settings.data_dir / "spool", metrics),
         inflight=work.inflight,
         metrics=metrics,
+        unserved=work.unserved,
         ready=ready,
     )
 

@@ -1,12 +1,18 @@
 """What a background job works with: handed to every job, built by daemon.py."""
 
-from dataclasses import dataclass
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
 from config.settings import Settings
 from store.db import Database
+
+LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,19 @@ class Work:
     model: str
     """Name under which the engine serves the base."""
     inflight: Inflight
+    unserved: set[str] = field(default_factory=set)
+    """Live adapters that the engine does not take: the base answers in their place."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @asynccontextmanager
+    async def loading(self) -> AsyncIterator[None]:
+        """One at a time, in whatever event loop, changes which adapters the engine has."""
+        while not self.lock.acquire(blocking=False):
+            await asyncio.sleep(LOCK_POLL_S)
+        try:
+            yield
+        finally:
+            self.lock.release()
 
 
 def utcnow() -> datetime:

@@ -15,6 +15,7 @@ A folder `bh-<base8>-<sha12>` appears by rename, complete, and never changes:
     context_sha256  hash of the context that was internalised (store.contexts.Context.hash)
     data_sha256     hash of the prompts, held-out prompts and anchors that the run was given
     settings        the settings of the run
+    run             identifier of the run, or null where the trainer worked alone
     parent          name of the adapter that the run started from, or null for the base
     probe           [{"prompt_ids", "completion_ids", "student", "base"}]: the
                     log-probability, in nats, that the trained student and the base give each
@@ -22,7 +23,8 @@ A folder `bh-<base8>-<sha12>` appears by rename, complete, and never changes:
 
 The name vouches for the manifest (base8 is the start of base.sha256, sha12 the start of the SHA-256
 of manifest.json), and the manifest vouches for every other file. Times and machine names are not in
-it: the same run gives the same name anywhere.
+it: the same run gives the same name anywhere, and another run another name, so that what was
+rejected or rolled back can be trained again.
 """
 
 import hashlib
@@ -65,6 +67,7 @@ class Lineage:
     context_sha256: str
     data_sha256: str
     settings: dict[str, Any]
+    run: str | None
     parent: str | None
 
 
@@ -120,6 +123,7 @@ def _manifest(folder: Path, lineage: Lineage, probes: Sequence[Probe]) -> dict[s
         "context_sha256": lineage.context_sha256,
         "data_sha256": lineage.data_sha256,
         "settings": lineage.settings,
+        "run": lineage.run,
         "parent": lineage.parent,
         "probe": [asdict(probe) for probe in probes],
     }

@@ -77,6 +77,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
             for anchor in prompts.anchors(session, row.namespace)
         ),
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
+        run=row.id,
     )
     return spec, snapshot.hash
 

@@ -37,6 +37,8 @@ class RunSpec:
     anchors: tuple[Anchor, ...] = ()
     lesson_kinds: tuple[str, ...] = ()
     """Kind of each of the context's lessons; empty where they are not known."""
+    run: str | None = None
+    """Identifier of the run's row; None where there is no database."""
     parent: str | None = None
 
     def material_settings(self) -> dict[str, Any]:

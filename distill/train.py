@@ -285,6 +285,7 @@ def publish_adapter(
         context_sha256=spec.context.hash,
         data_sha256=spec.data_sha256(),
         settings=spec.material_settings(),
+        run=spec.run,
         parent=spec.parent,
     )
     curves = "".join(json.dumps(line) + "\n" for line in checkpoints.metrics())

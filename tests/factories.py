@@ -4,7 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from store import adapters, interactions, lessons, runs
+from store import adapters, interactions, lessons, rollouts, runs
 from store.db import Session, new_id
 from store.interactions import Record
 from store.lessons import Support
@@ -93,7 +93,7 @@ def add_adapter(session: Session, namespace: str = "shop", token_budget: int = 1
 def go_live(session: Session, namespace: str = "shop") -> str:
     """Train, pass and promote an adapter for the context as it is now; its name."""
     adapter = add_adapter(session, namespace)
-    adapters.judge(session, adapter.name, True, ["Good."], NOW)
+    rollouts.judge(session, adapter.name, True, ["Good."], NOW)
     serving = adapters.live(session, namespace)
-    adapters.promote(session, adapter.name, serving.name if serving else None, "Better.", NOW)
+    rollouts.promote(session, adapter.name, serving.name if serving else None, "Better.", NOW)
     return adapter.name

@@ -16,8 +16,9 @@ One token is one word with the white space before it. What tests look at: `histo
 (name -> path), `aborted` (bodies of requests whose client went away before the end), `running`.
 What they switch, all at any time: `first_byte_delay_s`, `token_delay_s`, `die_after_tokens` (break
 the connection after so many events of a stream; 0: before the headers), `refuse_with` (status,
-body), `score_with(fn)` for the log-probability of an allowed token, and `await down()` / `await
-up()` (connection refused; a restart forgets the adapters, as vLLM does).
+body), `may_load` (false: as if VLLM_ALLOW_RUNTIME_LORA_UPDATING were not set), `score_with(fn)` for
+the log-probability of an allowed token, and `await down()` / `await up()` (connection refused; a
+restart forgets the adapters, as vLLM does).
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class FakeVllm:
         self.token_delay_s = 0.0
         self.die_after_tokens: int | None = None
         self.refuse_with: tuple[int, Body] | None = None
+        self.may_load = True
         self._uds = uds
         self._port = port
         self._script: deque[str] = deque()
@@ -170,6 +172,8 @@ class FakeVllm:
         )
 
     async def _load(self, request: web.Request) -> web.Response:
+        if not self.may_load:
+            return web.json_response({"detail": "Not Found"}, status=404)
         body = await request.json()
         name, path = body["lora_name"], body["lora_path"]
         if name in self.adapters:

@@ -48,7 +48,8 @@ class Said:
 
 
 class Rig:
-    def __init__(self, url: str, parts: Parts, folder: Path) -> None:
+    def __init__(self, url: str, parts: Parts, folder: Path, unserved: set[str]) -> None:
+        self.unserved = unserved
         self.url = url
         self.parts = parts
         self.folder = folder
@@ -90,7 +91,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
     if not path.exists():
         path.write_bytes(_new_database())
     db = Database(f"sqlite:///{path}")
-    metrics = Metrics()
+    metrics, unserved = Metrics(), set[str]()
     engine = VllmEngine([fake.url], api_key=fake.api_key, first_byte_timeout_s=20)
     parts = Parts(
         settings=options.get("settings", Server()),
@@ -103,10 +104,11 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         ),
         inflight=Inflight(),
         metrics=metrics,
+        unserved=unserved,
     )
     try:
         async with serving(Gateway(parts)) as url:
-            yield Rig(url, parts, folder)
+            yield Rig(url, parts, folder, unserved)
     finally:
         await engine.close()
         db.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from agent.cli.frame import ConfigOption, Output, OutputOption, opened, show, show_one
-from store import adapters, snapshots
+from store import adapters, rollouts, snapshots
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
 from store.models import Adapter
@@ -32,7 +32,7 @@ def show_adapter(
             raise UnknownAdapter(name)
         snapshot = snapshots.get(session, adapter.snapshot, adapter.namespace)
         verdict = adapters.evaluation(session, name)
-        history = adapters.events(session, adapter.namespace, 100)
+        history = rollouts.events(session, adapter.namespace, 100)
         row = {
             **_row(adapter),
             "run": adapter.run,

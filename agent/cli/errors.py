@@ -6,10 +6,11 @@ from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
 from agent.lock import StartError
 from config.settings import ConfigError
-from store.adapters import NothingToRollBack, StaleAlias, UnknownAdapter
+from store.adapters import UnknownAdapter
 from store.db import DatabaseError
 from store.manifests import AdapterCorrupt
 from store.namespaces import BadName, UnknownNamespace
+from store.rollouts import NothingToRollBack, StaleAlias
 from store.runs import UnknownRun
 from store.schema import IllegalTransition
 

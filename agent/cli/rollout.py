@@ -14,7 +14,7 @@ from agent.cli.frame import (
     show,
 )
 from agent.work import utcnow
-from store import adapters, jobs, namespaces
+from store import adapters, jobs, namespaces, rollouts
 from store.schema import AdapterStatus
 
 app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def status(
                 "change": f"{event.before} -> {event.after}",
                 "reason": event.reason,
             }
-            for event in adapters.events(session, namespace, 20)
+            for event in rollouts.events(session, namespace, 20)
         ]
     show(rows, output, "The base serves; no adapter was ever rolled out.")
 
@@ -67,5 +67,5 @@ def rollback(
         if live and not yes:
             typer.confirm(f"Roll back {live.name} in namespace {namespace}?", abort=True)
         with db.begin() as session:
-            bad, good = adapters.rollback(session, namespace, reason, utcnow())
+            bad, good = rollouts.rollback(session, namespace, reason, utcnow())
     console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")

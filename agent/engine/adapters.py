@@ -4,11 +4,12 @@ vLLM can answer 200, list an adapter and still serve the base: zero matching wei
 line in its log. So an adapter is loaded in three steps, each of which can refuse: its files hash
 to the manifest that was judged; the engine takes it; and under its name the engine gives tokens of
 the trainer's own sentences the log-probabilities that the trained student gave them, not the base.
+Each server of the engine goes through the last two by itself.
 
 Each token is asked for by itself, as one token to be generated with no other allowed: vLLM's
 `prompt_logprobs` would give a sentence at once, but under an adapter it ends a vLLM on the CPU.
 
-Invariant: when `load` raises, the engine does not have the adapter.
+Invariant: a server on which loading failed does not have the adapter.
 """
 
 import asyncio
@@ -40,6 +41,10 @@ class AdapterRejected(Exception):
     """The engine does not serve this adapter as it was trained; the message says how it differs."""
 
 
+class AdapterRefused(EngineError):
+    """The engine does not take this adapter, which may well be the fault of how it was started."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A token after a prompt, and the log-probabilities that student and base gave it."""
@@ -64,18 +69,23 @@ async def load(
 
     Raises:
         AdapterCorrupt: The files are not those that were judged.
-        AdapterRejected: The engine refuses it, or it answers otherwise than it was trained to.
+        AdapterRejected: It answers otherwise than it was trained to.
+        AdapterRefused: The engine does not take it, or serves another base.
         EngineError: The engine cannot say.
     """
     folder = Path(path)
     verify_files(folder, manifest_sha256)
     probes = read_probes(folder)
-    try:
-        await _load(engine, name, folder)
-        await _prove(engine, name, base, probes)
-    except BaseException:
-        await _forget(engine, name)
-        raise
+
+    async def load_at(server: VllmEngine) -> None:
+        try:
+            await _load(server, name, folder)
+            await _prove(server, name, base, probes)
+        except BaseException:
+            await _forget(server, name)
+            raise
+
+    await engine.everywhere(load_at)
 
 
 def read_probes(folder: Path) -> list[Probe]:
@@ -127,21 +137,21 @@ async def _load(engine: VllmEngine, name: str, folder: Path) -> None:
         # A dying engine refuses too; that says nothing about the adapter.
         if not await engine.alive():
             raise EngineUnavailable(refused.message) from refused
-        raise AdapterRejected(f"The engine refuses {name}: {refused.message}") from refused
+        raise AdapterRefused(f"The engine refuses {name}: {refused.message}") from refused
 
 
 async def _prove(engine: VllmEngine, name: str, base: str, probes: Sequence[Probe]) -> None:
     student = [probe.student for probe in probes]
     of_base = [probe.base for probe in probes]
-    measured = await _measure(engine, name, probes)
-    if reason := judge_probe(measured, student, of_base):
-        raise AdapterRejected(f"The engine does not serve {name} as it was trained: {reason}.")
     drift = _distance(await _measure(engine, base, probes), of_base)
-    if drift > MOST_NOISE:
-        raise AdapterRejected(
+    if not drift <= MOST_NOISE:
+        raise AdapterRefused(
             f"The engine's base is not the one that {name} was trained on ({drift:.3f} nats a "
             "token apart)."
         )
+    measured = await _measure(engine, name, probes)
+    if reason := judge_probe(measured, student, of_base):
+        raise AdapterRejected(f"The engine does not serve {name} as it was trained: {reason}.")
     log.info(
         "adapter proven",
         adapter=name,

@@ -10,6 +10,7 @@ connection, on which vLLM stops generating; nothing is sent twice once a server 
 
 import asyncio
 import contextlib
+import copy
 import functools
 import itertools
 from collections.abc import (
@@ -104,17 +105,15 @@ class VllmEngine:
 
     def clone(self) -> "VllmEngine":
         """A client of the same servers, for another event loop."""
-        return VllmEngine(
-            self.urls, api_key=self._api_key, first_byte_timeout_s=self._first_byte_timeout_s
-        )
+        other = copy.copy(self)
+        other._sessions = {}
+        return other
 
     async def close(self) -> None:
         """Close all connections."""
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
-
-    # Asking the model
 
     async def chat(self, body: Mapping[str, Any]) -> Reply:
         """A chat completion that is not streamed."""
@@ -149,48 +148,57 @@ class VllmEngine:
         body = {"model": model, key: text}
         return list((await self._ask("/tokenize", body, LOAD_TIMEOUT_S)).json()["tokens"])
 
-    # The servers themselves
-
     async def models(self) -> list[str]:
         """Names that every reachable server answers to: the base and the loaded adapters."""
-        served = await self._everywhere(self._served)
+        served = await self.everywhere(_served)
         return sorted(set.intersection(*map(set, served)))
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load the adapter at `path` under `name`; a server that has it already keeps it."""
 
-        async def load(url: str) -> None:
-            if (await self._served(url)).get(name) != path:
+        async def load(server: VllmEngine) -> None:
+            if (await _served(server)).get(name) != path:
                 body = {"lora_name": name, "lora_path": path}
-                await self._call(url, "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+                await server._ask("/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
 
-        await self._everywhere(load)
+        await self.everywhere(load)
 
     async def unload_adapter(self, name: str) -> None:
         """Forget the adapter `name`; not having it is fine."""
 
-        async def unload(url: str) -> None:
-            if name in await self._served(url):
-                body = {"lora_name": name}
-                await self._call(url, "/v1/unload_lora_adapter", body, LOAD_TIMEOUT_S)
+        async def unload(server: VllmEngine) -> None:
+            if name in await _served(server):
+                await server._ask("/v1/unload_lora_adapter", {"lora_name": name}, LOAD_TIMEOUT_S)
 
-        await self._everywhere(unload)
+        await self.everywhere(unload)
 
     async def alive(self) -> bool:
         """Whether a server answers; that is not yet whether it still generates."""
-        for url in self.urls:
-            with contextlib.suppress(EngineError):
-                await self._call(url, "/health", None, CONNECT_TIMEOUT_S)
-                return True
+        with contextlib.suppress(EngineError):
+            await self._ask("/health", None, CONNECT_TIMEOUT_S)
+            return True
         return False
 
-    # Transport
+    async def everywhere(self, call: Callable[["VllmEngine"], Awaitable[T]]) -> list[T]:
+        """Call with a client of each server alone; the unreachable are passed over, unless all."""
+        servers = map(self._only, self.urls)
+        results = await asyncio.gather(*map(call, servers), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        serious = [error for error in failed if not isinstance(error, EngineUnreachable)]
+        if serious or len(failed) == len(results):
+            raise (serious or failed)[0]
+        return [result for result in results if not isinstance(result, BaseException)]
 
-    async def _ask(self, path: str, body: Mapping[str, Any], patience_s: float) -> Reply:
+    def _only(self, url: str) -> "VllmEngine":
+        one = copy.copy(self)
+        one.urls = (url,)
+        return one
+
+    async def _ask(self, path: str, body: Mapping[str, Any] | None, patience_s: float) -> Reply:
         return await _read(await self._open(path, body, patience_s), patience_s)
 
     async def _open(
-        self, path: str, body: Mapping[str, Any], patience_s: float
+        self, path: str, body: Mapping[str, Any] | None, patience_s: float
     ) -> aiohttp.ClientResponse:
         """Send a request to the next server that can be reached; returns at its headers."""
         turn = next(self._turns) % len(self.urls)
@@ -199,11 +207,6 @@ class VllmEngine:
             with contextlib.suppress(EngineUnreachable):
                 return await self._send(url, path, body, patience_s)
         return await self._send(last, path, body, patience_s)
-
-    async def _call(
-        self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
-    ) -> Reply:
-        return await _read(await self._send(url, path, body, patience_s), patience_s)
 
     async def _send(
         self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
@@ -218,20 +221,6 @@ class VllmEngine:
             return response
         reply = await _read(response, patience_s)
         raise EngineRefused(reply.status, _message(reply.body), reply.body)
-
-    async def _everywhere(self, call: Callable[[str], Awaitable[T]]) -> list[T]:
-        """Call every server; one that cannot be reached is passed over, unless none can."""
-        results = await asyncio.gather(*map(call, self.urls), return_exceptions=True)
-        failed = [result for result in results if isinstance(result, BaseException)]
-        serious = [error for error in failed if not isinstance(error, EngineUnreachable)]
-        if serious or len(failed) == len(results):
-            raise (serious or failed)[0]
-        return [result for result in results if not isinstance(result, BaseException)]
-
-    async def _served(self, url: str) -> dict[str, str | None]:
-        """Names that a server answers to, and the folders they were loaded from."""
-        reply = await self._call(url, "/v1/models", None, LOAD_TIMEOUT_S)
-        return {card["id"]: card.get("root") for card in reply.json()["data"]}
 
     def _session(self, url: str) -> tuple[aiohttp.ClientSession, str]:
         """The connections to a server, made on first use inside the running loop."""
@@ -268,6 +257,12 @@ class VllmEngine:
         with _translated(response.host, failure):
             async with asyncio.timeout(self._first_byte_timeout_s):
                 return await response.content.readany()
+
+
+async def _served(server: VllmEngine) -> dict[str, str | None]:
+    """Names that a server answers to, and the folders they were loaded from."""
+    reply = await server._ask("/v1/models", None, LOAD_TIMEOUT_S)
+    return {card["id"]: card.get("root") for card in reply.json()["data"]}
 
 
 @contextmanager

@@ -16,8 +16,11 @@ from config.settings import Engine
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes for --max-lora-rank."""
-SPARE_ADAPTERS = 2
-"""Kept in memory beyond the active ones: the last good version, and one on its way out."""
+KEPT_ADAPTERS = 64
+"""In main memory, taken only by those that are loaded: two for each namespace, and candidates.
+
+Beyond it vLLM would read adapters again from files that nobody has hashed since.
+"""
 LONGEST_SOCKET_PATH = 100
 """Bytes; the system allows 107."""
 
@@ -65,7 +68,7 @@ def command(
         *("--max-model-len", str(settings.max_model_len)),
         "--enable-lora",
         *("--max-loras", str(settings.max_loras)),
-        *("--max-cpu-loras", str(settings.max_loras + SPARE_ADAPTERS)),
+        *("--max-cpu-loras", str(max(settings.max_loras, KEPT_ADAPTERS))),
         *("--max-lora-rank", str(rank)),
         "--enable-prefix-caching",
         "--disable-fastapi-docs",

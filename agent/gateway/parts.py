@@ -1,7 +1,7 @@
 """What the routes work with: everything that lives longer than a request."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,6 +32,8 @@ class Parts:
     recorder: Recorder
     inflight: Inflight
     metrics: Metrics
+    unserved: Collection[str] = ()
+    """Live adapters that the engine does not take (agent/rollout/reconcile.py)."""
     ready: Callable[[], bool] = lambda: True
     """Whether the engine has the adapters that it must answer with."""
     now: Callable[[], datetime] = utc_now

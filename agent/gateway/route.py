@@ -1,7 +1,8 @@
 """Which version answers a request.
 
-The served model's name is an alias: the live adapter of the namespace, or the base. `base` is the
-plain base with the whole context in the prompt. An adapter's name is that version and no other. A
+The served model's name is an alias: the live adapter of the namespace, or the base. Where the
+engine does not take that adapter, the base answers with the whole context in the prompt, as for a
+request for `base`. An adapter's name is that version and no other. A
 name that is none of these is an error with the names there are: an engine never sees it, and
 nobody is answered by another version than they asked for.
 """
@@ -17,6 +18,8 @@ from store import adapters
 from store.views import BASE, View
 
 CHAMPION = "champion"
+FALLBACK = "fallback"
+"""The base, in place of a live adapter that the engine does not take."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,12 @@ async def choose(parts: Parts, namespace: str, model: str) -> Route:
     """
     if model == parts.served:
         view = await parts.views.of(namespace)
+        arm = CHAMPION
+        if view is not None and view.live in parts.unserved:
+            arm, view = FALLBACK, await parts.views.of(namespace, BASE)
         if view is None:
             raise unknown_namespace(namespace)
-        return Route(view.live or BASE, CHAMPION, view)
+        return Route(view.live or BASE, arm, view)
     there = await names(parts, namespace)
     view = await parts.views.of(namespace, model) if model in there else None
     if view is None:

@@ -1,46 +1,61 @@
 """Make the engine have what the tables say: the live adapters, and those to roll back to.
 
 vLLM forgets its adapters on a restart, so this runs before readiness, after every restart of the
-engine, and on every tick. An adapter that can no longer be loaded as it was trained is rolled
-back: a wrong answer is worse than an unlearned one. Nothing that is answering is unloaded.
+engine, and every few seconds. An adapter that is no longer what was trained is taken out for good:
+a wrong answer is worse than an unlearned one. One that the engine does not take, for a flag that
+is missing or for want of memory, stays what it is and is tried again; until it loads, the base
+answers with all lessons in its prompt. Nothing that is answering is unloaded, and nothing that is
+not in our tables.
 """
 
 import structlog
 
 from agent.engine import adapters as loaded
-from agent.engine.adapters import AdapterRejected
+from agent.engine.adapters import AdapterRefused, AdapterRejected
+from agent.engine.client import VllmEngine
 from agent.work import Work, utcnow
-from store import adapters
+from store import adapters, rollouts
 from store.adapters import AdapterCorrupt
 from store.models import Adapter
-from store.schema import AdapterStatus
 
 log = structlog.get_logger(__name__)
 
 
 async def reconcile(work: Work) -> None:
     """Load what is missing, and unload what nobody needs and nobody is using."""
-    # The engine first: a candidate has its row before it is loaded, so none is taken for a stray.
-    present = set(await work.engine.models()) - {work.model}
-    with work.db.read() as session:
-        wanted = {adapter.name: adapter for adapter in adapters.wanted(session)}
-        candidates = {adapter.name for adapter in adapters.candidates(session)}
-    for name in wanted.keys() - present:
-        await _restore(work, wanted[name])
-    for name in present - wanted.keys() - candidates:
-        if work.inflight.count(name) == 0:
-            await work.engine.unload_adapter(name)
-            log.info("unloaded", adapter=name)
+    refused: set[str] = set()
+
+    async def tend(server: VllmEngine) -> None:
+        present = set(await server.models())
+        # The engine first: a candidate has its row before it is loaded, so none is a stray.
+        with work.db.read() as session:
+            missing = [each for each in adapters.wanted(session) if each.name not in present]
+            strays = adapters.strays(session, present)
+        for adapter in missing:
+            if not await _restored(work, server, adapter):
+                refused.add(adapter.name)
+        for name in strays:
+            if work.inflight.count(name) == 0:
+                await server.unload_adapter(name)
+                log.info("unloaded", adapter=name)
+
+    async with work.loading():
+        await work.engine.everywhere(tend)
+    work.unserved.update(refused)
+    work.unserved.intersection_update(refused)
 
 
-async def _restore(work: Work, adapter: Adapter) -> None:
+async def _restored(work: Work, server: VllmEngine, adapter: Adapter) -> bool:
+    """Load an adapter again; False if the server does not take it."""
     try:
-        await loaded.load(
-            work.engine, adapter.name, adapter.path, adapter.manifest_sha256, work.model
-        )
+        await loaded.load(server, adapter.name, adapter.path, adapter.manifest_sha256, work.model)
         log.info("restored", adapter=adapter.name)
+    except AdapterRefused as error:
+        if adapter.name not in work.unserved:
+            log.error("not restored, the base answers", adapter=adapter.name, reason=str(error))
+        return False
     except (AdapterRejected, AdapterCorrupt) as error:
-        log.error("cannot restore", adapter=adapter.name, reason=str(error))
-        if adapter.status is AdapterStatus.LIVE:
-            with work.db.begin() as session:
-                adapters.rollback(session, adapter.namespace, str(error), utcnow())
+        log.error("withdrawn", adapter=adapter.name, reason=str(error))
+        with work.db.begin() as session:
+            rollouts.withdraw(session, adapter.name, str(error), utcnow())
+    return True

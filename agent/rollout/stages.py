@@ -1,8 +1,10 @@
 """The `rollout` job: from a candidate that the trainer published to the adapter that serves.
 
-1. Judge what the trainer measured (gate.py); a candidate that fails is rejected, with reasons.
+1. Judge what the trainer measured (gate.py), once; a candidate that fails is rejected, with
+   reasons.
 2. Load it under its own name, and let it prove that it answers like the trained student and not
-   like the base (engine/adapters.py).
+   like the base (engine/adapters.py); a candidate that does not, or that the engine does not take,
+   is rejected too.
 3. Flip the alias by compare-and-swap. In the same transaction its lessons become internalised,
    so the next request has the adapter and no longer their text.
 4. Wait for the requests that the old version is still answering; the reconciler then unloads
@@ -18,11 +20,11 @@ from typing import Any
 import structlog
 
 from agent.engine import adapters as loaded
-from agent.engine.adapters import AdapterRejected
+from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.rollout.gate import judge
 from agent.rollout.reconcile import reconcile
 from agent.work import Work, utcnow
-from store import adapters
+from store import adapters, rollouts
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt
 from store.models import Adapter
@@ -51,22 +53,24 @@ async def run(work: Work, payload: dict[str, Any]) -> None:
 
 def _passes_gate(work: Work, candidate: Adapter) -> bool:
     with work.db.begin() as session:
-        measured = adapters.evaluation(session, candidate.name).measured
-        verdict = judge(measured, work.settings.gate)
-        adapters.judge(session, candidate.name, verdict.passed, list(verdict.reasons), utcnow())
-    log.info("gate", adapter=candidate.name, passed=verdict.passed, reasons=verdict.reasons)
-    return verdict.passed
+        evaluation = adapters.evaluation(session, candidate.name)
+        if evaluation.passed is None:
+            verdict = judge(evaluation.measured, work.settings.gate)
+            rollouts.judge(session, candidate.name, verdict.passed, verdict.reasons, utcnow())
+            log.info("gate", adapter=candidate.name, passed=verdict.passed, reasons=verdict.reasons)
+        return bool(evaluation.passed)
 
 
 async def _load(work: Work, candidate: Adapter) -> bool:
     """Load and probe; a candidate that is not what was trained is rejected."""
     try:
-        await loaded.load(
-            work.engine, candidate.name, candidate.path, candidate.manifest_sha256, work.model
-        )
-    except (AdapterRejected, AdapterCorrupt) as error:
+        async with work.loading():
+            await loaded.load(
+                work.engine, candidate.name, candidate.path, candidate.manifest_sha256, work.model
+            )
+    except (AdapterRejected, AdapterRefused, AdapterCorrupt) as error:
         with work.db.begin() as session:
-            adapters.judge(session, candidate.name, False, [str(error)], utcnow())
+            rollouts.withdraw(session, candidate.name, str(error), utcnow())
         log.warning("candidate rejected", adapter=candidate.name, reason=str(error))
         return False
     return True
@@ -81,7 +85,7 @@ async def promote(work: Work, candidate: Adapter, reason: str) -> None:
     with work.db.begin() as session:
         before = adapters.live(session, candidate.namespace)
         old = before.name if before else None
-        adapters.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
+        rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
     log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
     drained = work.inflight.wait_drained
     await asyncio.to_thread(drained, old or BASE, work.settings.server.drain_s)

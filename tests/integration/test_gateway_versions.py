@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from store import adapters, namespaces, prompts
+from store import namespaces, prompts, rollouts
 from tests.factories import NOW, add_adapter, go_live
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
@@ -59,7 +59,7 @@ def test_what_the_live_adapter_has_internalised_is_not_sent(tmp_path: Path) -> N
             assert "We open at nine." not in system_text(fake)
 
             with rig.parts.db.begin() as session:
-                adapters.rollback(session, "default", "worse", NOW)
+                rollouts.rollback(session, "default", "worse", NOW)
             assert await ask(rig) == ("base", "small", 0)
             assert POLICY in system_text(fake)
             assert "We open at nine." in system_text(fake)
@@ -103,6 +103,24 @@ def test_a_version_asked_for_by_name_answers_with_what_it_lacks_in_the_prompt(
             assert (await ask(rig, "base"))[:2] == ("base", "small")
             assert "We open at nine." in system_text(fake)
             assert "We close at five." in system_text(fake)
+
+    run(scenario())
+
+
+def test_the_base_with_all_lessons_answers_for_an_adapter_that_the_engine_does_not_take(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            rig.add_lesson("We open at nine.")
+            name = live_adapter(rig, fake)
+            rig.unserved.add(name)
+            assert (await ask(rig))[:2] == ("base", "small")
+            assert "We open at nine." in system_text(fake)
+
+            rig.unserved.clear()
+            assert (await ask(rig))[:2] == (name, name)
+            assert system_text(fake) == ""
 
     run(scenario())
 

@@ -10,7 +10,7 @@ from distill.publish import DamagedAdapter, Lineage, Probe
 from distill.student import Student
 from tests.tiny import save_tiny_model, tiny_model
 
-LINEAGE = Lineage("tiny", "ab" * 32, "cd" * 32, "ef" * 32, {"steps": 3}, None)
+LINEAGE = Lineage("tiny", "ab" * 32, "cd" * 32, "ef" * 32, {"steps": 3}, "run_1", None)
 PROBES = [Probe([1, 2], [3], [-0.5], [-2.0])]
 
 

@@ -15,16 +15,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from store import adapters, audit, lessons, namespaces
-from store.adapters import (
-    TRANSITIONS,
-    IllegalTransition,
-    NameTaken,
-    NothingToRollBack,
-    StaleAlias,
-    UnknownAdapter,
-)
+from store import adapters, audit, lessons, namespaces, rollouts
+from store.adapters import NameTaken, UnknownAdapter
 from store.db import Database
+from store.rollouts import TRANSITIONS, IllegalTransition, NothingToRollBack, StaleAlias
 from store.schema import AdapterStatus, LessonStatus
 from store.views import read_view
 from tests.factories import NOW, add_adapter, add_lesson, go_live
@@ -80,7 +74,7 @@ class Rollout(RuleBasedStateMachine):
 
         def write() -> None:
             with self.db.begin() as session:
-                adapters.judge(session, name, passed, ["So it is."], NOW)
+                rollouts.judge(session, name, passed, ["So it is."], NOW)
 
         if self.passed[name] not in (None, passed):
             with pytest.raises(IllegalTransition):
@@ -98,7 +92,7 @@ class Rollout(RuleBasedStateMachine):
 
         def write() -> None:
             with self.db.begin() as session:
-                adapters.promote(session, name, expected, "Better.", NOW)
+                rollouts.promote(session, name, expected, "Better.", NOW)
 
         if name == self.live:
             write()
@@ -119,13 +113,30 @@ class Rollout(RuleBasedStateMachine):
         with self.db.begin() as session:
             if self.live is None:
                 with pytest.raises(NothingToRollBack):
-                    adapters.rollback(session, self.namespace, "Worse.", NOW)
+                    rollouts.rollback(session, self.namespace, "Worse.", NOW)
                 return
-            before, after = adapters.rollback(session, self.namespace, "Worse.", NOW)
+            before, after = rollouts.rollback(session, self.namespace, "Worse.", NOW)
         assert before == self.live
         self.over.add(before)
         self.live = self.good.pop() if self.good else None
         assert after == self.live
+
+    @precondition(lambda self: self.passed)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.passed)))
+        with self.db.begin() as session:
+            rollouts.withdraw(session, name, "Not what was trained.", NOW)
+        if name in self.over or self.passed[name] is False:
+            return
+        if name == self.live:
+            self.live = self.good.pop() if self.good else None
+        elif name in self.good:
+            self.good.remove(name)
+        else:
+            self.passed[name] = False
+            return
+        self.over.add(name)
 
     @invariant()
     def the_alias_and_the_live_status_agree(self) -> None:
@@ -181,22 +192,22 @@ def test_of_two_that_promote_over_the_same_one_the_second_is_told(shop: Database
     with shop.begin() as session:
         first, second = add_adapter(session), add_adapter(session)
         for adapter in (first, second):
-            adapters.judge(session, adapter.name, True, [], NOW)
+            rollouts.judge(session, adapter.name, True, [], NOW)
     with shop.begin() as session:
-        adapters.promote(session, first.name, None, "Better.", NOW)
+        rollouts.promote(session, first.name, None, "Better.", NOW)
     with pytest.raises(StaleAlias, match="decide again"), shop.begin() as session:
-        adapters.promote(session, second.name, None, "Better.", NOW)
+        rollouts.promote(session, second.name, None, "Better.", NOW)
 
 
 def test_of_many_that_promote_at_once_one_wins(shop: Database) -> None:
     with shop.begin() as session:
         names = [add_adapter(session).name for _ in range(4)]
         for name in names:
-            adapters.judge(session, name, True, [], NOW)
+            rollouts.judge(session, name, True, [], NOW)
 
     def promote(name: str) -> str | None:
         with contextlib.suppress(StaleAlias), shop.begin() as session:
-            adapters.promote(session, name, None, "Better.", NOW)
+            rollouts.promote(session, name, None, "Better.", NOW)
             return name
         return None
 
@@ -215,10 +226,10 @@ def test_a_refused_promotion_changes_nothing(shop: Database) -> None:
         unjudged = add_adapter(session)
         revision = namespaces.bump(session, "shop")
     with pytest.raises(IllegalTransition, match="not passed"), shop.begin() as session:
-        adapters.promote(session, unjudged.name, live, "Hope.", NOW)
+        rollouts.promote(session, unjudged.name, live, "Hope.", NOW)
     with shop.begin() as session:
         assert namespaces.bump(session, "shop") == revision + 1
-        assert len(adapters.events(session, "shop", 10)) == 1
+        assert len(rollouts.events(session, "shop", 10)) == 1
         assert audit.verify(session) == 1
 
 
@@ -229,17 +240,17 @@ def test_rejected_and_rolled_back_adapters_never_serve_again(
     assert TRANSITIONS[status] == ()
     with shop.begin() as session:
         adapter = add_adapter(session)
-        adapters.judge(session, adapter.name, True, [], NOW)
+        rollouts.judge(session, adapter.name, True, [], NOW)
         adapter.status = status
         session.flush()
     with pytest.raises(IllegalTransition, match="cannot become live"), shop.begin() as session:
-        adapters.promote(session, adapter.name, None, "Please.", NOW)
+        rollouts.promote(session, adapter.name, None, "Please.", NOW)
 
 
 def test_registering_again_changes_nothing_and_names_are_not_reused(shop: Database) -> None:
     with shop.begin() as session:
         first = add_adapter(session)
-        adapters.judge(session, first.name, True, ["Good."], NOW)
+        rollouts.judge(session, first.name, True, ["Good."], NOW)
         values = {
             "name": first.name,
             "run": first.run,
@@ -261,8 +272,8 @@ def test_registering_again_changes_nothing_and_names_are_not_reused(shop: Databa
 def test_a_rejection_is_an_event_with_its_reasons(shop: Database) -> None:
     with shop.begin() as session:
         adapter = add_adapter(session)
-        adapters.judge(session, adapter.name, False, ["Too long.", "Too odd."], NOW)
-        (event,) = adapters.events(session, "shop", 10)
+        rollouts.judge(session, adapter.name, False, ["Too long.", "Too odd."], NOW)
+        (event,) = rollouts.events(session, "shop", 10)
     assert (event.before, event.after) == (AdapterStatus.CANDIDATE, AdapterStatus.REJECTED)
     assert event.reason == "Too long. Too odd."
 
@@ -271,7 +282,7 @@ def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
     with shop.begin() as session:
         mine, theirs = go_live(session, "shop"), go_live(session, "bank")
         assert {adapter.name for adapter in adapters.wanted(session)} == {mine, theirs}
-        assert adapters.rollback(session, "shop", "Worse.", NOW) == (mine, None)
+        assert rollouts.rollback(session, "shop", "Worse.", NOW) == (mine, None)
         serving = adapters.live(session, "bank")
         assert serving is not None
         assert serving.name == theirs
@@ -279,6 +290,6 @@ def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
 
 def test_an_unknown_adapter_is_named(shop: Database) -> None:
     with pytest.raises(UnknownAdapter, match="bh-x"), shop.begin() as session:
-        adapters.promote(session, "bh-x", None, "", NOW)
+        rollouts.promote(session, "bh-x", None, "", NOW)
     with pytest.raises(UnknownAdapter, match="bh-x"), shop.begin() as session:
-        adapters.judge(session, "bh-x", True, [], NOW)
+        rollouts.judge(session, "bh-x", True, [], NOW)

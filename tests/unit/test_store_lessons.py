@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import adapters, lessons, namespaces, prompts, snapshots
+from store import lessons, namespaces, prompts, rollouts, snapshots
 from store.db import Database, Session
 from store.lessons import Support
 from store.schema import IllegalTransition, LessonStatus, Trust
@@ -36,7 +36,7 @@ def test_internalised_text_leaves_the_prompt_and_returns_on_rollback(shop: Datab
         name = go_live(session)
         add_lesson(session, "Open until 5.", tokens=4)
         after = _view(session)
-        adapters.rollback(session, "shop", "Worse.", NOW)
+        rollouts.rollback(session, "shop", "Worse.", NOW)
         back = _view(session)
     assert before.context.system_prompt == "Be brief."
     assert before.context.lessons == ("Ship to Norway only.",)

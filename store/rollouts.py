@@ -1,0 +1,199 @@
+"""Rollouts: which adapter serves a namespace, and how that changes.
+
+The gate judges a candidate, promotion and rollback move the alias. Each is one transaction, in
+which the alias, statuses, lessons, events and the audit log change together. Invariants others rely
+on:
+- at most one adapter of a namespace is live, and it is the one the alias names;
+- the alias moves by compare-and-swap only, so two deciders cannot both win;
+- nothing goes live that did not pass its gate, and what was taken out for good stays out.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import select, update
+
+from store import audit, lessons, namespaces
+from store.adapters import UNDECIDED, evaluation, existing, last_good
+from store.db import Session, insert_new, new_id
+from store.models import Adapter, Alias, Evaluation, RolloutEvent
+from store.schema import AdapterStatus
+from store.schema import IllegalTransition as IllegalTransition
+
+TRANSITIONS: dict[AdapterStatus, tuple[AdapterStatus, ...]] = {
+    AdapterStatus.CANDIDATE: (
+        AdapterStatus.SHADOW,
+        AdapterStatus.CANARY,
+        AdapterStatus.LIVE,
+        AdapterStatus.REJECTED,
+    ),
+    AdapterStatus.SHADOW: (AdapterStatus.CANARY, AdapterStatus.LIVE, AdapterStatus.REJECTED),
+    AdapterStatus.CANARY: (AdapterStatus.LIVE, AdapterStatus.REJECTED),
+    AdapterStatus.LIVE: (AdapterStatus.RETIRED, AdapterStatus.ROLLED_BACK),
+    AdapterStatus.RETIRED: (AdapterStatus.LIVE, AdapterStatus.ROLLED_BACK),
+    AdapterStatus.REJECTED: (),
+    AdapterStatus.ROLLED_BACK: (),
+}
+
+
+class StaleAlias(Exception):
+    """Another adapter serves than the decision was made for."""
+
+    def __init__(self, namespace: str, expected: str | None) -> None:
+        super().__init__(
+            f"Namespace {namespace!r} is no longer served by {expected or 'the base'}: look at "
+            "what serves now, and decide again."
+        )
+
+
+class NothingToRollBack(Exception):
+    """The base serves already."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(f"Namespace {namespace!r} is served by the base: nothing to roll back.")
+
+
+def judge(
+    session: Session, name: str, passed: bool, reasons: Sequence[str], now: datetime
+) -> Evaluation:
+    """Write down the gate's verdict on a candidate; the same verdict again changes nothing.
+
+    Raises:
+        UnknownAdapter: There is no such adapter.
+        IllegalTransition: The gate has decided otherwise before.
+    """
+    namespaces.hold(session, existing(session, name).namespace)
+    adapter, verdict = existing(session, name), evaluation(session, name)
+    if verdict.passed is not None:
+        if verdict.passed is not passed:
+            words = {True: "passed by its gate", False: "rejected by its gate"}
+            raise IllegalTransition(f"Adapter {name}", words[verdict.passed], words[passed])
+        return verdict
+    verdict.passed = passed
+    verdict.reasons = list(reasons)
+    if not passed:
+        _move(session, adapter, AdapterStatus.REJECTED, " ".join(reasons), now)
+    session.flush()
+    return verdict
+
+
+def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
+    """Take an adapter out for good: it is not, or no longer, what was trained.
+
+    A candidate is rejected; the live one is rolled back; one that was live is not rolled back to.
+
+    Raises:
+        UnknownAdapter: There is no such adapter.
+    """
+    namespaces.hold(session, existing(session, name).namespace)
+    adapter = existing(session, name)
+    if adapter.status is AdapterStatus.LIVE:
+        rollback(session, adapter.namespace, reason, now)
+    elif adapter.status is AdapterStatus.RETIRED:
+        _move(session, adapter, AdapterStatus.ROLLED_BACK, reason, now)
+    elif adapter.status in UNDECIDED:
+        verdict = evaluation(session, name)
+        verdict.passed = False
+        verdict.reasons = [*verdict.reasons, f"FAILED: {reason}"]
+        _move(session, adapter, AdapterStatus.REJECTED, reason, now)
+
+
+def promote(session: Session, name: str, expected: str | None, reason: str, now: datetime) -> None:
+    """Make an adapter the live one, if `expected` (None: the base) is it until now.
+
+    Its lessons leave the prompt, those it does not hold return. Done already, it is not done again.
+
+    Raises:
+        UnknownAdapter: There is no such adapter.
+        IllegalTransition: It has not passed its gate, or was rejected or rolled back.
+        StaleAlias: Another one serves.
+    """
+    namespace = existing(session, name).namespace
+    namespaces.bump(session, namespace)  # holds off other promotions until the end
+    adapter = existing(session, name)
+    if adapter.status is AdapterStatus.LIVE:
+        return
+    if not evaluation(session, name).passed:
+        raise IllegalTransition(
+            f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Let it be judged."
+        )
+    _swap(session, namespace, expected, name, now)
+    if expected is not None:
+        _move(
+            session, existing(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now
+        )
+    _move(session, adapter, AdapterStatus.LIVE, reason, now)
+    lessons.follow(session, namespace)
+    detail = {"namespace": namespace, "before": expected, "reason": reason}
+    audit.append(session, "byheart", "promote", name, detail, now)
+
+
+def rollback(
+    session: Session, namespace: str, reason: str, now: datetime
+) -> tuple[str, str | None]:
+    """Take the live adapter out for good and let the last good one, or the base, serve again.
+
+    Returns:
+        The adapter that was live, and the one that is now.
+
+    Raises:
+        NothingToRollBack: The base serves.
+    """
+    namespaces.bump(session, namespace)
+    alias = session.get(Alias, namespace, populate_existing=True)
+    if alias is None or alias.adapter is None:
+        raise NothingToRollBack(namespace)
+    bad = existing(session, alias.adapter)
+    good = last_good(session, namespace)
+    _swap(session, namespace, bad.name, good.name if good else None, now)
+    _move(session, bad, AdapterStatus.ROLLED_BACK, reason, now)
+    if good:
+        _move(session, good, AdapterStatus.LIVE, f"{bad.name} was rolled back.", now)
+    lessons.follow(session, namespace)
+    after = good.name if good else None
+    detail = {"namespace": namespace, "after": after, "reason": reason}
+    audit.append(session, "byheart", "rollback", bad.name, detail, now)
+    return bad.name, after
+
+
+def events(session: Session, namespace: str, limit: int) -> list[RolloutEvent]:
+    """The newest changes of status, newest first."""
+    rows = select(RolloutEvent).where(RolloutEvent.namespace == namespace)
+    return list(session.scalars(rows.order_by(RolloutEvent.id.desc()).limit(limit)))
+
+
+def _swap(
+    session: Session, namespace: str, expected: str | None, name: str | None, now: datetime
+) -> None:
+    insert_new(session, Alias, {"namespace": namespace, "adapter": None, "updated_at": now})
+    revision = session.scalar(
+        update(Alias)
+        .where(Alias.namespace == namespace, Alias.adapter.is_not_distinct_from(expected))
+        .values(adapter=name, revision=Alias.revision + 1, updated_at=now)
+        .returning(Alias.revision)
+        .execution_options(synchronize_session=False)
+    )
+    if revision is None:
+        raise StaleAlias(namespace, expected)
+    session.get_one(Alias, namespace, populate_existing=True)
+
+
+def _move(
+    session: Session, adapter: Adapter, status: AdapterStatus, reason: str, now: datetime
+) -> None:
+    before = adapter.status
+    if status not in TRANSITIONS[before]:
+        raise IllegalTransition(f"Adapter {adapter.name}", before, status)
+    adapter.status = status
+    session.add(
+        RolloutEvent(
+            id=new_id("event"),
+            namespace=adapter.namespace,
+            adapter=adapter.name,
+            before=before,
+            after=status,
+            reason=reason,
+            created_at=now,
+        )
+    )
+    session.flush()  # in this order: at no moment are two live

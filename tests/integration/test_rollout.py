@@ -1,0 +1,262 @@
+"""Candidates on their way to traffic, and the engine kept as the tables say, over real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.due import enqueue_due
+from agent.engine.client import EngineError, VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.rollout import stages
+from agent.rollout.reconcile import reconcile
+from agent.work import Work, utcnow
+from config.settings import load
+from store import adapters, jobs, namespaces, rollouts, runs
+from store.db import Database, new_id
+from store.schema import AdapterStatus, JobStatus
+from tests.adapter_folder import BASE, STUDENT, score, write_adapter
+from tests.factories import NOW, add_lesson
+from tests.fake_vllm import FakeVllm
+
+GOOD = {
+    "gap_closed": 0.9,
+    "retention_kl": 0.01,
+    "length_ratio": 1.0,
+    "repetition": 0.0,
+    "leak_rate": 0.0,
+}
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Shop:
+    """A namespace whose adapters are trained folders, and the engine that is to serve them."""
+
+    def __init__(self, work: Work, fake: FakeVllm, folder: Path) -> None:
+        self.work = work
+        self.fake = fake
+        self.folder = folder
+
+    def candidate(self, measured: dict[str, Any] = GOOD) -> str:
+        name = new_id("bh")
+        with self.work.db.begin() as session:
+            add_lesson(session, f"Lesson {name}.")
+            run = runs.open_run(session, "shop", {}, "test", 1000, NOW)
+            adapters.register(
+                session,
+                name=name,
+                namespace="shop",
+                run=run.id,
+                parent=None,
+                snapshot=run.snapshot,
+                path=str(self.folder / name),
+                manifest_sha256=write_adapter(self.folder / name),
+                measured=measured,
+                now=NOW,
+            )
+            runs.cancel(session, run.id, NOW)
+        return name
+
+    async def roll_out(self, name: str) -> None:
+        await stages.run(self.work, {"adapter": name})
+
+    def status(self, name: str) -> AdapterStatus:
+        with self.work.db.read() as session:
+            return adapters.existing(session, name).status
+
+    def reasons(self, name: str) -> str:
+        with self.work.db.read() as session:
+            return " ".join(adapters.evaluation(session, name).reasons)
+
+    def serving(self) -> str | None:
+        with self.work.db.read() as session:
+            live = adapters.live(session, "shop")
+            return live.name if live else None
+
+
+@asynccontextmanager
+async def engine_of(*fakes: FakeVllm) -> AsyncIterator[VllmEngine]:
+    engine = VllmEngine([fake.url for fake in fakes])
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+@pytest.fixture
+async def shop(db: Database, tmp_path: Path) -> AsyncIterator[Shop]:
+    settings = load(environ={}, overrides={"store": {"data_dir": tmp_path}})
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+    async with FakeVllm(model="small") as fake, engine_of(fake) as engine:
+        score(fake, STUDENT, BASE)
+        yield Shop(Work(settings, db, engine, "small", Inflight()), fake, tmp_path)
+
+
+async def test_a_candidate_that_passes_gate_and_probe_serves(shop: Shop) -> None:
+    name = shop.candidate()
+
+    await shop.roll_out(name)
+
+    assert (shop.serving(), list(shop.fake.adapters)) == (name, [name])
+
+
+async def test_a_candidate_that_answers_like_the_base_is_rejected_with_the_reason(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    score(shop.fake, BASE, BASE)
+
+    await shop.roll_out(name)
+
+    assert shop.status(name) is AdapterStatus.REJECTED
+    assert "does not answer like the trained student" in shop.reasons(name)
+    assert "share of the gap" in shop.reasons(name)
+    assert (shop.serving(), shop.fake.adapters) == (None, {})
+
+
+async def test_a_candidate_that_the_engine_does_not_take_is_rejected_with_its_reason(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    shop.fake.may_load = False
+
+    await shop.roll_out(name)
+
+    assert shop.status(name) is AdapterStatus.REJECTED
+    assert "The engine refuses" in shop.reasons(name)
+
+
+async def test_a_candidate_whose_rollout_gave_up_is_tried_again_when_the_engine_is_back(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    await shop.fake.down()
+    with pytest.raises(EngineError):
+        await shop.roll_out(name)
+    await shop.fake.up()
+
+    enqueue_due(shop.work.db, shop.work.settings, utcnow())
+
+    with shop.work.db.read() as session:
+        job = jobs.latest(session, f"rollout {name}")
+        assert job is not None
+        assert job.status is JobStatus.READY
+    await shop.roll_out(name)
+    assert shop.serving() == name
+
+
+async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tried_again(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    shop.fake.may_load = False
+
+    await reconcile(shop.work)
+    assert shop.status(name) is AdapterStatus.LIVE
+    assert shop.work.unserved == {name}
+
+    shop.fake.may_load = True
+    await reconcile(shop.work)
+    assert shop.work.unserved == set()
+    assert list(shop.fake.adapters) == [name]
+
+
+async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Shop) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    score(shop.fake, STUDENT, {11: -9.0, 12: -9.0, 13: -9.0})
+
+    await reconcile(shop.work)
+
+    assert shop.status(name) is AdapterStatus.LIVE
+    assert shop.work.unserved == {name}
+
+
+async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    score(shop.fake, BASE, BASE)
+
+    await reconcile(shop.work)
+
+    assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
+
+
+async def test_a_damaged_spare_is_not_rolled_back_to(shop: Shop) -> None:
+    first, second = shop.candidate(), shop.candidate()
+    await shop.roll_out(first)
+    await shop.roll_out(second)
+    shop.fake.adapters.clear()
+    (shop.folder / first / "adapter_model.safetensors").write_bytes(b"other")
+
+    await reconcile(shop.work)
+
+    assert list(shop.fake.adapters) == [second]
+    with shop.work.db.begin() as session:
+        assert rollouts.rollback(session, "shop", "Worse.", NOW) == (second, None)
+
+
+async def test_adapters_of_others_are_left_alone_and_our_own_old_ones_unloaded(
+    shop: Shop,
+) -> None:
+    names = [shop.candidate() for _ in range(3)]
+    for name in names:
+        await shop.roll_out(name)
+    shop.fake.adapters |= {"their-sql-lora": "/theirs", "bh-of-another-daemon": "/other"}
+
+    await reconcile(shop.work)
+
+    assert set(shop.fake.adapters) == {*names[1:], "their-sql-lora", "bh-of-another-daemon"}
+
+
+async def test_two_that_restore_at_once_do_not_undo_each_other(shop: Shop) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+
+    def in_a_loop_of_its_own() -> None:
+        asyncio.run(reconcile_alone(shop.work))
+
+    await asyncio.gather(*(asyncio.to_thread(in_a_loop_of_its_own) for _ in range(4)))
+
+    assert (shop.serving(), list(shop.fake.adapters)) == (name, [name])
+
+
+async def reconcile_alone(work: Work) -> None:
+    engine = work.engine.clone()
+    try:
+        await reconcile(Work(**{**work.__dict__, "engine": engine}))
+    finally:
+        await engine.close()
+
+
+async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_them(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    async with FakeVllm(model="small") as other, engine_of(shop.fake, other) as both:
+        score(other, STUDENT, BASE)
+        work = Work(**{**shop.work.__dict__, "engine": both})
+        await stages.run(work, {"adapter": name})
+        await other.down()
+        await reconcile(work)
+        await other.up()
+        await reconcile(work)
+
+        assert (list(shop.fake.adapters), list(other.adapters)) == ([name], [name])
