@@ -154,7 +154,11 @@ class Gate(Section):
 
     min_gap_closed: float = Field(0.5, ge=0, le=1)
     """Least share of the gap between base and teacher that the candidate must close."""
-    max_retention_kl: float = Field(0.5, gt=0)
+    min_facts_learned: float = Field(0.6, ge=0, le=1)
+    """Least share of the context's numbers and names, which the base misses, that it must know."""
+    min_held_out: int = Field(4, gt=0)
+    """Least number of prompts, never trained on, that a verdict may rest on."""
+    max_retention_kl: float = Field(0.2, gt=0)
     """Most the candidate may drift from the base on unrelated prompts, in nats a token."""
     max_length_ratio: float = Field(3.0, gt=1)
     """Answers may be so many times longer or shorter than both the teacher's and the base's."""

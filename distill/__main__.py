@@ -36,6 +36,7 @@ BAD_INPUTS = (
     ModelError,
     PromptTooLong,
     UnknownRun,
+    material.ContextTooLong,
 )
 # Settings that the command line has an option for; all others are in the configuration file.
 OPTIONS = (

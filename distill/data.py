@@ -1,14 +1,17 @@
 """Prompts of a run, as the student and as the teacher see them, and what each batch is made of.
 
 A prompt is encoded twice with the same chat template: for the student `compose(messages, nothing)`,
-for the teacher `compose(messages, context)`, which is byte for byte what the gateway would send.
-Every random choice follows from (seed, step) alone, so a resumed run needs no random state.
+for the teacher `compose(messages, context)`, which is what the gateway sends before and after the
+adapter is live: where the client's own system text begins with the registered one, that is taken
+out on both sides. Every random choice follows from (seed, step) alone, so a resumed run needs no
+random state.
 """
 
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rapidfuzz import fuzz, process
@@ -18,8 +21,16 @@ from distill.packing import Ids, common_prefix
 from store.contexts import Context, Message, compose, message_text
 
 Messages = tuple[Message, ...]
-# Similarity (0 to 100) from which two words are one, in other spelling or number.
-SAME_WORD = 80.0
+# Similarity (0 to 100) of their telling words from which two texts ask the same.
+SAME = 90.0
+# Words that make no other question of one: "How can I return a lamp?", "How do you return lamps?"
+TELLING_NOTHING = frozenset(
+    """
+    a about am an and any are as at be been by can could d did do does for from had has have i if
+    in into is it its just ll m may me my of on or our please re s shall should so some t that the
+    their them then there these they this to up us ve was we were will with would you your
+    """.split()  # noqa: SIM905 - prose is easier to read and change
+)
 
 
 class PromptTooLong(Exception):
@@ -49,7 +60,7 @@ class Encoder:
     tokenizer: Any
     context: Context
     limit: int
-    """Most tokens that prompt and completion together may have."""
+    """Most tokens that a prompt may have beside the longest completion."""
 
     def prompt(self, messages: Messages, replay: bool = False) -> Prompt:
         """Encode messages for both sides.
@@ -70,11 +81,18 @@ class Encoder:
 
     def ids(self, messages: Messages, context: Context) -> Ids:
         """Token ids of the composed messages with the generation prompt, as serving sends them."""
+        composed = compose(messages, context, elide=self.context.system_prompt)
         return tuple(
             self.tokenizer.apply_chat_template(
-                compose(messages, context), add_generation_prompt=True, return_dict=False
+                [_plain(message) for message in composed],
+                add_generation_prompt=True,
+                return_dict=False,
             )
         )
+
+    def fits(self, messages: Messages) -> bool:
+        """Whether the conversation fits the model beside the context."""
+        return len(self.ids(messages, self.context)) <= self.limit
 
     def _opening(self, context: Context) -> Ids:
         """The tokens up to where a user's words begin."""
@@ -83,36 +101,36 @@ class Encoder:
         return (*common_prefix([one, other]), -1)
 
 
+def _plain(message: Message) -> Message:
+    """The message with text as its content, as vLLM gives it to a chat template."""
+    return {**message, "content": message_text(message)}
+
+
 def user(text: str) -> Messages:
     """A conversation of one user message."""
     return ({"role": "user", "content": text},)
 
 
+def asked(messages: Messages) -> str:
+    """What the user said in a conversation, from its first turn: what makes it this one."""
+    said = [message_text(message) for message in messages if message["role"] == "user"]
+    return "\n".join(said)
+
+
 def is_near(text: str, others: Sequence[str]) -> bool:
-    """Whether `text` is nearly one of `others`: the same words, one more, or other spelling.
+    """Whether `text` asks nearly what one of `others` does, in other order, spelling, small words.
 
-    A word that is exchanged makes another question: "When do you open?" is not "Why do you open?".
+    A telling word makes another question: "When do you open?" is not "Why do you open?".
     """
-    words = _words(text)
-    return any(_same_words(words, _words(other)) for other in others)
+    telling, known = _telling(text), map(_telling, others)
+    return process.extractOne(telling, known, scorer=fuzz.ratio, score_cutoff=SAME) is not None
 
 
-def _words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
-
-
-def _same_words(one: list[str], other: list[str]) -> bool:
-    if abs(len(one) - len(other)) > 1:
-        return False
-    extra = sorted((_unmatched(one, other), _unmatched(other, one)))
-    return extra[0] == 0 and extra[1] <= 1
-
-
-def _unmatched(words: list[str], others: list[str]) -> int:
-    found = (
-        process.extractOne(w, others, scorer=fuzz.ratio, score_cutoff=SAME_WORD) for w in words
-    )
-    return sum(match is None for match in found)
+@lru_cache(maxsize=4096)
+def _telling(text: str) -> str:
+    """The words that tell a question from another, sorted."""
+    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    return " ".join(sorted(w for w in words if w not in TELLING_NOTHING) or words)
 
 
 def without_near_duplicates(texts: Sequence[str], avoid: Sequence[str] = ()) -> list[str]:

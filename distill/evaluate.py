@@ -2,7 +2,9 @@
 
 On prompts that were never trained on, three answer greedily: the base, the teacher (base with the
 context), and the candidate (adapter, no context). Divergences are forward KL on the teacher's
-answers, in nats a token, because there both base and candidate are judged on the same tokens.
+answers, in nats a token, because there both base and candidate are judged on the same tokens. A
+divergence is small as soon as the tone is right, whatever number is named; so the facts among
+those tokens are looked at by themselves (`facts.py`).
 """
 
 import re
@@ -13,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill import loss, packing
+from distill import facts, loss, packing
 from distill.anchors import Anchor
 from distill.data import Encoder, Prompt
 from distill.packing import Ids
@@ -53,14 +55,19 @@ class Evaluation:
     """KL(teacher || candidate) on the same tokens."""
     gap_closed: float
     """1 - kl_candidate / kl_base; 1 means that the candidate is the teacher."""
+    facts: int
+    """Tokens of numbers and names of the context in the teacher's answers that the base misses."""
+    facts_learned: float
+    """Share of them that the candidate gives, 0 to 1; 1 where there are none."""
     retention_kl: float
     """KL(base || candidate) on the base's answers to unrelated prompts, nats a token."""
     length_ratio: float
     """Length of the candidate's answers against the teacher's and the base's (`length_ratio`)."""
     repetition: float
-    """Share of word triples that repeat within an answer, beyond the teacher's share, 0 to 1."""
+    """Share of word triples that repeat within an answer, beyond the share in answers of the
+    teacher, and of the base to unrelated prompts, 0 to 1."""
     leak_rate: float
-    """Share of the candidate's answers that speak of a context."""
+    """Share of answers that speak of a context, beyond the share of those same answers."""
     anchors: dict[str, int]
     """How many anchors base, teacher and candidate pass, and how many there are (`total`)."""
     answers: list[dict[str, str]]
@@ -96,16 +103,21 @@ def measure(
     with teacher.student.adapter_off():
         base = _decode(encoder, sampler.sample(plain, temperature=0))
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
+    missed, learned = facts.count(teacher, encoder.tokenizer, encoder.context.text(), reference)
     unchanged = sample_guided(teacher, sampler, unrelated, temperature=0)
+    before = _decode(encoder, [item.completion for item in unchanged])
+    after = _decode(encoder, sampler.sample([p.student_ids for p in unrelated], temperature=0))
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
         kl_candidate=kl_candidate,
         gap_closed=1 - kl_candidate / max(kl_base, 1e-9),
+        facts=missed,
+        facts_learned=learned / missed if missed else 1.0,
         retention_kl=student_kl(teacher, unchanged),
         length_ratio=length_ratio(_words(candidate), _words(taught), _words(base)),
-        repetition=max(0.0, repetition(candidate) - repetition(taught)),
-        leak_rate=sum(bool(LEAK.search(text)) for text in candidate) / max(len(candidate), 1),
+        repetition=max(0.0, repetition(candidate + after) - repetition(taught + before)),
+        leak_rate=max(0.0, leak_rate(candidate + after) - leak_rate(taught + before)),
         anchors={
             "total": len(anchors.anchors),
             "base": anchors.base,
@@ -183,6 +195,11 @@ def repetition(texts: Sequence[str]) -> float:
         total += triples.total()
         repeated += triples.total() - len(triples)
     return repeated / max(total, 1)
+
+
+def leak_rate(texts: Sequence[str]) -> float:
+    """Share of texts that speak of a context instead of from it, 0 to 1."""
+    return sum(bool(LEAK.search(text)) for text in texts) / max(len(texts), 1)
 
 
 def _words(texts: Sequence[str]) -> int:

@@ -14,7 +14,6 @@ from distill.pool import Trajectory, recite, sample_guided
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
 from distill.teacher import Teacher
-from store.contexts import message_text
 
 # A teacher that is this close to the base, in nats a token, has nothing to teach.
 MIN_GAP = 0.01
@@ -24,15 +23,19 @@ MIN_PROMPTS = 16
 HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
-# A long document has more passages than a run has steps for.
-MAX_QUESTIONS = 160
+# Beyond so many passages a run would leave most of them unasked.
+MAX_PASSAGES, MAX_QUESTIONS = 160, 640
 GUIDED_REPLAY = 16
 
 Advance = Callable[[str, int, int], None]
 
 
 class NothingToLearn(Exception):
-    """The teacher is no better than the base; the message says by what measure."""
+    """The context does not help the model; the message says by what measure."""
+
+
+class ContextTooLong(Exception):
+    """The context is more than one run can internalise; nothing of it is ever left out."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,24 @@ def prepare(
         advance: Called with (stage, done, total) as work goes on.
 
     Raises:
-        NothingToLearn: The teacher is no better than the base.
+        NothingToLearn: The context does not help.
+        ContextTooLong: It has more passages than a run can ask about.
+        PromptTooLong: A prompt does not fit, and may not be left out.
     """
     advance("preflight", 0, 1)
+    encoder.prompt(data.user(""))  # the context by itself
+    spec = _fitting(spec, encoder)
     anchored = preflight(spec, encoder, teacher, sampler)
     given = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
-    avoid = [message_text(messages[-1]) for messages in given]
-    conversations, general = _conversations(spec, encoder, teacher, sampler, avoid, advance)
+    avoid = [data.asked(messages) for messages in given]
+    advance("write questions", 0, 1)
+    conversations = _conversations(spec, encoder, teacher, sampler, avoid)
     missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
     conversations, held_back = hold_back(conversations, missing)
     held_out = [*spec.held_out, *held_back]
+    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *map(data.asked, held_back)])
+    if len(conversations) < MIN_PROMPTS:
+        conversations, general = conversations + list(map(data.user, general[::2])), general[1::2]
     prompts = [encoder.prompt(messages) for messages in conversations]
     replayed = [encoder.prompt(data.user(text), replay=True) for text in general]
     return Material(
@@ -93,36 +104,41 @@ def prepare(
 def hold_back(
     conversations: Sequence[Messages], most: int
 ) -> tuple[list[Messages], list[Messages]]:
-    """Split off every fifth conversation, at most `most`, the written ones before the logged."""
-    places = range(len(conversations) - 1, -1, -HOLD_BACK)[: max(most, 0)]
+    """Split off every fifth conversation, of few every third, but at most `most`.
+
+    The last ones first: those that were written before those that were logged.
+    """
+    apart = min(HOLD_BACK, max(3, len(conversations) // MIN_HELD_OUT))
+    places = range(len(conversations) - 1, -1, -apart)[: max(most, 0)]
     kept = [each for place, each in enumerate(conversations) if place not in places]
     return kept, [conversations[place] for place in places]
 
 
+def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
+    """The run without prompts that do not fit the model, where those may be left out."""
+    if not spec.drop_long:
+        return spec
+    prompts, held_out = (
+        tuple(filter(encoder.fits, each)) for each in (spec.prompts, spec.held_out)
+    )
+    return replace(spec, prompts=prompts, held_out=held_out)
+
+
 def _distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:
-    """Conversations whose last message is near none of `avoid` and no earlier one's."""
-    by_text = {message_text(each[-1]): each for each in reversed(conversations)}
-    texts = [message_text(each[-1]) for each in conversations]
+    """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
+    by_text = {data.asked(each): each for each in reversed(conversations)}
+    texts = [data.asked(each) for each in conversations]
     return [by_text[text] for text in data.without_near_duplicates(texts, avoid)]
 
 
 def _conversations(
-    spec: RunSpec,
-    encoder: Encoder,
-    teacher: Teacher,
-    sampler: LocalSampler,
-    avoid: Sequence[str],
-    advance: Advance,
-) -> tuple[list[Messages], list[str]]:
-    """What is asked with the context (logged, written, general), and what remains for replay."""
-    logged = _distinct(spec.prompts, avoid)
-    known = [message_text(messages[-1]) for messages in logged]
-    advance("write questions", 0, 1)
-    new = _questions(spec, encoder, teacher, sampler, [*avoid, *known])
-    general = list(replay.PROMPTS)
-    if len(known) + len(new) < MIN_PROMPTS:
-        new, general = new + general[::2], general[1::2]
-    return [*logged, *(data.user(text) for text in new)], general
+    spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler, avoid: Sequence[str]
+) -> list[Messages]:
+    """What is asked with the context: given or logged first, then written."""
+    given = _distinct(spec.prompts, avoid)
+    known = [data.asked(messages) for messages in given]
+    written = _questions(spec, encoder, teacher, sampler, [*avoid, *known])
+    return [*given, *map(data.user, written)]
 
 
 def _questions(
@@ -139,7 +155,11 @@ def _questions(
         sampler.generator,
     )
     about = questions.passages(spec.context)
-    about = about[:: -(-len(about) // MAX_QUESTIONS) or 1]
+    if len(about) > MAX_PASSAGES:
+        raise ContextTooLong(
+            f"The context has {len(about)} sentences; a run internalises up to {MAX_PASSAGES}. "
+            "Divide it between namespaces, or keep in the prompt what changes often."
+        )
     each = min(spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(about), 1))
     return questions.write_questions(teacher.student, writer, encoder.tokenizer, about, each, avoid)
 
@@ -168,10 +188,12 @@ def _guided(
 
 
 def preflight(spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler) -> Anchored:
-    """The anchors that base and teacher pass, if between the two there is a gap worth closing.
+    """The anchors that base and teacher pass, if the context makes a difference worth learning.
+
+    Anchors that base and teacher all pass are there to be kept, and ask for no difference.
 
     Raises:
-        NothingToLearn: There is no gap worth closing.
+        NothingToLearn: It makes none, or the model passes no more anchors with it.
     """
     if not spec.context:
         raise NothingToLearn("The context is empty.")
@@ -185,7 +207,7 @@ def preflight(spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalS
         )
     patient = replace(sampler, max_tokens=spec.settings.max_answer_tokens)
     passed = evaluate.check_anchors(teacher, patient, encoder, spec.anchors)
-    if spec.anchors and passed.teacher <= passed.base:
+    if passed.teacher <= passed.base and passed.teacher < len(spec.anchors):
         raise NothingToLearn(
             f"With the context the model passes {passed.teacher} of {len(spec.anchors)} anchors, "
             f"without it {passed.base}."

@@ -16,8 +16,17 @@ from distill.sampler import LocalSampler
 from distill.teacher import Teacher
 
 
-def make_probes(teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt]) -> list[Probe]:
-    """Probe the student's greedy answers to `prompts`, under the student and under the base."""
+def make_probes(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], count: int
+) -> list[Probe]:
+    """Probe the student's greedy answers, under the student and under the base.
+
+    Args:
+        teacher: Holds the student.
+        sampler: Of the student's weights.
+        prompts: Asked without context.
+        count: So many probes are kept: those on which the two differ most.
+    """
     student = teacher.student
     completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature=0)
     probes = []
@@ -28,7 +37,12 @@ def make_probes(teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Promp
         with student.adapter_off():
             base = _rounded(token_logprobs(student.states(pair), student.head, completion))
         probes.append(Probe(list(prompt.student_ids), list(completion), trained, base))
-    return probes
+    return sorted(probes, key=lambda probe: -_apart(probe))[:count]
+
+
+def _apart(probe: Probe) -> float:
+    """Sum of the differences, in nats."""
+    return sum(abs(a - b) for a, b in zip(probe.student, probe.base, strict=True))
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -17,7 +17,7 @@ from distill.sampler import Sampler
 from distill.student import Student, Tokenizer
 from store.contexts import Context
 
-HEADER = "Questions that customers ask, each answered by the statement above it."
+HEADER = "Questions that people ask, each answered by the statement above it."
 EXAMPLES = (
     ("The museum opens at ten in the morning.", "When can I come in?"),
     ("Tickets for children cost 6 pounds.", "How much does my son have to pay?"),
@@ -36,9 +36,12 @@ OPENINGS = (
     " How long",
     " How many",
 )
+BLUNT_WORDS = 5
 TEMPERATURE = 0.6
 MAX_TOKENS = 20
 SHORT_PASSAGE_CHARS = 24
+# Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
+MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
 STOP_WORDS = frozenset(
     """
     the and for are with our you your that this from have has not only per can all any its was
@@ -56,7 +59,7 @@ def passages(context: Context) -> list[str]:
 
 
 def _sentences(line: str) -> list[str]:
-    text = re.sub(r"^[\s#>*\-\d.)]+(?=\D)", "", line).strip()
+    text = MARKUP.sub("", line).strip()
     parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
     joined: list[str] = []
     for part in parts:
@@ -82,7 +85,7 @@ def write_questions(
     per_passage: int,
     avoid: Sequence[str],
 ) -> list[str]:
-    """Write up to `per_passage` questions for each passage.
+    """Write up to `per_passage` questions for each passage, and one where no draft is any good.
 
     Args:
         student: Judges drafts with its adapter off.
@@ -109,8 +112,15 @@ def write_questions(
                     question, passage, [*written, *kept, *avoid]
                 ):
                     kept.append(question)
-            written += kept
-    return written
+            written += kept or ([blunt_question(passage)] if per_passage else [])
+    return data.without_near_duplicates(written, avoid)
+
+
+def blunt_question(passage: str) -> str:
+    """A question about a passage for which no better one was found, so that none is left out."""
+    words = re.findall(r"[^\W\d_]+", passage)
+    about = [word for word in words if content_words(word)][:BLUNT_WORDS] or words
+    return f"What should I know about {' '.join(about)}?"
 
 
 def best_first(

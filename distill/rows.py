@@ -20,8 +20,8 @@ from distill.progress import plain_lines
 from distill.publish import MANIFEST
 from distill.spec import RunSpec
 from distill.train import Outcome
-from store import adapters, interactions, jobs, prompts, runs, snapshots
-from store.db import Database, Session
+from store import adapters, jobs, logged, prompts, runs, snapshots
+from store.db import Database, DBAPIError, Session
 from store.manifests import sha256
 from store.models import Run
 from store.runs import UnknownRun
@@ -37,12 +37,17 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
+        DBAPIError: The database is away; nothing is recorded, and the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
     with db.begin() as session:
-        spec, snapshot = read_spec(session, runs.start(session, run_id, utcnow()), settings)
+        row = runs.start(session, run_id, utcnow())
     try:
+        with db.read() as session:
+            spec, snapshot = read_spec(session, row, settings)
         outcome = train.run(spec, progress_rows(db, run_id))
+    except DBAPIError:
+        raise
     except material.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))
         raise
@@ -59,15 +64,15 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     snapshot = snapshots.get(session, row.snapshot, row.namespace)
     if snapshot is None:
         raise UnknownRun(row.id)
-    logged = interactions.prompts(session, row.namespace, held_out=False, limit=MAX_LOGGED)
-    held_out = interactions.prompts(
-        session, row.namespace, held_out=True, limit=material.MAX_HELD_OUT
-    )
+    # As of the run's beginning, so that a resumed run finds what it had.
+    until = row.created_at
+    asked = logged.prompts(session, row.namespace, False, MAX_LOGGED, until)
+    held_out = logged.prompts(session, row.namespace, True, material.MAX_HELD_OUT, until)
     seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),
-        prompts=tuple(map(tuple, [*seeds, *logged])),
+        prompts=tuple(map(tuple, [*seeds, *asked])),
         settings=Distill.model_validate(row.settings),
         out=settings.data_dir / "adapters" / row.namespace,
         work=settings.data_dir / "runs" / row.id,
@@ -77,6 +82,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
             for anchor in prompts.anchors(session, row.namespace)
         ),
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
+        drop_long=True,
         run=row.id,
     )
     return spec, snapshot.hash

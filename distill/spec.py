@@ -26,7 +26,7 @@ class RunSpec:
     context: Context
     """What is internalised."""
     prompts: tuple[Messages, ...]
-    """Logged conversations, each ending with a user's message; may be empty."""
+    """Conversations that people had, each ending with a user's message; may be empty."""
     settings: Distill
     out: Path
     """Folder of all adapters."""
@@ -37,6 +37,8 @@ class RunSpec:
     anchors: tuple[Anchor, ...] = ()
     lesson_kinds: tuple[str, ...] = ()
     """Kind of each of the context's lessons; empty where they are not known."""
+    drop_long: bool = False
+    """Leave prompts out that do not fit beside the context, instead of failing: for logged ones."""
     run: str | None = None
     """Identifier of the run's row; None where there is no database."""
     parent: str | None = None

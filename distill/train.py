@@ -8,8 +8,8 @@ context c, the student p sees x alone and the teacher q sees c before it:
 `run` does, in this order:
 
     1. load the base, attach a fresh adapter, prove that the teacher is frozen
-    2. prepare: stop if the teacher is no better than the base; collect prompts, let the teacher
-       write questions and answer them (`material.py`)
+    2. prepare: stop if the context does not help; collect prompts, let the teacher write questions
+       and answer them (`material.py`)
     3. train: the student answers, the teacher judges every token, the adapter moves
     4. measure: candidate without context against teacher with it, on prompts never trained on
     5. publish the adapter folder, by rename
@@ -18,8 +18,9 @@ Where it differs from the paper and its reference code:
 - The divergence is exact over the vocabulary, not over the student's top 256 tokens (`loss.py`).
 - LoRA on all linear layers instead of full fine-tuning, so the learning rate is far higher.
 - Facts have no gradient on answers that never mention them: a share of each batch is guided, that
-  is, answered by the teacher or by the context's own words, and learned with forward KL. It falls
-  to zero, so every run ends purely on-policy.
+  is, answered by the teacher or by the context's own words, and learned with forward KL. For a
+  context of facts it begins at all and falls to zero, so the run ends purely on-policy; a context
+  of rules is learned on-policy from its first step.
 - A share of each batch is replay: unrelated prompts against the base without context (arXiv
   2607.18110), which keeps what the context says nothing about.
 - On-policy trajectories are sampled for a few steps at once (`refresh_every`), without importance
@@ -94,7 +95,7 @@ def run(spec: RunSpec, report: Report) -> Outcome:
     """Distil `spec.context` into an adapter, resuming from `spec.work` what was begun there.
 
     Raises:
-        NothingToLearn: The teacher is no better than the base.
+        NothingToLearn: The context does not help the model.
         Diverged: The loss is not finite.
         PromptTooLong, ModelError: The input does not fit, or is not usable.
     """
@@ -293,5 +294,5 @@ def publish_adapter(
         "metrics.jsonl": curves.encode(),
         "evaluation.json": publish.canonical(evaluation.as_dict()),
     }
-    probes = probe.make_probes(parts.teacher, parts.sampler, prepared.held_out[:PROBES])
+    probes = probe.make_probes(parts.teacher, parts.sampler, prepared.held_out, PROBES)
     return publish.publish(spec.out, parts.student, lineage, probes, documents)

@@ -71,8 +71,11 @@ def _without_prefix(text: str, prefix: str) -> str:
 
 
 def message_text(message: Message) -> str:
-    """The text of a message, whether its content is a string, text parts or absent."""
+    """The text of a message, whether its content is a string, text parts or absent.
+
+    Parts are joined as vLLM joins them.
+    """
     content = message.get("content")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content or () if part.get("type") == "text")
+    return "\n".join(part.get("text", "") for part in content or () if part.get("type") == "text")

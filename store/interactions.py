@@ -200,37 +200,6 @@ def mark_learned(session: Session, conversation_id: str, now: datetime) -> None:
     session.get_one(Conversation, conversation_id).learned_at = now
 
 
-def prompts(session: Session, namespace: str, held_out: bool, limit: int) -> list[list[Message]]:
-    """What clients asked and may be learned from, newest first, each once.
-
-    Args:
-        session: In any transaction.
-        namespace: Whose.
-        held_out: Those to measure on, or those to train on; never both.
-        limit: Most prompts.
-    """
-    rows = (
-        select(Payload.messages)
-        .join(Interaction, Interaction.id == Payload.interaction)
-        .join(Conversation, Conversation.id == Interaction.conversation)
-        .where(
-            Interaction.namespace == namespace,
-            Interaction.status == InteractionStatus.DONE,
-            Interaction.learn,
-            Conversation.held_out == held_out,
-        )
-        .order_by(Interaction.created_at.desc(), Interaction.id.desc())
-        .execution_options(yield_per=200)
-    )
-    distinct: dict[str, list[Message]] = {}
-    with session.scalars(rows) as logged:
-        for messages in logged:
-            distinct.setdefault(json.dumps(messages, sort_keys=True), messages)
-            if len(distinct) >= limit:
-                break
-    return list(distinct.values())
-
-
 def _conversation_of(session: Session, record: Record) -> str:
     """The key of the conversation that the record belongs to, which may not exist yet."""
     if record.conversation is not None:

@@ -39,6 +39,8 @@ steps = {steps}
 questions_per_lesson = 2
 [gate]
 min_gap_closed = 0.01
+min_facts_learned = 0
+min_held_out = 1
 """
 PLAN = """\
 byheart demo: {name}.

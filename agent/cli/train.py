@@ -15,7 +15,7 @@ from agent.cli.frame import (
 )
 from agent.due import open_run, untried_lessons
 from agent.work import utcnow
-from store import adapters, interactions, lessons, namespaces, prompts, runs
+from store import adapters, lessons, logged, namespaces, prompts, runs
 from store.models import Run
 
 app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
@@ -39,8 +39,8 @@ def plan(
             "system_prompt_tokens": registered.tokens if registered else 0,
             "lessons": [lessons.text(lesson) for lesson in used],
             "new_lessons": f"{fresh} of the {needed} that start a run",
-            "logged_prompts": len(interactions.prompts(session, namespace, False, 1000)),
-            "held_out_prompts": len(interactions.prompts(session, namespace, True, 1000)),
+            "logged_prompts": len(logged.prompts(session, namespace, False, 1000)),
+            "held_out_prompts": len(logged.prompts(session, namespace, True, 1000)),
             "seeds": len(prompts.seeds(session, namespace)),
             "anchors": len(prompts.anchors(session, namespace)),
             "waits_for": f"run {running.id}" if running else None,

@@ -11,6 +11,9 @@ from typing import Any
 
 from config.settings import Gate
 
+MIN_FACTS = 8
+"""Tokens; with fewer, the context is no matter of facts."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -48,6 +51,11 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
             least=gate.min_gap_closed,
         ),
         Check(
+            "held-out prompts that this was measured on",
+            _number(measured, "held_out"),
+            least=gate.min_held_out,
+        ),
+        Check(
             "drift on unrelated prompts, nats a token",
             _number(measured, "retention_kl"),
             most=gate.max_retention_kl,
@@ -68,6 +76,9 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
             most=gate.max_leak_rate,
         ),
     ]
+    if measured.get("facts", 0) >= MIN_FACTS:
+        share = _number(measured, "facts_learned")
+        checks.append(Check("share of its facts learned", share, least=gate.min_facts_learned))
     anchors = measured.get("anchors") or {}
     if anchors.get("total"):
         checks.append(

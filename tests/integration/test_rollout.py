@@ -23,7 +23,10 @@ from tests.factories import NOW, add_lesson
 from tests.fake_vllm import FakeVllm
 
 GOOD = {
+    "held_out": 12,
     "gap_closed": 0.9,
+    "facts": 40,
+    "facts_learned": 0.9,
     "retention_kl": 0.01,
     "length_ratio": 1.0,
     "repetition": 0.0,

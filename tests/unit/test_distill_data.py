@@ -31,6 +31,26 @@ def test_the_teacher_sees_what_the_gateway_sends(encoder):
     assert prompt.student_ids == tuple(plain)
 
 
+def test_a_client_that_sends_the_registered_prompt_too_is_seen_as_the_gateway_sends_it(encoder):
+    own = {"role": "system", "content": f"{CONTEXT.system_prompt}\n\nBe kind."}
+
+    prompt = encoder.prompt((own, *user("When do you open?")))
+
+    assert encoder.tokenizer.decode(prompt.teacher_ids).count(CONTEXT.system_prompt) == 1
+    assert CONTEXT.system_prompt not in encoder.tokenizer.decode(prompt.student_ids)
+    assert "Be kind." in encoder.tokenizer.decode(prompt.student_ids)
+
+
+def test_text_parts_and_absent_content_reach_the_template_as_text(encoder):
+    parts = [{"type": "text", "text": "When do"}, {"type": "text", "text": "you open?"}]
+    silent = {"role": "assistant"}
+
+    prompt = encoder.prompt(({"role": "user", "content": parts}, silent, *user("Why?")))
+
+    plain = [*user("When do\nyou open?"), {"role": "assistant", "content": ""}, *user("Why?")]
+    assert prompt.student_ids == encoder.prompt(tuple(plain)).student_ids
+
+
 def test_prompts_of_one_context_share_their_beginning(encoder):
     one, other = encoder.prompt(user("When do you open?")), encoder.prompt(user("Why?"))
 
@@ -59,10 +79,24 @@ def test_a_prompt_that_does_not_fit_is_an_error_that_names_it(encoder):
         ("Why do you open?", False),
         ("When do you open on Sundays?", False),
         ("How much is a tune-up?", False),
+        ("Can I ask when your shop opens?", False),
+        ("When will you be open?", True),
     ],
 )
 def test_near_duplicates(text, near):
     assert data.is_near(text, ["What is your name?", "When do you open?"]) is near
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the return period for your shop?", "What's the return period of the shop?"),
+        ("How can I return a lamp?", "How do I return lamps?"),
+        ("Do you ship to Norway?", "Can you ship to Norway"),
+    ],
+)
+def test_small_words_make_no_other_question(one, other):
+    assert data.is_near(one, [other])
 
 
 def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
@@ -104,7 +138,7 @@ def test_nothing_is_drawn_from_nothing():
 def test_passages_are_sentences_and_lessons():
     context = Context(
         system_prompt="# Shop\n\nWe open at 7 in the morning. Ask for Dr. Falk in the clinic.\n"
-        "- Tyres are free on Fridays.",
+        "- Tyres are free on Fridays.\n2. 24 hours of notice are needed.\n* 10% off on Mondays.",
         lessons=("Refunds take 3 days.",),
     )
 
@@ -113,6 +147,8 @@ def test_passages_are_sentences_and_lessons():
         "We open at 7 in the morning.",
         "Ask for Dr. Falk in the clinic.",
         "Tyres are free on Fridays.",
+        "24 hours of notice are needed.",
+        "10% off on Mondays.",
         "Refunds take 3 days.",
     ]
 

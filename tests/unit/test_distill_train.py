@@ -1,5 +1,6 @@
 """The training loop on a tiny model: it learns, resumes bit-identically, and stops when it must."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from config.settings import Distill
 from distill import evaluate, material, train
 from distill.anchors import Anchor
 from distill.checkpoint import LATEST, Checkpoints
-from distill.data import user
+from distill.data import PromptTooLong, user
 from distill.material import NothingToLearn
 from distill.spec import RunSpec
 from store.contexts import Context
@@ -158,20 +159,44 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
 
     texts = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
     assert "Why do you open?" not in texts
-    assert "When do you open?" in texts
+    assert {"When do you open?", "How do you open?"} & texts
     held_out = [prompt.text for prompt in prepared.held_out]
     assert held_out[0] == "why do you open"
     assert not texts & set(held_out)
 
 
+def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model, tmp_path):
+    long = user("When do you open? " * 100)
+    spec = make_spec(model, tmp_path, prompts=(*PROMPTS, long))
+    parts = train.load_parts(spec)
+
+    def prepare(spec):
+        return material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    with pytest.raises(PromptTooLong, match="When do you open"):
+        prepare(spec)
+    prepared = prepare(replace(spec, drop_long=True))
+    assert len(prepared.prompts) >= len(PROMPTS) - 1
+
+
+def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(model, tmp_path):
+    lines = "\n".join(f"Item {number} costs {number} euros." for number in range(200))
+    spec = make_spec(model, tmp_path, context=Context(system_prompt=lines))
+    parts = train.load_parts(spec)
+    encoder = replace(parts.encoder, limit=100_000)
+
+    with pytest.raises(material.ContextTooLong, match="200 sentences"):
+        material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+
 @given(st.integers(0, 60), st.integers(-3, 40))
-def test_holding_back_splits_off_a_fifth_at_most_and_loses_nothing(count, most):
+def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most):
     conversations = [user(f"question {number}") for number in range(count)]
 
     kept, held = material.hold_back(conversations, most)
 
     assert sorted([*kept, *held], key=str) == sorted(conversations, key=str)
-    assert len(held) <= min(max(most, 0), -(-count // 5))
+    assert len(held) <= min(max(most, 0), -(-count // 3))
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():

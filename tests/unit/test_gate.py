@@ -10,7 +10,10 @@ from config.settings import Gate
 from distill.evaluate import Evaluation
 
 GOOD = {
+    "held_out": 12,
     "gap_closed": 0.9,
+    "facts": 40,
+    "facts_learned": 0.9,
     "retention_kl": 0.05,
     "length_ratio": 1.1,
     "repetition": 0.0,
@@ -32,7 +35,9 @@ def test_a_candidate_that_closes_the_gap_and_harms_nothing_passes():
 @pytest.mark.parametrize(
     ("worse", "named"),
     [
+        ({"held_out": 2}, "held-out"),
         ({"gap_closed": 0.1}, "gap"),
+        ({"facts_learned": 0.3}, "facts"),
         ({"retention_kl": 3.0}, "unrelated"),
         ({"length_ratio": 5.0}, "length"),
         ({"length_ratio": 0.1}, "length"),
@@ -51,7 +56,11 @@ def test_one_failed_check_rejects_and_is_the_only_one_named(worse, named):
     assert named in failed[0]
 
 
-@pytest.mark.parametrize("key", [key for key in GOOD if key != "anchors"])
+def test_a_context_without_facts_is_not_asked_for_any():
+    assert judge(GOOD | {"facts": 3, "facts_learned": 0.0}, Gate()).passed
+
+
+@pytest.mark.parametrize("key", [key for key in GOOD if key not in ("anchors", "facts")])
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.9"])
 def test_a_number_that_is_missing_fails(key, value):
     assert not judge(GOOD | {key: value}, Gate()).passed

@@ -1,0 +1,34 @@
+"""Which tokens of an answer tell a fact of the context."""
+
+import pytest
+
+from distill import facts
+from tests.tiny import tiny_tokenizer
+
+CONTEXT = "The workshop opens at 7:30 and is run by Henrik. Ask Ilse Brandt about tyres."
+
+
+def told(question: str, answer: str) -> str:
+    """The characters of the answer that tell facts; the tiny tokenizer has one a token."""
+    tokenizer = tiny_tokenizer()
+    ids = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    return "".join(answer[at] for at in facts.fact_places(tokenizer, CONTEXT, question, ids))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "facts"),
+    [
+        ("When do you open?", "We open at 7:30, friend.", "730"),
+        ("Who runs it?", "It is run by Henrik, and Henrik alone.", "HenrikHenrik"),
+        ("Who is Henrik?", "Henrik runs it with Ilse.", "Ilse"),
+        ("When do you open?", "We open at 8 in the workshop.", ""),
+        ("When do you open?", "", ""),
+    ],
+)
+def test_numbers_and_names_of_the_context_that_the_question_does_not_say(question, answer, facts):
+    assert told(question, answer) == facts
+
+
+def test_words_at_the_beginning_of_a_sentence_are_no_names():
+    assert "The" not in facts.SPECIAL.findall(CONTEXT)
+    assert "Ask" not in facts.SPECIAL.findall(CONTEXT)
