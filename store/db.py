@@ -7,7 +7,8 @@ library bundled with `pysqlite3`, and its version is checked.
 
 Invariants others rely on: a transaction of `begin()` holds SQLite's write lock from its first
 statement, so it never fails half-way for another writer; one of `read()` sees one moment, takes no
-lock that a writer waits for, and cannot write.
+lock that a writer waits for, and cannot write. An error's text has the statement and never its
+parameters, which are what clients said.
 """
 
 import json
@@ -27,6 +28,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.exc import DBAPIError as DBAPIError
 from sqlalchemy.orm import Session as Session
 from sqlalchemy.orm import sessionmaker
@@ -35,6 +37,7 @@ from store.schema import Base
 
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
+HIDDEN = "***"
 UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
 
 # NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
@@ -112,6 +115,16 @@ class Database:
         self.engine.dispose()
 
 
+def without_password(url: str) -> str:
+    """A database URL as it may be shown; what is no URL is not shown at all."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return HIDDEN
+    secret = {key: HIDDEN for key in parsed.query if "password" in key}
+    return parsed.update_query_dict(secret).render_as_string(hide_password=True)
+
+
 def new_id(prefix: str) -> str:
     """A unique identifier that sorts by time, such as `les_0198c5…` (RFC 9562, version 7)."""
     return f"{prefix}_{uuid_utils.uuid7().hex}"
@@ -184,6 +197,7 @@ def _open_sqlite(url: str) -> Engine:
         module=pysqlite3,
         connect_args={"check_same_thread": False},
         json_serializer=_to_json,
+        hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -226,4 +240,4 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _open_postgres(url: str) -> Engine:
     driver = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", url)
-    return create_engine(driver, pool_pre_ping=True, json_serializer=_to_json)
+    return create_engine(driver, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True)

@@ -7,6 +7,7 @@ import typer
 from agent.cli.frame import ConfigOption, console, opened
 from config.settings import Settings, load
 from store import audit
+from store.db import without_password
 
 app = typer.Typer(help="The settings.", no_args_is_help=True)
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
@@ -14,10 +15,12 @@ db_app = typer.Typer(help="The database.", no_args_is_help=True)
 
 @app.command("print")
 def print_settings(config: ConfigOption = None) -> None:
-    """Print every setting as it applies here, as JSON."""
+    """Print every setting as it applies here, as JSON; secrets are left out."""
     settings = load(config).model_dump(mode="json")
     if settings["engine"]["api_key"]:
         settings["engine"]["api_key"] = "(set)"
+    if settings["store"]["url"]:
+        settings["store"]["url"] = without_password(settings["store"]["url"])
     print(json.dumps(settings, indent=2))
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import StatementError
 
 from store import db as store_db
 from store import interactions, namespaces, operations, prompts
-from store.db import Database, DatabaseError, insert_new
-from store.models import Namespace
+from store.db import Database, DatabaseError, insert_new, without_password
+from store.models import Namespace, Payload
 from store.schema import Base
 from tests.factories import NOW, make_record, user
 
@@ -157,6 +157,28 @@ def test_times_are_aware_and_exact(any_db: Database) -> None:
     naive = NOW.replace(tzinfo=None)
     with pytest.raises(StatementError, match="naive"), any_db.begin() as session:
         namespaces.ensure(session, "other", naive)
+
+
+def test_an_error_does_not_tell_what_a_client_said(any_db: Database) -> None:
+    secret = "my card is 4111 1111"
+    lost = Payload(interaction="nope", messages=[user(secret)], params={}, response=secret)
+    with pytest.raises(SQLError) as caught, any_db.begin() as session:
+        session.add(lost)
+    assert secret not in f"{caught.value} {caught.value!r}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:s3cret@db/by", "postgresql://ann:***@db/by"),
+        ("postgresql://db/by?user=ann&password=s3cret", "postgresql://db/by?password=%2A%2A%2A&u"),
+        ("sqlite:////data/by.db", "sqlite:////data/by.db"),
+        ("not a url: s3cret", "***"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url).startswith(shown)
+    assert "s3cret" not in without_password(url)
 
 
 def test_nan_is_refused_on_every_database(any_db: Database) -> None:
