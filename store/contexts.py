@@ -47,8 +47,9 @@ def compose(
     Args:
         messages: Chat messages as the client sent them; never changed in place.
         context: What the answering adapter has not internalised; empty leaves messages alone.
-        elide: The registered system prompt; where the client's own system text begins with it, it
-            is taken out, so that it stands in the prompt once or, when internalised, not at all.
+        elide: The registered system prompt; where the client's own system text is it, or goes on
+            after it and white space, it is taken out, so that it stands in the prompt once or,
+            when internalised, not at all.
     """
     own, rest = _split_system(messages)
     kept = _without_prefix(own, elide) if elide else own
@@ -67,7 +68,10 @@ def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
 
 
 def _without_prefix(text: str, prefix: str) -> str:
-    return text.removeprefix(prefix).lstrip() if text.startswith(prefix) else text
+    """`text` without the words of `prefix` in front; whole where a word goes on after them."""
+    words = prefix.rstrip()
+    rest = text[len(words) :]
+    return rest.lstrip() if text.startswith(words) and not rest[:1].strip() else text
 
 
 def message_text(message: Message) -> str:

@@ -1,0 +1,47 @@
+"""What stands in front of a conversation, and what of the client's own text is taken out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.contexts import Context, compose
+
+REGISTERED = "You are a support agent"
+QUESTION = {"role": "user", "content": "Hi"}
+
+words = st.text("ab. ", min_size=1, max_size=8)
+
+
+def own_text(text: str, registered: str = REGISTERED) -> str:
+    """What of a client's system text stays in the prompt, the registered one being internalised."""
+    messages = [{"role": "system", "content": text}, QUESTION]
+    first = compose(messages, Context(), elide=registered)[0]
+    return first["content"] if first["role"] == "system" else ""
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (REGISTERED, ""),
+        (f"{REGISTERED}\n", ""),
+        (f"{REGISTERED}\n\nBe brief.", "Be brief."),
+        (f"{REGISTERED} of a shop.", "of a shop."),
+        (f"{REGISTERED}s' supervisor.", f"{REGISTERED}s' supervisor."),
+        (f"{REGISTERED}.", f"{REGISTERED}."),
+        (f"Hello. {REGISTERED}", f"Hello. {REGISTERED}"),
+    ],
+)
+def test_the_registered_prompt_is_taken_out_where_it_is_whole(sent: str, kept: str) -> None:
+    assert own_text(sent) == kept
+
+
+@pytest.mark.parametrize("sent", [REGISTERED, f"{REGISTERED}\n", f"{REGISTERED}\nBe brief."])
+def test_white_space_at_the_end_of_a_registered_file_does_not_matter(sent: str) -> None:
+    assert own_text(sent, f"{REGISTERED}\n") == own_text(sent)
+
+
+@given(words, words)
+def test_no_word_of_the_client_is_ever_cut(registered: str, added: str) -> None:
+    sent = registered + added
+    kept = own_text(sent, registered)
+    assert kept == sent or registered.split() + kept.split() == sent.split()
