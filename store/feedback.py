@@ -20,8 +20,8 @@ class UnknownTarget(Exception):
 
     def __init__(self, target: str) -> None:
         super().__init__(
-            f"There is no interaction {target!r}: send the value of the X-Byheart-Interaction "
-            "header, or the id of the completion."
+            f"There is no interaction {target!r}: send the value of the answer's "
+            "X-Byheart-Interaction header."
         )
 
 

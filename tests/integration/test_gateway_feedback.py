@@ -75,7 +75,10 @@ def test_feedback_on_nothing_or_on_another_namespace_is_not_found(tmp_path: Path
             target = await ask(rig)
             body = {"target_id": target, "name": "thumbs", "value": "up"}
 
-            assert (await give(rig, body | {"target_id": "int_0"}))[0] == 404
+            status, answer = await give(rig, body | {"target_id": "chatcmpl-1"})
+            assert status == 404
+            assert "X-Byheart-Interaction" in answer["error"]["message"]
+            assert "completion" not in answer["error"]["message"]
             assert (await give(rig, body, namespace="other"))[0] == 404
             assert (await give(rig, body))[0] == 201
 
