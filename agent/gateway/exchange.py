@@ -45,7 +45,7 @@ class Exchange:
         self._started = started
         self._created_at = parts.now()
         self._messages = request.chat()
-        self._conversation: str | None = (request.metadata or {}).get(CONVERSATION_KEY)
+        self._conversation = (request.metadata or {}).get(CONVERSATION_KEY) or None
         self._learn = request.store is not False
         self._client_id: str | None = None
 

@@ -159,6 +159,18 @@ def test_two_turns_land_in_one_conversation(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_an_empty_name_names_no_conversation(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with rig.client() as client:
+                for metadata in ({"conversation_id": ""}, {"conversation_id": ""}, {}):
+                    await client.chat.completions.create(**ASK, metadata=metadata)
+
+            assert len({said.interaction.conversation for said in rig.said()}) == 3
+
+    run(scenario())
+
+
 def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
