@@ -41,8 +41,7 @@ class Listening:
     """A running endpoint."""
 
     def __init__(self, server: QuietServer, bound: socket.socket) -> None:
-        host, port = bound.getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        self.url = url_of(*bound.getsockname()[:2])
         self._server = server
         self._serving = asyncio.ensure_future(server.serve(sockets=[bound]))
 
@@ -111,6 +110,11 @@ def _bind(host: str, port: int) -> socket.socket:
             "--port or server.port; 0 picks a free one."
         ) from error
     return bound
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of an address; IPv6 stands in brackets (RFC 3986)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _announce(path: Path, url: str) -> None:
