@@ -12,9 +12,11 @@ from store import lessons, namespaces, prompts
 from store.contexts import Context
 from store.db import Session
 from store.models import Adapter, Alias, Namespace, Snapshot
+from store.schema import AdapterStatus
 
 BASE = "base"
 """The version that is no adapter: nothing is internalised."""
+PROVEN = (AdapterStatus.LIVE, AdapterStatus.RETIRED)
 
 # Built once: it is asked for with every request.
 _REVISION = select(Namespace.revision).where(Namespace.name == bindparam("namespace"))
@@ -36,6 +38,8 @@ class View:
     """The registered system prompt, taken out of the client's own text where it begins with it."""
     saved_tokens: int
     """Tokens that are not in the prompt because the live adapter has internalised them."""
+    versions: tuple[str, ...]
+    """Adapters that may be asked for by name: live once, and not rolled back; newest first."""
 
 
 def revision(session: Session, namespace: str) -> int | None:
@@ -79,7 +83,14 @@ def read_view(
         snapshot=context.hash,
         registered=registered.text if registered else None,
         saved_tokens=sum(saved) + (registered.tokens if registered and has_prompt else 0),
+        versions=_proven(session, namespace),
     )
+
+
+def _proven(session: Session, namespace: str) -> tuple[str, ...]:
+    rows = select(Adapter.name).where(Adapter.namespace == namespace, Adapter.status.in_(PROVEN))
+    newest = rows.order_by(Adapter.created_at.desc(), Adapter.run.desc(), Adapter.name)
+    return tuple(session.scalars(newest))
 
 
 def _serving(

@@ -7,14 +7,12 @@ name that is none of these is an error with the names there are: an engine never
 nobody is answered by another version than they asked for.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from agent.engine.client import EngineError
 from agent.gateway.auth import unknown_namespace
 from agent.gateway.errors import RequestError, engine_silent
 from agent.gateway.parts import Parts
-from store import adapters
 from store.views import BASE, View
 
 CHAMPION = "champion"
@@ -57,16 +55,17 @@ async def names(parts: Parts, namespace: str) -> list[str]:
     """What a client of the namespace may ask for: its loaded adapters beside the aliases.
 
     Raises:
-        RequestError: There is no such namespace (404), or the engine does not answer (503).
+        RequestError: There is no such namespace (404), the engine does not answer, or the database
+            is away and nothing is known of the namespace (503).
     """
-    if await parts.views.of(namespace) is None:
+    view = await parts.views.of(namespace)
+    if view is None:
         raise unknown_namespace(namespace)
     try:
         loaded = set(await parts.engine.models())
     except EngineError as error:
         raise engine_silent() from error
-    own = await asyncio.to_thread(_adapters, parts, namespace)
-    return [parts.served, BASE, *(name for name in own if name in loaded)]
+    return [parts.served, BASE, *(name for name in view.versions if name in loaded)]
 
 
 def unknown_model(model: str, there: list[str]) -> RequestError:
@@ -77,8 +76,3 @@ def unknown_model(model: str, there: list[str]) -> RequestError:
         code="model_not_found",
         param="model",
     )
-
-
-def _adapters(parts: Parts, namespace: str) -> list[str]:
-    with parts.db.read() as session:
-        return [adapter.name for adapter in adapters.listing(session, namespace)]

@@ -125,18 +125,27 @@ def test_the_base_with_all_lessons_answers_for_an_adapter_that_the_engine_does_n
     run(scenario())
 
 
-def test_a_version_that_is_not_loaded_is_not_found_and_never_another(tmp_path: Path) -> None:
+def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_another(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
             name = live_adapter(rig, fake)
             with rig.parts.db.begin() as session:
                 candidate = add_adapter(session, "default").name
             asked = len(fake.history)
+            fake.adapters[candidate] = "/loaded/for/its/probe"
             for model in (candidate, "bh-unknown"):
                 with pytest.raises(openai.NotFoundError, match=f"small, base, {name}"):
                     await ask(rig, model)
             assert len(fake.history) == asked
 
+            with rig.parts.db.begin() as session:
+                adapters.rollback(session, "default", "It was bad.", NOW)
+            with pytest.raises(openai.NotFoundError, match="small, base"):
+                await ask(rig, name)
+
+            live_adapter(rig, fake)
             fake.adapters.clear()
             with pytest.raises(openai.InternalServerError) as caught:
                 await ask(rig)
