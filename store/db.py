@@ -28,8 +28,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import DBAPIError as DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as Session
 from sqlalchemy.orm import sessionmaker
 
@@ -42,6 +43,10 @@ UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program
 
 # NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
 _to_json = partial(json.dumps, allow_nan=False)
+
+
+AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""What a database raises that cannot be reached, is locked or is full: worth another try."""
 
 
 class DatabaseError(Exception):

@@ -60,7 +60,7 @@ class Interaction(Base):
     trust: Mapped[Trust]
     status: Mapped[InteractionStatus]
     version: Mapped[str]
-    """The adapter that answered, or `base`."""
+    """The adapter that answered, `base`, or `none`: it failed before that was known."""
     arm: Mapped[str]
     context_hash: Mapped[str]
     learn: Mapped[bool]

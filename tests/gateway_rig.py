@@ -79,6 +79,22 @@ class Rig:
             namespaces.bump(session, "default")
             yield
 
+    @contextmanager
+    def no_database(self) -> Iterator[None]:
+        """Take the database's files away, and bring them back."""
+        self.parts.db.engine.dispose()
+        files = list(self.folder.glob("byheart.db*"))
+        for file in files:
+            file.rename(file.with_name(f"away-{file.name}"))
+        database = self.folder / "byheart.db"
+        database.mkdir()
+        try:
+            yield
+        finally:
+            database.rmdir()
+            for file in files:
+                file.with_name(f"away-{file.name}").rename(file)
+
     def add_lesson(self, do: str, namespace: str = "default") -> None:
         with self.parts.db.begin() as session:
             add_lesson(session, do, namespace, tokens=len(do.split()))

@@ -12,7 +12,7 @@ from agent.gateway.answer import Answer
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, engine_silent, unavailable
 from agent.gateway.parts import Parts
-from agent.gateway.route import Route
+from agent.gateway.route import Route, nobody
 from agent.gateway.schema import ChatRequest
 from agent.gateway.wire import Headers
 from store.contexts import compose
@@ -29,15 +29,14 @@ MAX_ID = 256
 
 
 class Exchange:
-    """A request on its way; made when it is known who answers it."""
+    """A request on its way; made when it is read, before it is known who answers it."""
 
-    def __init__(
-        self, parts: Parts, caller: Caller, request: ChatRequest, route: Route, started: float
-    ) -> None:
+    def __init__(self, parts: Parts, caller: Caller, request: ChatRequest, started: float) -> None:
         self.id = new_id("int")
         self.parts = parts
         self.request = request
-        self.route = route
+        self.namespace = caller.namespace
+        self.route: Route = nobody(caller.namespace)
         self.begun = False
         """Whether the client has got the head of the answer."""
         self.first_token_s: float | None = None
@@ -138,11 +137,9 @@ class Exchange:
         metrics.tokens_saved.inc(self.route.view.saved_tokens)
 
 
-def engine_failure(error: EngineError, exchange: Exchange) -> RequestError:
+def engine_failure(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
-    failure = _refusal(error) if isinstance(error, EngineRefused) else engine_silent()
-    failure.headers += exchange.headers()
-    return failure
+    return _refusal(error) if isinstance(error, EngineRefused) else engine_silent()
 
 
 def _refusal(error: EngineRefused) -> RequestError:

@@ -16,6 +16,7 @@ from agent.gateway.parts import Parts
 from agent.gateway.schema import explain, parse_json
 from agent.gateway.wire import Receive, Send, read_body, send_json
 from store import feedback
+from store.db import AWAY
 from store.feedback import Conflict, NewFeedback, UnknownTarget
 
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:-]+$")]
@@ -60,7 +61,8 @@ async def give(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
     """Answer `POST /v1/feedback`: 201, or 200 for what is known already.
 
     Raises:
-        RequestError: It is malformed (400), about nothing known (404), or contradicts itself (409).
+        RequestError: It is malformed (400), about nothing known (404), or contradicts itself (409);
+            the database is away (503).
     """
     caller = authenticate(headers)
     body = await read_body(headers, receive, parts.settings.max_body_bytes)
@@ -74,6 +76,9 @@ async def give(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
         raise _not_found(parts, error) from error
     except Conflict as error:
         raise RequestError(409, str(error), code="feedback_conflict", param="id") from error
+    except AWAY as error:
+        message = "The database is away, and the feedback is not kept. Send it again shortly."
+        raise unavailable(message, code="database_unavailable") from error
     await send_json(send, 201 if created else 200, payload, [])
 
 

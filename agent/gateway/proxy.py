@@ -15,7 +15,7 @@ from agent.gateway.errors import RequestError
 from agent.gateway.exchange import Exchange, engine_failure
 from agent.gateway.inflight import Ticket
 from agent.gateway.parts import Parts
-from agent.gateway.route import choose
+from agent.gateway.route import NOBODY, choose
 from agent.gateway.schema import parse_chat
 from agent.gateway.stream import EventStream
 from agent.gateway.wire import (
@@ -32,7 +32,7 @@ from agent.gateway.wire import (
 from store.schema import InteractionStatus
 
 CLIENT_GONE = 499
-NO_ARM = "none"
+UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -44,10 +44,11 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
     Raises:
         RequestError: Instead of an answer that has not begun.
     """
-    arm, code = NO_ARM, 500
+    arm, code = NOBODY, 500
     try:
         with parts.inflight.request() as ticket:
-            exchange = await _open(parts, headers, receive, ticket)
+            exchange = await _read(parts, headers, receive)
+            await _route(exchange, ticket)
             arm = exchange.route.arm
             if not parts.ready():
                 down = EngineUnavailable("the engine is starting or being restored")
@@ -64,19 +65,26 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
         parts.metrics.requests.labels(str(code), arm).inc()
 
 
-async def _open(
-    parts: Parts, headers: dict[bytes, bytes], receive: Receive, ticket: Ticket
-) -> Exchange:
-    """Read the request and decide who answers it."""
+async def _read(parts: Parts, headers: dict[bytes, bytes], receive: Receive) -> Exchange:
     started = parts.timer()
     caller = authenticate(headers)
     body = await read_body(headers, receive, parts.settings.max_body_bytes)
     request = parse_chat(body, parts.settings.max_tokens_cap)
-    route = await choose(parts, caller.namespace, request.model)
-    parts.inflight.take(ticket, route.version)
-    exchange = Exchange(parts, caller, request, route, started)
+    exchange = Exchange(parts, caller, request, started)
     exchange.heed(headers)
     return exchange
+
+
+async def _route(exchange: Exchange, ticket: Ticket) -> None:
+    """Decide who answers; that it cannot be decided is recorded too."""
+    parts = exchange.parts
+    try:
+        exchange.route = await choose(parts, exchange.namespace, exchange.request.model)
+    except RequestError as failure:
+        if failure.status == UNAVAILABLE:
+            await _record_failed(exchange, Answer(error=failure.message), failure)
+        raise
+    parts.inflight.take(ticket, exchange.route.version)
 
 
 async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
@@ -134,12 +142,18 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
 
 async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> RequestError:
     """Record that the engine failed; returns what the client is told."""
-    failure = engine_failure(error, exchange)
+    failure = engine_failure(error)
+    answer.error = str(error)
+    await _record_failed(exchange, answer, failure)
+    return failure
+
+
+async def _record_failed(exchange: Exchange, answer: Answer, failure: RequestError) -> None:
+    """Record a request that ends with `failure`, which says from then on which one it was."""
     if failure.code == "engine_unavailable":
         exchange.parts.metrics.engine_up.set(0)
-    answer.error = str(error)
+    failure.headers += exchange.headers()
     await exchange.record(InteractionStatus.FAILED, answer)
-    return failure
 
 
 async def _end_with(exchange: Exchange, failure: RequestError, send: Send) -> int:

@@ -13,11 +13,14 @@ from agent.engine.client import EngineError
 from agent.gateway.auth import unknown_namespace
 from agent.gateway.errors import RequestError, engine_silent
 from agent.gateway.parts import Parts
+from store.contexts import Context
 from store.views import BASE, View
 
 CHAMPION = "champion"
 FALLBACK = "fallback"
 """The base, in place of a live adapter that the engine does not take."""
+NOBODY = "none"
+"""Version and arm of a request that failed before it was known who answers."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,36 @@ class Route:
     """The version that answers, and what has to stand in its prompt."""
 
     version: str
-    """Name of an adapter, or `base`."""
+    """Name of an adapter, `base`, or `none`."""
     arm: str
     view: View
 
 
+def nobody(namespace: str) -> Route:
+    """The route of a request until one is found."""
+    nothing = Context()
+    view = View(
+        namespace=namespace,
+        revision=0,
+        live=None,
+        context=nothing,
+        snapshot=nothing.hash,
+        registered=None,
+        saved_tokens=0,
+        versions=(),
+    )
+    return Route(NOBODY, NOBODY, view)
+
+
 async def choose(parts: Parts, namespace: str, model: str) -> Route:
-    """The route of a request for `model`.
+    """The route of a request for `model`; the aliases need no engine to be known.
 
     Raises:
-        RequestError: There is no such namespace, or no such model in it (404).
+        RequestError: There is no such namespace, or no such model in it (404); what there is
+            cannot be said with the engine or the database away (503).
     """
-    if model == parts.served:
-        view = await parts.views.of(namespace)
+    if model in (parts.served, BASE):
+        view = await parts.views.of(namespace, None if model == parts.served else BASE)
         arm = CHAMPION
         if view is not None and view.live in parts.unserved:
             arm, view = FALLBACK, await parts.views.of(namespace, BASE)

@@ -85,25 +85,12 @@ def test_without_a_database_the_last_view_serves_and_nothing_is_lost(tmp_path: P
         ):
             rig.add_lesson("We open at nine.")
             await ask(rig, "before")
-            database = tmp_path / "byheart.db"
-            rig.parts.db.engine.dispose()
-            for suffix in ("", "-wal", "-shm"):
-                path = Path(f"{database}{suffix}")
-                if path.exists():
-                    path.rename(tmp_path / f"away{suffix}")
-            database.mkdir()
-
-            assert (await ask(rig, "during"))[0] == 200
-            assert "We open at nine." in fake.history[-1]["messages"][0]["content"]
-            status, _ = await ask(rig, "during again")
-            assert status == 200
-            assert spooled(rig) >= 1
-
-            database.rmdir()
-            for suffix in ("", "-wal", "-shm"):
-                path = tmp_path / f"away{suffix}"
-                if path.exists():
-                    path.rename(f"{database}{suffix}")
+            with rig.no_database():
+                assert (await ask(rig, "during"))[0] == 200
+                assert "We open at nine." in fake.history[-1]["messages"][0]["content"]
+                status, _ = await ask(rig, "during again")
+                assert status == 200
+                assert spooled(rig) >= 1
             await until(lambda: not spooled(rig))
             said = [one.payload.messages[0]["content"] for one in rig.said()]
             assert sorted(said) == ["before", "during", "during again"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import openai
@@ -9,6 +10,7 @@ import pytest
 
 from config.settings import Server
 from store.schema import InteractionStatus
+from tests.factories import go_live
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 
@@ -24,6 +26,13 @@ async def refused(rig: Rig, path: str, **request: object) -> tuple[int, dict]:
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "code", "param"}
     return response.status, body["error"]
+
+
+async def answered(rig: Rig, path: str, body: object) -> tuple[int, Mapping[str, str], dict]:
+    """Status, headers and error of a GET, or of a POST where there is a body."""
+    method = "POST" if body else "GET"
+    async with rig.http() as http, http.request(method, path, json=body) as response:
+        return response.status, response.headers, (await response.json())["error"]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +132,69 @@ def test_an_engine_that_is_down_is_503_and_the_interaction_failed(tmp_path: Path
                 InteractionStatus.DONE,
             ]
             assert rig.said()[0].interaction.error
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("model", ["small", "base", "live"])
+def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
+    tmp_path: Path, model: str
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            with rig.parts.db.begin() as session:
+                name = go_live(session, "default")
+            await fake.down()
+            asked = {"model": name if model == "live" else model, "messages": QUESTION}
+            for stream in (False, True):
+                status, headers, error = await answered(rig, CHAT, asked | {"stream": stream})
+                assert (status, error["code"]) == (503, "engine_unavailable")
+                assert headers["Retry-After"] == "5"
+                said = rig.said()[-1]
+                assert headers["X-Byheart-Interaction"] == said.interaction.id
+                assert said.interaction.status is InteractionStatus.FAILED
+                assert said.payload.messages == QUESTION
+            status, headers, error = await answered(rig, "/v1/models", None)
+            assert (status, error["code"]) == (503, "engine_unavailable")
+
+    run(scenario())
+
+
+def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            with rig.no_database():
+                for model in ("small", "base", "bh-1"):
+                    asked = {"model": model, "messages": QUESTION}
+                    status, headers, error = await answered(rig, CHAT, asked)
+                    assert (status, error["code"]) == (503, "database_unavailable")
+                    assert headers["Retry-After"] == "5"
+                    assert headers["X-Byheart-Version"] == "none"
+                feedback = {"target_id": headers["X-Byheart-Interaction"], "name": "thumbs"}
+                for path, body in (("/v1/models", None), ("/v1/feedback", feedback)):
+                    status, headers, error = await answered(rig, path, body)
+                    assert (status, error["code"]) == (503, "database_unavailable")
+                    assert headers["Retry-After"] == "5"
+            for said in await rig.recorded(3):
+                assert said.interaction.status is InteractionStatus.FAILED
+                assert said.payload.messages == QUESTION
+
+    run(scenario())
+
+
+def test_without_a_database_the_models_last_known_are_listed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            with rig.parts.db.begin() as session:
+                name = go_live(session, "default")
+            fake.adapters[name] = f"/adapters/{name}"
+            async with rig.client() as client:
+                before = [model.id async for model in client.models.list()]
+                with rig.no_database():
+                    assert [model.id async for model in client.models.list()] == before
+            assert before == ["small", "base", name]
 
     run(scenario())
 
