@@ -1,9 +1,9 @@
 """Which requests are being answered by which version, so that a swap can wait for the old one.
 
-A request enters before it looks up its version and takes the version after. A request that has not
-taken one yet may still take the old one, so `wait_drained` waits for those too: once it returns
-true, nothing that began before it will use the version. Thread-safe: requests run in the event
-loop, the swap in a job.
+A request enters before it looks up its version and takes the version after. One that has not taken
+any yet may still take the old one, so it counts as a user of every version of its namespace until
+it has. Its body is read before it enters: a slow upload holds nobody up. Thread-safe: requests run
+in the event loop, the swap in a job.
 """
 
 import threading
@@ -14,7 +14,8 @@ from contextlib import contextmanager
 class Ticket:
     """One request being answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self.version: str | None = None
         """The version that answers; None until it is chosen."""
 
@@ -27,9 +28,9 @@ class Inflight:
         self._open: set[Ticket] = set()
 
     @contextmanager
-    def request(self) -> Iterator[Ticket]:
+    def request(self, namespace: str) -> Iterator[Ticket]:
         """One request, from before its version is chosen to its end."""
-        ticket = Ticket()
+        ticket = Ticket(namespace)
         with self._changed:
             self._open.add(ticket)
         try:
@@ -45,20 +46,41 @@ class Inflight:
             ticket.version = version
             self._changed.notify_all()
 
-    def count(self, version: str | None = None) -> int:
-        """How many requests a version is answering; all of them for None."""
+    def count(self) -> int:
+        """How many requests are being answered."""
         with self._changed:
-            return sum(version in (None, ticket.version) for ticket in self._open)
+            return len(self._open)
 
-    def wait_drained(self, version: str, timeout_s: float) -> bool:
-        """Wait until no request uses `version`; False if some still do after `timeout_s`."""
+    def in_use(self, version: str, namespace: str | None = None) -> bool:
+        """Whether a request is answered by `version`, or may still take it.
+
+        Args:
+            version: Name of an adapter, or `base`.
+            namespace: Whose requests; None for those of all.
+        """
         with self._changed:
-            undecided = {ticket for ticket in self._open if ticket.version is None}
+            return bool(self._users(version, namespace))
 
-            def drained() -> bool:
-                return not any(
-                    ticket.version == version or (ticket.version is None and ticket in undecided)
-                    for ticket in self._open
-                )
+    def wait_drained(self, version: str, timeout_s: float, namespace: str | None = None) -> bool:
+        """Wait for the requests that use `version` or may still take it, but for no later ones.
 
-            return self._changed.wait_for(drained, timeout_s)
+        Args:
+            version: Name of an adapter, or `base`.
+            timeout_s: Longest wait, in seconds.
+            namespace: Whose requests; None for those of all.
+
+        Returns:
+            False if some still use it after `timeout_s`.
+        """
+        with self._changed:
+            before = self._users(version, namespace)
+            return self._changed.wait_for(
+                lambda: not before & self._users(version, namespace), timeout_s
+            )
+
+    def _users(self, version: str, namespace: str | None) -> set[Ticket]:
+        return {
+            ticket
+            for ticket in self._open
+            if namespace in (None, ticket.namespace) and ticket.version in (None, version)
+        }

@@ -46,8 +46,8 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
     """
     arm, code = NOBODY, 500
     try:
-        with parts.inflight.request() as ticket:
-            exchange = await _read(parts, headers, receive)
+        exchange = await _read(parts, headers, receive)
+        with parts.inflight.request(exchange.namespace) as ticket:
             await _route(exchange, ticket)
             arm = exchange.route.arm
             if not parts.ready():

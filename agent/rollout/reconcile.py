@@ -35,7 +35,7 @@ async def reconcile(work: Work) -> None:
             if not await _restored(work, server, adapter):
                 refused.add(adapter.name)
         for name in strays:
-            if work.inflight.count(name) == 0:
+            if not work.inflight.in_use(name):
                 await server.unload_adapter(name)
                 log.info("unloaded", adapter=name)
 

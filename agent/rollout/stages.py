@@ -87,6 +87,6 @@ async def promote(work: Work, candidate: Adapter, reason: str) -> None:
         old = before.name if before else None
         rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
     log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
-    drained = work.inflight.wait_drained
-    await asyncio.to_thread(drained, old or BASE, work.settings.server.drain_s)
+    drained, patience_s = work.inflight.wait_drained, work.settings.server.drain_s
+    await asyncio.to_thread(drained, old or BASE, patience_s, candidate.namespace)
     await reconcile(work)

@@ -1,6 +1,8 @@
 """Which version answers, what stands in its prompt, and what the answer says about it."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -189,5 +191,31 @@ def test_a_swap_waits_for_the_streams_of_the_old_version(tmp_path: Path) -> None
                 del fake.adapters[old]
                 assert versions == {old}
                 assert (await ask(rig))[:2] == (new, new)
+
+    run(scenario())
+
+
+def test_a_swap_does_not_wait_for_a_body_that_is_still_being_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            begun, rest = asyncio.Event(), asyncio.Event()
+
+            async def slow_body() -> AsyncIterator[bytes]:
+                body = json.dumps(ASK).encode()
+                yield body[:10]
+                begun.set()
+                await rest.wait()
+                yield body[10:]
+
+            async with rig.http() as http:
+                headers = {"Content-Type": "application/json"}
+                upload = asyncio.create_task(
+                    http.post("/v1/chat/completions", data=slow_body(), headers=headers)
+                )
+                await begun.wait()
+                assert (await http.get("/healthz")).status == 200
+                assert not rig.parts.inflight.in_use("base")
+                rest.set()
+                assert (await upload).status == 200
 
     run(scenario())

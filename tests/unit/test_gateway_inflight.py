@@ -8,21 +8,22 @@ from agent.gateway.inflight import Inflight
 
 def test_a_version_is_drained_when_its_last_request_ends() -> None:
     inflight = Inflight()
-    with inflight.request() as old, inflight.request() as new:
+    with inflight.request("shop") as old, inflight.request("shop") as new:
         inflight.take(old, "bh-1")
         inflight.take(new, "bh-2")
 
-        assert (inflight.count("bh-1"), inflight.count()) == (1, 2)
+        assert (inflight.in_use("bh-1"), inflight.count()) == (True, 2)
         assert not inflight.wait_drained("bh-1", 0.01)
         inflight.take(old, "bh-2")
         assert inflight.wait_drained("bh-1", 0.01)
+        assert not inflight.in_use("bh-1")
     assert inflight.count() == 0
 
 
 def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
     inflight = Inflight()
     drained: list[bool] = []
-    with inflight.request() as undecided:
+    with inflight.request("shop") as undecided:
         swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
         swap.start()
         time.sleep(0.05)
@@ -35,15 +36,36 @@ def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
     assert drained == [True]
 
 
+def test_a_version_that_a_request_may_still_take_is_in_use() -> None:
+    inflight = Inflight()
+    with inflight.request("shop") as undecided:
+        assert inflight.in_use("bh-1")
+        inflight.take(undecided, "base")
+        assert not inflight.in_use("bh-1")
+
+
+def test_other_namespaces_are_not_waited_for() -> None:
+    inflight = Inflight()
+    with inflight.request("shop") as theirs, inflight.request("bank"):
+        inflight.take(theirs, "base")
+
+        assert not inflight.wait_drained("base", 0, "shop")
+        assert inflight.wait_drained("base", 0, "harbour")
+        assert inflight.wait_drained("bh-1", 0, "shop")
+        assert not inflight.wait_drained("bh-1", 0, "bank")
+        assert inflight.in_use("base")
+        assert not inflight.in_use("base", "harbour")
+
+
 def test_requests_that_begin_after_the_flip_are_not_waited_for() -> None:
     inflight = Inflight()
     drained: list[bool] = []
-    with inflight.request() as old:
+    with inflight.request("shop") as old:
         inflight.take(old, "bh-1")
         swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
         swap.start()
         time.sleep(0.05)
-        undecided = inflight.request()
+        undecided = inflight.request("shop")
         undecided.__enter__()
     swap.join(10)
     undecided.__exit__(None, None, None)
