@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import feedback, proxy
 from agent.gateway.auth import authenticate
-from agent.gateway.errors import RequestError, unavailable
+from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.parts import Parts
 from agent.gateway.route import names, unknown_model
 from agent.gateway.wire import ClientGone, Event, Receive, Scope, Send, send_bytes, send_json
@@ -98,10 +98,13 @@ def find(path: str, method: str) -> Route:
         methods = ROUTES[path]
     else:
         known = ", ".join(sorted(ROUTES))
-        raise RequestError(404, f"There is nothing at {path!r}. Known: {known}.", code="not_found")
+        message = f"There is nothing at {short(path)!r}. Known: {known}."
+        raise RequestError(404, message, code="not_found")
     if method not in methods:
         allowed = ", ".join(methods)
-        error = RequestError(405, f"{path} takes {allowed}, not {method}.", code="wrong_method")
+        error = RequestError(
+            405, f"{short(path)} takes {allowed}, not {short(method)}.", code="wrong_method"
+        )
         error.headers.append((b"allow", allowed.encode()))
         raise error
     return methods[method]

@@ -7,7 +7,7 @@ the one place that decides it, so that everything behind it works from the `Call
 import re
 from dataclasses import dataclass
 
-from agent.gateway.errors import RequestError
+from agent.gateway.errors import RequestError, short
 from store.schema import Trust
 
 DEFAULT_NAMESPACE = "default"
@@ -40,7 +40,7 @@ def unknown_namespace(name: str) -> RequestError:
     """The error for a namespace that does not exist."""
     return RequestError(
         404,
-        f"There is no namespace {name!r}. Leave the X-Byheart-Namespace header out for "
+        f"There is no namespace {short(name)!r}. Leave the X-Byheart-Namespace header out for "
         f"{DEFAULT_NAMESPACE!r}, or create it: `byheart compile FILE --namespace NAME`.",
         code="namespace_not_found",
     )

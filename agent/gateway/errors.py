@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 RETRY_AFTER_S = 5
+MAX_ECHO = 64
 
 
 class RequestError(Exception):
@@ -60,6 +61,11 @@ def engine_silent() -> RequestError:
         "The model server does not answer. Send the request again shortly.",
         code="engine_unavailable",
     )
+
+
+def short(said: str) -> str:
+    """What a client said, as far as an error repeats it."""
+    return said if len(said) <= MAX_ECHO else f"{said[:MAX_ECHO]}..."
 
 
 def _kind(status: int) -> str:

@@ -13,7 +13,7 @@ from agent.gateway.auth import Caller, authenticate
 from agent.gateway.errors import RequestError, unavailable
 from agent.gateway.messages import JsonSchema, Strict
 from agent.gateway.parts import Parts
-from agent.gateway.schema import explain, parse_json
+from agent.gateway.schema import Key, explain, parse_json
 from agent.gateway.wire import Receive, Send, read_body, send_json
 from store import feedback
 from store.db import AWAY
@@ -22,6 +22,7 @@ from store.feedback import Conflict, NewFeedback, UnknownTarget
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:-]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=65_536)]
 Tag = Annotated[str, Field(max_length=512)]
+TagValue = Tag | int | float | bool
 
 
 class FeedbackRequest(Strict):
@@ -33,13 +34,7 @@ class FeedbackRequest(Strict):
     value: JsonSchema | bool | int | float | Tag | None = None
     comment: Text | None = None
     demonstration: Text | None = None
-    tags: (
-        Annotated[
-            dict[Annotated[str, Field(max_length=64)], Tag | int | float | bool],
-            Field(max_length=16),
-        ]
-        | None
-    ) = None
+    tags: Annotated[dict[Key, TagValue], Field(fail_fast=True, max_length=16)] | None = None
 
     def stored(self, caller: Caller) -> NewFeedback:
         """The feedback as it is kept: a bare value becomes `{"value": ...}`."""

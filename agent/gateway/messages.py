@@ -2,13 +2,29 @@
 
 Strict: a field that is not here is refused, so nothing unknown reaches the engine. Parts that make
 a server fetch something (images, files, audio) are refused with a reason. Tags in angle brackets
-tell the branches of a union apart and are taken out of what a client is told.
+tell the branches of a union apart and are taken out of what a client is told. A request is read in
+the event loop, so how long that takes is bounded: sizes are looked at before what is in them, and
+the first thing wrong in a list ends it.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
+
+MAX_FIELDS = 64
+"""Most fields of one object: more than any has here."""
+MAX_MESSAGES = 4096
+MAX_PARTS = 8192
+"""Most content parts and tool calls in all messages together."""
 
 MAX_JSON_DEPTH = 32
 """Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
@@ -23,6 +39,19 @@ class Strict(BaseModel):
     """A part of a request: closed to unknown fields, types taken as they are."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, fields: object) -> object:
+        """Each unknown field is an error of its own, so many of them are one."""
+        if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "too_many_fields",
+                "An object has {count} fields, more than any here. Leave out what is not of the "
+                "OpenAI API.",
+                {"count": len(fields)},
+            )
+        return fields
 
 
 class TextPart(Strict):
@@ -42,7 +71,7 @@ class RefusalPart(Strict):
 
 def _part_tag(part: object) -> str | None:
     kind = part.get("type") if isinstance(part, dict) else None
-    return {"text": "<text>", "refusal": "<refusal>"}.get(str(kind))
+    return f"<{kind}>" if kind in ("text", "refusal") else None
 
 
 def _content_tag(content: object) -> str | None:
@@ -62,7 +91,7 @@ Part = Annotated[
 ]
 Content = Annotated[
     Annotated[str, Tag("<string>")]
-    | Annotated[list[Part], Tag("<parts>"), Field(min_length=1, max_length=256)],
+    | Annotated[list[Part], Tag("<parts>"), Field(fail_fast=True, min_length=1, max_length=256)],
     Discriminator(
         _content_tag,
         custom_error_type="content",
@@ -110,7 +139,7 @@ class AssistantTurn(Strict):
     content: Content | None = None
     name: Name | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     annotations: list[Any] | None = Field(None, exclude=True)
@@ -137,7 +166,8 @@ ROLES = {
 
 
 def _role_tag(message: object) -> str | None:
-    return ROLES.get(str(message.get("role"))) if isinstance(message, dict) else None
+    role = message.get("role") if isinstance(message, dict) else None
+    return ROLES.get(role) if isinstance(role, str) else None
 
 
 Message = Annotated[
@@ -154,7 +184,30 @@ Message = Annotated[
 ]
 
 
-def _bounded_json(value: dict[str, Any]) -> dict[str, Any]:
+def _bounded_parts(messages: object) -> object:
+    """Refuse more parts than a conversation has, before each is looked at."""
+    said = messages if isinstance(messages, list) else []
+    texts = [turn.get(key) for turn in said if isinstance(turn, dict) for key in PARTS]
+    count = sum(len(parts) for parts in texts if isinstance(parts, list))
+    if count > MAX_PARTS:
+        raise PydanticCustomError(
+            "too_many_parts",
+            "The messages have {count} content parts and tool calls, but may have {most}. Join "
+            "texts, or leave out the oldest turns.",
+            {"count": count, "most": MAX_PARTS},
+        )
+    return messages
+
+
+PARTS = ("content", "tool_calls")
+Messages = Annotated[
+    list[Message],
+    Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
+    BeforeValidator(_bounded_parts),
+]
+
+
+def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
     level: list[object] = [value]
     items = 0
@@ -178,7 +231,7 @@ def _children(node: object) -> list[object]:
     return node if isinstance(node, list) else []
 
 
-JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded_json)]
+JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
 
 
 class Function(Strict):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agent.engine.client import EngineError
 from agent.gateway.auth import unknown_namespace
-from agent.gateway.errors import RequestError, engine_silent
+from agent.gateway.errors import RequestError, engine_silent, short
 from agent.gateway.parts import Parts
 from store.contexts import Context
 from store.views import BASE, View
@@ -92,7 +92,7 @@ def unknown_model(model: str, there: list[str]) -> RequestError:
     """The error for a model that is not one of `there`."""
     return RequestError(
         404,
-        f"There is no model {model!r} here. Ask for one of: {', '.join(there)}.",
+        f"There is no model {short(model)!r} here. Ask for one of: {', '.join(there)}.",
         code="model_not_found",
         param="model",
     )

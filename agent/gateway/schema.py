@@ -14,10 +14,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.gateway import messages as parts
-from agent.gateway.errors import RequestError
+from agent.gateway.errors import RequestError, short
 from agent.gateway.messages import (
     JsonSchema,
-    Message,
+    Messages,
     NamedTool,
     ResponseFormat,
     StreamOptions,
@@ -29,13 +29,15 @@ from agent.gateway.messages import (
 INT64 = 2**63
 MAX_N = 8
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 Limit = Annotated[int, Field(ge=1)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Stops = Annotated[
     list[StopText],
-    Field(max_length=4),
+    Field(fail_fast=True, max_length=4),
     BeforeValidator(lambda stop: [stop] if isinstance(stop, str) else stop),
 ]
+Key = Annotated[str, Field(max_length=64)]
 Label = Annotated[str, Field(max_length=512)]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
 
@@ -67,15 +69,12 @@ KEPT_BACK = frozenset(
 class ChatRequest(Strict):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    messages: Messages
     model: Annotated[str, Field(min_length=1, max_length=256)]
 
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: (
-        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)]
-        | None
-    ) = None
+    logit_bias: Annotated[dict[TokenId, Bias], Field(fail_fast=True, max_length=300)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_tokens: Limit | None = None
@@ -87,7 +86,7 @@ class ChatRequest(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, min_length=1, max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -103,9 +102,7 @@ class ChatRequest(Strict):
     ignore_eos: bool | None = None
 
     store: bool | None = None
-    metadata: (
-        Annotated[dict[Annotated[str, Field(max_length=64)], Label], Field(max_length=16)] | None
-    ) = None
+    metadata: Annotated[dict[Key, Label], Field(fail_fast=True, max_length=16)] | None = None
     user: Label | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
@@ -113,7 +110,7 @@ class ChatRequest(Strict):
     prompt_cache_options: JsonSchema | None = None
     service_tier: Label | None = None
     verbosity: Label | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
     prediction: JsonSchema | None = None
     moderation: JsonSchema | None = None
     cache_salt: Label | None = None
@@ -209,13 +206,13 @@ def parse_json(body: bytes) -> object:
 
 def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     """The first problem of a request, in words."""
-    problem = error.errors(include_url=False)[0]
-    path = [part for part in problem["loc"] if not str(part).startswith("<")]
+    problem = error.errors(include_url=False, include_input=False)[0]
+    path = [short(str(part)) for part in problem["loc"] if not str(part).startswith("<")]
     context = problem.get("ctx", {})
-    where = str(context.get("param") or ".".join(map(str, path)))
+    where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else NESTED_FIELDS
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
         message = f"Unknown field '{where}'. Did you mean '{near[0]}'?"
         return RequestError(400, message, code="unknown_field", param=where)
     message = (

@@ -110,6 +110,22 @@ def test_unknown_routes_and_wrong_methods_say_what_there_is(tmp_path: Path) -> N
     run(scenario())
 
 
+def test_an_error_repeats_little_of_what_was_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            long = "x" * 5_000
+            for path, headers in (
+                (f"/{long}", {}),
+                (f"/v1/models/{long}", {}),
+                ("/v1/models", {"X-Byheart-Namespace": long}),
+            ):
+                status, error = await refused(rig, path, method="GET", headers=headers)
+                assert status == 404
+                assert len(error["message"]) < 400
+
+    run(scenario())
+
+
 def test_an_engine_that_is_down_is_503_and_the_interaction_failed(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

@@ -1,14 +1,18 @@
 """The request schema: what a client may say, and what of it an engine gets to see."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agent.gateway.errors import RequestError
+from agent.gateway.feedback import FeedbackRequest
+from agent.gateway.messages import MAX_FIELDS, Strict
 from agent.gateway.schema import KEPT_BACK, ChatRequest, parse_chat
 
 CAP = 4096
@@ -38,6 +42,9 @@ json_values = st.recursive(
     ),
     max_leaves=8,
 )
+TEXT = {"type": "text", "text": ""}
+LONG = "k" * 50_000
+MANY = {f"f{number}": 1 for number in range(50_000)}
 names = st.sampled_from(sorted(ChatRequest.model_fields)) | st.text(max_size=8)
 
 
@@ -141,6 +148,67 @@ def test_parts_that_are_not_text_are_refused_with_the_reason(kind: str) -> None:
 
     assert error.code == "text_only"
     assert "'text'" in error.message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"modalities": [1] * 50_000},
+        {"modalities": ["text"] * 50_000},
+        {"stop": [1] * 50_000},
+        {"tools": [1] * 50_000},
+        {"metadata": MANY},
+        {"metadata": {LONG: 1}},
+        {"logit_bias": MANY},
+        {"stream_options": MANY},
+        {"tool_choice": MANY},
+        {"prediction": MANY},
+        {"tools": [{"type": "function", "function": {"name": LONG} | MANY}] * 9},
+        MANY,
+        {LONG: 1},
+        {f"{number}{LONG}": 1 for number in range(60)},
+        {"messages": [1] * 50_000},
+        {"messages": [USER[0] | MANY]},
+        {"messages": [{"role": "user", "content": [0] * 256}] * 4096},
+        {"messages": [{"role": "user", "content": [TEXT] * 256}] * 100},
+        {"messages": [{"role": "assistant", "tool_calls": [1] * 128}] * 4096},
+        {"messages": [{"role": ["user"] * 50_000, "content": ""}]},
+        {"messages": [{"role": "user", "content": [TEXT | {LONG: 1}]}]},
+    ],
+)
+def test_a_huge_request_costs_few_errors_and_is_not_repeated_to_the_client(fields: Any) -> None:
+    error = refusal(**fields)
+
+    assert isinstance(error.__cause__, ValidationError)
+    assert error.__cause__.error_count() <= MAX_FIELDS
+    assert len(error.message) < 300
+    assert len(error.param or "") < 300
+
+
+def nodes(schema: object) -> Iterator[dict[str, Any]]:
+    """Every part of a core schema of pydantic."""
+    inner = schema.values() if isinstance(schema, dict) else schema
+    if isinstance(schema, dict):
+        yield schema
+    if isinstance(schema, (dict, list, tuple)):
+        for part in inner:
+            yield from nodes(part)
+
+
+@pytest.mark.parametrize("model", [ChatRequest, FeedbackRequest])
+def test_every_list_has_a_longest_length_and_ends_at_its_first_error(model: type[Strict]) -> None:
+    every = [node for node in nodes(model.__pydantic_core_schema__) if "type" in node]
+    checked = [
+        node
+        for node in every
+        if (node["type"] == "list" and node["items_schema"]["type"] != "any")
+        or (node["type"] == "dict" and node["values_schema"]["type"] != "any")
+    ]
+
+    assert checked
+    assert [node for node in checked if not (node.get("fail_fast") and "max_length" in node)] == []
+    fields = [node["fields"] for node in every if node["type"] == "model-fields"]
+    assert max(map(len, fields)) <= MAX_FIELDS
 
 
 def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
