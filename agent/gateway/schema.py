@@ -207,7 +207,7 @@ def parse_json(body: bytes) -> object:
 def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     """The first problem of a request, in words."""
     problem = error.errors(include_url=False, include_input=False)[0]
-    path = [short(str(part)) for part in problem["loc"] if not str(part).startswith("<")]
+    path = _path([str(part) for part in problem["loc"]], problem["type"])
     context = problem.get("ctx", {})
     where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
@@ -219,6 +219,13 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
         problem["msg"] if where in ("", context.get("param")) else f"'{where}': {problem['msg']}"
     )
     return RequestError(400, message, code=problem["type"], param=where or None)
+
+
+def _path(location: list[str], problem: str) -> list[str]:
+    """Where a problem is, without the tags of unions; an unknown field may look like one."""
+    unknown = location[-1:] if problem == "extra_forbidden" else []
+    known = location[: len(location) - len(unknown)]
+    return [short(part) for part in (*(part for part in known if part[:1] != "<"), *unknown)]
 
 
 NESTED_FIELDS = sorted(

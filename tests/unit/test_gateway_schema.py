@@ -107,6 +107,7 @@ def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
     ("fields", "param", "said"),
     [
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
+        ({"<x>": 1}, "<x>", "Unknown field '<x>'"),
         ({"messages": [{"role": "user", "contents": "x"}]}, "messages.0.content", "required"),
         (
             {"messages": [{"role": "user", "content": "x", "nam": "y"}]},
