@@ -32,9 +32,11 @@ class Server(Section):
     """The endpoint that clients talk to."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Anything but loopback needs API keys."""
+    """Address to listen on. Only loopback: whoever reaches the endpoint is the operator."""
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on; 0 picks a free one and prints it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names to answer to beside loopback's, such as that of a reverse proxy here; no ports."""
     max_body_bytes: int = Field(4 * 2**20, gt=0)
     """Largest request body accepted; a larger one is answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)

@@ -12,6 +12,7 @@ from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import feedback, proxy
 from agent.gateway.auth import authenticate
 from agent.gateway.errors import RequestError, short, unavailable
+from agent.gateway.origin import refuse_pages
 from agent.gateway.parts import Parts
 from agent.gateway.route import names, unknown_model
 from agent.gateway.wire import ClientGone, Event, Receive, Scope, Send, send_bytes, send_json
@@ -56,8 +57,10 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = Head(send)
         try:
+            headers = dict(scope["headers"])
+            refuse_pages(headers, self.parts.settings.allowed_hosts)
             route = find(scope["path"], scope["method"])
-            await route(self.parts, dict(scope["headers"]), receive, head.send)
+            await route(self.parts, headers, receive, head.send)
         except ClientGone:
             logger.info("client gone path=%s", scope["path"])
         except RequestError as error:

@@ -30,9 +30,11 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
     """The whole request body.
 
     Raises:
-        RequestError: It has more than `limit` bytes (413).
+        RequestError: It is not declared as JSON (415), or has more than `limit` bytes (413).
         ClientGone: The client went away before the end of it.
     """
+    if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
+        raise _not_json()
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -48,6 +50,14 @@ async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -
             raise _too_large(limit)
         more = event.get("more_body", False)
     return b"".join(parts)
+
+
+def _not_json() -> RequestError:
+    return RequestError(
+        415,
+        "The body must be declared as JSON: send the header 'Content-Type: application/json'.",
+        code="unsupported_media_type",
+    )
 
 
 def _too_large(limit: int) -> RequestError:

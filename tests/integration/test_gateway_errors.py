@@ -21,7 +21,13 @@ TEXT = "one two three four"
 
 async def refused(rig: Rig, path: str, **request: object) -> tuple[int, dict]:
     method = str(request.pop("method", "POST"))
-    async with rig.http() as http, http.request(method, path, **request) as response:
+    headers = request.pop("headers", {}) | (
+        {"Content-Type": "application/json"} if "data" in request else {}
+    )
+    async with (
+        rig.http() as http,
+        http.request(method, path, headers=headers, **request) as response,
+    ):
         body = await response.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "code", "param"}

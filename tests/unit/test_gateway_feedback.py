@@ -15,6 +15,8 @@ from store import namespaces
 from store.db import Database
 from tests.factories import NOW
 
+JSON_BODY = {b"content-type": b"application/json"}
+
 
 @dataclass
 class Behind:
@@ -43,6 +45,6 @@ def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, sta
         raise AssertionError(event)
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(feedback.give(parts, {}, receive, send))
+        asyncio.run(feedback.give(parts, JSON_BODY, receive, send))
 
     assert caught.value.status == status

@@ -1,0 +1,58 @@
+"""Where a request comes from: what a web page has a browser send is refused.
+
+There are no keys, so whoever reaches loopback is the operator, and a browser on this machine
+reaches it for every page that it shows. A page of another site is told by its Origin, also where
+its name was made to resolve to loopback (DNS rebinding), then by the Host. Beside this, bodies must
+be declared as JSON (wire.py): a browser sends those to another site only after asking, and nobody
+here consents. Programs send no Origin.
+"""
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from agent.gateway.errors import RequestError, short
+
+
+def refuse_pages(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
+    """Let a request pass that was sent to this machine, and by no page of another.
+
+    Args:
+        headers: The request's, by lower-case name.
+        allowed: Names beside those of loopback that it may have been sent to.
+
+    Raises:
+        RequestError: Its Host or Origin is another (403).
+    """
+    if b"host" in headers:  # no browser leaves it out; health checks in HTTP/1.0 do
+        _refuse_other("Host", "//", headers[b"host"], allowed)
+    if b"origin" in headers:
+        _refuse_other("Origin", "", headers[b"origin"], allowed)
+
+
+def _refuse_other(header: str, scheme: str, value: bytes, allowed: Sequence[str]) -> None:
+    sent = value.decode("latin-1")
+    name = _hostname(scheme + sent)
+    if not (_is_loopback(name) or name in map(str.lower, allowed)):
+        raise RequestError(
+            403,
+            f"{header} {short(sent)!r} is not this machine's: only loopback is served. Ask "
+            "127.0.0.1 or localhost; behind a reverse proxy, add the name that its clients use to "
+            "server.allowed_hosts.",
+            code=f"{header.lower()}_not_allowed",
+        )
+
+
+def _hostname(url: str) -> str:
+    """The host in a URL, in lower case and without port and brackets; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False

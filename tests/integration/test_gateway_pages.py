@@ -1,0 +1,74 @@
+"""A web page in the operator's browser reaches the gateway, and gets nothing from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from config.settings import Server
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import QUESTION, Rig, gateway, run
+
+ASK = json.dumps({"model": "small", "messages": QUESTION}).encode()
+FEEDBACK = json.dumps({"target_id": "int_0", "name": "thumbs"}).encode()
+CHAT = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
+
+
+async def answer(
+    rig: Rig, path: str, headers: dict[str, str], body: bytes | None = None
+) -> tuple[int, str]:
+    """Status, and code of the error if it is one."""
+    method = "GET" if body is None else "POST"
+    skip = ["Content-Type"]
+    async with (
+        rig.http() as http,
+        http.request(method, path, data=body, headers=headers, skip_auto_headers=skip) as response,
+    ):
+        said = await response.json() if response.content_type == "application/json" else {}
+        return response.status, said.get("error", {}).get("code", "")
+
+
+def test_a_page_is_refused_on_every_route(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            for page, code in (
+                ({"Host": "evil.example"}, "host_not_allowed"),
+                ({"Origin": "https://evil.example"}, "origin_not_allowed"),
+            ):
+                for path in ("/v1/models", "/healthz", "/metrics", "/nowhere"):
+                    assert await answer(rig, path, page) == (403, code)
+                for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
+                    assert await answer(rig, path, JSON | page, body) == (403, code)
+            assert fake.history == []
+            assert rig.said() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
+)
+def test_a_body_that_a_page_could_send_unasked_is_refused(tmp_path: Path, kind: str | None) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            headers = {"Content-Type": kind} if kind else {}
+            for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
+                assert await answer(rig, path, headers, body) == (415, "unsupported_media_type")
+            assert fake.history == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
+def test_a_program_behind_a_named_proxy_is_answered(tmp_path: Path, kind: str) -> None:
+    async def scenario() -> None:
+        proxied = Server(allowed_hosts=("llm.example.com",))
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, settings=proxied) as rig,
+        ):
+            headers = {"Host": "llm.example.com", "Content-Type": kind}
+            assert await answer(rig, CHAT, headers, ASK) == (200, "")
+
+    run(scenario())
