@@ -10,7 +10,8 @@ socket. The same contract suite runs against it and against the real vLLM, so th
         ...                                         # else: the last user text, deterministically
         assert fake.history[-1]["messages"] == ...  # bodies of chat and completion requests
 
-Synchronous tests say `with fake.in_thread():` instead of `async with`.
+Synchronous tests say `with fake.in_thread():` instead of `async with`, and in it
+`fake.do(fake.down())`.
 
 One token is one word with the white space before it. What tests look at: `history`, `adapters`
 (name -> path), `aborted` (bodies of requests whose client went away before the end), `running`.
@@ -30,7 +31,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class FakeVllm:
         self._score: Callable[[str, list[int]], list[float]] = self._default_score
         self._numbers = itertools.count(1)
         self._runner: web.AppRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # What a test says
 
@@ -125,17 +127,22 @@ class FakeVllm:
     @contextlib.contextmanager
     def in_thread(self) -> Iterator["FakeVllm"]:
         """Run in an event loop of its own, for tests that are not asynchronous."""
-        loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="fake-vllm")
         thread.start()
         try:
-            asyncio.run_coroutine_threadsafe(self.up(), loop).result(10)
+            self.do(self.up())
             yield self
         finally:
-            asyncio.run_coroutine_threadsafe(self.down(), loop).result(10)
+            self.do(self.down())
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
             loop.close()
+
+    def do(self, step: Coroutine[Any, Any, None]) -> None:
+        """Await `up()` or `down()` in the thread that it runs in."""
+        assert self._loop
+        asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
 
     # Routes
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from store import interactions
+from store.schema import InteractionStatus
 from tests.daemon_rig import Served, daemon, environment, is_ready, until
 from tests.fake_vllm import FakeVllm
 
@@ -156,11 +157,26 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
         assert again.chat("hi").status_code == 200
 
 
-def test_an_engine_that_is_down_costs_a_503_with_retry_after_and_a_failed_interaction(fake, served):
-    fake.refuse_with = (500, {"error": {"message": "broken"}})
-    reply = served.chat("hi")
-    assert reply.status_code in (502, 503)
-    assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
-    with served.database() as db, db.read() as session:
-        [row] = interactions.recent(session, "default", 10)
-    assert row.status == "failed"
+@pytest.mark.parametrize("where", ["port", "socket"])
+def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_interaction(
+    tmp_path, where
+):
+    engine = FakeVllm(model="small", uds=tmp_path / "vllm.sock" if where == "socket" else None)
+    with engine.in_thread(), daemon(tmp_path, {"BYHEART_ENGINE__URLS": engine.url}) as served:
+        engine.do(engine.down())  # connection refused, or no such socket
+        replies = [
+            served.chat("hi", model=model, stream=stream)
+            for model in ("small", "base")
+            for stream in (False, True)
+        ]
+        for reply in replies:
+            assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
+            assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
+            assert reply.json()["error"]["code"] == "engine_unavailable"
+        with served.database() as db, db.read() as session:
+            rows = interactions.recent(session, "default", 10)
+        asked = {reply.headers["X-Byheart-Interaction"] for reply in replies}
+        assert {row.id for row in rows} == asked
+        assert {row.status for row in rows} == {InteractionStatus.FAILED}
+        engine.do(engine.up())
+        assert served.chat("hi").status_code == 200
