@@ -21,7 +21,7 @@ from distill.publish import MANIFEST
 from distill.spec import RunSpec
 from distill.train import Outcome
 from store import adapters, jobs, logged, prompts, runs, snapshots
-from store.db import Database, DBAPIError, Session
+from store.db import AWAY, Database, Session
 from store.manifests import sha256
 from store.models import Run
 from store.runs import UnknownRun
@@ -37,7 +37,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
-        DBAPIError: The database is away; nothing is recorded, and the run can be resumed.
+        AWAY: The database is away; nothing is recorded, and the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
     with db.begin() as session:
@@ -46,7 +46,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         with db.read() as session:
             spec, snapshot = read_spec(session, row, settings)
         outcome = train.run(spec, progress_rows(db, run_id))
-    except DBAPIError:
+    except AWAY:
         raise
     except material.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))

@@ -143,7 +143,7 @@ def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_anoth
             assert len(fake.history) == asked
 
             with rig.parts.db.begin() as session:
-                adapters.rollback(session, "default", "It was bad.", NOW)
+                rollouts.rollback(session, "default", "It was bad.", NOW)
             with pytest.raises(openai.NotFoundError, match="small, base"):
                 await ask(rig, name)
 
