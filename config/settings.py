@@ -1,7 +1,8 @@
 """Every knob of byheart: one frozen tree, in the order of the loop.
 
 Sources, weakest first: the defaults here (written out in `default.toml`), a TOML file, the
-environment (`BYHEART_SECTION__KEY`). An unknown key is an error that names the nearest valid one.
+environment (`BYHEART_SECTION__KEY`). An unknown key, also in the name of a variable, is an error
+that names the nearest valid one.
 Only `agent/daemon.py`, `agent/cli` and the two entry points of `distill` see the whole tree;
 everything else takes its section or plain values.
 """
@@ -10,16 +11,14 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-ENV_PREFIX = "BYHEART_"
+from config.environment import ENV_PREFIX, read_environment
+from config.errors import ConfigError as ConfigError
+
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which key and what to write instead."""
 
 
 class Section(BaseModel):
@@ -231,7 +230,8 @@ def load(
         ConfigError: The file cannot be read, a key is unknown or a value is out of range.
     """
     tree = _read_toml(path) if path else {}
-    _merge(tree, _read_environment(dict(os.environ) if environ is None else environ))
+    variables = dict(os.environ) if environ is None else environ
+    _merge(tree, read_environment(variables, SECTIONS))
     _merge(tree, overrides or {})
     try:
         return Settings.model_validate(tree)
@@ -244,24 +244,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"Cannot read the configuration file {path}: {error}") from error
-
-
-def _read_environment(environ: dict[str, str]) -> dict[str, Any]:
-    """`BYHEART_ENGINE__MAX_LORAS=4` becomes `{"engine": {"max_loras": "4"}}`; lists are commas."""
-    tree: dict[str, Any] = {}
-    for name, value in sorted(environ.items()):
-        section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-        if name.startswith(ENV_PREFIX) and separator:
-            is_list = section in SECTIONS and _is_tuple(section, key)
-            tree.setdefault(section, {})[key] = (
-                [part for part in value.split(",") if part] if is_list else value
-            )
-    return tree
-
-
-def _is_tuple(section: str, key: str) -> bool:
-    field = SECTIONS[section].model_fields.get(key)
-    return field is not None and get_origin(field.annotation) is tuple
 
 
 def _merge(tree: dict[str, Any], stronger: dict[str, Any]) -> None:

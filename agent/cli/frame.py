@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.database import open_database
+from config.environment import ENV_CONFIG
 from config.settings import Settings, load
 from store.db import Database
 
@@ -28,9 +29,7 @@ class Output(StrEnum):
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", help="TOML file; see config/default.toml.", envvar="BYHEART_CONFIG"
-    ),
+    typer.Option("--config", "-c", help="TOML file; see config/default.toml.", envvar=ENV_CONFIG),
 ]
 OutputOption = Annotated[
     Output, typer.Option("-o", "--output", help="For people, or for programs.")

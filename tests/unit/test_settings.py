@@ -52,6 +52,25 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest_valid_one(tmp_path, k
         load(write(tmp_path, key), {})
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("BYHEART_SERVER_PORT", "BYHEART_SERVER__PORT"),
+        ("BYHEART_PORT", "BYHEART_SERVER__PORT"),
+        ("BYHEART_DATA_DIR", "BYHEART_STORE__DATA_DIR"),
+        ("BYHEART_CONFG", "BYHEART_CONFIG"),
+        ("BYHEART_SERVER__PROT", "server.port"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_an_error_that_names_the_nearest_one(name, near):
+    with pytest.raises(ConfigError, match=f"Did you mean '{near}'"):
+        load(environ={name: "9"})
+
+
+def test_the_variable_that_names_the_file_is_no_setting():
+    assert load(environ={"BYHEART_CONFIG": "/etc/byheart.toml"}) == Settings()
+
+
 @pytest.mark.parametrize("text", ["[server]\nport = 70000", "[gate]\nmin_gap_closed = 'much'"])
 def test_a_value_out_of_range_is_an_error_that_names_the_key(tmp_path, text):
     with pytest.raises(ConfigError, match=r"server.port|gate.min_gap_closed"):
