@@ -190,8 +190,16 @@ class Settings(Section):
 
     @property
     def database_url(self) -> str:
-        """The configured database, or SQLite in the data folder."""
-        return self.store.url or f"sqlite:///{self.data_dir / 'byheart.db'}"
+        """The configured database, or SQLite in the data folder; a file by its absolute path.
+
+        Child processes have other working directories and must open the same one.
+        """
+        driver, separator, path = self.store.url.partition(":///")
+        if not self.store.url:
+            return f"sqlite:///{self.data_dir / 'byheart.db'}"
+        if not driver.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
+            return self.store.url
+        return f"{driver}{separator}{Path(path).expanduser().absolute()}"
 
     @property
     def model_folder(self) -> Path:

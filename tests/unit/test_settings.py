@@ -71,6 +71,26 @@ def test_the_variable_that_names_the_file_is_no_setting():
     assert load(environ={"BYHEART_CONFIG": "/etc/byheart.toml"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("", "sqlite:////data/byheart.db"),
+        ("sqlite:///own.db", "sqlite:///{here}/own.db"),
+        ("sqlite+pysqlite:///own.db?timeout=3", "sqlite+pysqlite:///{here}/own.db?timeout=3"),
+        ("sqlite:////srv/own.db", "sqlite:////srv/own.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("sqlite://", "sqlite://"),
+        ("postgresql:///byheart?host=/run", "postgresql:///byheart?host=/run"),
+    ],
+)
+def test_the_trainer_is_given_the_database_of_the_daemon_wherever_it_runs(
+    monkeypatch, tmp_path, given, url
+):
+    monkeypatch.chdir(tmp_path)
+    settings = load(environ={}, overrides={"store": {"url": given, "data_dir": "/data"}})
+    assert settings.environment()["BYHEART_STORE__URL"] == url.format(here=tmp_path)
+
+
 @pytest.mark.parametrize("text", ["[server]\nport = 70000", "[gate]\nmin_gap_closed = 'much'"])
 def test_a_value_out_of_range_is_an_error_that_names_the_key(tmp_path, text):
     with pytest.raises(ConfigError, match=r"server.port|gate.min_gap_closed"):
