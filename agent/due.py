@@ -38,7 +38,8 @@ def _enqueue_extractions(
 
 
 def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:
-    fresh = untried_lessons(session, namespace)
+    namespaces.hold(session, namespace)  # another process may be opening the same run
+    fresh = untried_lessons(session, namespace, settings.distill.max_lesson_tokens)
     if len(fresh) < settings.distill.min_new_lessons or runs.unfinished(session, namespace):
         return
     if max(lesson.created_at for lesson in fresh) > now - timedelta(
@@ -48,16 +49,20 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
     open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
 
 
-def untried_lessons(session: Session, namespace: str) -> list[Lesson]:
-    """Lessons in the prompt that the last run did not have.
+def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
+    """Lessons that the next run would have, that the last one did not and no live adapter has.
 
-    A run that failed, or whose adapter was rejected, is so not repeated on the same lessons.
+    A run that failed, or whose adapter was rejected, is so not repeated on the same lessons, and
+    lessons that no run has room for start none.
     """
     past = runs.listing(session, namespace)
     snapshot = snapshots.get(session, past[0].snapshot, namespace) if past else None
     tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
-    active = lessons.listing(session, namespace, (LessonStatus.ACTIVE,))
-    return [lesson for lesson in active if lessons.text(lesson) not in tried]
+    return [
+        lesson
+        for lesson in snapshots.chosen(session, namespace, token_budget)
+        if lesson.status is LessonStatus.ACTIVE and lessons.text(lesson) not in tried
+    ]
 
 
 def open_run(
@@ -69,7 +74,7 @@ def open_run(
         namespace,
         settings.distill.model_dump(mode="json"),
         trigger,
-        token_budget=settings.learning.token_budget,
+        token_budget=settings.distill.max_lesson_tokens,
         now=now,
     )
     jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")

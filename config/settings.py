@@ -94,7 +94,7 @@ class Learning(Section):
     max_per_conversation: int = Field(3, gt=0)
     """Most lessons taken from one conversation."""
     token_budget: int = Field(512, gt=0)
-    """Most tokens of lessons put into a prompt."""
+    """Most tokens of lessons put into a prompt: pinned ones, then the newest."""
     duplicate_ratio: float = Field(0.9, gt=0, le=1)
     """Similarity (0 to 1) from which a new lesson counts as one already known."""
     corroboration: int = Field(2, ge=2)
@@ -110,6 +110,8 @@ class Distill(Section):
     """A run starts by itself when so many lessons are active that no run has tried yet."""
     settle_s: float = Field(60.0, ge=0)
     """A run waits until no lesson was added for so long, in seconds."""
+    max_lesson_tokens: int = Field(1024, gt=0)
+    """Most tokens of lessons that a run learns: pinned ones, then the newest; no others."""
     rank: int = Field(32, gt=0)
     """LoRA rank, on all linear layers."""
     alpha: int = Field(64, gt=0)

@@ -11,8 +11,10 @@ from distill.data import Messages
 from distill.publish import canonical
 from store.contexts import Context
 
-# Settings about when a run starts, which say nothing about what it does.
-SCHEDULING = frozenset({"auto", "min_new_lessons", "settle_s", "checkpoint_every"})
+# Settings about when a run starts and what it is given, which say nothing about what it does.
+SCHEDULING = frozenset(
+    {"auto", "min_new_lessons", "settle_s", "max_lesson_tokens", "checkpoint_every"}
+)
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
 GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
 

@@ -120,13 +120,20 @@ def in_use(session: Session, namespace: str) -> list[Lesson]:
 
 
 def fit(ordered: Sequence[Lesson], token_budget: int) -> list[Lesson]:
-    """As many lessons as the budget holds, first ones first; one that is too long is skipped."""
-    kept, left = [], token_budget
-    for lesson in ordered:
+    """As many lessons as the budget holds, in the order given; one that is too long is skipped.
+
+    Pinned ones come first, then the newest: what was just said counts from the next request on.
+    """
+    kept, left = set(), token_budget
+    for lesson in sorted(ordered, key=_urgency, reverse=True):
         if lesson.tokens <= left:
-            kept.append(lesson)
+            kept.add(lesson.id)
             left -= lesson.tokens
-    return kept
+    return [lesson for lesson in ordered if lesson.id in kept]
+
+
+def _urgency(lesson: Lesson) -> tuple[bool, datetime, str]:
+    return (lesson.pinned, lesson.created_at, lesson.id)
 
 
 def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:

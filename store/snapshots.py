@@ -10,13 +10,18 @@ from datetime import datetime
 from store import lessons, prompts
 from store.contexts import Context
 from store.db import Session, insert_new
-from store.models import Snapshot
+from store.models import Lesson, Snapshot
+
+
+def chosen(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
+    """The lessons that a snapshot taken at this moment holds, in its order."""
+    return lessons.fit(lessons.in_use(session, namespace), token_budget)
 
 
 def take(session: Session, namespace: str, token_budget: int, now: datetime) -> Snapshot:
     """Write down the whole context of a namespace, in the prompt and in the weights alike."""
     registered = prompts.system_prompt(session, namespace)
-    used = lessons.fit(lessons.in_use(session, namespace), token_budget)
+    used = chosen(session, namespace, token_budget)
     context = Context(registered.text if registered else None, tuple(map(lessons.text, used)))
     insert_new(
         session,

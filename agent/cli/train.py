@@ -15,7 +15,7 @@ from agent.cli.frame import (
 )
 from agent.due import open_run, untried_lessons
 from agent.work import utcnow
-from store import adapters, lessons, logged, namespaces, prompts, runs
+from store import adapters, lessons, logged, namespaces, prompts, runs, snapshots
 from store.models import Run
 
 app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
@@ -29,15 +29,18 @@ def plan(
 ) -> None:
     """What a run would be trained on now, and what the next one waits for."""
     with opened(config) as (settings, db), db.read() as session:
-        used = lessons.in_use(session, namespace)
+        budget = settings.distill.max_lesson_tokens
+        used = snapshots.chosen(session, namespace, budget)
+        left_out = len(lessons.in_use(session, namespace)) - len(used)
         registered = prompts.system_prompt(session, namespace)
-        fresh = len(untried_lessons(session, namespace))
+        fresh = len(untried_lessons(session, namespace, budget))
         running = runs.unfinished(session, namespace)
         needed = settings.distill.min_new_lessons
         row = {
             "namespace": namespace,
             "system_prompt_tokens": registered.tokens if registered else 0,
             "lessons": [lessons.text(lesson) for lesson in used],
+            "lessons_left_out": left_out,
             "new_lessons": f"{fresh} of the {needed} that start a run",
             "logged_prompts": len(logged.prompts(session, namespace, False, 1000)),
             "held_out_prompts": len(logged.prompts(session, namespace, True, 1000)),

@@ -71,7 +71,7 @@ def test_a_new_system_prompt_is_in_the_prompt_until_it_is_internalised(shop: Dat
     ),
     budget=st.integers(0, 60),
 )
-def test_the_token_budget_holds_and_goes_to_the_most_trusted(
+def test_the_token_budget_goes_to_pinned_lessons_then_the_newest_in_an_order_that_stays(
     db: Database, sizes: list[tuple[int, bool, Trust]], budget: int
 ) -> None:
     with db.begin() as session:
@@ -83,15 +83,26 @@ def test_the_token_budget_holds_and_goes_to_the_most_trusted(
             for n, (tokens, pinned, trust) in enumerate(sizes)
         ]
         kept = _view(session, budget).context.lessons
-        ordered = sorted(added, key=lambda one: (not one.pinned, one.trust.rank, one.created_at))
     used = 0
-    expected = []
-    for lesson in ordered:
+    expected = set()
+    for lesson in sorted(added, key=lambda one: (one.pinned, one.created_at), reverse=True):
         if used + lesson.tokens <= budget:
             used += lesson.tokens
-            expected.append(lesson.do)
-    assert list(kept) == expected
+            expected.add(lesson.do)
+    ordered = sorted(added, key=lambda one: (not one.pinned, one.trust.rank, one.created_at))
+    assert list(kept) == [lesson.do for lesson in ordered if lesson.do in expected]
     assert used <= budget
+
+
+def test_a_new_lesson_is_in_the_next_prompt_also_where_the_budget_was_full(db: Database) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        for number in range(4):
+            add_lesson(session, f"Lesson {number}.", tokens=10)
+        assert _view(session, 30).context.lessons == ("Lesson 1.", "Lesson 2.", "Lesson 3.")
+        add_lesson(session, "Open until 5.", tokens=10)
+        kept = _view(session, 30).context.lessons
+    assert kept == ("Lesson 2.", "Lesson 3.", "Open until 5.")
 
 
 def test_only_active_lessons_of_the_namespace_are_in_the_prompt(shop: Database) -> None:

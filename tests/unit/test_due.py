@@ -1,0 +1,106 @@
+"""What is due: a run starts for what it can learn, once, and never twice for the same."""
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from agent.due import enqueue_due, open_run, untried_lessons
+from config.settings import Settings, load
+from store import lessons, namespaces, runs, snapshots
+from store.db import Database
+from store.schema import RunStatus
+from tests.factories import NOW, add_lesson, later
+
+MOST = 100
+LONG_AFTER = later(10**6)
+
+
+@pytest.fixture
+def eager(tmp_path: Path) -> Settings:
+    distill = {"settle_s": 0, "min_new_lessons": 1, "max_lesson_tokens": MOST}
+    return load(environ={}, overrides={"store": {"data_dir": tmp_path}, "distill": distill})
+
+
+def tick(db: Database, eager: Settings) -> list[str]:
+    """The runs after a look at what is due; one that was opened fails at once."""
+    enqueue_due(db, eager, LONG_AFTER)
+    with db.begin() as session:
+        for run in runs.all_unfinished(session):
+            runs.finish(session, run.id, RunStatus.FAILED, "No luck.", NOW)
+        return [run.id for run in runs.listing(session)]
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batches=st.lists(st.lists(st.integers(1, MOST + 20), max_size=6), max_size=4))
+def test_no_run_starts_by_itself_over_what_the_last_one_had(
+    db: Database, eager: Settings, batches: list[list[int]]
+) -> None:
+    with db.begin() as session:
+        namespace = f"shop-{len(namespaces.names(session))}"
+        namespaces.ensure(session, namespace, NOW)
+    for number, sizes in enumerate(batches):
+        with db.begin() as session:
+            for place, tokens in enumerate(sizes):
+                add_lesson(session, f"Lesson {number} {place}.", namespace, tokens=tokens)
+        settled = tick(db, eager)
+        assert tick(db, eager) == settled
+    with db.read() as session:
+        hashes = [run.snapshot for run in runs.listing(session, namespace)]
+        assert untried_lessons(session, namespace, MOST) == []
+    assert all(one != other for one, other in itertools.pairwise(hashes))
+
+
+def test_a_run_learns_more_lessons_than_a_prompt_has_room_for(
+    db: Database, eager: Settings
+) -> None:
+    roomy = eager.model_copy(
+        update={"distill": eager.distill.model_copy(update={"max_lesson_tokens": 1024})}
+    )
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        for number in range(40):
+            add_lesson(session, f"Fact number {number}.", tokens=16)
+        run = runs.get(session, open_run(session, "shop", roomy, "a test", NOW))
+        assert run is not None
+        snapshot = snapshots.get(session, run.snapshot, "shop")
+        assert snapshot is not None
+        assert len(snapshot.lessons) == 40
+        assert len(lessons.fit(lessons.in_use(session, "shop"), roomy.learning.token_budget)) == 32
+
+
+def test_ticks_of_two_processes_open_one_run(any_db: Database, eager: Settings) -> None:
+    db = any_db
+    with db.begin() as session:
+        namespaces.ensure(session, "race", NOW)
+        add_lesson(session, "Open until 5.", "race")
+    other = threading.Thread(target=enqueue_due, args=(db, eager, LONG_AFTER))
+    with db.begin() as session:
+        namespaces.hold(session, "race")
+        other.start()
+        until_waiting(db)
+        open_run(session, "race", eager, "the first tick", NOW)
+    other.join()
+    with db.read() as session:
+        assert [run.trigger for run in runs.listing(session, "race")] == ["the first tick"]
+
+
+def until_waiting(db: Database) -> None:
+    """Until a session waits for a lock that another one holds; with SQLite it does so at once."""
+    if db.engine.dialect.name == "sqlite":
+        return
+    deadline = time.monotonic() + 20
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while True:
+        with db.read() as session:
+            if session.scalar(waiting):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
