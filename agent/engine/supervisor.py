@@ -13,6 +13,7 @@ import enum
 import os
 import re
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -144,11 +145,11 @@ class Supervisor:
                 await self._restart(on_restart)
 
     async def stop(self) -> None:
-        """End vLLM: asked first, killed after a grace."""
+        """End vLLM for good: asked first, killed after a grace. Its socket's folder goes too."""
         self.state = State.STOPPED
         await self._end()
         await self.engine.close()
-        self._socket.unlink(missing_ok=True)
+        shutil.rmtree(self._socket.parent, ignore_errors=True)
 
     def last_words(self) -> str:
         """The lines of the log that say why it ended."""

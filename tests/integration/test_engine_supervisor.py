@@ -124,6 +124,13 @@ async def test_the_server_does_not_run_in_our_folder(tmp_path: Path) -> None:
     assert f"complete. {tmp_path / 'run'}" in supervisor.last_words()
 
 
+async def test_a_socket_that_lies_elsewhere_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with supervised(tmp_path / ("x" * 100)) as supervisor:
+        folder = Path(supervisor.url.removeprefix("unix://")).parent
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
 async def test_a_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> None:
     async with supervised(tmp_path, BROKEN) as supervisor:
         with pytest.raises(EngineFailed, match=r"(?s)code 3.*out of luck"):
