@@ -2,9 +2,10 @@
 
 Two lanes, so that a run of minutes does not hold up an extraction of seconds; a third keeps the
 engine's adapters as the tables say. A job's lease is renewed by a thread of its own; a worker that
-lost the lease stops working on the job, and its writes are refused by the fence. This is the one
-boundary of background work that catches any error: the job is marked failed with its reason, and
-the next one goes on; a database that is away is asked again a little later.
+lost the lease stops working on the job. What a job has done by then stays: its effects are
+idempotent, and the fence protects the job's row alone. This is the one boundary of background work
+that catches any error: the job is marked failed with its reason, and the next one goes on; a
+database that is away is asked again a little later.
 """
 
 import asyncio

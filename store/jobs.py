@@ -2,9 +2,10 @@
 
 A job is enqueued in the transaction that creates the reason for it, claimed under a lease, and
 ended by the worker whose fence it carries. A worker that stops renewing its lease loses the job to
-the next claim, which raises the fence; what the first one writes later is refused. Attempts are
-counted at the claim, so that a job which kills its worker also runs out of them. A job may run more
-than once: its effects must be idempotent.
+the next claim, which raises the fence: the first one cannot end the job any more. Attempts are
+counted at the claim, so that a job which kills its worker also runs out of them. The fence protects
+the job's row alone: a job may run more than once, even twice at a time, so its effects must be
+idempotent.
 """
 
 from collections.abc import Sequence
@@ -103,10 +104,10 @@ def heartbeat(session: Session, claim: Claim, now: datetime, lease_s: float) -> 
 
 
 def finish(session: Session, claim: Claim, now: datetime) -> None:
-    """Mark the job done, in the transaction of its effects.
+    """Mark the job done, after its effects.
 
     Raises:
-        LostLease: It is not this worker's any more; the transaction must not be committed.
+        LostLease: It is not this worker's any more.
     """
     _end(_must_hold(session, claim), JobStatus.DONE, None, now)
 
