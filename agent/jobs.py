@@ -10,8 +10,8 @@ database that is away is asked again a little later.
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ import structlog
 from agent.learning import extract
 from agent.rollout import stages
 from agent.rollout.reconcile import reconcile
+from agent.stopping import pause, unless, until
 from agent.training import train
 from agent.work import Work, utcnow
 from store import jobs
@@ -40,8 +41,8 @@ RECONCILE_S = 5.0
 RETRY_S = 10.0
 
 
-@contextmanager
-def worker_thread(work: Work) -> Iterator[None]:
+@asynccontextmanager
+async def worker_thread(work: Work) -> AsyncIterator[None]:
     """A worker in a thread and an event loop of its own, so that no job delays a request."""
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
@@ -59,7 +60,7 @@ def worker_thread(work: Work) -> Iterator[None]:
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join()
+        await asyncio.to_thread(thread.join)  # answers go on meanwhile
         loop.close()
 
 
@@ -81,7 +82,7 @@ async def _run_lane(work: Work, kinds: tuple[str, ...], stop: asyncio.Event) -> 
 
 async def _tend_engine(work: Work, stop: asyncio.Event) -> None:
     async def tend() -> bool:
-        await reconcile(work)
+        await unless(stop, reconcile(work))
         return False
 
     await _repeat(tend, RECONCILE_S, stop)
@@ -96,7 +97,7 @@ async def _repeat(step: Callable[[], Awaitable[bool]], pause_s: float, stop: asy
             log.warning("background work failed, tried again", error=repr(error))
             busy = False
         if not busy:
-            await _wait(stop, pause_s)
+            await pause(stop, pause_s)
 
 
 async def run_job(work: Work, claim: Claim, stop: asyncio.Event) -> None:
@@ -105,21 +106,11 @@ async def run_job(work: Work, claim: Claim, stop: asyncio.Event) -> None:
     task = asyncio.ensure_future(KINDS[claim.kind](work, claim.payload))
     loop = asyncio.get_running_loop()
     with _heartbeat(work.db, claim, on_lost=lambda: loop.call_soon_threadsafe(task.cancel)):
-        await _until(task, stop)
+        await until(task, stop)
         try:
             _record_end(work.db, claim, task)
         except LostLease:
             log.warning("job taken over", job=claim.id, kind=claim.kind)
-
-
-async def _until(task: "asyncio.Future[None]", stop: asyncio.Event) -> None:
-    """Wait for the task; on `stop`, cancel it and wait for it to clean up."""
-    stopping = asyncio.ensure_future(_set(stop))
-    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def _record_end(db: Database, claim: Claim, task: "asyncio.Future[None]") -> None:
@@ -158,15 +149,3 @@ def _heartbeat(db: Database, claim: Claim, on_lost: Callable[[], object]) -> Ite
     finally:
         finished.set()
         thread.join()
-
-
-async def _set(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, or return at once when `stop` is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return

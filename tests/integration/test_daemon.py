@@ -1,6 +1,8 @@
 """`byheart serve` as its users see it: a process, attached to a fake vLLM, over real HTTP."""
 
+import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 
 from store import interactions
 from store.schema import InteractionStatus
@@ -91,6 +94,43 @@ def test_sigterm_lets_running_answers_finish_and_exits_cleanly(fake, served):
     asking.join()
     assert answers[0].text.rstrip().endswith("data: [DONE]")
     assert not (served.folder / "server.json").exists()
+
+
+def test_a_signal_while_the_service_starts_ends_it_at_once_and_in_order(tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(60)
+        urls = {"BYHEART_ENGINE__URLS": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with daemon(tmp_path / "data", urls, wait=False) as starting:
+            connection, _ = silent.accept()  # it asks the engine, and gets no answer
+            with connection:
+                assert starting.end(signal.SIGINT, timeout_s=20) == 0
+    assert "stopping" in starting.logfile.read_text()
+    assert "Unclosed" not in starting.logfile.read_text()
+
+
+class Hanging(FakeVllm):
+    """A server that can fall silent."""
+
+    hangs = False
+    asked = 0
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.asked += self.hangs
+        while self.hangs:
+            await asyncio.sleep(0.05)
+        return await super()._models(request)
+
+
+def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
+    engine = Hanging(model="small")
+    with engine.in_thread():
+        with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": engine.url}) as served:
+            engine.hangs = True
+            until(lambda: engine.asked, 30)
+            assert served.end(signal.SIGTERM, timeout_s=20) == 0
+        engine.hangs = False
 
 
 def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, served):
