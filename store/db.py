@@ -14,7 +14,7 @@ parameters, which are what clients said.
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,8 @@ from store.schema import Base
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 HIDDEN = "***"
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_MS = 60_000
 UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
 
 # NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
@@ -57,7 +59,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = _open_sqlite(url) if url.startswith("sqlite") else _open_postgres(url)
+        self.engine = _open(url)
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         self._read = sessionmaker(_readers(self.engine), expire_on_commit=False)
 
@@ -89,6 +91,9 @@ class Database:
             connection.begin(),
         ):
             if connection.dialect.name == "postgresql":
+                # Another process may be at it, and a large table takes its time.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK}
                 )
@@ -186,6 +191,21 @@ def _readers(engine: Engine) -> Engine:
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
+def _open(url: str) -> Engine:
+    try:
+        kind = make_url(url).get_backend_name()
+    except ArgumentError:
+        kind = ""
+    if kind == "sqlite":
+        return _open_sqlite(url)
+    if kind in ("postgres", "postgresql"):
+        return _open_postgres(url)
+    raise DatabaseError(
+        "store.url must begin with sqlite:/// or postgresql://; empty means SQLite in "
+        "store.data_dir."
+    )
+
+
 def _open_sqlite(url: str) -> Engine:
     version = pysqlite3.sqlite_version_info
     if version < MIN_SQLITE:
@@ -244,4 +264,24 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _open_postgres(url: str) -> Engine:
     driver = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql+psycopg://", url)
-    return create_engine(driver, pool_pre_ping=True, json_serializer=_to_json, hide_parameters=True)
+    return create_engine(
+        driver,
+        pool_pre_ping=True,
+        connect_args=_patience(make_url(driver).normalized_query),
+        json_serializer=_to_json,
+        hide_parameters=True,
+    )
+
+
+def _patience(query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """How long PostgreSQL is waited for; what the URL says itself wins.
+
+    By itself it waits for ever: for a host that is gone, and for a lock that someone forgot.
+    """
+    limits = (
+        f"-c lock_timeout={BUSY_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
+        f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS}"
+    )
+    defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": BUSY_TIMEOUT_MS}
+    given = {"options": " ".join([limits, *query.get("options", ())])}
+    return given | {key: value for key, value in defaults.items() if key not in query}

@@ -1,6 +1,7 @@
 """The database as such: migrations, transactions, what it can hold."""
 
 import contextlib
+import threading
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -93,6 +94,49 @@ def test_a_writer_waits_at_its_first_statement_or_not_at_all(
     with impatient.begin() as other:
         assert namespaces.names(other) == ["shop"]
     impatient.close()
+
+
+def test_postgresql_is_waited_for_no_longer_than_sqlite(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 50)
+    impatient = Database(shared_postgres.url)
+    with shared_postgres.begin() as session, impatient.begin() as other:
+        session.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with pytest.raises(SQLError, match="lock timeout"):
+            other.execute(text("SELECT pg_advisory_xact_lock(7)"))
+    impatient.close()
+
+
+def test_an_upgrade_waits_for_another_one(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 1)
+    impatient = Database(shared_postgres.url)
+    upgrade = threading.Thread(target=impatient.upgrade)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with shared_postgres.begin() as session:
+        session.execute(text(f"SELECT pg_advisory_xact_lock({store_db.UPGRADE_LOCK})"))
+        upgrade.start()
+        while not session.scalar(waiting):
+            assert upgrade.is_alive()
+    upgrade.join()
+    impatient.close()
+
+
+def test_what_the_url_says_of_timeouts_wins(shared_postgres: Database) -> None:
+    url = f"{shared_postgres.url}&options=-c%20statement_timeout%3D1234&connect_timeout=9"
+    database = Database(url)
+    with database.read() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == "1234ms"
+        assert session.scalar(text("SHOW lock_timeout")) == "10s"
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["mysql://root@localhost/byheart", "byheart.db", "sqlite:/x", "?"])
+def test_a_database_of_another_kind_is_refused_with_the_remedy(url: str) -> None:
+    with pytest.raises(DatabaseError, match=r"store\.url"):
+        Database(url)
 
 
 def test_an_error_rolls_everything_back(any_db: Database) -> None:
