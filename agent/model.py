@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.children import end, guarded
 from agent.engine.client import VllmEngine
 from agent.lock import StartError
 from config.settings import Engine, Settings
@@ -53,12 +54,17 @@ async def model_folder(settings: Settings, report: Callable[[str], None]) -> Pat
 async def _embed(folder: Path) -> None:
     """Unpack the embedded model in a child process: it needs torch, and this one does not."""
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "distill", "embed", "--out", str(folder)),
-        stdin=asyncio.subprocess.DEVNULL,
+        *guarded(sys.executable, "-m", "distill", "embed", "--out", str(folder)),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, complaint = await child.communicate()
+    assert child.stderr
+    try:
+        complaint = await child.stderr.read()  # `communicate` would close stdin, and so end it
+        await child.wait()
+    finally:
+        await end(child)
     if child.returncode:
         raise StartError(f"The embedded model cannot be used: {complaint.decode().strip()}")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from agent.engine import guard
+from agent.children import end, guarded
 from agent.work import Work
 from store import runs
 from store.schema import RunStatus
@@ -42,7 +42,7 @@ async def train(work: Work, payload: dict[str, Any]) -> None:
     try:
         code = await _wait(work, run, child)
     finally:
-        await _end(child)
+        await end(child)
     if _status(work, run) in (RunStatus.QUEUED, RunStatus.RUNNING):
         raise TrainerCrashed(f"The trainer died (exit code {code}): {_tail(logfile)}")
 
@@ -51,8 +51,7 @@ async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Proc
     logfile.parent.mkdir(parents=True, exist_ok=True)
     with logfile.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, guard.__file__, "--"),
-            *("nice", "-n", str(NICENESS), sys.executable, "-m", "distill", "run", run),
+            *guarded(*("nice", "-n", str(NICENESS), sys.executable, "-m", "distill", "run", run)),
             stdin=asyncio.subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -67,14 +66,8 @@ async def _wait(work: Work, run: str, child: asyncio.subprocess.Process) -> int:
     while not waiting.done():
         await asyncio.wait({waiting}, timeout=POLL_S)
         if _status(work, run) is RunStatus.CANCELLED:
-            await _end(child)
+            await end(child)
     return waiting.result()
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    if child.returncode is None:
-        child.terminate()
-        await child.wait()
 
 
 def _status(work: Work, run: str) -> RunStatus:
