@@ -2,7 +2,7 @@
 
 import typer
 
-from agent.cli import adapters, compile, configuration, demo, lessons, rollout, service, train
+from agent.cli import adapters, compile, configuration, demo, lessons, logs, rollout, service, train
 
 app = typer.Typer(
     name="byheart",
@@ -12,6 +12,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+app.callback()(logs.configure_logging)
 app.command("serve")(service.serve)
 app.command("worker")(service.worker)
 app.command("status")(service.status)

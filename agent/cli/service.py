@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import logging
 import signal
-import sys
 from typing import Annotated, Any
 
-import structlog
 import typer
 import uvloop
 
@@ -39,7 +36,6 @@ def serve(
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = load(config, overrides=overrides)
-    configure_logging()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.serve(settings, _say))
 
@@ -49,7 +45,6 @@ def worker(config: ConfigOption = None) -> None:
 
     Needs `engine.urls`: the worker asks the engines that the daemon serves from.
     """
-    configure_logging()
     with opened(config) as (settings, db):
 
         async def main() -> None:
@@ -93,28 +88,6 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
         console.print(f"serving at {serving}" if serving else "no daemon is serving", markup=False)
         console.print(f"jobs waiting or running: {waiting}\n")
     show(rows, output, "no namespace")
-
-
-def configure_logging(level: int = logging.INFO) -> None:
-    """One line for each event on standard error: JSON for machines, plain on a terminal."""
-    renderer = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    # A tick that is still running when the next is due is no news: it enqueues all the same.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 def _say(text: str) -> None:

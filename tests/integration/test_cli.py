@@ -1,0 +1,45 @@
+"""The verbs as a shell sees them: what they print where, and their exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.daemon_rig import environment
+
+
+class Shell:
+    """Runs `byheart` on a data folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+
+    def __call__(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "agent", *arguments],
+            env=environment(self.data, settings),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return str(self.folder / name)
+
+
+@pytest.fixture
+def byheart(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byheart):
+    byheart("lessons", "add", "Lamps cost 15.")
+    done = byheart("train", "now")
+    assert done.returncode == 0
+    assert done.stdout.startswith("run_")
+    assert len(done.stdout.splitlines()) == 1
+    assert "run opened" in done.stderr
