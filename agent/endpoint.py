@@ -20,12 +20,20 @@ from agent.gateway.app import Gateway
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
-from agent.lock import StartError
+from agent.lock import StartError, daemon_runs
 from agent.work import Work
 from config.settings import Settings
 
 DISCOVERY = "server.json"
 """In the data folder while a daemon serves: its address and process, for the command line."""
+
+
+def address(data_dir: Path) -> str | None:
+    """Where the daemon of a data folder listens; None where none does."""
+    discovery = data_dir / DISCOVERY
+    if not daemon_runs(data_dir) or not discovery.exists():
+        return None  # a file without a daemon was left by one that was killed
+    return str(json.loads(discovery.read_text())["url"])
 
 
 class QuietServer(uvicorn.Server):

@@ -27,3 +27,15 @@ def only_daemon(data_dir: Path) -> Iterator[None]:
                 "its own (store.data_dir)."
             ) from error
         yield
+
+
+def daemon_runs(data_dir: Path) -> bool:
+    """Whether a daemon holds the data folder."""
+    try:
+        with (data_dir / "daemon.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,7 +1,6 @@
 """`byheart serve`, `worker` and `status`: the processes themselves."""
 
 import asyncio
-import json
 import signal
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import uvloop
 
 from agent import daemon
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
-from agent.endpoint import DISCOVERY
+from agent.endpoint import address
 from agent.gateway.inflight import Inflight
 from agent.jobs import run_worker
 from agent.model import attached_engine, attached_model
@@ -65,8 +64,7 @@ def worker(config: ConfigOption = None) -> None:
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """What serves each namespace, and what is being learned."""
     with opened(config) as (settings, db):
-        discovery = settings.data_dir / DISCOVERY
-        serving = json.loads(discovery.read_text())["url"] if discovery.exists() else None
+        serving = address(settings.data_dir)
         with db.read() as session:
             rows = []
             for name in namespaces.names(session):

@@ -1,11 +1,15 @@
 """The verbs as a shell sees them: what they print where, and their exit codes."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent import endpoint
+from agent.lock import only_daemon
 from tests.daemon_rig import environment
 
 
@@ -43,3 +47,12 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert done.stdout.startswith("run_")
     assert len(done.stdout.splitlines()) == 1
     assert "run opened" in done.stderr
+
+
+def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
+    byheart.data.mkdir()
+    left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})
+    (byheart.data / endpoint.DISCOVERY).write_text(left)
+    with only_daemon(byheart.data):
+        assert "serving at http://127.0.0.1:1" in byheart("status").stdout
+    assert "no daemon is serving" in byheart("status").stdout
