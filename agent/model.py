@@ -29,6 +29,25 @@ def refuse_unfit(settings: Settings) -> None:
             f"distill.rank {settings.distill.rank} is above engine.max_lora_rank "
             f"{settings.engine.max_lora_rank}: the engine would refuse every adapter."
         )
+    folder = settings.model_folder
+    if settings.engine.model and not (folder / "config.json").exists():
+        raise StartError(f"engine.model: {folder} is not a model folder: it has no config.json.")
+    if settings.distill.auto:
+        refuse_untrainable(settings)
+
+
+def refuse_untrainable(settings: Settings) -> None:
+    """Check that a run would train the model that serves.
+
+    Raises:
+        StartError: Which model the attached servers serve is not known here.
+    """
+    if settings.engine.urls and not settings.engine.model:
+        raise StartError(
+            "engine.urls is set without engine.model: a run trains on the folder of the model that "
+            "those servers serve. Set engine.model to it. With distill.auto = false the service "
+            "also works without, and lessons stay in the prompt."
+        )
 
 
 def served_name(settings: Settings) -> str:
@@ -40,11 +59,9 @@ async def model_folder(settings: Settings, report: Callable[[str], None]) -> Pat
     """The configured folder, or the embedded model's, made on first use.
 
     Raises:
-        StartError: There is no such folder, or the embedded model cannot be made.
+        StartError: The embedded model cannot be made.
     """
     folder = settings.model_folder
-    if settings.engine.model and not (folder / "config.json").exists():
-        raise StartError(f"engine.model: {folder} is not a model folder: it has no config.json.")
     if not settings.engine.model:
         report("preparing the embedded model")
         await _embed(folder)

@@ -52,7 +52,7 @@ class Engine(Section):
     served_model_name: str = ""
     """Name clients use for the model; empty means the folder's name."""
     urls: tuple[str, ...] = ()
-    """vLLM servers to attach to; empty means that byheart starts and supervises its own."""
+    """vLLM servers to attach to, with `model` set too, for runs; empty: byheart starts its own."""
     api_key: str = Field("", repr=False)
     """Key of the attached servers; the supervised one gets a random key of its own."""
     max_model_len: int = Field(2048, gt=0)

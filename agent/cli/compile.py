@@ -17,6 +17,7 @@ from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.due import open_run
 from agent.endpoint import DISCOVERY
+from agent.model import refuse_untrainable
 from agent.work import utcnow
 from config.settings import Settings
 from store import adapters, namespaces, prompts, runs
@@ -53,6 +54,7 @@ def compile_prompt(
     given_seeds = [_messages(seeds, line) for line in _lines(seeds)]
     given_anchors = [(_messages(anchors, line), _expect(anchors, line)) for line in _lines(anchors)]
     with opened(config) as (settings, db):
+        refuse_untrainable(settings)
         with db.begin() as session:
             namespaces.ensure(session, namespace, utcnow())
             tokens = len(text) // CHARS_PER_TOKEN + 1

@@ -14,6 +14,7 @@ from agent.cli.frame import (
     show_one,
 )
 from agent.due import open_run, untried_lessons
+from agent.model import refuse_untrainable
 from agent.work import utcnow
 from store import adapters, lessons, logged, namespaces, prompts, runs, snapshots
 from store.models import Run
@@ -55,6 +56,7 @@ def plan(
 def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = None) -> None:
     """Start a run over the namespace's whole context, whatever is new; the daemon does the work."""
     with opened(config) as (settings, db), db.begin() as session:
+        refuse_untrainable(settings)
         if namespace not in namespaces.names(session):
             raise namespaces.UnknownNamespace(namespace)
         if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):

@@ -49,6 +49,16 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
+def test_a_run_on_attached_servers_needs_the_folder_of_their_model(byheart):
+    attached = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9"}
+    byheart("lessons", "add", "Lamps cost 15.")
+    for arguments in (("train", "now"), ("compile", byheart.write("p.md", "Be brief."))):
+        done = byheart(*arguments, **attached)
+        assert done.returncode == 1
+        assert "Set engine.model" in done.stderr
+    assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []
+
+
 def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
     byheart.data.mkdir()
     left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})

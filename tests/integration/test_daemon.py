@@ -153,6 +153,8 @@ def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, ser
         ({"BYHEART_DISTILL__RANK": "512"}, "max_lora_rank"),
         ({"BYHEART_SERVER__PROT": "1"}, "server.port"),
         ({"BYHEART_ENGINE__SERVED_MODEL_NAME": "other"}, "served_model_name"),
+        ({"BYHEART_ENGINE__MODEL": "/nowhere"}, "config.json"),
+        ({"BYHEART_DISTILL__AUTO": "true"}, "Set engine.model"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_remedy(fake, tmp_path, settings, remedy):
