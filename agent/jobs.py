@@ -10,7 +10,7 @@ database that is away is asked again a little later.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -35,6 +35,8 @@ KINDS: dict[str, Callable[[Work, dict[str, Any]], Awaitable[None]]] = {
     "rollout": stages.run,
 }
 LANES = (("extract", "rollout"), ("train",))
+REMOTE_LANES = (("extract",), ("train",))
+"""Of a worker without a gateway: only the daemon knows which answers a rollout has to wait for."""
 LEASE_S = 30.0
 POLL_S = 0.5
 RECONCILE_S = 5.0
@@ -64,9 +66,11 @@ async def worker_thread(work: Work) -> AsyncIterator[None]:
         loop.close()
 
 
-async def run_worker(work: Work, stop: asyncio.Event) -> None:
-    """Run jobs in all lanes until `stop` is set; a job still running is then handed back."""
-    await asyncio.gather(*(_run_lane(work, lane, stop) for lane in LANES))
+async def run_worker(
+    work: Work, stop: asyncio.Event, lanes: Sequence[tuple[str, ...]] = LANES
+) -> None:
+    """Run jobs in the lanes until `stop` is set; a job still running is then handed back."""
+    await asyncio.gather(*(_run_lane(work, lane, stop) for lane in lanes))
 
 
 async def _run_lane(work: Work, kinds: tuple[str, ...], stop: asyncio.Event) -> None:

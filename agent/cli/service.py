@@ -1,7 +1,6 @@
 """`byheart serve`, `worker` and `status`: the processes themselves."""
 
 import asyncio
-import signal
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +9,7 @@ import uvloop
 from agent import daemon
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
 from agent.endpoint import address
-from agent.gateway.inflight import Inflight
-from agent.jobs import run_worker
-from agent.model import attached_engine, attached_model
-from agent.work import Work
+from agent.worker import refuse_alone, work
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus
@@ -40,25 +36,14 @@ def serve(
 
 
 def worker(config: ConfigOption = None) -> None:
-    """Run jobs (extraction, training) for a daemon elsewhere, on the same database.
+    """Run jobs (extraction, training) for a daemon on another machine.
 
-    Needs `engine.urls`: the worker asks the engines that the daemon serves from.
+    Needs the daemon's database, its data folder under the same path, and `engine.urls`: the
+    servers that the daemon is attached to.
     """
+    refuse_alone(load(config))
     with opened(config) as (settings, db):
-
-        async def main() -> None:
-            stop = asyncio.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            engine = attached_engine(settings.engine)
-            try:
-                model = await attached_model(settings, engine)
-                _say(f"working on {settings.database_url.rsplit('@')[-1]}")
-                await run_worker(Work(settings, db, engine, model, Inflight()), stop)
-            finally:
-                await engine.close()
-
-        asyncio.run(main())
+        asyncio.run(work(settings, db, _say))
 
 
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:

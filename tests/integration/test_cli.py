@@ -59,6 +59,13 @@ def test_a_run_on_attached_servers_needs_the_folder_of_their_model(byheart):
     assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []
 
 
+def test_a_worker_without_servers_is_refused_with_the_remedy(byheart):
+    done = byheart("worker")
+    assert done.returncode == 1
+    assert "engine.urls" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
     byheart.data.mkdir()
     left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})

@@ -38,12 +38,12 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return kinds
 
 
-def run_until(work: Work, condition: Any) -> None:
+def run_until(work: Work, condition: Any, lanes: Any = worker.LANES) -> None:
     """Run a worker until the condition holds."""
 
     async def main() -> None:
         stop = asyncio.Event()
-        running = asyncio.ensure_future(worker.run_worker(work, stop))
+        running = asyncio.ensure_future(worker.run_worker(work, stop, lanes))
         while not condition():
             assert not running.done()
             await asyncio.sleep(0.02)
@@ -94,6 +94,23 @@ def test_a_long_job_in_one_lane_does_not_hold_up_the_other(work, played):
     enqueue(work, "train", {})
     enqueue(work, "extract", {})
     run_until(work, lambda: done)
+
+
+def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(work, played):
+    done: list[str] = []
+
+    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+        done.append("extract")
+
+    async def rollout(_work: Work, _payload: dict[str, Any]) -> None:
+        done.append("rollout")
+
+    played.update(rollout=rollout, extract=extract)
+    left = enqueue(work, "rollout", {}, run_at=NOW)
+    enqueue(work, "extract", {})
+    run_until(work, lambda: done, worker.REMOTE_LANES)
+    assert done == ["extract"]
+    assert job_of(work, left).status is JobStatus.READY
 
 
 def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(work, played):
