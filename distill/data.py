@@ -19,8 +19,8 @@ from rapidfuzz import fuzz, process
 from config.settings import Distill
 from distill.packing import Ids, common_prefix
 from store.contexts import Context, Message, compose, message_text
+from store.contexts import Messages as Messages
 
-Messages = tuple[Message, ...]
 # Similarity (0 to 100) of their telling words from which two texts ask the same.
 SAME = 90.0
 # Words that make no other question of one: "How can I return a lamp?", "How do you return lamps?"

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from distill import facts, loss, packing
-from distill.anchors import Anchor
 from distill.data import Encoder, Prompt
 from distill.packing import Ids
 from distill.pool import Trajectory, sample_guided, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
+from store.anchors import Anchor
 
 # Ways in which an answer speaks of its context instead of from it.
 LEAK = re.compile(

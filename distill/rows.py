@@ -14,13 +14,13 @@ from typing import Any
 
 from config.settings import Distill, Settings
 from distill import material, train
-from distill.anchors import Anchor
 from distill.plot import plot_curves
 from distill.progress import plain_lines
 from distill.publish import MANIFEST
 from distill.spec import RunSpec
 from distill.train import Outcome
 from store import adapters, jobs, logged, prompts, runs, snapshots
+from store.anchors import Anchor
 from store.db import AWAY, Database, Session
 from store.manifests import sha256
 from store.models import Run

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Distill
-from distill.anchors import Anchor
 from distill.data import Messages
 from distill.publish import canonical
+from store.anchors import Anchor
 from store.contexts import Context
 
 # Settings about when a run starts and what it is given, which say nothing about what it does.

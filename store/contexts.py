@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, Any]
+Messages = tuple[Message, ...]
 
 LESSONS_HEADING = "Keep to the following:"
 SYSTEM_ROLES = ("system", "developer")

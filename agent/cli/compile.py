@@ -4,15 +4,12 @@ Registers the file as the namespace's system prompt, with seeds and anchors, and
 daemon trains, gates and rolls out.
 """
 
-import json
-import re
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from agent.cli.errors import InputError
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.due import open_run
@@ -20,16 +17,13 @@ from agent.endpoint import DISCOVERY
 from agent.model import refuse_untrainable
 from agent.work import utcnow
 from config.settings import Settings
-from store import adapters, namespaces, prompts, runs
+from store import adapters, files, namespaces, prompts, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 
 CHARS_PER_TOKEN = 4
 NOTHING_TO_LEARN = 3
-EXPECTATIONS = {"contains", "contains_any", "regex", "json_schema"}
 POLL_S = 1.0
-
-Message = dict[str, Any]
 
 
 def compile_prompt(
@@ -46,21 +40,23 @@ def compile_prompt(
     """Internalise a system prompt: register, distil, gate, roll out.
 
     About 30 seeds that resemble your traffic are enough; without any, the model writes its own
-    questions. Exit code 3 means that there was nothing to learn.
+    questions. Seeds and anchors given earlier stay, unless new ones are given. Exit code 3 means
+    that there was nothing to learn.
     """
-    text = _read(file).strip()
-    if not text:
-        raise InputError(f"{file} is empty.")
-    given_seeds = [_messages(seeds, line) for line in _lines(seeds)]
-    given_anchors = [(_messages(anchors, line), _expect(anchors, line)) for line in _lines(anchors)]
+    text = files.read_system_prompt(file)
+    given_seeds = files.read_prompts(seeds)
+    given_anchors = files.read_anchors(anchors)
     with opened(config) as (settings, db):
         refuse_untrainable(settings)
         with db.begin() as session:
             namespaces.ensure(session, namespace, utcnow())
             tokens = len(text) // CHARS_PER_TOKEN + 1
             prompts.register_system_prompt(session, namespace, text, tokens, utcnow())
-            prompts.replace_seeds(session, namespace, given_seeds)
-            prompts.replace_anchors(session, namespace, given_anchors)
+            if given_seeds:
+                prompts.replace_seeds(session, namespace, [*map(list, given_seeds)])
+            if given_anchors:
+                checks = [(list(anchor.messages), anchor.expect) for anchor in given_anchors]
+                prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
         console.print(f"run {run}", markup=False)
         if not (settings.data_dir / DISCOVERY).exists():
@@ -104,64 +100,3 @@ def _outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] |
         held = verdict.passed and not settings.gate.auto_promote
         return (f"{adapter.name} passed and waits for approval:\n{reasons}", 0) if held else None
     return f"{adapter.name} is {adapter.status}:\n{reasons}", 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"Cannot read {path}: {error}") from error
-
-
-def _lines(path: Path | None) -> list[tuple[int, dict[str, Any]]]:
-    """The numbered objects of a JSON-lines file; none for no file."""
-    if path is None:
-        return []
-    parsed = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if line.strip():
-            parsed.append((number, _object(path, number, line)))
-    return parsed
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {number}: not JSON ({error.msg}).") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}, line {number}: not a JSON object.")
-    return value
-
-
-def _messages(path: Path | None, numbered: tuple[int, dict[str, Any]]) -> list[Message]:
-    number, value = numbered
-    prompt, messages = value.get("prompt"), value.get("messages")
-    if isinstance(prompt, str) and prompt.strip():
-        return [{"role": "user", "content": prompt}]
-    if isinstance(messages, list) and messages and all(map(_is_message, messages)):
-        return messages
-    raise InputError(f'{path}, line {number}: needs "prompt" (a text) or "messages" (a chat).')
-
-
-def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and {"role", "content"} <= message.keys()
-
-
-def _expect(path: Path | None, numbered: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-    number, value = numbered
-    expect = value.get("expect")
-    if isinstance(expect, dict) and expect and set(expect) <= EXPECTATIONS:
-        if "regex" in expect:
-            _compile_regex(path, number, expect["regex"])
-        return expect
-    raise InputError(
-        f'{path}, line {number}: "expect" takes {", ".join(sorted(EXPECTATIONS))}, and needs one.'
-    )
-
-
-def _compile_regex(path: Path | None, number: int, pattern: object) -> None:
-    try:
-        re.compile(str(pattern))
-    except re.error as error:
-        raise InputError(f"{path}, line {number}: not a regular expression ({error}).") from error

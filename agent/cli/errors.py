@@ -8,6 +8,7 @@ from agent.lock import StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
 from store.db import DatabaseError
+from store.files import BadInput
 from store.manifests import AdapterCorrupt
 from store.namespaces import BadName, UnknownNamespace
 from store.rollouts import NothingToRollBack, StaleAlias
@@ -32,7 +33,16 @@ FAILED = (
     StaleAlias,
     StartError,
 )
-WRONG = (BadName, ConfigError, InputError, ShopError, UnknownAdapter, UnknownNamespace, UnknownRun)
+WRONG = (
+    BadInput,
+    BadName,
+    ConfigError,
+    InputError,
+    ShopError,
+    UnknownAdapter,
+    UnknownNamespace,
+    UnknownRun,
+)
 
 
 def explain(error: Exception) -> tuple[str | None, int]:

@@ -73,3 +73,31 @@ def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_kil
     with only_daemon(byheart.data):
         assert "serving at http://127.0.0.1:1" in byheart("status").stdout
     assert "no daemon is serving" in byheart("status").stdout
+
+
+def counts(byheart: Shell) -> tuple[int, int]:
+    planned = json.loads(byheart("train", "plan", "-o", "json").stdout)
+    return planned["seeds"], planned["anchors"]
+
+
+def test_compile_replaces_the_seeds_and_anchors_that_are_given_and_keeps_the_others(byheart):
+    policy = byheart.write("p.md", "Refunds within 45 days.")
+    seeds = byheart.write("s.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n')
+    anchors = byheart.write("a.jsonl", '{"prompt": "a", "expect": {"contains": "45"}}\n')
+    byheart("compile", policy, "--seeds", seeds, "--anchors", anchors)
+    assert counts(byheart) == (2, 1)
+    byheart("compile", policy, "--seeds", byheart.write("t.jsonl", '{"prompt": "c"}\n'))
+    assert counts(byheart) == (1, 1)
+    byheart("compile", policy)
+    assert counts(byheart) == (1, 1)
+
+
+def test_compile_stores_nothing_of_files_with_an_error(byheart):
+    policy = byheart.write("p.md", "Refunds within 45 days.")
+    seeds = byheart.write("s.jsonl", '{"prompt": "a"}\n')
+    anchors = byheart.write("a.jsonl", '\n{"prompt": "q", "expect": {"contains": 5}}\n')
+    done = byheart("compile", policy, "--seeds", seeds, "--anchors", anchors)
+    assert done.returncode == 2
+    assert "a.jsonl, line 2: expect.contains" in done.stderr
+    assert counts(byheart) == (0, 0)
+    assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []

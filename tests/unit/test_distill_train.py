@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from config.settings import Distill
 from distill import evaluate, material, train
-from distill.anchors import Anchor
 from distill.checkpoint import LATEST, Checkpoints
 from distill.data import PromptTooLong, user
 from distill.material import NothingToLearn
 from distill.spec import RunSpec
+from store.anchors import Anchor
 from store.contexts import Context
 from tests.tiny import save_tiny_model
 

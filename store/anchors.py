@@ -3,7 +3,7 @@
 A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or more of
 
     contains      a text or a list of texts; every one is in the answer, in any case
-    contains_any  a list of texts; at least one is in the answer, in any case
+    contains_any  a text or a list of texts; at least one is in the answer, in any case
     regex         a regular expression that is found in the answer, in any case
     json_schema   the answer is JSON that is valid under the schema
 """
@@ -16,7 +16,12 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 
-from distill.data import Messages
+from store.contexts import Messages
+
+UNUSABLE = (
+    *(TypeError, re.error, OverflowError, RecursionError),  # the last two of regular expressions
+    jsonschema.SchemaError,
+)
 
 
 class BadAnchor(ValueError):
@@ -37,21 +42,28 @@ class Anchor:
         for name, wanted in self.expect.items():
             try:
                 CHECKS[name]("", wanted)
-            except (re.error, TypeError, AttributeError, jsonschema.SchemaError) as error:
-                raise BadAnchor(f"expect.{name} cannot be used: {error}") from error
+            except UNUSABLE as error:
+                reason = getattr(error, "message", error)  # a schema's error in one line
+                raise BadAnchor(f"expect.{name} cannot be used: {reason}") from error
 
     def passes(self, answer: str) -> bool:
         """Whether the answer is as expected, in everything that is expected."""
         return all(CHECKS[name](answer, wanted) for name, wanted in self.expect.items())
 
 
-def _contains(answer: str, wanted: str | list[str]) -> bool:
+def _contains(answer: str, wanted: object) -> bool:
+    return all(text.lower() in answer.lower() for text in _texts(wanted))
+
+
+def _contains_any(answer: str, wanted: object) -> bool:
+    return any(text.lower() in answer.lower() for text in _texts(wanted))
+
+
+def _texts(wanted: object) -> list[str]:
     texts = [wanted] if isinstance(wanted, str) else wanted
-    return all(text.lower() in answer.lower() for text in texts)
-
-
-def _contains_any(answer: str, wanted: list[str]) -> bool:
-    return any(text.lower() in answer.lower() for text in list(wanted))
+    if isinstance(texts, list) and texts and all(text and isinstance(text, str) for text in texts):
+        return texts
+    raise TypeError("it takes a text, or a list of texts.")
 
 
 def _regex(answer: str, wanted: str) -> bool:

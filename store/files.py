@@ -1,13 +1,12 @@
-"""The files that `python -m distill train` reads, with errors that name file and line."""
+"""The files that an operator gives: contexts, prompts and anchors; errors name file and line."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill.anchors import Anchor
-from distill.data import Messages, user
-from store.contexts import Context
+from store.anchors import Anchor
+from store.contexts import Context, Messages
 
 LESSON_KINDS = ("fact", "rule", "procedure", "preference", "pitfall")
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -28,10 +27,19 @@ def read_context(path: Path) -> tuple[Context, tuple[str, ...]]:
         lessons = read_lines(path, _lesson)
         kinds, texts = zip(*lessons, strict=True) if lessons else ((), ())
         return Context(lessons=texts), kinds
+    return Context(system_prompt=read_system_prompt(path)), ()
+
+
+def read_system_prompt(path: Path) -> str:
+    """A system prompt.
+
+    Raises:
+        BadInput: There is none in it.
+    """
     text = _read_text(path).strip()
     if not text:
         raise BadInput(f"{path} is empty: there is nothing to internalise.")
-    return Context(system_prompt=text), ()
+    return text
 
 
 def read_prompts(path: Path | None) -> tuple[Messages, ...]:
@@ -55,7 +63,7 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse_constant)
             if not isinstance(value, dict):
                 raise BadInput("a line must be a JSON object.")
             parsed.append(parse(value))
@@ -64,6 +72,10 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
     if not parsed:
         raise BadInput(f"{path} has no lines.")
     return parsed
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadInput(f"{name} is not JSON.")
 
 
 def _read_text(path: Path) -> str:
@@ -84,13 +96,15 @@ def _lesson(value: dict[str, Any]) -> tuple[str, str]:
 
 def _messages(value: dict[str, Any]) -> Messages:
     if isinstance(value.get("prompt"), str) and value["prompt"].strip():
-        return user(value["prompt"])
+        return ({"role": "user", "content": value["prompt"]},)
     messages = value.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput('a line needs a "prompt" (a text) or "messages" (a list).')
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise BadInput(f"a message needs a role out of {', '.join(ROLES)}, and content.")
+        if not isinstance(message.get("content"), str) or not message["content"].strip():
+            raise BadInput("the content of a message is a text, and not empty.")
     if messages[-1]["role"] != "user":
         raise BadInput("the last message must be the user's, so that there is something to answer.")
     return tuple(messages)

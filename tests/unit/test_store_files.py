@@ -1,0 +1,83 @@
+"""What an operator gives in files: refused with the line, or usable as it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from store.anchors import CHECKS, Anchor, BadAnchor
+from store.files import BadInput, read_anchors, read_prompts
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+ASKED = ({"role": "user", "content": "When?"},)
+
+
+@given(
+    expect=st.dictionaries(st.sampled_from([*CHECKS, "other"]), VALUES, max_size=2),
+    answer=st.text(max_size=10),
+)
+def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, answer):
+    try:
+        anchor = Anchor(ASKED, expect)
+    except BadAnchor:
+        return
+    assert anchor.passes(answer) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"prompt": "q", "expect": {"contains": 5}}, "contains"),
+        ({"prompt": "q", "expect": {"contains": []}}, "contains"),
+        ({"prompt": "q", "expect": {"contains_any": ["a", 5]}}, "contains_any"),
+        ({"prompt": "q", "expect": {"regex": 7}}, "regex"),
+        ({"prompt": "q", "expect": {"regex": "("}}, "regex"),
+        ({"prompt": "q", "expect": {"regex": "a{99999999999}"}}, "regex"),
+        ({"prompt": "q", "expect": {"json_schema": {"type": "texts"}}}, "json_schema"),
+        ({"prompt": "q", "expect": {"includes": "x"}}, "includes"),
+        ({"prompt": "q"}, "expect"),
+        ({"messages": ["q"], "expect": {"regex": "a"}}, "role"),
+    ],
+)
+def test_an_anchor_that_cannot_be_checked_is_an_error_that_names_the_line(tmp_path, line, problem):
+    path = write(tmp_path, {"prompt": "q", "expect": {"contains": "a"}}, line)
+    with pytest.raises(BadInput, match=f"line 2: .*{problem}"):
+        read_anchors(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": " "},
+        {"messages": []},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": ["a"]}]},
+        {"messages": [{"role": "shop", "content": "a"}]},
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        {"prompt": "q", "weight": float("nan")},
+        ["q"],
+    ],
+)
+def test_a_prompt_that_cannot_be_asked_is_an_error_that_names_the_line(tmp_path, line):
+    with pytest.raises(BadInput, match="line 2"):
+        read_prompts(write(tmp_path, {"prompt": "q"}, line))
+
+
+def test_a_prompt_is_one_message_or_a_chat(tmp_path):
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    path = write(tmp_path, {"prompt": "q"}, {"messages": chat})
+    assert read_prompts(path) == (({"role": "user", "content": "q"},), tuple(chat))
+
+
+def write(folder: Path, *lines: object) -> Path:
+    path = folder / "lines.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
