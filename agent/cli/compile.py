@@ -13,7 +13,7 @@ import typer
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.due import open_run
-from agent.endpoint import DISCOVERY
+from agent.lock import StartError, daemon_runs
 from agent.model import refuse_untrainable
 from agent.work import utcnow
 from config.settings import Settings
@@ -59,28 +59,37 @@ def compile_prompt(
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
         console.print(f"run {run}", markup=False)
-        if not (settings.data_dir / DISCOVERY).exists():
-            console.print("no daemon is serving: the run starts with `byheart serve`")
         if wait:
             _wait(settings, db, run)
+        elif not daemon_runs(settings.data_dir):
+            console.print("no daemon is serving: the run starts with `byheart serve`")
 
 
 def _wait(settings: Settings, db: Database, run_id: str) -> None:
-    """Show the run's progress until its adapter serves, or it ended otherwise."""
+    """Show the run's progress until its adapter serves, or it ended otherwise.
+
+    Raises:
+        StartError: No daemon is there to do it.
+    """
     with stages() as show:
-        while (outcome := _outcome(settings, db, run_id)) is None:
+        while (ended := outcome(settings, db, run_id)) is None:
+            if not daemon_runs(settings.data_dir):
+                raise StartError(
+                    f"No daemon serves from {settings.data_dir}: run {run_id} waits for one, and "
+                    "goes on by itself with `byheart serve`."
+                )
             with db.read() as session:
                 run = runs.get(session, run_id)
                 at = dict(run.progress) if run else {}
             show(str(at.get("phase", "waiting for the daemon")), at.get("step"), at.get("total"))
             time.sleep(POLL_S)
-    message, code = outcome
+    message, code = ended
     console.print(message, markup=False)
     if code:
         raise typer.Exit(code)
 
 
-def _outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] | None:
+def outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] | None:
     """The final message and exit code; None while it goes on."""
     with db.read() as session:
         run = runs.get(session, run_id)
@@ -94,9 +103,11 @@ def _outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] |
         adapter = adapters.get(session, run.adapter)
         verdict = adapters.evaluation(session, run.adapter)
         reasons = "\n".join(f"  {reason}" for reason in verdict.reasons)
-    if adapter is None or adapter.status is AdapterStatus.REJECTED:
-        return f"rejected {run.adapter}:\n{reasons}", 1
+    if adapter is None:
+        return f"{run.adapter} is not known", 1
     if adapter.status is AdapterStatus.CANDIDATE:
         held = verdict.passed and not settings.gate.auto_promote
-        return (f"{adapter.name} passed and waits for approval:\n{reasons}", 0) if held else None
-    return f"{adapter.name} is {adapter.status}:\n{reasons}", 0
+        waits = f"{adapter.name} passed and waits for `byheart rollout promote {adapter.name}`"
+        return (f"{waits}:\n{reasons}", 1) if held else None
+    serves = adapter.status is AdapterStatus.LIVE
+    return f"{adapter.name} is {adapter.status}:\n{reasons}", 0 if serves else 1

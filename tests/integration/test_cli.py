@@ -101,3 +101,9 @@ def test_compile_stores_nothing_of_files_with_an_error(byheart):
     assert "a.jsonl, line 2: expect.contains" in done.stderr
     assert counts(byheart) == (0, 0)
     assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []
+
+
+def test_compile_does_not_wait_for_a_daemon_that_is_not_there(byheart):
+    done = byheart("compile", byheart.write("p.md", "Refunds within 45 days."), "--wait")
+    assert done.returncode == 1
+    assert "byheart serve" in done.stderr
