@@ -48,6 +48,16 @@ def ensure(session: Session, name: str, now: datetime) -> Namespace:
     return session.get_one(Namespace, name)
 
 
+def require(session: Session, name: str) -> None:
+    """See that there is such a namespace, before what it holds is taken for nothing.
+
+    Raises:
+        UnknownNamespace: There is none.
+    """
+    if session.get(Namespace, name) is None:
+        raise UnknownNamespace(name)
+
+
 def names(session: Session) -> list[str]:
     """All namespaces, by name."""
     return list(session.scalars(select(Namespace.name).order_by(Namespace.name)))

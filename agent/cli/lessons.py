@@ -37,6 +37,7 @@ def ls(
 ) -> None:
     """List the lessons of a namespace."""
     with opened(config) as (_, db), db.read() as session:
+        namespaces.require(session, namespace)
         rows = [_row(lesson) for lesson in lessons.listing(session, namespace)]
     show(rows, output, "No lessons yet: give feedback on an answer, or `byheart lessons add`.")
 

@@ -28,6 +28,7 @@ def status(
 ) -> None:
     """The changes of version of a namespace, newest first, with their reasons."""
     with opened(config) as (_, db), db.read() as session:
+        namespaces.require(session, namespace)
         rows = [
             {
                 "at": event.created_at.isoformat(timespec="seconds"),

@@ -30,6 +30,7 @@ def plan(
 ) -> None:
     """What a run would be trained on now, and what the next one waits for."""
     with opened(config) as (settings, db), db.read() as session:
+        namespaces.require(session, namespace)
         budget = settings.distill.max_lesson_tokens
         used = snapshots.chosen(session, namespace, budget)
         left_out = len(lessons.in_use(session, namespace)) - len(used)
@@ -57,8 +58,7 @@ def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = 
     """Start a run over the namespace's whole context, whatever is new; the daemon does the work."""
     with opened(config) as (settings, db), db.begin() as session:
         refuse_untrainable(settings)
-        if namespace not in namespaces.names(session):
-            raise namespaces.UnknownNamespace(namespace)
+        namespaces.require(session, namespace)
         if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):
             raise InputError(
                 f"Namespace {namespace!r} has no context to learn: add lessons (`byheart lessons "
@@ -76,6 +76,8 @@ def ls(
 ) -> None:
     """List the runs, newest first."""
     with opened(config) as (_, db), db.read() as session:
+        if namespace:
+            namespaces.require(session, namespace)
         rows = [_row(run) for run in runs.listing(session, namespace or None)]
     show(rows, output, "No runs yet: `byheart train plan` says what the next one waits for.")
 

@@ -49,6 +49,30 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "now"),
+        ("train", "plan"),
+        ("train", "ls"),
+        ("lessons", "ls"),
+        ("rollout", "status"),
+    ],
+)
+def test_an_unknown_namespace_is_named_and_not_taken_for_an_empty_one(byheart, arguments):
+    done = byheart(*arguments, "-n", "nosuch")
+    assert done.returncode == 2
+    assert "no namespace 'nosuch'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_of_another_kind_is_refused_with_the_remedy(byheart):
+    done = byheart("status", BYHEART_STORE__URL="mysql://root@localhost/byheart")
+    assert done.returncode == 1
+    assert "store.url" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_run_on_attached_servers_needs_the_folder_of_their_model(byheart):
     attached = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9"}
     byheart("lessons", "add", "Lamps cost 15.")
