@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from store import lessons, namespaces, snapshots
+from store import namespaces, snapshots
 from store.db import Session, new_id
 from store.models import Run
 from store.schema import IllegalTransition as IllegalTransition
@@ -139,11 +139,6 @@ def cancel(session: Session, run_id: str, now: datetime) -> Run:
         IllegalTransition: It is over already.
     """
     return finish(session, run_id, RunStatus.CANCELLED, "Cancelled by the operator.", now)
-
-
-def new_lessons(session: Session, namespace: str) -> int:
-    """How many lessons are in the prompt that no live adapter has internalised."""
-    return lessons.count_new(session, namespace)
 
 
 def _move(session: Session, run_id: str, status: RunStatus) -> Run:

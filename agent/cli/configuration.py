@@ -39,6 +39,9 @@ def upgrade(config: ConfigOption = None) -> None:
 
 @db_app.command("verify")
 def verify(config: ConfigOption = None) -> None:
-    """Check the hash chain of the audit log."""
-    with opened(config) as (_, db), db.read() as session:
-        console.print(f"{audit.verify(session)} audit entries, none altered")
+    """Check the database against itself, and the hash chain of the audit log."""
+    with opened(config) as (_, db):
+        db.check()
+        console.print("the database agrees with itself")
+        with db.read() as session:
+            console.print(f"{audit.verify(session)} audit entries, none altered")

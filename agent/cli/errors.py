@@ -7,6 +7,7 @@ from agent.engine.supervisor import EngineFailed
 from agent.lock import StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
+from store.audit import Tampered
 from store.db import DatabaseError
 from store.files import BadInput
 from store.manifests import AdapterCorrupt
@@ -32,6 +33,7 @@ FAILED = (
     ServiceDied,
     StaleAlias,
     StartError,
+    Tampered,
 )
 WRONG = (
     BadInput,

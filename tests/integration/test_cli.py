@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,13 @@ def test_compile_does_not_wait_for_a_daemon_that_is_not_there(byheart):
     done = byheart("compile", byheart.write("p.md", "Refunds within 45 days."), "--wait")
     assert done.returncode == 1
     assert "byheart serve" in done.stderr
+
+
+def test_verify_finds_a_damaged_database(byheart):
+    assert byheart("db", "verify").returncode == 0
+    with closing(sqlite3.connect(byheart.data / "byheart.db")) as connection:
+        connection.execute("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
+        connection.commit()
+    done = byheart("db", "verify")
+    assert done.returncode == 1
+    assert "dangling row in seeds" in done.stderr

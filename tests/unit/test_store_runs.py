@@ -2,7 +2,7 @@
 
 import pytest
 
-from store import namespaces, runs, snapshots
+from store import lessons, namespaces, runs, snapshots
 from store.db import Database
 from store.runs import TRANSITIONS, IllegalTransition, UnknownRun
 from store.schema import RunStatus
@@ -27,7 +27,7 @@ def test_a_run_learns_the_context_of_the_moment_it_was_opened(
         snapshot = snapshots.get(session, run.snapshot, "shop")
         assert snapshot is not None
         assert snapshots.context_of(snapshot).lessons == ("Ship to Norway only.",)
-        assert runs.new_lessons(session, "shop") == 2
+        assert lessons.count_new(session, "shop") == 2
 
 
 def test_a_run_goes_from_queued_to_its_end(any_db: Database, run_id: str) -> None:
