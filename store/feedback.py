@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-
 from store.db import Session, insert_new, new_id
 from store.models import Conversation, Feedback, Interaction
 from store.schema import Trust, storable
@@ -73,12 +71,6 @@ def add(session: Session, namespace: str, new: NewFeedback, now: datetime) -> tu
         conversation = session.get_one(Conversation, target.conversation)
         conversation.last_at = max(conversation.last_at, now)
     return row, added
-
-
-def of_interaction(session: Session, interaction_id: str) -> list[Feedback]:
-    """What was said about an interaction, oldest first."""
-    said = select(Feedback).where(Feedback.interaction == interaction_id)
-    return list(session.scalars(said.order_by(Feedback.created_at, Feedback.id)))
 
 
 def _content(new: NewFeedback) -> dict[str, Any]:

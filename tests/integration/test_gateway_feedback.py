@@ -3,7 +3,10 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from store import feedback, namespaces
+from sqlalchemy import select
+
+from store import namespaces
+from store.models import Feedback
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 
@@ -40,7 +43,7 @@ def test_feedback_is_kept_with_the_callers_trust(tmp_path: Path) -> None:
                 },
             )
             with rig.parts.db.read() as session:
-                [row] = feedback.of_interaction(session, target)
+                [row] = session.scalars(select(Feedback).where(Feedback.interaction == target))
 
             assert status == 201
             assert answer == {"id": row.id, "target_id": target, "created": True}
