@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from agent.cli.errors import InputError
 from agent.cli.frame import console
 from agent.cli.stages import stages
 from agent.demo.errors import DemoFailed
+from agent.lock import daemon_runs
 from config.settings import Settings, load
 from store.db import Database
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from agent.demo.loop import Outcome
 
 CONFIG = Path("byheart.toml")
+MARKER = Path(".byheart-demo")
+"""Made by the demo in its folder: what lies beside it may be replaced."""
+DATA = Path("data")
 FAST_FACTS = 3
 FAST_STEPS = 10
 SETTINGS = """\
@@ -68,7 +73,8 @@ def demo(
 ) -> None:
     """Run the whole loop here: serve, err, be corrected, learn, distil, swap; and measure it.
 
-    Exits with 1 when no adapter was promoted, or when it answers no better than the base.
+    Exits with 1 when no adapter was promoted, or when it answers no better than the base (which
+    the few steps of --fast do not promise).
     """
     # The clients that the demo plays are no dependency of the service.
     from agent.demo import loop, service, shops
@@ -79,10 +85,12 @@ def demo(
     settings = load(prepare(folder.absolute(), fast))
     console.print(plan(given.name, len(given.fact), len(given.measured), folder, fast))
     began = time.monotonic()
-    with stages() as show, service.serving(folder / CONFIG, settings.data_dir, show) as running:
-        db = Database(settings.database_url)
+    with (
+        stages() as show,
+        service.serving(folder / CONFIG, settings.data_dir, show) as running,
+        closing(Database(settings.database_url)) as db,
+    ):
         outcome = loop.Demo(given, settings, running, db, show).run()
-        db.close()
     report(outcome, settings, folder, time.monotonic() - began)
     if not fast and outcome.internalised.right <= outcome.base.right:
         raise DemoFailed("The adapter answers no better than the base.")
@@ -102,17 +110,31 @@ def prepare(folder: Path, fast: bool) -> Path:
     """An empty folder with the demo's configuration; what an earlier demo left is replaced.
 
     Raises:
-        InputError: The folder holds something else.
+        InputError: The folder holds something else, or another demo runs in it.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
-        raise InputError(f"{folder} is not empty and not a demo's: choose another with --dir.")
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     folder.mkdir(parents=True)
-    text = SETTINGS.format(data_dir=folder / "data")
+    (folder / MARKER).touch()
+    text = SETTINGS.format(data_dir=folder / DATA)
     if fast:
         text += FAST_SETTINGS.format(steps=FAST_STEPS)
     (folder / CONFIG).write_text(text)
     return folder / CONFIG
+
+
+def _clear(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARKER).exists()):
+        raise InputError(
+            f"{folder} is not empty and not a demo's (it has no {MARKER}), so it is left as it is. "
+            "Choose another with --dir."
+        )
+    if daemon_runs(folder / DATA):
+        raise InputError(
+            f"Another demo runs in {folder}. Wait until it ends, or choose another with --dir."
+        )
+    shutil.rmtree(folder)
 
 
 def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float) -> None:
