@@ -31,6 +31,8 @@ from store.views import BASE
 
 POLL_S = 0.5
 LESSONS_S = 240.0
+RUN_S = 120.0
+"""Beyond `distill.settle_s`, for a run to start."""
 ROLLOUT_S = 240.0
 
 
@@ -64,7 +66,15 @@ class Demo:
 
         Raises:
             DemoFailed: A stage did not come to its end.
+            ServiceDied: The daemon ended meanwhile.
         """
+        try:
+            return self._stages()
+        except (openai.OpenAIError, httpx.HTTPError) as error:
+            self.service.check()
+            raise DemoFailed(f"The daemon did not answer as asked: {error}") from error
+
+    def _stages(self) -> Outcome:
         with openai.OpenAI(base_url=f"{self.service.url}/v1", api_key="none") as client:
             model = client.models.list().data[0].id
             base = self.measure(client, model, "asking the base, knowing nothing")
@@ -131,11 +141,15 @@ class Demo:
 
     def await_run(self) -> Run:
         """Wait until the run, which starts by itself, has published a candidate."""
+        deadline = time.monotonic() + self.settings.distill.settle_s + RUN_S
         while True:
             self.service.check()
             with self.db.read() as session:
                 found = runs.listing(session, namespaces.DEFAULT)
                 run = found[-1] if found else None
+            if run is None and time.monotonic() > deadline:
+                needed = self.settings.distill.min_new_lessons
+                raise DemoFailed(f"No run started: it takes {needed} lessons, each another one.")
             if run and run.status is RunStatus.PUBLISHED:
                 return run
             if run and run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
@@ -156,7 +170,7 @@ class Demo:
                 reasons = list(adapters.evaluation(session, str(run.adapter)).reasons)
             if adapter and adapter.status is AdapterStatus.LIVE:
                 return adapter.name, reasons
-            if adapter and adapter.status is AdapterStatus.REJECTED:
-                raise DemoFailed("The candidate was rejected:\n" + "\n".join(reasons))
+            if adapter and adapter.status is not AdapterStatus.CANDIDATE:
+                raise DemoFailed(f"The candidate is {adapter.status}:\n" + "\n".join(reasons))
             time.sleep(POLL_S)
         raise DemoFailed("The candidate was not rolled out in time.")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent import endpoint
-from agent.lock import only_daemon
+from agent.lock import daemon_runs, only_daemon
 from tests.daemon_rig import environment
 
 
@@ -143,3 +145,25 @@ def test_verify_finds_a_damaged_database(byheart):
     done = byheart("db", "verify")
     assert done.returncode == 1
     assert "dangling row in seeds" in done.stderr
+
+
+def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
+    folder = byheart.folder / "demo"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(60)
+        attached = {"BYHEART_ENGINE__URLS": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        plain = environment(folder / "data", attached)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent", "demo", "--fast", "--dir", str(folder)],
+            env=plain,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        connection, _ = silent.accept()  # the daemon starts, and asks the engine
+        with connection:
+            assert daemon_runs(folder / "data")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) != 0
+    assert not daemon_runs(folder / "data")

@@ -1,13 +1,24 @@
 """What `byheart demo` replaces, and what it calls a success."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from agent.cli.demo import CONFIG, DATA, prepare
 from agent.cli.errors import InputError
+from agent.demo import loop, shops
+from agent.demo.errors import DemoFailed, ServiceDied
+from agent.demo.service import Service
 from agent.lock import only_daemon
 from config.settings import load
+from store import namespaces, runs
+from store.db import Database
+from store.schema import AdapterStatus, RunStatus
+from tests.factories import NOW, add_adapter
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -37,3 +48,65 @@ def test_the_demo_leaves_a_folder_alone_in_which_another_one_runs(tmp_path: Path
     with only_daemon(tmp_path / "demo" / DATA), pytest.raises(InputError, match="Another demo"):
         prepare(tmp_path / "demo", False)
     assert config.exists()
+
+
+@pytest.fixture
+def demo(db: Database, tmp_path: Path) -> loop.Demo:
+    with db.begin() as session:
+        namespaces.ensure(session, namespaces.DEFAULT, NOW)
+    (tmp_path / "daemon.log").write_text("the last words\n")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    gone = Service("http://127.0.0.1:9", process, tmp_path / "daemon.log")
+    shop = shops.read_shop(shops.DEFAULT)
+    return loop.Demo(shop, load(environ={}), gone, db, lambda *_: None)
+
+
+class Alive(Service):
+    def check(self) -> None:
+        pass
+
+
+def running(demo: loop.Demo) -> loop.Demo:
+    """The same demo, with a daemon that goes on."""
+    alive = Alive(demo.service.url, demo.service.process, demo.service.logfile)
+    return loop.Demo(demo.shop, demo.settings, alive, demo.db, demo.show)
+
+
+def test_a_daemon_that_is_gone_ends_the_demo_with_its_last_words(demo: loop.Demo) -> None:
+    for stage in (demo.run, demo.await_run, lambda: demo.await_lessons(1)):
+        with pytest.raises(ServiceDied, match="the last words"):
+            stage()
+
+
+def test_a_daemon_that_does_not_answer_is_a_failure(
+    demo: loop.Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(loop.Demo, "_stages", refuse)
+    with pytest.raises(DemoFailed, match="refused"):
+        running(demo).run()
+
+
+@pytest.mark.parametrize("status", set(AdapterStatus) - {AdapterStatus.CANDIDATE})
+def test_only_an_adapter_that_serves_is_a_success(demo: loop.Demo, status: AdapterStatus) -> None:
+    with demo.db.begin() as session:
+        adapter = add_adapter(session, namespaces.DEFAULT)
+        adapter.status = status
+        runs.start(session, adapter.run, NOW)
+        run = runs.finish(session, adapter.run, RunStatus.PUBLISHED, "", NOW, adapter.name)
+    if status is AdapterStatus.LIVE:
+        assert running(demo).await_rollout(run) == (adapter.name, [])
+    else:
+        with pytest.raises(DemoFailed, match=str(status)):
+            running(demo).await_rollout(run)
+
+
+def test_the_demo_does_not_wait_for_ever_for_a_run_that_does_not_start(
+    demo: loop.Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "RUN_S", -demo.settings.distill.settle_s)
+    with pytest.raises(DemoFailed, match="No run started"):
+        running(demo).await_run()
