@@ -9,32 +9,41 @@ from datetime import datetime, timedelta
 import structlog
 
 from config.settings import Settings
-from store import adapters, interactions, jobs, lessons, namespaces, runs, snapshots
+from store import adapters, conversations, jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
 from store.models import Lesson
 from store.schema import JobStatus, LessonStatus, RunStatus
 
 log = structlog.get_logger(__name__)
 
+MOST_AT_ONCE = 500
+"""Extractions enqueued by one tick; the next one goes on."""
+RETRY_AFTER = timedelta(minutes=10)
+"""Until an extraction that gave up is tried again, where nothing new was said."""
+
 
 def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
     """Enqueue every extraction, run and rollout whose time has come."""
+    if settings.learning.enabled:
+        _enqueue_extractions(db, settings, now)
     with db.begin() as session:
         for namespace in namespaces.names(session):
-            if settings.learning.enabled:
-                _enqueue_extractions(session, namespace, settings, now)
             if settings.distill.auto:
                 _open_due_run(session, namespace, settings, now)
         _enqueue_unfinished(session, settings, now)
 
 
-def _enqueue_extractions(
-    session: Session, namespace: str, settings: Settings, now: datetime
-) -> None:
+def _enqueue_extractions(db: Database, settings: Settings, now: datetime) -> None:
     idle_before = now - timedelta(seconds=settings.learning.idle_s)
-    for conversation in interactions.conversations_to_learn(session, namespace, idle_before):
-        payload = {"namespace": namespace, "conversation": conversation}
-        jobs.enqueue(session, "extract", payload, now, unique_key=f"extract {conversation}")
+    with db.read() as session:  # with many conversations, the writers must not wait for the look
+        due = conversations.due(session, idle_before, now - RETRY_AFTER, MOST_AT_ONCE)
+    if not due:
+        return
+    with db.begin() as session:
+        for one in due:
+            payload = {"namespace": one.namespace, "conversation": one.id}
+            key = conversations.job_key(one.id)
+            jobs.enqueue(session, "extract", payload, now, unique_key=key)
 
 
 def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:

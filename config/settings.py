@@ -86,7 +86,7 @@ class Learning(Section):
     enabled: bool = True
     """Whether lessons are extracted from conversations."""
     idle_s: float = Field(30.0, ge=0)
-    """A conversation is read once it has feedback and nothing new came for so long, in seconds."""
+    """A conversation in which something is new is read once it was idle for so long, in seconds."""
     tick_s: float = Field(5.0, gt=0)
     """Seconds between looks at what is due."""
     extractor: Literal["few_shot", "structured"] = "few_shot"

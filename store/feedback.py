@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from store import conversations
 from store.db import Session, insert_new, new_id
-from store.models import Conversation, Feedback, Interaction
+from store.models import Feedback, Interaction
 from store.schema import Trust, storable
 
 
@@ -68,8 +69,7 @@ def add(session: Session, namespace: str, new: NewFeedback, now: datetime) -> tu
     if not added and any(getattr(row, name) != value for name, value in content.items()):
         raise Conflict(feedback_id)
     if added:
-        conversation = session.get_one(Conversation, target.conversation)
-        conversation.last_at = max(conversation.last_at, now)
+        conversations.touch(session, target.conversation, now, is_signal=target.learn)
     return row, added
 
 

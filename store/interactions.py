@@ -13,15 +13,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import aliased
 
+from store import conversations
 from store.contexts import SYSTEM_ROLES, Message, message_text
 from store.db import Session, insert_new
-from store.models import Conversation, Feedback, Interaction, Payload
+from store.models import Feedback, Interaction, Payload
 from store.schema import InteractionStatus, Trust
-
-HELD_OUT_ONE_IN = 5
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def record(session: Session, record: Record) -> bool:
     if session.get(Interaction, record.id) is not None:
         return False
     conversation = _conversation_of(session, record)
-    _touch(session, conversation, record.namespace, record.created_at)
+    conversations.begin(session, conversation, record.namespace, record.created_at)
     answer = {"role": "assistant", "content": record.response}
     values = {name: getattr(record, name) for name in _SHARED_COLUMNS} | {
         "conversation": conversation,
@@ -92,6 +91,7 @@ def record(session: Session, record: Record) -> bool:
     }
     if not insert_new(session, Interaction, values):
         return False
+    conversations.touch(session, conversation, record.created_at, is_signal=record.learn)
     session.add(
         Payload(
             interaction=record.id,
@@ -167,39 +167,6 @@ def turns(session: Session, conversation_id: str) -> list[Turn]:
     ]
 
 
-def conversations_to_learn(session: Session, namespace: str, idle_before: datetime) -> list[str]:
-    """Idle conversations in which something was said that no lesson was drawn from yet.
-
-    That is feedback, or a second turn (which may correct the first), newer than the last reading.
-    Interactions that must not be learned from count for nothing, nor does feedback on them.
-    """
-    mine = (Interaction.conversation == Conversation.id) & Interaction.learn
-    is_new = or_(
-        Conversation.learned_at.is_(None), Interaction.created_at > Conversation.learned_at
-    )
-    unread_turns = select(func.count()).where(mine, is_new).scalar_subquery()
-    unread_feedback = exists().where(
-        mine,
-        Feedback.interaction == Interaction.id,
-        or_(Conversation.learned_at.is_(None), Feedback.created_at > Conversation.learned_at),
-    )
-    due = (
-        select(Conversation.id)
-        .where(
-            Conversation.namespace == namespace,
-            Conversation.last_at <= idle_before,
-            or_(unread_feedback, unread_turns >= 2),
-        )
-        .order_by(Conversation.last_at)
-    )
-    return list(session.scalars(due))
-
-
-def mark_learned(session: Session, conversation_id: str, now: datetime) -> None:
-    """Note that the conversation was read at `now`: the time of `turns`, not of the end."""
-    session.get_one(Conversation, conversation_id).learned_at = now
-
-
 def _conversation_of(session: Session, record: Record) -> str:
     """The key of the conversation that the record belongs to, which may not exist yet."""
     if record.conversation is not None:
@@ -237,20 +204,3 @@ def _continued(session: Session, record: Record) -> str | None:
         .order_by(has_later, Interaction.created_at.desc(), Interaction.id.desc())
         .limit(1)
     )
-
-
-def _touch(session: Session, conversation_id: str, namespace: str, at: datetime) -> None:
-    """Create the conversation, or move its last sign of life on."""
-    digest = hashlib.sha256(conversation_id.encode()).digest()
-    insert_new(
-        session,
-        Conversation,
-        {
-            "id": conversation_id,
-            "namespace": namespace,
-            "held_out": int.from_bytes(digest[:8]) % HELD_OUT_ONE_IN == 0,
-            "last_at": at,
-        },
-    )
-    conversation = session.get_one(Conversation, conversation_id)
-    conversation.last_at = max(conversation.last_at, at)

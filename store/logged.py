@@ -1,6 +1,6 @@
 """Logged prompts: what clients asked, for runs to train on and to measure on, never both.
 
-A conversation belongs to one side by the draw made when it began (interactions.py).
+A conversation belongs to one side by the draw made when it began (conversations.py).
 """
 
 import json

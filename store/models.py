@@ -24,6 +24,9 @@ from store.schema import (
     Trust,
 )
 
+UNREAD = "signals >= 2 AND signals > signals_read"
+"""A conversation with something to read, as SQL: the same for the index and for its query."""
+
 
 class Namespace(Base):
     """One application or tenant."""
@@ -44,9 +47,18 @@ class Conversation(Base):
     """Drawn once, by a hash of the id: the prompts of a held-out conversation are never trained on,
     so that the gate may measure on them."""
     last_at: Mapped[datetime]
-    learned_at: Mapped[datetime | None]
-    """When lessons were last extracted from it."""
-    __table_args__ = (Index(None, "namespace", "last_at"),)
+    signals: Mapped[int] = mapped_column(default=0)
+    """Turns and feedback that may be learned from."""
+    signals_read: Mapped[int] = mapped_column(default=0)
+    """How many of them there were when lessons were last extracted."""
+    __table_args__ = (
+        Index(
+            "ix_conversations_unread",
+            "last_at",
+            sqlite_where=text(UNREAD),
+            postgresql_where=text(UNREAD),
+        ),
+    )
 
 
 class Interaction(Base):

@@ -45,7 +45,7 @@ class Job(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
     payload: Mapped[dict[str, Any]]
-    unique_key: Mapped[str | None]
+    unique_key: Mapped[str | None] = mapped_column(index=True)
     """At most one unfinished job has a given key."""
     status: Mapped[JobStatus]
     run_at: Mapped[datetime]

@@ -23,7 +23,7 @@ from agent.demo.service import Service
 from agent.demo.shops import Shop
 from agent.work import utcnow
 from config.settings import Settings
-from store import adapters, interactions, lessons, namespaces, runs
+from store import adapters, conversations, lessons, namespaces, runs
 from store.db import Database
 from store.models import Run
 from store.schema import AdapterStatus, RunStatus
@@ -131,7 +131,7 @@ class Demo:
             with self.db.read() as session:
                 known = lessons.in_use(session, namespaces.DEFAULT)
                 texts = [lessons.text(lesson) for lesson in known]
-                pending = interactions.conversations_to_learn(session, namespaces.DEFAULT, utcnow())
+                pending = conversations.unread(session, utcnow(), limit=1)
             self.show("the model states the lessons", len(texts), corrected)
             if not pending and texts:
                 return texts

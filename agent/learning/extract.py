@@ -18,15 +18,16 @@ from agent.learning.corrections import Correction, find_corrections
 from agent.learning.curate import Stated
 from agent.learning.propose import Proposed, propose
 from agent.work import Work, utcnow
-from store import interactions, lessons
+from store import conversations, interactions, lessons
 
 log = structlog.get_logger(__name__)
 
 
 async def run(work: Work, payload: dict[str, Any]) -> None:
     """Extract the lessons of conversation `payload["conversation"]`."""
-    conversation, read_at = payload["conversation"], utcnow()
+    conversation = payload["conversation"]
     with work.db.read() as session:
+        signals = conversations.signals(session, conversation)
         turns = interactions.turns(session, conversation)
     settings = work.settings.learning
     found: list[tuple[Correction, Proposed]] = []
@@ -35,8 +36,8 @@ async def run(work: Work, payload: dict[str, Any]) -> None:
         found += [(correction, lesson) for lesson in proposed]
     await _store(work, payload["namespace"], found[: settings.max_per_conversation])
     with work.db.begin() as session:
-        # As of the reading: what came since is read the next time.
-        interactions.mark_learned(session, conversation, read_at)
+        # Those of the reading: what came since is read the next time.
+        conversations.mark_read(session, conversation, signals)
 
 
 async def _store(work: Work, namespace: str, found: list[tuple[Correction, Proposed]]) -> None:

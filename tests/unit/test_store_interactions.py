@@ -265,26 +265,6 @@ def test_feedback_that_a_database_cannot_hold_is_idempotent_all_the_same(shop: D
         assert not feedback.add(session, "shop", new, NOW)[1]
 
 
-def _due(session: Session) -> list[str]:
-    return interactions.conversations_to_learn(session, "shop", later(10_000))
-
-
-def test_a_conversation_is_due_when_something_new_was_said(shop: Database) -> None:
-    with shop.begin() as session:
-        first = record(session, conversation="c", created_at=later(0))
-        conversation = _conversation(session, first)
-        assert _due(session) == []  # one turn says nothing yet
-        record(session, conversation="c", created_at=later(10))
-        assert _due(session) == [conversation]
-        assert interactions.conversations_to_learn(session, "shop", later(9)) == []  # not idle
-        interactions.mark_learned(session, conversation, later(11))
-        assert _due(session) == []
-        feedback.add(session, "shop", _feedback(first.id), later(12))
-        assert _due(session) == [conversation]
-        assert interactions.conversations_to_learn(session, "shop", later(11)) == []  # woken
-        assert interactions.conversations_to_learn(session, "bank", later(10_000)) == []
-
-
 def test_a_turn_is_read_with_its_feedback(shop: Database) -> None:
     with shop.begin() as session:
         made = record(session)
@@ -292,11 +272,3 @@ def test_a_turn_is_read_with_its_feedback(shop: Database) -> None:
         feedback.add(session, "shop", _feedback(made.id, comment="Still wrong."), later(2))
         (turn,) = interactions.turns(session, _conversation(session, made))
     assert [one.comment for one in turn.feedback] == ["Wrong.", "Still wrong."]
-
-
-def test_what_must_not_be_learned_from_is_never_due(shop: Database) -> None:
-    with shop.begin() as session:
-        made = record(session, conversation="c", learn=False)
-        record(session, conversation="c", learn=False)
-        feedback.add(session, "shop", _feedback(made.id), NOW)
-        assert _due(session) == []

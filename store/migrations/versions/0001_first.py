@@ -18,6 +18,7 @@ STATE = sa.String(16)
 JSON = sa.JSON()
 UNFINISHED = sa.text("status IN ('ready', 'running')")
 LIVE = sa.text("status = 'live'")
+UNREAD = sa.text("signals >= 2 AND signals > signals_read")
 
 
 def upgrade() -> None:
@@ -43,10 +44,16 @@ def _create_conversations() -> None:
         *_must(TEXT, "id"),
         *_must(sa.Boolean(), "held_out"),
         *_must(TIME, "last_at"),
-        *_may(TIME, "learned_at"),
+        *_must(sa.Integer(), "signals", "signals_read"),
         _link("conversations", "namespace", "namespaces.name"),
     )
-    _index("conversations", "namespace", "last_at")
+    op.create_index(
+        "ix_conversations_unread",
+        "conversations",
+        ["last_at"],
+        sqlite_where=UNREAD,
+        postgresql_where=UNREAD,
+    )
     _table(
         "interactions",
         *_must(TEXT, "id", "principal", "version", "arm", "context_hash", "prefix_hash"),
@@ -251,6 +258,7 @@ def _create_operations() -> None:
         *_must(sa.Integer(), "fence", "attempts", "max_attempts"),
     )
     _index("jobs", "status", "run_at")
+    _index("jobs", "unique_key")
     op.create_index(
         "uq_jobs_unfinished",
         "jobs",
