@@ -167,9 +167,15 @@ def snapshot_texts(rendered: Sequence[dict[str, str]]) -> frozenset[str]:
     return frozenset(lesson["text"] for lesson in rendered)
 
 
-def find_duplicate(session: Session, namespace: str, text: str, ratio: float) -> Lesson | None:
-    """The lesson, in use or candidate, that says most nearly the same, if alike by `ratio`."""
-    known = listing(session, namespace, (*IN_USE, LessonStatus.CANDIDATE))
+def find_duplicate(
+    session: Session,
+    namespace: str,
+    text: str,
+    ratio: float,
+    statuses: Collection[LessonStatus] = (*IN_USE, LessonStatus.CANDIDATE),
+) -> Lesson | None:
+    """The lesson of those statuses that says most nearly the same, if alike by `ratio`."""
+    known = listing(session, namespace, statuses)
     scored = [(similarity(text, render(lesson.when, lesson.do)), lesson) for lesson in known]
     alike = [(score, lesson) for score, lesson in scored if score > 0 and score >= ratio]
     return max(alike, key=lambda pair: pair[0])[1] if alike else None
@@ -194,6 +200,15 @@ def add_support(session: Session, lesson: Lesson, support: Support) -> bool:
     )
     session.flush()
     return True
+
+
+def has_taught(session: Session, origin: Support) -> bool:
+    """Whether a lesson, whatever became of it, rests on this interaction or feedback."""
+    rows = select(LessonSupport.lesson).where(
+        LessonSupport.interaction == origin.interaction,
+        LessonSupport.feedback.is_not_distinct_from(origin.feedback),
+    )
+    return session.scalar(rows.limit(1)) is not None
 
 
 def supports(session: Session, lesson: Lesson) -> list[LessonSupport]:

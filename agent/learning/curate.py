@@ -1,37 +1,62 @@
 """Storing lessons: duplicates become support, and support becomes trust.
 
 Authority comes from who said it. An operator's correction is a lesson at once; anybody else's is
-a candidate until enough independent principals have said the same.
+a candidate until enough independent principals have said the same. What the operator took out is
+known too, and only the operator brings it back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from agent.learning.propose import Proposed
 from config.settings import Learning
-from store import lessons
+from store import lessons, namespaces
 from store.db import Session
 from store.lessons import Support
 from store.models import Lesson
 from store.schema import LessonStatus, Trust
 
+TAKEN_OUT = (LessonStatus.RETIRED, LessonStatus.QUARANTINED)
+
 
 @dataclass(frozen=True)
 class Stated:
-    """A lesson as the model stated it, who said what it rests on, and how long it is."""
+    """A lesson as it was stated, and its length."""
 
     lesson: Proposed
-    support: Support
     tokens: int
 
 
 def keep(
-    session: Session, namespace: str, stated: Stated, settings: Learning, now: datetime
+    session: Session,
+    namespace: str,
+    support: Support,
+    stated: Sequence[Stated],
+    settings: Learning,
+    now: datetime,
+) -> list[Lesson]:
+    """Store what one correction teaches; nothing where it has taught something before.
+
+    Each lesson is added, or its support to the lesson that says the same already.
+    """
+    namespaces.hold(session, namespace)  # what is known stays so until the end
+    if lessons.has_taught(session, support):
+        return []
+    return [_keep_one(session, namespace, support, one, settings, now) for one in stated]
+
+
+def _keep_one(
+    session: Session,
+    namespace: str,
+    support: Support,
+    stated: Stated,
+    settings: Learning,
+    now: datetime,
 ) -> Lesson:
-    """Store a stated lesson, or add its support to the one that says the same already."""
-    proposed, support = stated.lesson, stated.support
+    proposed = stated.lesson
     said = lessons.render(proposed.when, proposed.do)
-    known = lessons.find_duplicate(session, namespace, said, settings.duplicate_ratio)
+    known = _known(session, namespace, said, support.trust, settings.duplicate_ratio)
     if known is None:
         return lessons.add(
             session,
@@ -53,6 +78,16 @@ def keep(
     ):
         lessons.set_status(session, known, LessonStatus.ACTIVE)
     return known
+
+
+def _known(
+    session: Session, namespace: str, said: str, trust: Trust, ratio: float
+) -> Lesson | None:
+    """The lesson that says the same: one that counts or may, or else one that was taken out."""
+    known = lessons.find_duplicate(session, namespace, said, ratio)
+    if known or trust is Trust.OPERATOR:
+        return known
+    return lessons.find_duplicate(session, namespace, said, ratio, TAKEN_OUT)
 
 
 def _status(trust: Trust, principals: int, settings: Learning) -> LessonStatus:

@@ -1,14 +1,16 @@
 """The `extract` job: from one conversation to stored lessons.
 
-1. Find the corrections in the conversation (corrections.py).
+1. Find the corrections in the conversation (corrections.py) that have taught nothing yet.
 2. Ask the served model to state each as standalone lessons and keep what is grounded in the
    conversation's own text; a demonstration whose extraction fails becomes a lesson as it stands
    (propose.py).
 3. Store them, merged with what the namespace knows (curate.py), and mark the conversation.
 
-Running it twice adds nothing: what is known only gains support, once for each origin.
+Running it twice adds nothing: a correction that supports a lesson, whatever became of that lesson,
+is not read again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -16,7 +18,7 @@ import structlog
 from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.curate import Stated
-from agent.learning.propose import Proposed, propose
+from agent.learning.propose import propose
 from agent.work import Work, utcnow
 from store import conversations, interactions, lessons
 
@@ -28,23 +30,32 @@ async def run(work: Work, payload: dict[str, Any]) -> None:
     conversation = payload["conversation"]
     with work.db.read() as session:
         signals = conversations.signals(session, conversation)
-        turns = interactions.turns(session, conversation)
-    settings = work.settings.learning
-    found: list[tuple[Correction, Proposed]] = []
-    for correction in find_corrections(turns):
-        proposed = await propose(work.engine, work.model, correction, settings.extractor)
-        found += [(correction, lesson) for lesson in proposed]
-    await _store(work, payload["namespace"], found[: settings.max_per_conversation])
+        found = find_corrections(interactions.turns(session, conversation))
+        new = [one for one in found if not lessons.has_taught(session, one.support)]
+    for correction in _chosen(new, work.settings.learning.max_per_conversation):
+        await _learn(work, payload["namespace"], correction)
     with work.db.begin() as session:
         # Those of the reading: what came since is read the next time.
         conversations.mark_read(session, conversation, signals)
 
 
-async def _store(work: Work, namespace: str, found: list[tuple[Correction, Proposed]]) -> None:
-    for correction, proposed in found:
+def _chosen(corrections: Sequence[Correction], most: int) -> list[Correction]:
+    """Every demonstration, and the newest `most` of the others."""
+    others = [one for one in corrections if not one.explicit]
+    left_out = others[:-most]
+    if left_out:
+        log.warning("corrections left out", count=len(left_out), most=most)
+    return [one for one in corrections if one not in left_out]
+
+
+async def _learn(work: Work, namespace: str, correction: Correction) -> None:
+    """State and store what one correction teaches; at once, so that a later failure costs less."""
+    settings = work.settings.learning
+    stated = []
+    for proposed in await propose(work.engine, work.model, correction, settings.extractor):
         said = lessons.render(proposed.when, proposed.do)
-        tokens = len(await work.engine.tokenize(said, work.model))
-        with work.db.begin() as session:
-            stated = Stated(proposed, correction.support, tokens)
-            lesson = curate.keep(session, namespace, stated, work.settings.learning, utcnow())
+        stated.append(Stated(proposed, len(await work.engine.tokenize(said, work.model))))
+    with work.db.begin() as session:
+        kept = curate.keep(session, namespace, correction.support, stated, settings, utcnow())
+    for lesson in kept:
         log.info("lesson kept", lesson=lesson.id, status=lesson.status, kind=lesson.kind)

@@ -1,0 +1,43 @@
+"""Storing lessons while others do."""
+
+import threading
+
+from agent.learning import curate
+from agent.learning.curate import Stated
+from agent.learning.propose import Proposed
+from config.settings import Learning
+from store import lessons, namespaces
+from store.db import Database, Session
+from store.lessons import Support
+from store.schema import LessonKind, LessonStatus, Trust
+from tests.factories import NOW, record
+
+SAID = "Lamps cost 15 euros."
+
+
+def keep(session: Session, interaction: str, principal: str) -> None:
+    support = Support(interaction, None, SAID, principal, Trust.USER)
+    stated = [Stated(Proposed(kind=LessonKind.FACT, do=SAID), 6)]
+    curate.keep(session, "shop", support, stated, Learning(), NOW)
+
+
+def test_two_who_say_the_same_at_once_support_one_lesson(any_db: Database) -> None:
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        one, other = (record(session, conversation=name).id for name in ("c", "d"))
+
+    def second() -> None:
+        with any_db.begin() as session:
+            keep(session, other, "bob")
+
+    meanwhile = threading.Thread(target=second)
+    with any_db.begin() as session:
+        keep(session, one, "ann")
+        meanwhile.start()
+        meanwhile.join(0.5)
+        assert meanwhile.is_alive()
+    meanwhile.join()
+    with any_db.read() as session:
+        [lesson] = lessons.listing(session, "shop")
+        assert lessons.principals(session, lesson) == {"ann", "bob"}
+        assert lesson.status is LessonStatus.ACTIVE
