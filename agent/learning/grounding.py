@@ -2,12 +2,16 @@
 
 A model asked for a lesson may echo an example or invent a detail, and what is distilled into
 weights cannot be taken out of a sentence again. So each content word and each number of a lesson
-must stand in the conversation's own text, and each number of the correction must be kept.
+must stand in the conversation's own text, each number of the correction must be kept, and each
+sentence must say something of the correction: a question alone teaches nothing, whatever it says.
 """
 
 import re
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*", re.UNICODE)
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
+)
 _SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
 _FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
     """a about after again all also always am an and any are as at be been before being both but by
@@ -32,10 +36,20 @@ def stem(word: str) -> str:
     return word
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences and lines that have words, each on one line."""
+    parts = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
+    return [part for part in parts if re.search(r"\w", part)]
+
+
+def meaningful(text: str) -> list[str]:
+    """The words that carry meaning, and the numbers, as they stand."""
+    return [word for word in _WORD.findall(text) if word.lower() not in _FUNCTION_WORDS]
+
+
 def content_words(text: str) -> set[str]:
     """The stems of the words that carry meaning, and the numbers."""
-    words = _WORD.findall(text)
-    return {stem(word) for word in words if word.lower() not in _FUNCTION_WORDS}
+    return set(map(stem, meaningful(text)))
 
 
 def numbers(text: str) -> set[str]:
@@ -47,6 +61,12 @@ def ungrounded(lesson: str, sources: list[str]) -> set[str]:
     """Content words and numbers of the lesson that no source contains; empty when grounded."""
     known = set[str]().union(*map(content_words, sources))
     return {word for word in content_words(lesson) if word not in known}
+
+
+def strays(lesson: str, correction: str) -> list[str]:
+    """Sentences of the lesson without a word or number of the correction."""
+    said = content_words(correction)
+    return [sentence for sentence in sentences(lesson) if not content_words(sentence) & said]
 
 
 def keeps(lesson: str, correction: str, share: float = 0.5) -> bool:

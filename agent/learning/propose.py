@@ -2,21 +2,35 @@
 
 Two forms (setting `learning.extractor`): a few-shot completion for models too small to follow
 instructions, and JSON under a schema, enforced by the engine, for capable ones. Either way the
-answer is text only: the model has no tools, and trust is computed from rows elsewhere.
+answer is text only: the model has no tools, and trust is computed from rows elsewhere. What is
+asked is cut to a length that the default context window holds.
 """
 
 import re
+from dataclasses import dataclass
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
 
-from agent.engine.client import VllmEngine
+from agent.engine.client import EngineRefused, VllmEngine
 from agent.learning import prompts
 from agent.learning.corrections import Correction
-from agent.learning.grounding import content_words, keeps, ungrounded
+from agent.learning.grounding import content_words, keeps, sentences, strays, ungrounded
+from agent.learning.question import MAX_CHARS, condition
 from store.schema import LessonKind
 
+log = structlog.get_logger(__name__)
+
 MAX_LESSON_CHARS = 400
+"""Of a lesson that the model states."""
+MAX_DEMONSTRATION_CHARS = 1000
+"""Of a demonstration that becomes a lesson as it stands: about half of `learning.token_budget`."""
+FEW_SHOT_BYTES = 600
+STRUCTURED_BYTES = 1600
+"""Of each text that is shown; a byte is at most a token."""
+UNUSABLE = (EngineRefused, ValueError, LookupError, TypeError)
+"""What comes of a prompt that the engine will not take, or of an answer of another form."""
 _IMPERATIVE = re.compile(
     r"^\W*(please )?(always|never|do not|don['’]t|avoid|begin|start|end|use|answer|reply|say|write"
     r"|greet|keep|ask|refuse|make sure|be|call|offer|tell|mention|respond|sign|include|address)\b",
@@ -29,14 +43,24 @@ _LEANING = re.compile(
 )
 
 
-class Proposed(BaseModel):
-    """A lesson as the model states it: text only, never authority."""
+@dataclass(frozen=True)
+class Proposed:
+    """A lesson as it was stated: text only, never authority."""
+
+    kind: LessonKind
+    do: str
+    when: str | None = None
+    why: str | None = None
+
+
+class Entry(BaseModel):
+    """A lesson in the structured extractor's answer."""
 
     model_config = ConfigDict(extra="forbid")
 
     kind: LessonKind
-    when: str | None = Field(None, max_length=MAX_LESSON_CHARS)
-    do: str = Field(min_length=3, max_length=MAX_LESSON_CHARS)
+    when: str | None = Field(None, max_length=MAX_CHARS)
+    do: str = Field(min_length=1, max_length=MAX_LESSON_CHARS)
     why: str | None = Field(None, max_length=MAX_LESSON_CHARS)
 
 
@@ -45,40 +69,68 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    lessons: list[Proposed] = Field(max_length=8)
+    lessons: list[Entry] = Field(max_length=8)
 
 
 async def propose(
     engine: VllmEngine, model: str, correction: Correction, extractor: str
 ) -> list[Proposed]:
-    """Grounded lessons for one correction; the demonstration itself where the model fails."""
+    """Grounded lessons for one correction; the demonstration itself where the model fails.
+
+    Raises:
+        EngineUnavailable: The engine is away, which says nothing about the correction.
+    """
     ask = _ask_structured if extractor == "structured" else _ask_few_shot
-    proposed = [
-        lesson for lesson in await ask(engine, model, correction) if _acceptable(lesson, correction)
-    ]
-    if proposed or not correction.explicit:
-        return proposed
-    return [as_it_stands(correction)]
+    try:
+        stated = [
+            one for one in await ask(engine, model, correction) if acceptable(one, correction)
+        ]
+    except UNUSABLE as error:
+        # Not the error's text: it may quote what a customer said.
+        log.warning("no lesson stated", error=type(error).__name__, **_origin(correction))
+        stated = []
+    if stated or not correction.explicit:
+        return stated
+    return as_it_stands(correction)
 
 
-def _acceptable(lesson: Proposed, correction: Correction) -> bool:
-    said = f"{lesson.when or ''} {lesson.do}"
-    sources = [correction.question, correction.text]
+def acceptable(lesson: Proposed, correction: Correction) -> bool:
+    """Whether what the model stated is what was said, and can be understood without it."""
+    when = lesson.when or ""
+    said = f"{when} {lesson.do}"
     return (
-        not ungrounded(said, sources)
+        not ungrounded(said, [correction.question, correction.text])
         and keeps(said, correction.text)
-        and (lesson.when is not None or stands_alone(lesson.do))
+        and not strays(lesson.do, correction.text)
+        and len(sentences(when)) <= 1
+        and (bool(when) or stands_alone(lesson.do))
     )
 
 
-def as_it_stands(correction: Correction) -> Proposed:
-    """The demonstration as a lesson: the statement, or what to say when asked that question."""
-    statement = correction.text[:MAX_LESSON_CHARS]
-    subject = content_words(correction.question) & content_words(statement)
-    if not correction.question or (subject and stands_alone(statement)):
-        return Proposed(kind=kind_of(statement), do=statement)
-    question = correction.question[: MAX_LESSON_CHARS - len('asked ""')]
-    return Proposed(kind=LessonKind.FACT, when=f'asked "{question}"', do=statement)
+def as_it_stands(correction: Correction) -> list[Proposed]:
+    """The demonstration as a lesson: the statement, or what to say when asked that question.
+
+    Empty, with a warning, where it can be neither: cut, it might say something else.
+    """
+    statement, when = correction.text, condition(correction.question)
+    if len(statement) > MAX_DEMONSTRATION_CHARS:
+        return _refused(correction, f"it has more than {MAX_DEMONSTRATION_CHARS} characters")
+    names_subject = bool(content_words(correction.question) & content_words(statement))
+    if stands_alone(statement) and (names_subject or when is None):
+        return [Proposed(kind_of(statement), statement)]
+    if when is None:
+        return _refused(correction, "it leans on a question that has no words")
+    return [Proposed(LessonKind.FACT, statement, when)]
+
+
+def _refused(correction: Correction, reason: str) -> list[Proposed]:
+    remedy = "say it in a lesson: byheart lessons add"
+    log.warning("demonstration not learned", reason=reason, remedy=remedy, **_origin(correction))
+    return []
+
+
+def _origin(correction: Correction) -> dict[str, str | None]:
+    return {"interaction": correction.support.interaction, "feedback": correction.support.feedback}
 
 
 def stands_alone(statement: str) -> bool:
@@ -94,29 +146,30 @@ def kind_of(statement: str) -> LessonKind:
 async def _ask_few_shot(engine: VllmEngine, model: str, correction: Correction) -> list[Proposed]:
     """One sentence, completed after examples (for models too small to follow instructions)."""
     prompt = prompts.CORRECTION_EXAMPLES + prompts.CORRECTION.format(
-        question=_one_line(correction.question), correction=_one_line(correction.text)
+        question=_shown(" ".join(correction.question.split()), FEW_SHOT_BYTES),
+        correction=_shown(" ".join(correction.text.split()), FEW_SHOT_BYTES),
     )
     reply = await engine.complete(prompt, model, max_tokens=80, temperature=0, stop=["\n"])
-    sentence = reply["choices"][0]["text"].strip()
+    sentence = str(reply["choices"][0]["text"]).strip()
     if not 3 <= len(sentence) <= MAX_LESSON_CHARS:
         return []
-    return [Proposed(kind=kind_of(sentence), do=sentence)]
+    return [Proposed(kind_of(sentence), sentence)]
 
 
 async def _ask_structured(engine: VllmEngine, model: str, correction: Correction) -> list[Proposed]:
     """Typed lessons as JSON under a schema that the engine enforces."""
+    texts = {
+        "question": correction.question,
+        "answer": correction.answer,
+        "correction": correction.text,
+    }
+    shown = {name: _shown(text, STRUCTURED_BYTES) for name, text in texts.items()}
     body = {
         "model": model,
         "messages": [
             {"role": "system", "content": prompts.STRUCTURED_SYSTEM},
-            {
-                "role": "user",
-                "content": prompts.STRUCTURED_USER.format(
-                    question=correction.question,
-                    answer=correction.answer,
-                    correction=correction.text,
-                ),
-            },
+            # As JSON, because a text can close a tag but not a JSON string.
+            {"role": "user", "content": orjson.dumps(shown).decode()},
         ],
         "temperature": 0,
         "max_tokens": 600,
@@ -126,12 +179,10 @@ async def _ask_structured(engine: VllmEngine, model: str, correction: Correction
         },
     }
     reply = await engine.chat(body)
-    content = orjson.loads(reply.body)["choices"][0]["message"]["content"]
-    try:
-        return Answer.model_validate_json(content).lessons
-    except ValidationError:
-        return []  # an answer that is not valid teaches nothing; a demonstration still does
+    content = reply.json()["choices"][0]["message"]["content"]
+    entries = Answer.model_validate_json(content).lessons
+    return [Proposed(one.kind, one.do, one.when, one.why) for one in entries]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:600]
+def _shown(text: str, most_bytes: int) -> str:
+    return text.encode(errors="replace")[:most_bytes].decode(errors="ignore")

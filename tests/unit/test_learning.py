@@ -4,19 +4,12 @@ from hypothesis import strategies as st
 
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.grounding import content_words, keeps, ungrounded
-from agent.learning.propose import as_it_stands, kind_of, stands_alone
 from store import feedback, interactions
 from store.feedback import NewFeedback
-from store.lessons import Support
-from store.schema import LessonKind, Trust
+from store.schema import Trust
 from tests.factories import NOW, assistant, record, user
 
-SUPPORT = Support("int_1", "fb_1", "span", "local", Trust.OPERATOR)
 WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)
-
-
-def correction(question: str, text: str, explicit: bool = True) -> Correction:
-    return Correction(question, "I do not know.", text, explicit, SUPPORT)
 
 
 @pytest.mark.parametrize(
@@ -53,43 +46,6 @@ def test_a_word_is_known_in_its_other_forms(form):
 def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
     assert not keeps("The phone is answered from 7.", "The phone is answered from 7 to 11.")
     assert keeps("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
-
-
-@pytest.mark.parametrize(
-    "text", ["No, it is 21 days.", "Yes, on Mondays.", "It's room 4.", "She does."]
-)
-def test_an_answer_that_leans_on_its_question_does_not_stand_alone(text):
-    assert not stands_alone(text)
-    stated = as_it_stands(correction("What is the refund window?", text))
-    assert stated.when == 'asked "What is the refund window?"'
-    assert stated.do == text
-
-
-def test_a_demonstration_that_names_its_subject_is_a_lesson_as_it_stands():
-    stated = as_it_stands(correction("How long is the warranty?", "The warranty is 6 years."))
-    assert (stated.when, stated.do, stated.kind) == (
-        None,
-        "The warranty is 6 years.",
-        LessonKind.FACT,
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("Never tell jokes.", LessonKind.RULE),
-        ("Please sign every message with 'Team'.", LessonKind.RULE),
-        ("The pool opens at 6:30.", LessonKind.FACT),
-    ],
-)
-def test_what_tells_the_assistant_to_do_something_is_a_rule(text, kind):
-    assert kind_of(text) is kind
-
-
-@given(st.text(min_size=1, max_size=2000), st.text(max_size=2000))
-def test_any_demonstration_becomes_a_valid_lesson_or_a_clear_refusal(text, question):
-    if len(text.strip()) >= 3:
-        as_it_stands(correction(question, text))
 
 
 def give(session, target: str, **values) -> None:
