@@ -1,8 +1,8 @@
 """Where a conversation says that an answer was wrong, and who said so.
 
-Three signals count: a demonstration (the right answer), a comment, and a next turn of the user
-that contradicts the answer. Each becomes one `Correction` with its origin, from rows alone: text
-that the gateway put into the prompt is in none of them.
+Three signals count: a demonstration (the right answer), a comment that goes with no praise, and a
+next turn of the user that contradicts the answer. Each becomes one `Correction` with its origin,
+from rows alone: text that the gateway put into the prompt is in none of them.
 """
 
 import re
@@ -13,12 +13,21 @@ from store.contexts import message_text
 from store.interactions import Turn
 from store.lessons import Support
 from store.models import Feedback
-from store.schema import Trust
 
+MARKS = ("thumbs", "rating", "resolved")
+"""Names of feedback whose value says whether the answer was good."""
+GOOD_RATING = 3
+"""Ratings above it praise, on a scale to five or more; so do fractions above a half."""
+_POLITE = (
+    r"\W*(thanks|thank you|problem|worries|need|hurry|rush|(more|further|other) questions?"
+    r"|questions?|that['’]?s (all|it|fine)|i['’]m (fine|good))\b"
+)
+_OWN = r"\W*(my|i|can|could|would|will|what|when|where|how|never mind|let['’]?s?)\b"
+"""After "no" or "actually": what speaks of the speaker, not of the answer."""
 _CONTRADICTION = re.compile(
-    r"^\W*(no\b|nope|wrong|incorrect|actually|that(['’]s| is| was)(n['’]t| not)? "
-    r"(wrong|incorrect|right|correct|true)|not (quite|true|right|correct)|you(['’]re| are) wrong"
-    r"|it(['’]s| is) not|correction)\b",
+    rf"^\W*(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"
+    r"|that(['’]s| is| was)(n['’]t| not)? (wrong|incorrect|right|correct|true)"
+    r"|not (quite|true|right|correct)|you(['’]re| are) wrong|it(['’]s| is) not)\b",
     re.IGNORECASE,
 )
 
@@ -49,7 +58,20 @@ def find_corrections(turns: Sequence[Turn]) -> list[Correction]:
 
 
 def _text(feedback: Feedback) -> str:
-    return (feedback.demonstration or feedback.comment or "").strip()
+    """What corrects the answer; empty where nothing does, as in a comment on a good answer."""
+    comment = None if _is_praise(feedback) else feedback.comment
+    return (feedback.demonstration or comment or "").strip()
+
+
+def _is_praise(feedback: Feedback) -> bool:
+    value = feedback.value.get("value")
+    if feedback.name not in MARKS or not isinstance(value, (bool, int, float, str)):
+        return False
+    if isinstance(value, str):
+        return value.lower() in ("up", "yes", "good")
+    if feedback.name == "rating" and not isinstance(value, bool):
+        return value > GOOD_RATING or 0.5 < value < 1
+    return value > 0
 
 
 def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:
@@ -82,9 +104,3 @@ def _from_next_turn(turn: Turn, following: Turn) -> list[Correction]:
 def _last_user_text(turn: Turn) -> str:
     users = [message for message in turn.messages if message["role"] == "user"]
     return message_text(users[-1]).strip() if users else ""
-
-
-def least(trusts: Sequence[Trust]) -> Trust:
-    """The least trusted of several origins (design: authority comes from who said it)."""
-    order = list(Trust)
-    return max(trusts, key=order.index)

@@ -52,7 +52,7 @@ def give(session, target: str, **values) -> None:
     defaults = {
         "id": None,
         "name": "comment",
-        "value": True,
+        "value": {},
         "comment": None,
         "demonstration": None,
         "tags": {},
@@ -77,7 +77,7 @@ def shop(db):
 
 def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
     said = record(shop, conversation="c")
-    give(shop, said.id, name="thumbs", value=False)
+    give(shop, said.id, name="thumbs", value={"value": False})
     give(shop, said.id, name="comment", comment="wrong, only to Norway")
     give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
     conversation = interactions.get(shop, said.id).conversation
@@ -106,3 +106,63 @@ def test_nothing_is_taken_from_an_interaction_that_opted_out(shop):
     said = record(shop, conversation="c", learn=False)
     give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
     assert corrections_of(shop, interactions.get(shop, said.id).conversation) == []
+
+
+PRAISE = [
+    ("thumbs", True),
+    ("thumbs", "up"),
+    ("resolved", 1),
+    ("rating", 5),
+    ("rating", 0.9),
+    ("rating", True),
+]
+BLAME = [
+    ("thumbs", False),
+    ("thumbs", "down"),
+    ("resolved", 0),
+    ("rating", 1),
+    ("rating", 0.2),
+    ("thumbs", None),
+    ("comment", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "corrects"),
+    [(*mark, False) for mark in PRAISE] + [(*mark, True) for mark in BLAME],
+)
+def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value, corrects):
+    said = record(shop, conversation="c")
+    give(shop, said.id, name=name, value={"value": value}, comment="Just what I wanted to know.")
+    found = corrections_of(shop, interactions.get(shop, said.id).conversation)
+    assert bool(found) is corrects
+
+
+def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
+    said = record(shop, conversation="c")
+    give(shop, said.id, name="thumbs", value={"value": True}, demonstration="We ship to Norway.")
+    assert corrections_of(shop, interactions.get(shop, said.id).conversation)
+
+
+@pytest.mark.parametrize(
+    ("said", "contradicts"),
+    [
+        ("No, thanks", False),
+        ("no problem!", False),
+        ("No more questions, thank you.", False),
+        ("Actually, my address is Main Street 5.", False),
+        ("Actually, can I pay later?", False),
+        ("No, that's all.", False),
+        ("No, that's not right, it is 45.", True),
+        ("No problems are covered, only faults.", True),
+        ("Actually, you open at 10.", True),
+        ("That's wrong, it is 45 days", True),
+        ("No. 45 days.", True),
+    ],
+)
+def test_a_polite_no_is_no_contradiction(shop, said, contradicts):
+    first = [user("When do you open?")]
+    record(shop, conversation="c", messages=first, response="At 9.")
+    last = record(shop, conversation="c", messages=[*first, assistant("At 9."), user(said)])
+    found = corrections_of(shop, interactions.get(shop, last.id).conversation)
+    assert bool(found) is contradicts
