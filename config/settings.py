@@ -99,6 +99,8 @@ class Learning(Section):
     """Similarity (0 to 1) from which a new lesson counts as one already known."""
     corroboration: int = Field(2, ge=2)
     """Independent principals who must have said the same before a user's lesson is used."""
+    trust_turns: bool = False
+    """A correction in the next turn counts as the operator's: for when your own people chat."""
 
 
 class Distill(Section):

@@ -49,7 +49,7 @@ class Record:
     params: dict[str, Any]
     response: str
     trust: Trust = Trust.USER
-    """Of the principal."""
+    """Of what the messages say."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for the spool."""

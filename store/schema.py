@@ -26,7 +26,7 @@ class InteractionStatus(enum.StrEnum):
 
 
 class Trust(enum.StrEnum):
-    """Where a lesson's authority comes from; a lineage has the least trusted of its origins."""
+    """Where a lesson's authority comes from: who said it, never what was said."""
 
     OPERATOR = "operator"
     USER = "user"

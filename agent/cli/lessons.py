@@ -27,6 +27,8 @@ app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_
 CHARS_PER_TOKEN = 4
 """Rough, and on the safe side for English: the engine, which would know, may not be running."""
 OPERATOR = "operator"
+WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
+APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
 
 
 @app.command("ls")
@@ -40,6 +42,9 @@ def ls(
         namespaces.require(session, namespace)
         rows = [_row(lesson) for lesson in lessons.listing(session, namespace)]
     show(rows, output, "No lessons yet: give feedback on an answer, or `byheart lessons add`.")
+    waiting = [row for row in rows if row["status"] in WAITING]
+    if waiting and output is Output.TABLE:
+        console.print(f"\n{len(waiting)} not in use: {APPROVE}", markup=False)
 
 
 @app.command("show")
@@ -97,22 +102,22 @@ def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
 
 
 @app.command("approve")
-def approve(lesson_id: str, config: ConfigOption = None) -> None:
-    """Use a lesson that waits for corroboration."""
-    _set(config, lesson_id, LessonStatus.ACTIVE)
+def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
+    """Use lessons that wait for corroboration: all of them, or none if one cannot be used."""
+    _set(config, lesson_ids, LessonStatus.ACTIVE)
 
 
 @app.command("retire")
-def retire(lesson_id: str, config: ConfigOption = None) -> None:
-    """Stop using a lesson; the next run unlearns it."""
-    _set(config, lesson_id, LessonStatus.RETIRED)
+def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
+    """Stop using lessons; the next run unlearns them."""
+    _set(config, lesson_ids, LessonStatus.RETIRED)
 
 
-def _set(config: ConfigOption, lesson_id: str, status: LessonStatus) -> None:
+def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
     with opened(config) as (_, db), db.begin() as session:
-        lesson = _get(session, lesson_id)
-        lessons.set_status(session, lesson, status)
-        audit.append(session, OPERATOR, f"lesson {status}", lesson_id, {}, utcnow())
+        for lesson_id in lesson_ids:
+            lessons.set_status(session, _get(session, lesson_id), status)
+            audit.append(session, OPERATOR, f"lesson {status}", lesson_id, {}, utcnow())
 
 
 def _get(session: Session, lesson_id: str) -> Lesson:

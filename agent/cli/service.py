@@ -8,6 +8,7 @@ import uvloop
 
 from agent import daemon
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
+from agent.cli.lessons import APPROVE, WAITING
 from agent.endpoint import address
 from agent.worker import refuse_alone, work
 from config.settings import load
@@ -63,6 +64,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                         "lessons_internalised": len(
                             lessons.listing(session, name, (LessonStatus.INTERNALISED,))
                         ),
+                        "lessons_waiting": len(lessons.listing(session, name, WAITING)),
                         "run": f"{run.id} {run.status}" if run else None,
                     }
                 )
@@ -71,6 +73,8 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
         console.print(f"serving at {serving}" if serving else "no daemon is serving", markup=False)
         console.print(f"jobs waiting or running: {waiting}\n")
     show(rows, output, "no namespace")
+    if output is Output.TABLE and any(row["lessons_waiting"] for row in rows):
+        console.print(f"\nlessons waiting: {APPROVE}", markup=False)
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,7 @@
 """Who sends a request, and for which namespace.
 
-There are no keys: only loopback is served, and whoever is on this machine is the operator. This is
+There are no keys: only loopback is served, and whoever is on this machine is the operator. What the
+operator sends as feedback is the operator's word; what stands in a turn is its end user's. This is
 the one place that decides it, so that everything behind it works from the `Caller`.
 """
 
@@ -22,6 +23,15 @@ class Caller:
     principal: str
     namespace: str
     trust: Trust
+    """Of feedback; the text of a turn is a user's, whoever passes it on."""
+
+    def end_user(self, name: str | None) -> str:
+        """The principal of a turn: whom the request names as its end user, of this caller.
+
+        Independent principals are counted when users say the same, so the caller's own users must
+        be told apart.
+        """
+        return f"{self.principal}/{name}" if name else self.principal
 
 
 def authenticate(headers: dict[bytes, bytes]) -> Caller:

@@ -18,7 +18,7 @@ from agent.gateway.wire import Headers
 from store.contexts import compose
 from store.db import new_id
 from store.interactions import Record
-from store.schema import InteractionStatus
+from store.schema import InteractionStatus, Trust
 from store.views import BASE
 
 CONVERSATION_HEADER = b"x-byheart-conversation"
@@ -110,7 +110,7 @@ class Exchange:
             id=self.id,
             namespace=self._caller.namespace,
             conversation=self._conversation,
-            principal=self._caller.principal,
+            principal=self._caller.end_user(self.request.safety_identifier or self.request.user),
             status=status,
             version=self.route.version,
             arm=self.route.arm,
@@ -126,7 +126,7 @@ class Exchange:
             messages=self._messages,
             params=params,
             response=answer.text,
-            trust=self._caller.trust,
+            trust=Trust.USER,
         )
 
     def _count(self, answer: Answer, total_s: float) -> None:

@@ -13,6 +13,7 @@ from store.contexts import message_text
 from store.interactions import Turn
 from store.lessons import Support
 from store.models import Feedback
+from store.schema import Trust
 
 MARKS = ("thumbs", "rating", "resolved")
 """Names of feedback whose value says whether the answer was good."""
@@ -44,8 +45,13 @@ class Correction:
     support: Support
 
 
-def find_corrections(turns: Sequence[Turn]) -> list[Correction]:
-    """All corrections in a conversation, oldest first."""
+def find_corrections(turns: Sequence[Turn], trust_turns: bool = False) -> list[Correction]:
+    """All corrections in a conversation, oldest first.
+
+    Args:
+        turns: Of the conversation, from its beginning.
+        trust_turns: Whether those who chat are the operator's own people.
+    """
     found = []
     for index, turn in enumerate(turns):
         if turn.interaction.learn:
@@ -53,7 +59,7 @@ def find_corrections(turns: Sequence[Turn]) -> list[Correction]:
                 _from_feedback(turn, feedback) for feedback in turn.feedback if _text(feedback)
             ]
             following = turns[index + 1] if index + 1 < len(turns) else None
-            found += _from_next_turn(turn, following) if following else []
+            found += _from_next_turn(turn, following, trust_turns) if following else []
     return found
 
 
@@ -87,7 +93,7 @@ def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:
     )
 
 
-def _from_next_turn(turn: Turn, following: Turn) -> list[Correction]:
+def _from_next_turn(turn: Turn, following: Turn, trust_turns: bool) -> list[Correction]:
     said = _last_user_text(following)
     if not _CONTRADICTION.match(said) or not following.interaction.learn:
         return []
@@ -96,7 +102,7 @@ def _from_next_turn(turn: Turn, following: Turn) -> list[Correction]:
         feedback=None,
         span=said,
         principal=following.interaction.principal,
-        trust=following.interaction.trust,
+        trust=Trust.OPERATOR if trust_turns else following.interaction.trust,
     )
     return [Correction(_last_user_text(turn), turn.response, said, False, support)]
 

@@ -27,12 +27,13 @@ log = structlog.get_logger(__name__)
 
 async def run(work: Work, payload: dict[str, Any]) -> None:
     """Extract the lessons of conversation `payload["conversation"]`."""
-    conversation = payload["conversation"]
+    conversation, settings = payload["conversation"], work.settings.learning
     with work.db.read() as session:
         signals = conversations.signals(session, conversation)
-        found = find_corrections(interactions.turns(session, conversation))
+        turns = interactions.turns(session, conversation)
+        found = find_corrections(turns, settings.trust_turns)
         new = [one for one in found if not lessons.has_taught(session, one.support)]
-    for correction in _chosen(new, work.settings.learning.max_per_conversation):
+    for correction in _chosen(new, settings.max_per_conversation):
         await _learn(work, payload["namespace"], correction)
     with work.db.begin() as session:
         # Those of the reading: what came since is read the next time.

@@ -238,3 +238,29 @@ async def test_the_structured_prompt_gives_the_exchange_as_json(shop: Shop) -> N
     await shop.read(asked)
     shown = json.loads(shop.fake.history[-1]["messages"][-1]["content"])
     assert shown == {"question": question, "answer": "No.", "correction": "Yes, 15 euros."}
+
+
+async def contradict(shop: Shop, name: str) -> None:
+    """The user of that name asks and corrects the answer in the next turn."""
+    asked, who = "What does a lamp cost?", {"conversation": name, "principal": f"local/{name}"}
+    shop.ask(asked, **who)
+    said = shop.ask("No, a lamp costs 15 euros.", **who)
+    await shop.read(said)
+
+
+async def test_what_a_user_types_is_used_once_enough_users_say_the_same(shop: Shop) -> None:
+    shop.fake.answer_with(lambda _: "A lamp costs 15 euros.")
+    for _ in range(3):
+        await contradict(shop, "ann")
+    assert shop.known() == shop.known(LessonStatus.CANDIDATE) == ["A lamp costs 15 euros."]
+    await contradict(shop, "bob")
+    assert shop.known() == shop.known(LessonStatus.ACTIVE) == ["A lamp costs 15 euros."]
+
+
+async def test_the_operator_agreeing_with_a_user_settles_it(shop: Shop) -> None:
+    shop.fake.answer_with(lambda _: "A lamp costs 15 euros.")
+    await contradict(shop, "ann")
+    asked = shop.ask("What does a lamp cost?", conversation="other")
+    shop.correct(asked, comment="A lamp costs 15 euros.")
+    await shop.read(asked)
+    assert shop.known() == shop.known(LessonStatus.ACTIVE) == ["A lamp costs 15 euros."]

@@ -50,6 +50,27 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("named", "principal"),
+    [
+        ({}, "local"),
+        ({"user": "ann"}, "local/ann"),
+        ({"user": "ann", "safety_identifier": "a1"}, "local/a1"),
+    ],
+)
+def test_what_stands_in_a_turn_is_said_by_the_end_user_that_the_request_names(
+    tmp_path: Path, named: dict[str, str], principal: str
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with rig.client() as client:
+                await client.chat.completions.create(**ASK, **named)
+            [said] = rig.said()
+            assert (said.interaction.principal, said.interaction.trust) == (principal, "user")
+
+    run(scenario())
+
+
 def test_a_stream_arrives_while_it_is_generated(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

@@ -166,3 +166,16 @@ def test_a_polite_no_is_no_contradiction(shop, said, contradicts):
     last = record(shop, conversation="c", messages=[*first, assistant("At 9."), user(said)])
     found = corrections_of(shop, interactions.get(shop, last.id).conversation)
     assert bool(found) is contradicts
+
+
+@pytest.mark.parametrize(("trust_turns", "trust"), [(False, Trust.USER), (True, Trust.OPERATOR)])
+def test_a_turn_is_a_users_word_unless_the_people_who_chat_are_the_operators_own(
+    shop, trust_turns, trust
+):
+    first = [user("When do you open?")]
+    record(shop, conversation="c", messages=first, response="At 9.")
+    said = [*first, assistant("At 9."), user("No, at 10.")]
+    last = record(shop, conversation="c", messages=said)
+    turns = interactions.turns(shop, interactions.get(shop, last.id).conversation)
+    [found] = find_corrections(turns, trust_turns)
+    assert found.support.trust is trust

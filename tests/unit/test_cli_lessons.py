@@ -1,0 +1,58 @@
+"""`byheart lessons`: what waits for the operator, and how it is decided."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from agent.cli.app import app
+from store import lessons, namespaces
+from store.db import Database
+from store.schema import LessonStatus
+from tests.factories import NOW, add_lesson
+
+
+@pytest.fixture
+def run(db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a verb on a data folder of its own."""
+    monkeypatch.setenv("BYHEART_STORE__DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    with db.begin() as session:
+        namespaces.ensure(session, "default", NOW)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+def candidates(db: Database, *texts: str) -> list[str]:
+    with db.begin() as session:
+        status = LessonStatus.CANDIDATE
+        return [add_lesson(session, text, "default", status=status).id for text in texts]
+
+
+def statuses(db: Database) -> list[LessonStatus]:
+    with db.read() as session:
+        return [lesson.status for lesson in lessons.listing(session, "default")]
+
+
+def test_ls_and_status_say_what_waits_and_how_it_is_approved(db: Database, run: Any) -> None:
+    assert "approve" not in run("lessons", "ls").stdout
+    candidates(db, "Lamps cost 15.", "Wool is washed cold.")
+    for verb in (("lessons", "ls"), ("status",)):
+        assert "byheart lessons approve ID..." in run(*verb).stdout
+    [row] = json.loads(run("status", "-o", "json").stdout)
+    assert row["lessons_waiting"] == 2
+
+
+def test_several_lessons_are_approved_at_once_or_none(db: Database, run: Any) -> None:
+    waiting = candidates(db, "Lamps cost 15.", "Wool is washed cold.")
+    assert run("lessons", "approve", *waiting, "les_unknown").exit_code != 0
+    assert set(statuses(db)) == {LessonStatus.CANDIDATE}
+    assert run("lessons", "approve", *waiting).exit_code == 0
+    assert set(statuses(db)) == {LessonStatus.ACTIVE}
+    assert run("lessons", "retire", *waiting).exit_code == 0
+    assert set(statuses(db)) == {LessonStatus.RETIRED}
