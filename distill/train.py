@@ -228,9 +228,9 @@ def backward(
             states = student.states(pairs[run_])  # (N, D)
             lengths = [len(completion) for _, completion in pairs[run_]]
             weights = loss.token_weights(lengths, len(everything), tokens).to(states.device)
-            value, per_token = loss.divergence(
-                states, stack(chosen[run_]), student.head, weights, kind
-            )
+            # What a resume point kept is on the CPU.
+            judged = stack(chosen[run_]).to(states.device)  # (N, D)
+            value, per_token = loss.divergence(states, judged, student.head, weights, kind)
             value.backward()
             divergences.append(per_token)
         if divergences:

@@ -64,7 +64,7 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
     assert (tmp_path / "out" / ".work" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, inputs, tmp_path):
+def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, inputs, tmp_path):
     whole = run(command(model, tmp_path / "whole", inputs))
     assert whole.returncode == 0, whole.stderr
 
@@ -76,6 +76,9 @@ def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, inputs, tmp_pa
     resumed = run(killed)
 
     assert resumed.returncode == 0, resumed.stderr
+    assert "preflight" not in resumed.stderr
+    assert "train 1/12" not in resumed.stderr
+    assert "train 12/12" in resumed.stderr
     one, other = Path(whole.stdout.strip()), Path(resumed.stdout.strip())
     assert one.name == other.name
     assert (one / publish.WEIGHTS).read_bytes() == (other / publish.WEIGHTS).read_bytes()

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from config.settings import Distill
 from distill import evaluate, material, train
 from distill.checkpoint import LATEST, Checkpoints
-from distill.data import PromptTooLong, user
+from distill.data import Prompt, PromptTooLong, user
 from distill.material import NothingToLearn
+from distill.pool import Trajectory
 from distill.spec import RunSpec
+from distill.student import Student
 from store.anchors import Anchor
 from store.contexts import Context
-from tests.tiny import save_tiny_model
+from tests.tiny import save_tiny_model, tiny_model
 
 SETTINGS = Distill(
     steps=6,
@@ -86,15 +88,39 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 3, 6])
-def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, tmp_path, step):
+def test_a_killed_run_goes_on_from_its_checkpoint_to_the_bit_identical_adapter(
+    model, tmp_path, step
+):
     whole = train.run(make_spec(model, tmp_path / "whole"), silent)
 
     with pytest.raises(Killed):
         train.run(make_spec(model, tmp_path / "killed"), killed_after(step))
-    resumed = train.run(make_spec(model, tmp_path / "killed"), silent)
+    reported: list[tuple[str, int]] = []
+    resumed = train.run(
+        make_spec(model, tmp_path / "killed"), lambda *report: reported.append(report[:2])
+    )
 
     assert resumed.adapter.name == whole.adapter.name
     assert resumed.metrics == whole.metrics
+    kept = step - 1 - (step - 1) % SETTINGS.checkpoint_every
+    assert [done for stage, done in reported if stage == "train"] == list(range(kept + 1, 7))
+    assert {stage for stage, _ in reported} == {"load the model", "train", "measure"}
+
+
+def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkeypatch):
+    student = Student(tiny_model(), rank=4, alpha=8, seed=0)
+    student.model.to("meta")  # as an accelerator: no tensor of it may meet one of the CPU
+    prompt = Prompt("Hi", (5, 6), (4, 5, 6), (4,))
+    devices: list[tuple[str, str]] = []
+
+    def divergence(states, teacher, *_):
+        devices.append((states.device.type, teacher.device.type))
+        return torch.zeros((), requires_grad=True), torch.zeros(1)
+
+    monkeypatch.setattr(train.loss, "divergence", divergence)
+    train.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [])
+
+    assert devices == [("meta", "meta")]
 
 
 def test_another_seed_gives_another_adapter(model, tmp_path):
