@@ -1,27 +1,57 @@
 """Folders and files that appear at once, whole and on stable storage, or not at all.
 
 Used for everything another process may read: the embedded model, checkpoints and adapters. What is
-under its final name is complete; what is under a temporary name is litter of a killed process.
+under its final name is complete; what is under a temporary name is litter of a killed process, and
+goes with the next write to the same place.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+STAGING = ".staging-"
 
 
 @contextmanager
 def staging(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; gone when the block ends, unless it was settled."""
+    """A temporary folder in `parent`; gone when the block ends, unless it was settled.
+
+    Its maker holds a lock on it, which a killed process loses: what nobody holds is removed.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".staging-", dir=parent))
+    with _opened(parent) as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        _remove_abandoned(parent)
+        folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=parent))
+        held = os.open(folder, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{STAGING}*"):
+        # Locked, or gone in this moment: its maker is alive.
+        with suppress(BlockingIOError, FileNotFoundError), _opened(folder) as staged:
+            fcntl.flock(staged, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def settle(folder: Path, target: Path) -> None:
@@ -44,23 +74,22 @@ def settle(folder: Path, target: Path) -> None:
 
 
 def write_file(target: Path, content: bytes) -> None:
-    """Replace `target` by `content`, through a synced temporary file and a rename."""
+    """Replace `target`, which this process alone writes, through a synced file and a rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(target)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.write_bytes(content)
+        sync(partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     sync(target.parent)
 
 
 def sync(path: Path) -> None:
     """Bring a file or a folder's entries to stable storage."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

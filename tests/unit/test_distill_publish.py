@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from distill import atomic, publish
+from distill import publish
 from distill.publish import DamagedAdapter, Lineage, Probe
 from distill.student import Student
 from tests.tiny import save_tiny_model, tiny_model
@@ -87,16 +87,6 @@ def test_a_failed_publication_leaves_nothing(tmp_path, student):
         publish.publish(tmp_path, student, LINEAGE, PROBES, {".": b""})
 
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_staged_folder_is_gone_unless_it_was_settled(tmp_path):
-    with atomic.staging(tmp_path) as kept:
-        (kept / "file").write_text("text")
-        atomic.settle(kept, tmp_path / "target")
-    with atomic.staging(tmp_path):
-        pass
-
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_the_base_is_known_by_weights_and_tokenizer(tmp_path):
