@@ -1,13 +1,14 @@
 """Resume points of a run, in its work folder: a killed run continues bit-identically.
 
     pool.pt      what is constant in a run: questions, guided trajectories
-    latest.pt    step, adapter weights, optimiser state, trajectories sampled ahead
-    metrics.jsonl  one line a step; cut back to the resumed step
+    latest.pt    step, adapter weights, optimiser state, trajectories sampled ahead, curves
+    metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
 
-All random choices follow from (seed, step), so there is no random state to keep. Files carry the
-fingerprint of what they belong to; one of another run is ignored.
+All random choices follow from (seed, step), so there is no random state to keep. The first line of
+a `.pt` file says which release and run it belongs to; another's is ignored without unpacking it.
 """
 
+import importlib.metadata
 import io
 import json
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import torch
 from distill import atomic
 
 POOL, LATEST, METRICS = "pool.pt", "latest.pt", "metrics.jsonl"
+RELEASE = importlib.metadata.version("byheart")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,16 @@ class Checkpoints:
     fingerprint: str
     """Hash of everything that the run's result follows from."""
 
+    @property
+    def header(self) -> bytes:
+        """The first line of this run's files."""
+        return f"byheart {RELEASE} {self.fingerprint}\n".encode()
+
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace one resume point, whole or not at all."""
         buffer = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, "state": state}, buffer)
-        atomic.write_file(self.folder / name, buffer.getvalue())
+        torch.save(state, buffer)
+        atomic.write_file(self.folder / name, self.header + buffer.getvalue())
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The state saved under `name`, or None if there is none of this run.
@@ -43,29 +50,21 @@ class Checkpoints:
         which torch loads only when told to trust them.
         """
         path = self.folder / name
-        if not path.is_file():
+        content = path.read_bytes() if path.is_file() else b""
+        if not content.startswith(self.header):
             return None
-        saved = torch.load(path, map_location="cpu", weights_only=False)
-        state: dict[str, Any] = saved["state"]
-        return state if saved["fingerprint"] == self.fingerprint else None
+        packed = io.BytesIO(content[len(self.header) :])
+        state: dict[str, Any] = torch.load(packed, map_location="cpu", weights_only=False)
+        return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one step to the curves."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The curves so far; a line that a killed process left half written is not one."""
-        path = self.folder / METRICS
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def cut_metrics(self, step: int) -> None:
-        """Forget the steps from `step` on: they are about to be done again."""
-        kept = [line for line in self.metrics() if line["step"] < step]
-        content = "".join(json.dumps(line) + "\n" for line in kept)
-        atomic.write_file(self.folder / METRICS, content.encode())
+        """The curves so far, one entry a step."""
+        return [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
 
     def keep(
         self,
@@ -80,6 +79,7 @@ class Checkpoints:
             "weights": [parameter.detach() for parameter in parameters],
             "optimiser": optimiser.state_dict(),
             "fresh": {ahead: kept for ahead, kept in fresh.items() if ahead >= step},
+            "metrics": self.metrics(),
         }
         self.save(LATEST, state)
 
@@ -91,11 +91,12 @@ class Checkpoints:
         Returns:
             The step to go on with, 0 without a resume point, and what was sampled for it.
         """
-        kept = self.load(LATEST) or {"step": 0, "fresh": {}}
+        kept = self.load(LATEST) or {"step": 0, "fresh": {}, "metrics": []}
         if "weights" in kept:
             with torch.no_grad():
                 for parameter, value in zip(parameters, kept["weights"], strict=True):
                     parameter.copy_(value)
             optimiser.load_state_dict(kept["optimiser"])
-        self.cut_metrics(kept["step"])
+        curves = "".join(json.dumps(line) + "\n" for line in kept["metrics"])
+        atomic.write_file(self.folder / METRICS, curves.encode())
         return kept["step"], kept["fresh"]

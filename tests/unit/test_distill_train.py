@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from config.settings import Distill
 from distill import evaluate, material, train
-from distill.checkpoint import LATEST, Checkpoints
 from distill.data import Prompt, PromptTooLong, user
 from distill.material import NothingToLearn
 from distill.pool import Trajectory
@@ -130,24 +129,6 @@ def test_another_seed_gives_another_adapter(model, tmp_path):
     other = train.run(make_spec(model, tmp_path, settings=settings), silent)
 
     assert one.adapter.name != other.adapter.name
-
-
-def test_resume_points_of_another_run_are_ignored(tmp_path):
-    Checkpoints(tmp_path, "one").save(LATEST, {"step": 3})
-
-    assert Checkpoints(tmp_path, "one").load(LATEST) == {"step": 3}
-    assert Checkpoints(tmp_path, "other").load(LATEST) is None
-
-
-def test_a_half_written_line_of_metrics_is_no_line(tmp_path):
-    checkpoints = Checkpoints(tmp_path, "one")
-    checkpoints.append_metrics({"step": 0})
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 1, "forw')
-
-    checkpoints.cut_metrics(5)
-
-    assert checkpoints.metrics() == [{"step": 0}]
 
 
 def test_without_a_context_there_is_nothing_to_learn(model, tmp_path):

@@ -1,0 +1,57 @@
+"""Resume points are whole, of this run and this release, and gone when they are of no more use."""
+
+import pytest
+import torch
+
+from distill import checkpoint
+from distill.checkpoint import LATEST, METRICS, Checkpoints
+
+
+def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
+    parameters = [torch.nn.Parameter(torch.ones(2))]
+    optimiser = torch.optim.SGD(parameters)
+    checkpoints.resume(parameters, optimiser)
+    for step in range(2):
+        checkpoints.append_metrics({"step": step})
+    checkpoints.keep(2, parameters, optimiser, {})
+    return parameters, optimiser
+
+
+def test_resume_points_of_another_run_are_ignored(tmp_path):
+    Checkpoints(tmp_path, "one").save(LATEST, {"step": 3})
+
+    assert Checkpoints(tmp_path, "one").load(LATEST) == {"step": 3}
+    assert Checkpoints(tmp_path, "other").load(LATEST) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 of a class that is gone"])
+def test_what_another_release_kept_is_not_even_unpacked(tmp_path, monkeypatch, content):
+    checkpoints = Checkpoints(tmp_path, "one")
+    (tmp_path / LATEST).write_bytes(content)
+    assert checkpoints.load(LATEST) is None
+
+    checkpoints.save(LATEST, {"step": 3})
+    monkeypatch.setattr(checkpoint, "RELEASE", "another")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
+    assert checkpoints.load(LATEST) is None
+
+
+@pytest.mark.parametrize("left", ['{"step": 0}\n{"st', '{"step": 0}\n{"step": 1}\n{"step": 2}\n'])
+def test_the_curves_go_on_from_the_checkpoint_whatever_the_file_of_curves_has(tmp_path, left):
+    checkpoints = Checkpoints(tmp_path, "one")
+    parameters, optimiser = train_two_steps(checkpoints)
+    (tmp_path / METRICS).write_text(left)
+
+    assert checkpoints.resume(parameters, optimiser) == (2, {})
+    checkpoints.append_metrics({"step": 2})
+
+    assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2]
+
+
+def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
+    parameters, optimiser = train_two_steps(Checkpoints(tmp_path, "one"))
+
+    other = Checkpoints(tmp_path, "other")
+
+    assert other.resume(parameters, optimiser) == (0, {})
+    assert other.metrics() == []
