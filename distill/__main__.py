@@ -7,6 +7,7 @@ context the model does no better than without it.
 import argparse
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 # The gate, vLLM and this process share the cores. Threads that spin while they wait for each other
@@ -18,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from transformers.utils import logging
 
 from config.settings import ConfigError, Distill, load
-from distill import material, rows, train
+from distill import checkpoint, material, rows, train
 from distill.data import PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
 from distill.plot import plot_curves
@@ -142,11 +143,11 @@ def _embed(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load(options.config)
-    db = Database(settings.database_url)
-    try:
-        rows.run(options.id, settings, db)
-    finally:
-        db.close()
+    with closing(Database(settings.database_url)) as db:
+        try:
+            rows.run(options.id, settings, db)
+        finally:
+            rows.clear_ended(db, settings.data_dir / "runs")
     return DONE
 
 
@@ -157,6 +158,7 @@ def _train(options: argparse.Namespace) -> int:
             outcome = train.run(spec, TerminalProgress(bars))
     else:
         outcome = train.run(spec, plain_lines)
+    checkpoint.clear(spec.work)
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     measured = outcome.evaluation
     print(

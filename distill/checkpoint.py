@@ -100,3 +100,9 @@ class Checkpoints:
         curves = "".join(json.dumps(line) + "\n" for line in kept["metrics"])
         atomic.write_file(self.folder / METRICS, curves.encode())
         return kept["step"], kept["fresh"]
+
+
+def clear(folder: Path) -> None:
+    """Remove the resume points of a run that is over: they can be larger than its adapter."""
+    for name in (POOL, LATEST):
+        (folder / name).unlink(missing_ok=True)

@@ -10,10 +10,11 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from config.settings import Distill, Settings
-from distill import material, train
+from distill import checkpoint, material, train
 from distill.plot import plot_curves
 from distill.progress import plain_lines
 from distill.publish import MANIFEST
@@ -137,6 +138,20 @@ def without_nan(values: dict[str, Any]) -> dict[str, Any]:
     """The values with None for what JSON has no word for."""
     cleaned: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
     return cleaned
+
+
+def clear_ended(db: Database, work: Path) -> None:
+    """Remove the resume points of all runs that are over, also of those that were cancelled.
+
+    Args:
+        db: Knows which runs are over.
+        work: Folder of the runs' work folders, each named like its run.
+    """
+    with db.read() as session:
+        for folder in work.glob("run_*"):
+            run = runs.get(session, folder.name)
+            if run is not None and run.finished_at:
+                checkpoint.clear(folder)
 
 
 def _finish(db: Database, run_id: str, status: RunStatus, reason: str) -> None:

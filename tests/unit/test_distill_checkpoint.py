@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill import checkpoint
-from distill.checkpoint import LATEST, METRICS, Checkpoints
+from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints
 
 
 def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
@@ -55,3 +55,13 @@ def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
 
     assert other.resume(parameters, optimiser) == (0, {})
     assert other.metrics() == []
+
+
+def test_of_a_run_that_is_over_the_curves_stay(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "one")
+    train_two_steps(checkpoints)
+    checkpoints.save(POOL, {})
+
+    checkpoint.clear(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [METRICS]

@@ -1,0 +1,130 @@
+"""A run from its row to its recorded end, on the tiny model."""
+
+from pathlib import Path
+
+import pytest
+
+from config.settings import Distill, Settings, load
+from distill import rows
+from distill.checkpoint import LATEST, METRICS, POOL
+from distill.material import NothingToLearn
+from distill.student import ModelError
+from store import adapters, jobs, namespaces, prompts, runs
+from store.db import Database
+from store.manifests import verify_files
+from store.schema import AdapterStatus, RunStatus
+from tests.factories import NOW, add_lesson, later, record, user
+from tests.tiny import save_tiny_model
+
+DISTILL = Distill(
+    steps=2,
+    batch_size=2,
+    rank=4,
+    max_completion_tokens=6,
+    max_answer_tokens=6,
+    questions_per_lesson=1,
+    threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def settings(model: Path, tmp_path: Path) -> Settings:
+    overrides = {"store": {"data_dir": tmp_path}, "engine": {"model": str(model)}}
+    return load(environ={}, overrides=overrides)
+
+
+@pytest.fixture
+def run(db: Database) -> str:
+    """A queued run that is to learn one lesson."""
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        add_lesson(session, "Refunds take 3 days.")
+        record(session, messages=[user("How long do refunds take?")])
+        settings = DISTILL.model_dump(mode="json")
+        return runs.open_run(session, "shop", settings, "a test", 100, later(10_000)).id
+
+
+def end_of(db: Database, run: str) -> tuple[RunStatus, str]:
+    with db.read() as session:
+        row = runs.get(session, run)
+        assert row
+        return row.status, row.reason
+
+
+def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db, settings, run):
+    rows.run(run, settings, db)
+
+    with db.read() as session:
+        row = runs.get(session, run)
+        adapter = adapters.existing(session, row.adapter)
+        assert (row.status, adapter.status) == (RunStatus.PUBLISHED, AdapterStatus.CANDIDATE)
+        assert (adapter.namespace, adapter.run, adapter.snapshot) == ("shop", run, row.snapshot)
+        verify_files(Path(adapter.path), adapter.manifest_sha256)
+        [job] = jobs.listing(session, 10)
+    assert (job.kind, job.payload) == ("rollout", {"adapter": adapter.name})
+    assert Path(adapter.path).parent == settings.data_dir / "adapters" / "shop"
+
+
+def test_a_run_whose_context_helps_with_no_anchor_records_that_there_is_nothing_to_learn(
+    db, settings, run
+):
+    anchor = ([user("Hi")], {"contains": ["no tiny model says this"]})
+    with db.begin() as session:
+        prompts.replace_anchors(session, "shop", [anchor])
+
+    with pytest.raises(NothingToLearn):
+        rows.run(run, settings, db)
+
+    status, reason = end_of(db, run)
+    assert status is RunStatus.NOTHING_TO_LEARN
+    assert "0 of 1 anchors" in reason
+
+
+def test_a_run_that_fails_records_its_reason_and_registers_nothing(db, settings, run, tmp_path):
+    broken = settings.model_copy(
+        update={"engine": settings.engine.model_copy(update={"model": str(tmp_path / "gone")})}
+    )
+
+    with pytest.raises(ModelError):
+        rows.run(run, broken, db)
+
+    status, reason = end_of(db, run)
+    assert status is RunStatus.FAILED
+    assert reason.startswith("ModelError: ")
+    assert str(tmp_path / "gone") in reason
+    with db.read() as session:
+        assert (adapters.listing(session), jobs.listing(session, 10)) == ([], [])
+
+
+def test_a_run_that_is_over_is_not_done_again(db, settings, run):
+    with db.begin() as session:
+        runs.cancel(session, run, NOW)
+
+    with pytest.raises(runs.IllegalTransition):
+        rows.run(run, settings, db)
+
+    assert end_of(db, run)[0] is RunStatus.CANCELLED
+
+
+def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, run, tmp_path):
+    with db.begin() as session:
+        other = runs.open_run(session, "shop", {}, "a test", 100, NOW).id
+        runs.cancel(session, other, NOW)
+    for folder in (run, other, "run_unknown"):
+        for name in (POOL, LATEST, METRICS):
+            (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "runs" / folder / name).touch()
+
+    rows.clear_ended(db, tmp_path / "runs")
+
+    left = {
+        folder.name: {path.name for path in folder.iterdir()}
+        for folder in (tmp_path / "runs").iterdir()
+    }
+    everything = {POOL, LATEST, METRICS}
+    assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
