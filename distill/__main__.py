@@ -20,12 +20,12 @@ from transformers.utils import logging
 
 from config.settings import ConfigError, Distill, load
 from distill import checkpoint, material, rows, train
+from distill.base import ModelError
 from distill.data import PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
 from distill.plot import plot_curves
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
 from distill.spec import RunSpec
-from distill.student import ModelError
 from store import files
 from store.db import Database
 from store.runs import UnknownRun

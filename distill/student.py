@@ -2,55 +2,22 @@
 
 With the adapter on, it is the student; with the adapter off, it is the teacher (`teacher.py`).
 The adapter sits on every linear layer ("LoRA without regret": attention alone learns less), keeps
-fp32 master weights, and has no dropout: a step's trajectories are the only noise.
+fp32 master weights, and has no dropout: a step's trajectories are the only noise. Where experts are
+one stacked tensor and no linear layers, as in mixtures of experts, they stay as they are.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distill import packing
 
 Tokenizer = Any
-
-
-class ModelError(Exception):
-    """The model folder cannot be used; the message says why."""
-
-
-def load_base(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load the frozen base and its tokenizer.
-
-    On a CPU without bf16 arithmetic fp32 is many times faster, and exact for bf16 weights.
-
-    Raises:
-        ModelError: The folder holds no causal language model, or one without chat template.
-    """
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot load a model from {folder}: {error}") from error
-    if not tokenizer.chat_template:
-        raise ModelError(f"The tokenizer in {folder} has no chat template.")
-    model.requires_grad_(False)
-    return model.to(device).eval(), tokenizer
-
-
-def stop_ids(model: PreTrainedModel, tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that end an answer: those of the tokenizer and of the generation settings."""
-    configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset({*several, tokenizer.eos_token_id} - {None})
 
 
 def linear_names(base: PreTrainedModel) -> list[str]:

@@ -45,6 +45,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from config.settings import Distill
 from distill import evaluate, loss, material, packing, probe, publish
+from distill.base import load_base, max_positions, stop_ids
 from distill.checkpoint import POOL, Checkpoints
 from distill.data import Encoder, draw, share_of_step
 from distill.evaluate import Evaluation
@@ -52,7 +53,7 @@ from distill.material import Material
 from distill.pool import Trajectory, sample_on_policy, stack
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
-from distill.student import Student, load_base, stop_ids
+from distill.student import Student
 from distill.teacher import Teacher, check_frozen, probe_logits
 
 GRADIENT_CLIP = 1.0
@@ -125,7 +126,7 @@ def load_parts(spec: RunSpec) -> Parts:
         settings.max_completion_tokens,
         torch.Generator(device).manual_seed(settings.seed),
     )
-    limit = student.model.config.max_position_embeddings - settings.max_completion_tokens
+    limit = max_positions(student.model) - settings.max_completion_tokens
     encoder = Encoder(tokenizer, spec.context, limit)
     return Parts(student, Teacher(student), sampler, encoder, publish.base_sha256(spec.model))
 

@@ -6,9 +6,9 @@ import pytest
 
 from config.settings import Distill, Settings, load
 from distill import rows
+from distill.base import ModelError
 from distill.checkpoint import LATEST, METRICS, POOL
 from distill.material import NothingToLearn
-from distill.student import ModelError
 from store import adapters, jobs, namespaces, prompts, runs
 from store.db import Database
 from store.manifests import verify_files

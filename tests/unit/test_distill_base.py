@@ -1,0 +1,142 @@
+"""A base that this trainer would train wrongly is refused when it is loaded, by name."""
+
+import pytest
+import torch
+import transformers
+
+from distill import base, packing
+from distill.base import ModelError
+from tests.tiny import CHAT_TEMPLATE, save_tiny_model, tiny_model, tiny_tokenizer
+
+CPU = torch.device("cpu")
+
+
+def model_of(family: str, **options) -> transformers.PreTrainedModel:
+    sizes = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "attn_implementation": "sdpa",
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{family}Config")(**(sizes | options))
+        return getattr(transformers, f"{family}ForCausalLM")(config).eval()
+
+
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+
+
+def check(model: transformers.PreTrainedModel) -> None:
+    base.check_layers(model)
+    base.check_packing(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("Llama", {}),
+        ("Qwen2", {"use_sliding_window": False, "sliding_window": 16}),
+        ("Qwen3", {}),
+        ("Qwen3Moe", EXPERTS),
+        ("Mistral", {"sliding_window": None}),
+        ("Phi3", {"sliding_window": 512}),
+        ("Granite", {}),
+    ],
+)
+def test_attention_over_the_whole_text_is_supported(family, options):
+    check(model_of(family, **options))
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "feature"),
+    [
+        ("Mistral", {"sliding_window": 16}, "window of 16 tokens"),
+        ("Gemma2", {"sliding_window": 128}, "window of 128 tokens"),
+        ("Gemma2", {"sliding_window": 256}, "capped"),
+        ("Granite", {"logits_scaling": 4.0}, "scaled"),
+        ("Phi", {}, "biased"),
+        ("Lfm2", {"layer_types": ["conv", "full_attention"]}, "Layers of the kind Linear"),
+    ],
+)
+def test_anything_else_is_refused_by_its_name(family, options, feature):
+    model = model_of(family, **options)
+    if family == "Phi":
+        torch.nn.init.normal_(model.lm_head.bias)
+
+    with pytest.raises(ModelError, match=f"{feature}.* not supported"):
+        check(model)
+
+
+def leaking(query, _positions, segments):
+    """A mask by which a token sees what stands before it in the row, of whichever sequence."""
+    cached = len(segments) - len(query.ids)
+    seen = torch.arange(len(segments)) <= torch.arange(len(query.ids))[:, None] + cached
+    return seen[None, None]
+
+
+def test_sequences_that_see_each_other_in_a_row_are_found(monkeypatch):
+    monkeypatch.setattr(packing, "visible", leaking)
+
+    with pytest.raises(ModelError, match="do not get the logits that each gets alone"):
+        base.check_packing(tiny_model())
+
+
+def test_a_cache_that_is_not_left_as_it_was_is_found(monkeypatch):
+    monkeypatch.setattr(transformers.DynamicCache, "crop", lambda *_: None)
+
+    with pytest.raises(ModelError, match="do not get the logits that each gets alone"):
+        base.check_packing(tiny_model())
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "no chat template"),
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        (CHAT_TEMPLATE.replace("messages %}", "messages[1:] %}"), "drops the system message"),
+    ],
+)
+def test_a_template_without_a_place_for_the_context_is_refused(template, message):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+
+    with pytest.raises(ModelError, match=message):
+        base.check_template(tokenizer)
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_not_there(tmp_path):
+    with pytest.raises(ModelError, match=r"There is no folder .*nowhere"):
+        base.load_base(tmp_path / "nowhere", CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"not a tensor"),
+        ("model.safetensors", b""),
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "unheard-of"}'),
+        ("tokenizer.json", b"{"),
+    ],
+)
+def test_a_damaged_model_is_bad_input_that_names_the_folder(tmp_path, name, content):
+    folder = save_tiny_model(tmp_path / "model")
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(ModelError, match=str(folder)):
+        base.load_base(folder, CPU)
+
+
+def test_the_longest_text_is_that_of_the_text_part():
+    text = transformers.LlamaConfig(max_position_embeddings=77)
+    several = type("Several", (), {"get_text_config": lambda _: text})()
+
+    assert base.max_positions(type("Model", (), {"config": several})()) == 77
