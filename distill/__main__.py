@@ -7,6 +7,7 @@ context the model does no better than without it.
 import argparse
 import os
 import sys
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nothing to learn: {error}", file=sys.stderr)
         return NOTHING_TO_LEARN
     except Exception as error:  # noqa: BLE001 - boundary: the exit code is the result
+        traceback.print_exc()
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
 

@@ -1,0 +1,57 @@
+"""The trainer's command line: what it reads, what it prints, and what its exit codes mean."""
+
+import json
+
+import pytest
+
+from distill import __main__ as command
+from distill import files, train
+from tests.tiny import save_tiny_model
+
+
+def arguments(tmp_path, model) -> list[str]:
+    context = tmp_path / "handbook.md"
+    context.write_text("The shop opens at 7.")
+    places = {"--model": model, "--context": context, "--out": tmp_path / "out"}
+    return ["train", *(str(part) for pair in places.items() for part in pair)]
+
+
+def test_a_crash_leaves_its_traceback_where_the_log_is(tmp_path, monkeypatch, capsys):
+    def crash(*_):
+        raise ZeroDivisionError("of some tensor")
+
+    monkeypatch.setattr(train, "run", crash)
+
+    assert command.main(arguments(tmp_path, tmp_path)) == command.FAILED
+    said = capsys.readouterr().err
+    assert 'in crash\n    raise ZeroDivisionError("of some tensor")' in said
+    assert said.endswith("failed: ZeroDivisionError: of some tensor\n")
+
+
+def test_a_damaged_model_is_bad_input(tmp_path, capsys):
+    model = save_tiny_model(tmp_path / "model")
+    (model / "model.safetensors").write_bytes(b"half")
+
+    assert command.main(arguments(tmp_path, model)) == command.BAD_INPUT
+    assert str(model) in capsys.readouterr().err
+
+
+def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
+    small = ["--steps", "2", "--batch-size", "2", "--rank", "4", "--max-completion-tokens", "4"]
+    small += ["--questions-per-lesson", "1", "--threads", "1"]
+    model = save_tiny_model(tmp_path / "model")
+
+    assert command.main([*arguments(tmp_path, model), *small]) == command.DONE
+
+    left = {path.name for path in (tmp_path / "out" / ".work").iterdir()}
+    assert left == {"metrics.jsonl", "curves.png"}
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_a_line_of_json_may_hold_any_character_that_is_no_line_end_of_json(tmp_path, separator):
+    path = tmp_path / "prompts.jsonl"
+    text = f"one{separator}other"
+    line = json.dumps({"prompt": text}, ensure_ascii=False)
+    path.write_text(f"{line}\r\n\n{line}", encoding="utf-8")
+
+    assert [messages[0]["content"] for messages in files.read_prompts(path)] == [text, text]
