@@ -59,7 +59,8 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
         BadInput: The file cannot be read, or a line is not what it should be.
     """
     parsed = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    # Not splitlines: JSON may hold U+2028 and other line ends of Unicode as they are.
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
