@@ -61,8 +61,9 @@ def live(served: Served) -> str | None:
 
 
 def test_tokens_are_streamed_as_the_model_makes_them(served, client):
+    asked = time.monotonic()
     arrivals = [
-        time.monotonic()
+        time.monotonic() - asked
         for chunk in client.chat.completions.create(
             model=served.model,
             messages=[{"role": "user", "content": "Count from one to twenty."}],
@@ -73,7 +74,7 @@ def test_tokens_are_streamed_as_the_model_makes_them(served, client):
         if chunk.choices and chunk.choices[0].delta.content
     ]
     assert len(arrivals) > 10
-    assert arrivals[-1] - arrivals[0] > 5 * (arrivals[1] - arrivals[0]) / 10
+    assert arrivals[0] < arrivals[-1] / 2
 
 
 def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in_the_swap(
