@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
 
-from store import interactions
-from store.schema import InteractionStatus
+from store import interactions, jobs, runs
+from store.schema import InteractionStatus, RunStatus
 from tests.daemon_rig import Served, daemon, environment, is_ready, until
 from tests.fake_vllm import FakeVllm
 
@@ -80,6 +81,44 @@ def test_a_conversation_that_opted_out_teaches_nothing(served):
     served.demonstrate(seen.headers["X-Byheart-Interaction"], "Wool is washed cold.")
     texts = [lesson["text"] for lesson in until(lambda: lessons(served), 20)]
     assert texts == ["Wool is washed cold."]
+
+
+def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path):
+    def broken_for_extraction(body: dict[str, Any]) -> str:
+        if "prompt" in body:
+            raise ValueError("no completions today")
+        return "One year."
+
+    fake.answer_with(broken_for_extraction)
+    settings = {
+        "BYHEART_ENGINE__URLS": fake.url,
+        "BYHEART_ENGINE__MODEL": str(tmp_path / "not a model"),
+        "BYHEART_ENGINE__SERVED_MODEL_NAME": "small",
+        "BYHEART_DISTILL__AUTO": "true",
+        "BYHEART_DISTILL__MIN_NEW_LESSONS": "1",
+        "BYHEART_DISTILL__SETTLE_S": "0",
+    }
+    with daemon(tmp_path / "data", settings) as served:
+        wrong = served.chat("How long is the warranty on lamps?")
+        served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
+        served.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
+
+        replies = []
+        until(lambda: replies.append(served.chat("Hi")) or broken_parts(served) == ALL_PARTS, 60)
+
+        assert {reply.status_code for reply in replies} == {200}
+        assert "Kestrel" in last_prompt(fake)[0]["content"]
+
+
+ALL_PARTS = {"extract", "train"}
+
+
+def broken_parts(served: Served) -> set[str]:
+    """The kinds of background work that have failed."""
+    with served.database() as db, db.read() as session:
+        failed = {job.kind for job in jobs.listing(session, 100) if job.error}
+        runs_failed = any(run.status is RunStatus.FAILED for run in runs.listing(session))
+    return failed & {"extract"} | ({"train"} if runs_failed else set())
 
 
 def test_sigterm_lets_running_answers_finish_and_exits_cleanly(fake, served):

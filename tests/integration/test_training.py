@@ -1,0 +1,177 @@
+"""The `train` job and its child process, for which a script stands in that a test provides."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import jobs as worker
+from agent import training
+from agent.engine.client import VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.training import TrainerCrashed
+from agent.work import Work, utcnow
+from config.settings import load
+from store import jobs, namespaces, runs
+from store.db import Database
+from store.schema import JobStatus, RunStatus
+from tests.factories import NOW, add_lesson
+
+DEADLINE_S = 60
+
+# What every stand-in begins with: it takes up the run, as the real trainer does.
+START = """
+import os, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from store import runs
+from store.db import Database
+from store.schema import RunStatus
+command, run = sys.argv[1:]
+assert command == "run"
+db = Database(os.environ["BYHEART_STORE__URL"])
+with db.begin() as session:
+    runs.start(session, run, datetime.now(UTC))
+"""
+WAIT = """
+Path("child").with_suffix(".new").write_text(str(os.getpid()))
+Path("child.new").rename("child")
+time.sleep(600)
+"""
+FINISH = """
+with db.begin() as session:
+    runs.finish(session, run, RunStatus.NOTHING_TO_LEARN, "by the stand-in", datetime.now(UTC))
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def work(db: Database, tmp_path: Path) -> Work:
+    overrides = {
+        "store": {"data_dir": tmp_path, "url": f"sqlite:///{tmp_path / 'byheart.db'}"},
+        "engine": {"model": str(tmp_path)},
+    }
+    settings = load(environ={}, overrides=overrides)
+    return Work(settings, db, VllmEngine(["http://127.0.0.1:9"]), "small", Inflight())
+
+
+@pytest.fixture
+def run(work: Work) -> str:
+    with work.db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        add_lesson(session, "Refunds take 3 days.")
+        return runs.open_run(session, "shop", {}, "a test", 100, NOW).id
+
+
+def stand_in(work: Work, script: str) -> None:
+    """Let `python -m distill` be this script: the child starts in the data folder."""
+    package = work.settings.data_dir / "distill"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(START + script)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def status_of(work: Work, run: str) -> RunStatus:
+    with work.db.read() as session:
+        found = runs.get(session, run)
+        assert found
+        return found.status
+
+
+def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_last_words(
+    work, run
+):
+    stand_in(work, 'print("out of memory", file=sys.stderr); sys.exit(9)')
+
+    with pytest.raises(TrainerCrashed, match=r"exit code 9\): out of memory"):
+        asyncio.run(training.train(work, {"run": run}))
+
+    assert status_of(work, run) is RunStatus.RUNNING
+
+
+def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(work, run):
+    stand_in(work, FINISH)
+
+    asyncio.run(training.train(work, {"run": run}))
+
+    assert status_of(work, run) is RunStatus.NOTHING_TO_LEARN
+
+
+def test_a_run_that_is_cancelled_ends_its_trainer(work, run):
+    stand_in(work, WAIT)
+    child = work.settings.data_dir / "child"
+
+    async def cancel_once_started() -> None:
+        training_job = asyncio.ensure_future(training.train(work, {"run": run}))
+        await until(child.exists)
+        with work.db.begin() as session:
+            runs.cancel(session, run, NOW)
+        await asyncio.wait_for(training_job, DEADLINE_S)
+        await until(lambda: not is_alive(int(child.read_text())))
+
+    asyncio.run(cancel_once_started())
+
+    assert status_of(work, run) is RunStatus.CANCELLED
+
+
+def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(work, run):
+    stand_in(work, WAIT)
+    child = work.settings.data_dir / "child"
+
+    async def shut_down_once_started() -> None:
+        training_job = asyncio.ensure_future(training.train(work, {"run": run}))
+        await until(child.exists)
+        training_job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await training_job
+        await until(lambda: not is_alive(int(child.read_text())))
+
+    asyncio.run(shut_down_once_started())
+
+    assert status_of(work, run) is RunStatus.RUNNING
+
+
+def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(work, run, monkeypatch):
+    monkeypatch.setattr(worker, "RETRY_S", 0.0)
+    crash_first = 'if not Path("crashed").exists(): Path("crashed").touch(); os.abort()\n'
+    stand_in(work, crash_first + FINISH)
+    with work.db.begin() as session:
+        job = jobs.enqueue(session, "train", {"run": run}, utcnow(), unique_key=f"train {run}")
+
+    async def work_until_done() -> None:
+        stop = asyncio.Event()
+        working = asyncio.ensure_future(worker.run_worker(work, stop))
+        await until(lambda: status_of(work, run) is RunStatus.NOTHING_TO_LEARN)
+        await until(lambda: status_of_job() is not JobStatus.RUNNING)
+        stop.set()
+        await working
+
+    def status_of_job() -> JobStatus:
+        with work.db.read() as session:
+            [row] = jobs.listing(session, 10)
+            assert row.id == job
+            return row.status
+
+    asyncio.run(work_until_done())
+
+    assert (work.settings.data_dir / "crashed").exists()
+    assert status_of_job() is JobStatus.DONE
