@@ -12,7 +12,7 @@ from config.settings import Distill
 from distill import evaluate, material, train
 from distill.data import Prompt, PromptTooLong, user
 from distill.material import NothingToLearn
-from distill.pool import Trajectory
+from distill.pool import Trajectory, recite
 from distill.spec import RunSpec
 from distill.student import Student
 from store.anchors import Anchor
@@ -221,13 +221,67 @@ def test_the_learning_rate_warms_up_and_decays():
     assert factors[-1] < 0.15
 
 
-def test_distillation_brings_the_student_to_the_teacher(model, tmp_path):
+@pytest.mark.parametrize(("guided_share", "kl"), [(1.0, "forward_kl"), (0.0, "reverse_kl")])
+def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never_trained_on(
+    model, tmp_path, guided_share, kl
+):
+    words = ("When", "Where", "Why", "How", "Who", "What")
+    things = ("lamps", "chairs", "wool", "soap", "bread", "tea", "shoes", "maps", "rugs")
+    asked = [user(f"{word} {thing}?") for word in words for thing in things]
     settings = SETTINGS.model_copy(
-        update={"steps": 40, "batch_size": 8, "rank": 16, "alpha": 32, "replay_share": 0.0}
+        update={
+            "steps": 60,
+            "batch_size": 8,
+            "rank": 16,
+            "alpha": 32,
+            "replay_share": 0.0,
+            "on_policy_tail": 0.0,
+            "guided_share": guided_share,
+            "max_completion_tokens": 4,
+            "max_answer_tokens": 4,
+            "questions_per_lesson": 0,
+        }
     )
-    spec = make_spec(model, tmp_path, settings=settings, held_out=PROMPTS[:1])
+    held_out = asked[::5]
+    prompts = tuple(messages for messages in asked if messages not in held_out)
+    spec = make_spec(model, tmp_path, settings=settings, prompts=prompts, held_out=tuple(held_out))
 
     outcome = train.run(spec, silent)
 
-    curve = [line["forward_kl"] for line in outcome.metrics if "forward_kl" in line]
-    assert torch.tensor(curve[-4:]).mean() < 0.5 * torch.tensor(curve[:4]).mean()
+    assert all(kl in line for line in outcome.metrics)
+    assert outcome.evaluation.held_out == len(held_out)
+    assert outcome.evaluation.gap_closed > 0.3
+
+
+def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch):
+    anchor = Anchor(user("When do you open"), {"contains": ["7"]})
+    spec = make_spec(model, tmp_path, anchors=(anchor,))
+    parts = train.load_parts(spec)
+    monkeypatch.setattr(
+        material, "preflight", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
+    )
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    asked = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
+    assert "When do you open?" not in asked | {prompt.text for prompt in prepared.held_out}
+    assert asked & {messages[0]["content"] for messages in PROMPTS}
+
+
+def test_a_recited_passage_is_learned_as_the_teacher_judges_it_to_its_end_or_the_limit(
+    model, tmp_path
+):
+    parts = train.load_parts(make_spec(model, tmp_path))
+    prompt = parts.encoder.prompt(user("When?"))
+
+    whole, cut = (
+        recite(parts.teacher, parts.encoder.tokenizer, [(prompt, "At 7.")], most)[0]
+        for most in (100, 3)
+    )
+
+    tokenizer = parts.encoder.tokenizer
+    assert tokenizer.decode(whole.completion[:-1]) == "At 7."
+    assert whole.completion[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(cut.completion) == "At "
+    [states] = parts.teacher.states([(prompt, whole.completion)])
+    torch.testing.assert_close(whole.teacher, states)
