@@ -126,7 +126,8 @@ def load_parts(spec: RunSpec) -> Parts:
         settings.max_completion_tokens,
         torch.Generator(device).manual_seed(settings.seed),
     )
-    limit = max_positions(student.model) - settings.max_completion_tokens
+    longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
+    limit = max_positions(student.model) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
     return Parts(student, Teacher(student), sampler, encoder, publish.base_sha256(spec.model))
 

@@ -131,6 +131,17 @@ def test_another_seed_gives_another_adapter(model, tmp_path):
     assert one.adapter.name != other.adapter.name
 
 
+@pytest.mark.parametrize(("trained", "measured"), [(6, 30), (30, 6)])
+def test_a_prompt_leaves_room_for_the_longest_answer_of_the_run(model, tmp_path, trained, measured):
+    settings = SETTINGS.model_copy(
+        update={"max_completion_tokens": trained, "max_answer_tokens": measured}
+    )
+
+    parts = train.load_parts(make_spec(model, tmp_path, settings=settings))
+
+    assert parts.encoder.limit == 1024 - 30
+
+
 def test_without_a_context_there_is_nothing_to_learn(model, tmp_path):
     with pytest.raises(NothingToLearn, match="empty"):
         train.run(make_spec(model, tmp_path, context=Context()), silent)
