@@ -22,9 +22,10 @@ A folder `bh-<base8>-<sha12>` appears by rename, complete, and never changes:
                     completion token. A server that answers like neither serves something else.
 
 The name vouches for the manifest (base8 is the start of base.sha256, sha12 the start of the SHA-256
-of manifest.json), and the manifest vouches for every other file. Times and machine names are not in
-it: the same run gives the same name anywhere, and another run another name, so that what was
-rejected or rolled back can be trained again.
+of manifest.json), and the manifest vouches for every other file (`store.manifests.verify_files`).
+Times and machine names are not in it: a run that is done again on the same machine with as many
+threads gives the same name. Other processors and thread counts round otherwise. Another run gives
+another name, so that what was rejected or rolled back can be trained again.
 """
 
 import hashlib
@@ -41,11 +42,18 @@ from distill import atomic
 from distill.student import Student
 
 WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
-BASE_FILES = ("*.safetensors", "config.json", "tokenizer*.json", "chat_template*")
-
-
-class DamagedAdapter(Exception):
-    """An adapter folder is not what its name says; the message names the file."""
+BASE_FILES = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+)
 
 
 @dataclass(frozen=True)
@@ -139,38 +147,12 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an adapter folder, unchecked; see `verify`."""
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-    return manifest
-
-
-def verify(folder: Path) -> dict[str, Any]:
-    """Hash everything again and return the manifest.
-
-    Raises:
-        DamagedAdapter: The name, the manifest and the files do not belong together.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DamagedAdapter(f"{path} is missing.")
-    manifest = read_manifest(folder)
-    if adapter_name(manifest["base"]["sha256"], path.read_bytes()) != folder.name:
-        raise DamagedAdapter(f"{path} does not belong to an adapter of this name.")
-    present = {file.name for file in folder.iterdir()} - {MANIFEST}
-    if present != set(manifest["files"]):
-        raise DamagedAdapter(f"{folder} holds {sorted(present)}, not {sorted(manifest['files'])}.")
-    for name, expected in manifest["files"].items():
-        if atomic.sha256(folder / name) != expected:
-            raise DamagedAdapter(f"{folder / name} was changed or damaged.")
-    return manifest
-
-
 def base_sha256(folder: Path) -> str:
     """The identity of a base model: SHA-256 over `sha256sum` lines of its files, sorted by name.
 
-    Weights, configuration, tokenizer and chat template count (`BASE_FILES`); other files do not.
+    Weights, configurations, tokenizer and chat template count (`BASE_FILES`); other files do not.
     """
-    files = {path for pattern in BASE_FILES for path in folder.glob(pattern)}
+    matching = {path for pattern in BASE_FILES for path in folder.glob(pattern)}
+    files = [path for path in matching if path.is_file()]
     lines = [f"{atomic.sha256(path)}  {path.name}\n" for path in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distill import publish
+from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
 
     assert done.returncode == 0, done.stderr
     adapter = Path(done.stdout.strip())
-    publish.verify(adapter)
+    verify_files(adapter, sha256(adapter / publish.MANIFEST))
     assert adapter.parent == tmp_path / "out"
     assert "train 12/12" in done.stderr
     assert (tmp_path / "out" / ".work" / "curves.png").read_bytes().startswith(b"\x89PNG")
