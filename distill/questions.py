@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from distill import data, packing
 from distill.loss import token_logprobs
 from distill.packing import Ids
-from distill.sampler import Sampler
+from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
 from store.contexts import Context
 
@@ -79,7 +79,7 @@ def content_words(text: str) -> set[str]:
 
 def write_questions(
     student: Student,
-    sampler: Sampler,
+    sampler: LocalSampler,
     tokenizer: Tokenizer,
     about: Sequence[str],
     per_passage: int,

@@ -1,13 +1,12 @@
 """Trajectories: completions sampled token by token.
 
-`Sampler` is what a run needs of whoever samples; `LocalSampler` does it in this process, with the
-model's adapter on (the student) or off (teacher, question writing). All prompts of a call are
-decoded together in one packed row (`packing.py`): no padding, and a shared beginning is read once.
+They are sampled in this process, with the model's adapter on (the student) or off (the teacher, who
+also writes questions). The prompts of a call are decoded together in packed rows (`packing.py`): no
+padding, and a shared beginning is read once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,14 +19,6 @@ from distill.packing import Ids, Row
 # step are as efficient as they get at this many sequences.
 SEQUENCES_AT_ONCE = 24
 PROMPT_TOKENS_AT_ONCE = 2048
-
-
-class Sampler(Protocol):
-    """Samples completions from one model state."""
-
-    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
-        """One completion a prompt, the end token included; temperature 0 is greedy."""
-        ...
 
 
 def rows(prompts: Sequence[Ids]) -> list[list[Ids]]:
