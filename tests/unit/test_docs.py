@@ -1,5 +1,6 @@
 """The documents say what is true of the code."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.app import app
+from agent.gateway.feedback import FeedbackRequest
 
 README, ARCHITECTURE = Path("README.md").read_text(), Path("ARCHITECTURE.md").read_text()
 DOCUMENTS = [
@@ -24,6 +26,27 @@ def tree() -> list[str]:
 
 def test_the_tree_in_the_readme_names_what_there_is() -> None:
     assert [path for path in tree() if not Path(path).exists()] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_test_folders_that_a_document_names_have_tests(path: Path) -> None:
+    text = path.read_text()
+    named = re.findall(r"\btests/(\w+)\b(?!\.py)", text)
+    for line in re.findall(r"^tests/ +(.*)$", text, re.MULTILINE):
+        named += [folder.strip("/") for folder in line.split()]
+    assert [name for name in named if not list(Path("tests", name).glob("test_*.py"))] == []
+
+
+def test_what_the_readme_tells_to_send_as_feedback_is_feedback() -> None:
+    bodies = re.findall(r"/v1/feedback .*? -d '(.*?)'", README, re.DOTALL)
+    assert bodies
+    for body in bodies:
+        FeedbackRequest.model_validate(json.loads(body.replace("int_...", "int_1")))
+
+
+def test_the_readme_says_where_the_command_is() -> None:
+    use = README.split("## Use it")[1]
+    assert use.index(".venv/bin/activate") < use.index("byheart serve")
 
 
 def test_the_tree_in_the_readme_leaves_no_package_out() -> None:
