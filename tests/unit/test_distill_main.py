@@ -5,7 +5,8 @@ import json
 import pytest
 
 from distill import __main__ as command
-from distill import files, train
+from distill import train
+from store import files
 from tests.tiny import save_tiny_model
 
 
