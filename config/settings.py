@@ -62,7 +62,9 @@ class Engine(Section):
     max_loras: int = Field(2, ge=2)
     """Adapters that may be active at once: the live one and a candidate."""
     kv_cache_gib: int = Field(1, gt=0)
-    """Memory for vLLM's key/value cache on the CPU, in GiB; a GPU uses `args`."""
+    """Memory for vLLM's key/value cache on the CPU, in GiB."""
+    gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes; training needs room for the model beside it."""
     args: tuple[str, ...] = ()
     """More arguments for vLLM, as on its command line."""
     start_timeout_s: float = Field(600.0, gt=0)

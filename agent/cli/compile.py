@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from agent import tokens
+from agent.cli.errors import InputError
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.due import open_run
@@ -21,7 +23,8 @@ from store import adapters, files, namespaces, prompts, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 
-CHARS_PER_TOKEN = 4
+LEAST_ROOM = 256
+"""Tokens for question and answer beside the system prompt."""
 NOTHING_TO_LEARN = 3
 POLL_S = 1.0
 
@@ -48,10 +51,11 @@ def compile_prompt(
     given_anchors = files.read_anchors(anchors)
     with opened(config) as (settings, db):
         refuse_untrainable(settings)
+        length = tokens.count(settings.model_folder, text)
+        refuse_long(settings, length)
         with db.begin() as session:
             namespaces.ensure(session, namespace, utcnow())
-            tokens = len(text) // CHARS_PER_TOKEN + 1
-            prompts.register_system_prompt(session, namespace, text, tokens, utcnow())
+            prompts.register_system_prompt(session, namespace, text, length, utcnow())
             if given_seeds:
                 prompts.replace_seeds(session, namespace, [*map(list, given_seeds)])
             if given_anchors:
@@ -63,6 +67,20 @@ def compile_prompt(
             _wait(settings, db, run)
         elif not daemon_runs(settings.data_dir):
             console.print("no daemon is serving: the run starts with `byheart serve`")
+
+
+def refuse_long(settings: Settings, length: int) -> None:
+    """Check that the prompt can stand in front of requests until it is internalised.
+
+    Raises:
+        InputError: The engine would refuse every request of the namespace.
+    """
+    most = settings.engine.max_model_len
+    if not settings.engine.urls and length + LEAST_ROOM > most:
+        raise InputError(
+            f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
+            "question and answer too. Shorten it, or raise engine.max_model_len."
+        )
 
 
 def _wait(settings: Settings, db: Database, run_id: str) -> None:

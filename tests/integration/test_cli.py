@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -148,22 +148,28 @@ def test_verify_finds_a_damaged_database(byheart):
 
 
 def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
-    folder = byheart.folder / "demo"
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        silent.settimeout(60)
-        attached = {"BYHEART_ENGINE__URLS": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        plain = environment(folder / "data", attached)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agent", "demo", "--fast", "--dir", str(folder)],
-            env=plain,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        connection, _ = silent.accept()  # the daemon starts, and asks the engine
-        with connection:
-            assert daemon_runs(folder / "data")
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) != 0
+    folder, production = byheart.folder / "demo", byheart.folder / "production"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "demo", "--fast", "--dir", str(folder)],
+        # The demo plays in its own folder, whatever the shell says.
+        env={**os.environ, "BYHEART_STORE__DATA_DIR": str(production)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not daemon_runs(folder / "data"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
     assert not daemon_runs(folder / "data")
+    assert not production.exists()
+
+
+@pytest.mark.parametrize("module", ["agent", "distill"])
+def test_help_is_given_without_an_error(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "Usage" in done.stdout or "usage" in done.stdout

@@ -1,13 +1,18 @@
 """`byheart compile --wait`: it succeeds when the adapter serves, and only then."""
 
+from pathlib import Path
+
 import pytest
 
-from agent.cli.compile import NOTHING_TO_LEARN, outcome
+from agent import tokens
+from agent.cli.compile import LEAST_ROOM, NOTHING_TO_LEARN, outcome, refuse_long
+from agent.cli.errors import InputError
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 from tests.factories import NOW, add_adapter
+from tests.tiny import tiny_tokenizer
 
 SETTINGS = load(environ={})
 BY_HAND = load(environ={}, overrides={"gate": {"auto_promote": False}})
@@ -53,3 +58,17 @@ def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunS
     else:
         code = NOTHING_TO_LEARN if status is RunStatus.NOTHING_TO_LEARN else 1
         assert ended == (f"{status}: Because.", code)
+
+
+def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused() -> None:
+    most = SETTINGS.engine.max_model_len
+    refuse_long(SETTINGS, most - LEAST_ROOM)
+    with pytest.raises(InputError, match=f"engine.max_model_len is {most}"):
+        refuse_long(SETTINGS, most - LEAST_ROOM + 1)
+
+
+def test_tokens_are_counted_as_the_model_counts_them(tmp_path: Path) -> None:
+    text = "We open at 7."
+    assert tokens.count(tmp_path, text) == len(text) // tokens.CHARS_PER_TOKEN + 1
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert tokens.count(tmp_path, text) == len(text)  # the tiny one has a token a character

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -85,12 +83,3 @@ def test_every_verb_stands_in_the_readme_and_there_are_at_most_twenty() -> None:
     verbs |= {group.name for group in app.registered_groups}
     assert len(verbs) <= 20
     assert {verb for verb in verbs if f"`byheart {verb}" not in README} == set()
-
-
-@pytest.mark.parametrize("module", ["agent", "distill"])
-def test_help_is_given_without_an_error(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    assert "Usage" in done.stdout or "usage" in done.stdout

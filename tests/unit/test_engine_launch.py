@@ -92,15 +92,19 @@ def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment(
 def test_the_cpu_build_is_started_as_a_module() -> None:
     with_bf16 = "flags : fpu avx2 avx512_bf16"
 
-    assert launch.launcher(True, with_bf16)[1:] == ("-m", MODULE, "--model")
-    assert launch.launcher(False, with_bf16)[1:] == ("serve",)
+    assert launch.launcher(True, with_bf16, 0.6)[1:] == ("-m", MODULE, "--model")
+
+
+def test_the_gpu_build_leaves_room_for_the_trainer() -> None:
+    command = launch.launcher(False, "flags : fpu avx2", 0.6)
+
+    assert command[1:] == ("serve", "--gpu-memory-utilization", "0.6")
 
 
 def test_a_cpu_without_bf16_computes_in_float32() -> None:
-    start = launch.launcher(True, "flags : fpu avx2 avx512f")
+    start = launch.launcher(True, "flags : fpu avx2 avx512f", 0.6)
 
     assert start[1:] == ("-m", MODULE, "--dtype", "float32", "--model")
-    assert launch.launcher(False, "flags : fpu avx2")[1:] == ("serve",)
 
 
 def test_the_sockets_folder_is_private(tmp_path: Path) -> None:
