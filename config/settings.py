@@ -134,9 +134,9 @@ class Distill(Section):
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
     replay_share: float = Field(0.125, ge=0, lt=1)
     """Share of a batch that repeats unrelated prompts against the base without context."""
-    max_completion_tokens: int = Field(24, gt=0)
+    max_completion_tokens: int = Field(64, gt=0)
     """Longest trajectory, in tokens."""
-    max_answer_tokens: int = Field(48, gt=0)
+    max_answer_tokens: int = Field(96, gt=0)
     """Longest answer that the evaluation after training looks at, in tokens."""
     questions_per_lesson: int = Field(4, ge=0)
     """Questions the teacher writes for each lesson or passage of a system prompt."""

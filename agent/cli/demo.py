@@ -42,6 +42,8 @@ settle_s = 10
 FAST_SETTINGS = """\
 steps = {steps}
 questions_per_lesson = 2
+max_completion_tokens = 24
+max_answer_tokens = 32
 [gate]
 min_gap_closed = 0.01
 min_facts_learned = 0
@@ -99,7 +101,7 @@ def demo(
 def plan(name: str, facts: int, measured: int, folder: Path, fast: bool) -> str:
     """What will happen, and how long each stage takes on two cores."""
     minutes = (
-        ("1 minute", "2 minutes", "1 minute") if fast else ("1 minute", "6 minutes", "2 minutes")
+        ("1 minute", "2 minutes", "1 minute") if fast else ("1 minute", "9 minutes", "2 minutes")
     )
     ask, train, again = (f"about {text}" for text in minutes)
     values = {"name": name, "facts": facts, "measured": measured, "folder": folder}
