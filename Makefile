@@ -13,7 +13,7 @@ $(STAMP): requirements-$(ENGINE).lock pyproject.toml .ci/setup
 	.ci/setup $(ENGINE) $(PYTHON)
 	@touch $@
 
-demo: setup  ## the whole loop on this machine, about 10 minutes
+demo: setup  ## the whole loop on this machine, about 14 minutes
 	$(BIN)/byheart demo
 
 test: setup  ## unit, integration and end-to-end tests

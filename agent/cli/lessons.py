@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from agent import tokens
 from agent.cli.errors import InputError
 from agent.cli.frame import (
     ConfigOption,
@@ -24,8 +25,6 @@ from store.schema import LessonKind, LessonStatus, Trust
 
 app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
 
-CHARS_PER_TOKEN = 4
-"""Rough, and on the safe side for English: the engine, which would know, may not be running."""
 OPERATOR = "operator"
 WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
@@ -72,7 +71,7 @@ def add(
     """Add a lesson; it is in the prompt of the next request."""
     if not text.strip():
         raise InputError("A lesson needs a text.")
-    with opened(config) as (_, db), db.begin() as session:
+    with opened(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
         lesson = lessons.add(
             session,
@@ -81,7 +80,7 @@ def add(
             when=when,
             do=text.strip(),
             trust=Trust.OPERATOR,
-            tokens=len(lessons.render(when, text)) // CHARS_PER_TOKEN + 1,
+            tokens=tokens.count(settings.model_folder, lessons.render(when, text)),
             support=[Support(None, None, text, OPERATOR, Trust.OPERATOR)],
             now=utcnow(),
         )
@@ -93,10 +92,10 @@ def add(
 @app.command("edit")
 def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
     """Replace a lesson's text; the old one is kept, retired."""
-    with opened(config) as (_, db), db.begin() as session:
+    with opened(config) as (settings, db), db.begin() as session:
         old = _get(session, lesson_id)
-        tokens = len(lessons.render(old.when, text)) // CHARS_PER_TOKEN + 1
-        new = lessons.edit(session, old, text, utcnow(), tokens)
+        length = tokens.count(settings.model_folder, lessons.render(old.when, text))
+        new = lessons.edit(session, old, text, utcnow(), length)
         audit.append(session, OPERATOR, "lesson edited", old.id, {"by": new.id}, utcnow())
     console.print(new.id)
 
