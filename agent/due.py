@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 MOST_AT_ONCE = 500
 """Extractions enqueued by one tick; the next one goes on."""
 RETRY_AFTER = timedelta(minutes=10)
-"""Until an extraction that gave up is tried again, where nothing new was said."""
+"""Until a rollout that gave up is tried again, and an extraction, where nothing new was said."""
 
 
 def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
@@ -105,5 +105,8 @@ def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> 
     for candidate in adapters.candidates(session):
         if adapters.evaluation(session, candidate.name).passed and not settings.gate.auto_promote:
             continue  # it waits for approval
-        payload = {"adapter": candidate.name}
-        jobs.enqueue(session, "rollout", payload, now, unique_key=f"rollout {candidate.name}")
+        payload, key = {"adapter": candidate.name}, f"rollout {candidate.name}"
+        last = jobs.latest(session, key)
+        if last and last.finished_at and last.finished_at > now - RETRY_AFTER:
+            continue
+        jobs.enqueue(session, "rollout", payload, now, unique_key=key)

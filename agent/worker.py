@@ -14,7 +14,7 @@ from agent.model import attached_engine, attached_model, refuse_unfit
 from agent.stopping import signals, unless
 from agent.work import Work
 from config.settings import Settings
-from store.db import Database
+from store.db import Database, without_password
 
 
 def refuse_alone(settings: Settings) -> None:
@@ -44,5 +44,5 @@ async def work(settings: Settings, db: Database, report: Callable[[str], None]) 
         stack.push_async_callback(engine.close)
         model = await unless(stop, attached_model(settings, engine))
         if model is not None:
-            report(f"working on {settings.database_url.rsplit('@')[-1]} in {settings.data_dir}")
+            report(f"working on {without_password(settings.database_url)} in {settings.data_dir}")
             await run_worker(Work(settings, db, engine, model, Inflight()), stop, REMOTE_LANES)

@@ -82,12 +82,13 @@ def prepare(
     avoid = [data.asked(messages) for messages in given]
     advance("write questions", 0, 1)
     conversations = _conversations(spec, encoder, teacher, sampler, avoid)
+    known = map(data.asked, conversations)
+    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *known])
+    if len(conversations) < MIN_PROMPTS:
+        conversations, general = [*map(data.user, general[::2]), *conversations], general[1::2]
     missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
     conversations, held_back = hold_back(conversations, missing)
     held_out = [*spec.held_out, *held_back]
-    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *map(data.asked, held_back)])
-    if len(conversations) < MIN_PROMPTS:
-        conversations, general = conversations + list(map(data.user, general[::2])), general[1::2]
     prompts = [encoder.prompt(messages) for messages in conversations]
     replayed = [encoder.prompt(data.user(text), replay=True) for text in general]
     return Material(
@@ -106,7 +107,8 @@ def hold_back(
 ) -> tuple[list[Messages], list[Messages]]:
     """Split off every fifth conversation, of few every third, but at most `most`.
 
-    The last ones first: those that were written before those that were logged.
+    The last ones first: those that were written before those that were logged, and before those
+    of no context in particular.
     """
     apart = min(HOLD_BACK, max(3, len(conversations) // MIN_HELD_OUT))
     places = range(len(conversations) - 1, -1, -apart)[: max(most, 0)]

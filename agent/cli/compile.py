@@ -76,10 +76,12 @@ def refuse_long(settings: Settings, length: int) -> None:
         InputError: The engine would refuse every request of the namespace.
     """
     most = settings.engine.max_model_len
-    if not settings.engine.urls and length + LEAST_ROOM > most:
+    beside = settings.learning.token_budget + LEAST_ROOM
+    if not settings.engine.urls and length + beside > most:
         raise InputError(
             f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
-            "question and answer too. Shorten it, or raise engine.max_model_len."
+            f"lessons, question and answer too ({beside}). Shorten it, or raise "
+            "engine.max_model_len."
         )
 
 

@@ -79,8 +79,11 @@ async def load(
 
     async def load_at(server: VllmEngine) -> None:
         try:
-            await _load(server, name, folder)
+            await server.load_adapter(name, str(folder))
             await _prove(server, name, base, probes)
+        except EngineRefused as refused:
+            await _forget(server, name)
+            raise await _refusal(server, name, refused) from refused
         except BaseException:
             await _forget(server, name)
             raise
@@ -130,14 +133,12 @@ def judge_probe(
     return None
 
 
-async def _load(engine: VllmEngine, name: str, folder: Path) -> None:
-    try:
-        await engine.load_adapter(name, str(folder))
-    except EngineRefused as refused:
-        # A dying engine refuses too; that says nothing about the adapter.
-        if not await engine.alive():
-            raise EngineUnavailable(refused.message) from refused
-        raise AdapterRefused(f"The engine refuses {name}: {refused.message}") from refused
+async def _refusal(server: VllmEngine, name: str, refused: EngineRefused) -> EngineError:
+    """What it means that the engine refuses to load the adapter, or to answer its probes."""
+    # A dying engine refuses too; that says nothing about the adapter.
+    if not await server.alive():
+        return EngineUnavailable(refused.message)
+    return AdapterRefused(f"The engine refuses {name}: {refused.message}")
 
 
 async def _prove(engine: VllmEngine, name: str, base: str, probes: Sequence[Probe]) -> None:

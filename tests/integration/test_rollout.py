@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,30 @@ async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_th
         await reconcile(work)
 
         assert (list(shop.fake.adapters), list(other.adapters)) == ([name], [name])
+
+
+async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_from_serving(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    shop.fake.refuse_with = (400, {"error": {"message": "too long", "code": 400}})
+
+    await reconcile(shop.work)
+
+    assert shop.status(name) is AdapterStatus.LIVE
+    assert (shop.work.unserved, shop.fake.adapters) == ({name}, {})
+
+
+async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Shop) -> None:
+    name = shop.candidate()
+    with shop.work.db.begin() as session:
+        jobs.enqueue(session, "rollout", {}, NOW, unique_key=f"rollout {name}", max_attempts=1)
+        claim = jobs.claim(session, ["rollout"], utcnow(), 60)
+        assert claim
+        jobs.fail(session, claim, "the engine is away", utcnow(), 0)
+    for seconds, count in ((0, 1), (1000, 2)):
+        enqueue_due(shop.work.db, shop.work.settings, utcnow() + timedelta(seconds=seconds))
+        with shop.work.db.read() as session:
+            assert len(jobs.listing(session, 10)) == count

@@ -62,9 +62,10 @@ def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunS
 
 def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused() -> None:
     most = SETTINGS.engine.max_model_len
-    refuse_long(SETTINGS, most - LEAST_ROOM)
+    room = most - LEAST_ROOM - SETTINGS.learning.token_budget
+    refuse_long(SETTINGS, room)
     with pytest.raises(InputError, match=f"engine.max_model_len is {most}"):
-        refuse_long(SETTINGS, most - LEAST_ROOM + 1)
+        refuse_long(SETTINGS, room + 1)
 
 
 def test_tokens_are_counted_as_the_model_counts_them(tmp_path: Path) -> None:
