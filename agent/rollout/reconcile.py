@@ -4,7 +4,7 @@ vLLM forgets its adapters on a restart, so this runs before readiness, after eve
 engine, and every few seconds. An adapter that is no longer what was trained is taken out for good:
 a wrong answer is worse than an unlearned one. One that the engine does not take, for a flag that
 is missing or for want of memory, stays what it is and is tried again; until it loads, the base
-answers with all lessons in its prompt. Nothing that is answering is unloaded, and nothing that is
+answers with the lessons in its prompt. Nothing that is answering is unloaded, and nothing that is
 not in our tables.
 """
 
