@@ -90,9 +90,12 @@ def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path)
         return "One year."
 
     fake.answer_with(broken_for_extraction)
+    damaged = tmp_path / "damaged model"
+    damaged.mkdir()
+    (damaged / "config.json").write_text("{}")
     settings = {
         "BYHEART_ENGINE__URLS": fake.url,
-        "BYHEART_ENGINE__MODEL": str(tmp_path / "not a model"),
+        "BYHEART_ENGINE__MODEL": str(damaged),
         "BYHEART_ENGINE__SERVED_MODEL_NAME": "small",
         "BYHEART_DISTILL__AUTO": "true",
         "BYHEART_DISTILL__MIN_NEW_LESSONS": "1",
