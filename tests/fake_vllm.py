@@ -220,6 +220,8 @@ class FakeVllm:
         try:
             return await self._reply(request, body, chat=chat)
         except Died:
+            if request.transport:
+                request.transport.abort()
             raise
         except (asyncio.CancelledError, ConnectionResetError):
             self.aborted.append(body)
@@ -232,7 +234,7 @@ class FakeVllm:
         answer = Answer(body, text, next(self._numbers), chat=chat)
         await asyncio.sleep(self.first_byte_delay_s)
         if self.die_after_tokens == 0:
-            die(request)
+            raise Died
         if body.get("stream"):
             return await self._stream(request, answer)
         await asyncio.sleep(self.token_delay_s * len(answer.tokens))
@@ -244,7 +246,7 @@ class FakeVllm:
         await response.prepare(request)
         for number, chunk in enumerate(answer.chunks()):
             if number == self.die_after_tokens:
-                die(request)
+                raise Died
             await response.write(f"data: {dump(chunk)}\n\n".encode())
             await asyncio.sleep(self.token_delay_s)
         await response.write(b"data: [DONE]\n\n")
@@ -340,14 +342,7 @@ class Answer:
 
 
 class Died(ConnectionResetError):
-    """The server broke the connection, not the client."""
-
-
-def die(request: web.Request) -> None:
-    """Break the connection, as a server that is killed does."""
-    if request.transport:
-        request.transport.abort()
-    raise Died
+    """The server breaks the connection, as one that is killed does; answers may raise it."""
 
 
 def words(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from aiohttp import web
 from store import interactions, jobs, runs
 from store.schema import InteractionStatus, RunStatus
 from tests.daemon_rig import Served, daemon, environment, is_ready, until
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import Died, FakeVllm
 
 RIGHT = "Our lamps have a warranty of 6 years."
 
@@ -83,11 +83,10 @@ def test_a_conversation_that_opted_out_teaches_nothing(served):
     assert texts == ["Wool is washed cold."]
 
 
-@pytest.mark.skip(reason="the trainer does not fail within the wait on a damaged model")
 def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path):
     def broken_for_extraction(body: dict[str, Any]) -> str:
         if "prompt" in body:
-            raise ValueError("no completions today")
+            raise Died
         return "One year."
 
     fake.answer_with(broken_for_extraction)
