@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from store import namespaces
 from store.audit import ORIGIN
 from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
 from tests import postgres
+from tests.factories import NOW
 
 _numbers = itertools.count()
 
@@ -54,6 +56,15 @@ def any_db(request: pytest.FixtureRequest) -> Iterator[Database]:
     database: Database = request.getfixturevalue(request.param)
     yield database
     _empty(database)
+
+
+@pytest.fixture
+def shop(any_db: Database) -> Database:
+    """A database with the namespaces `shop` and `bank`."""
+    with any_db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        namespaces.ensure(session, "bank", NOW)
+    return any_db
 
 
 @pytest.fixture(scope="session")

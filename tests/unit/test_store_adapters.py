@@ -180,14 +180,6 @@ def test_rollouts_keep_alias_statuses_and_lessons_together(any_db: Database) -> 
     )
 
 
-@pytest.fixture
-def shop(any_db: Database) -> Database:
-    with any_db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        namespaces.ensure(session, "bank", NOW)
-    return any_db
-
-
 def test_of_two_that_promote_over_the_same_one_the_second_is_told(shop: Database) -> None:
     with shop.begin() as session:
         first, second = add_adapter(session), add_adapter(session)

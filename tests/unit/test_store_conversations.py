@@ -6,23 +6,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from store import conversations, feedback, interactions, jobs, namespaces
+from store import conversations, feedback, interactions, jobs
 from store.db import Database, Session
 from store.feedback import NewFeedback
 from store.models import Conversation, Interaction
 from store.schema import Trust
-from tests.factories import NOW, later, make_record, record
+from tests.factories import later, make_record, record
 
 LONG_AFTER = later(10_000_000)
 RETRY_S = 600
-
-
-@pytest.fixture
-def shop(any_db: Database) -> Database:
-    with any_db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        namespaces.ensure(session, "bank", NOW)
-    return any_db
 
 
 def conversation_of(session: Session, interaction: str) -> str:

@@ -18,14 +18,6 @@ from store.schema import InteractionStatus, Trust
 from tests.factories import NOW, assistant, later, make_record, record, user
 
 
-@pytest.fixture
-def shop(any_db: Database) -> Database:
-    with any_db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        namespaces.ensure(session, "bank", NOW)
-    return any_db
-
-
 def _conversation(session: Session, made: Record) -> str:
     return session.get_one(Interaction, made.id).conversation
 

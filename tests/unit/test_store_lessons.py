@@ -14,14 +14,6 @@ from tests.factories import NOW, OPERATOR, add_lesson, go_live, later, record, u
 BUDGET = 10_000
 
 
-@pytest.fixture
-def shop(any_db: Database) -> Database:
-    with any_db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        namespaces.ensure(session, "bank", NOW)
-    return any_db
-
-
 def _view(session: Session, budget: int = BUDGET) -> View:
     view = read_view(session, "shop", budget)
     assert view is not None
