@@ -94,7 +94,7 @@ class Learning(Section):
     extractor: Literal["few_shot", "structured"] = "few_shot"
     """`few_shot` completes examples (small models); `structured` asks for JSON under a schema."""
     max_per_conversation: int = Field(3, gt=0)
-    """Most corrections but demonstrations read of a conversation at a time, newest first."""
+    """Most corrections in next turns read of a conversation at a time, newest first."""
     token_budget: int = Field(512, gt=0)
     """Most tokens of lessons put into a prompt: pinned ones, then the newest."""
     duplicate_ratio: float = Field(0.9, gt=0, le=1)

@@ -41,8 +41,8 @@ async def run(work: Work, payload: dict[str, Any]) -> None:
 
 
 def _chosen(corrections: Sequence[Correction], most: int) -> list[Correction]:
-    """Every demonstration, and the newest `most` of the others."""
-    others = [one for one in corrections if not one.explicit]
+    """All that was sent as feedback, and the newest `most` of what users said in a next turn."""
+    others = [one for one in corrections if one.support.feedback is None]
     left_out = others[:-most]
     if left_out:
         log.warning("corrections left out", count=len(left_out), most=most)

@@ -105,13 +105,28 @@ async def test_every_demonstration_of_a_conversation_becomes_a_lesson(shop: Shop
     assert shop.known(LessonStatus.ACTIVE) == FACTS
 
 
-async def test_of_other_corrections_the_newest_are_read_and_no_more_than_the_setting_says(
-    shop: Shop,
-) -> None:
-    shop.fake.answer_with(lambda body: body["prompt"].split("Reply: ")[-1].split("\n")[0])
+def repeat(body: dict[str, Any]) -> str:
+    """A model that states a correction as it was said, but for its "no"."""
+    said = str(body["prompt"]).split("Reply: ")[-1].split("\n")[0]
+    return said.removeprefix("No. ")
+
+
+async def test_every_comment_of_the_operator_is_read(shop: Shop) -> None:
+    shop.fake.answer_with(repeat)
     for fact in FACTS:
         asked = shop.ask("And this?")
         shop.correct(asked, comment=fact)
+    await shop.read(asked)
+    assert shop.known() == FACTS
+
+
+async def test_of_what_users_type_the_newest_is_read_and_no_more_than_the_setting_says(
+    shop: Shop,
+) -> None:
+    shop.fake.answer_with(repeat)
+    asked = shop.ask("And this?")
+    for fact in FACTS:
+        asked = shop.ask(f"No. {fact}")
     await shop.read(asked)
     most = shop.work.settings.learning.max_per_conversation
     assert shop.known() == FACTS[-most:]
