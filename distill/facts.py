@@ -51,12 +51,12 @@ def count(
 
 def fact_places(tokenizer: Tokenizer, context: str, question: str, completion: Ids) -> list[int]:
     """Places of the tokens that tell a number or name of the context, not said in the question."""
-    told = {each.lower() for each in SPECIAL.findall(context)}
-    told -= {each.lower() for each in WORD.findall(question)}
+    asked = {each.lower() for each in WORD.findall(question)}
+    told = {each for each in SPECIAL.findall(context) if each.lower() not in asked}
     ends = [len(tokenizer.decode(completion[: n + 1])) for n in range(len(completion))]
     spans = zip([0, *ends], ends, strict=False)
     text = tokenizer.decode(completion)
-    facts = [each.span() for each in WORD.finditer(text) if each.group().lower() in told]
+    facts = [each.span() for each in WORD.finditer(text) if each.group() in told]
     return [
         place
         for place, (start, end) in enumerate(spans)

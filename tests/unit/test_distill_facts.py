@@ -5,7 +5,7 @@ import pytest
 from distill import facts
 from tests.tiny import tiny_tokenizer
 
-CONTEXT = "The workshop opens at 7:30 and is run by Henrik. Ask Ilse Brandt about tyres."
+CONTEXT = "The workshop opens at 7:30 in May and is run by Henrik. Ask Ilse Brandt about tyres."
 
 
 def told(question: str, answer: str) -> str:
@@ -22,6 +22,7 @@ def told(question: str, answer: str) -> str:
         ("Who runs it?", "It is run by Henrik, and Henrik alone.", "HenrikHenrik"),
         ("Who is Henrik?", "Henrik runs it with Ilse.", "Ilse"),
         ("When do you open?", "We open at 8 in the workshop.", ""),
+        ("When do you open?", "You may ask at 7.", "7"),
         ("When do you open?", "", ""),
     ],
 )
