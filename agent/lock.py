@@ -1,9 +1,14 @@
 """One daemon for one data folder."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+TRIES, PAUSE_S = 10, 0.02
+"""Whoever only looks whether a daemon runs holds the lock for a moment too."""
 
 
 class StartError(Exception):
@@ -19,14 +24,22 @@ def only_daemon(data_dir: Path) -> Iterator[None]:
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (data_dir / "daemon.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not any(_taken(lock) for _ in range(TRIES)):
             raise StartError(
                 f"Another byheart serves from {data_dir}. Stop it, or give this one a folder of "
                 "its own (store.data_dir)."
-            ) from error
+            )
         yield
+
+
+def _taken(lock: TextIO) -> bool:
+    """Take the lock; false, after a moment, where another holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(PAUSE_S)
+        return False
+    return True
 
 
 def daemon_runs(data_dir: Path) -> bool:

@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 # The gate, vLLM and this process share the cores. Threads that spin while they wait for each other
@@ -28,7 +28,7 @@ from distill.plot import plot_curves
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
 from distill.spec import RunSpec
 from store import files
-from store.db import Database
+from store.db import AWAY, Database
 from store.runs import UnknownRun
 
 DONE, FAILED, BAD_INPUT, NOTHING_TO_LEARN = 0, 1, 2, 3
@@ -149,7 +149,9 @@ def _run(options: argparse.Namespace) -> int:
         try:
             rows.run(options.id, settings, db)
         finally:
-            rows.clear_ended(db, settings.data_dir / "runs")
+            # A database that is away must not replace the run's own end; the next run clears up.
+            with suppress(*AWAY):
+                rows.clear_ended(db, settings.data_dir / "runs")
     return DONE
 
 
