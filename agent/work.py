@@ -1,4 +1,4 @@
-"""What a background job works with: handed to every job, built by daemon.py."""
+"""What a background job works with: built once by the process that runs jobs, handed to each."""
 
 import asyncio
 import threading
@@ -27,17 +27,17 @@ class Work:
     inflight: Inflight
     unserved: set[str] = field(default_factory=set)
     """Live adapters that the engine does not take: the base answers in their place."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
         """One at a time, in whatever event loop, changes which adapters the engine has."""
-        while not self.lock.acquire(blocking=False):
+        while not self._lock.acquire(blocking=False):
             await asyncio.sleep(LOCK_POLL_S)
         try:
             yield
         finally:
-            self.lock.release()
+            self._lock.release()
 
 
 def utcnow() -> datetime:

@@ -10,8 +10,6 @@ from typing import Any
 from sqlalchemy import select
 
 from store.db import Session, insert_new, new_id
-from store.manifests import AdapterCorrupt as AdapterCorrupt
-from store.manifests import verify_files as verify_files
 from store.models import Adapter, Alias, Evaluation, RolloutEvent
 from store.schema import AdapterStatus
 

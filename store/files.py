@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from store.anchors import Anchor
 from store.contexts import Context, Messages
+from store.schema import LessonKind
 
-LESSON_KINDS = ("fact", "rule", "procedure", "preference", "pitfall")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 T = TypeVar("T")
 
@@ -88,8 +88,8 @@ def _read_text(path: Path) -> str:
 
 def _lesson(value: dict[str, Any]) -> tuple[str, str]:
     kind, text = value.get("kind", "fact"), value.get("text")
-    if kind not in LESSON_KINDS:
-        raise BadInput(f"kind {kind!r} is not one of {', '.join(LESSON_KINDS)}.")
+    if kind not in set(LessonKind):
+        raise BadInput(f"kind {kind!r} is not one of {', '.join(LessonKind)}.")
     if not isinstance(text, str) or not text.strip():
         raise BadInput('a lesson needs a "text".')
     return kind, text.strip()

@@ -15,7 +15,7 @@ from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
 from agent.work import Work, utcnow
 from store import adapters, rollouts
-from store.adapters import AdapterCorrupt
+from store.manifests import AdapterCorrupt
 from store.models import Adapter
 
 log = structlog.get_logger(__name__)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ async def test_two_that_restore_at_once_do_not_undo_each_other(shop: Shop) -> No
 async def reconcile_alone(work: Work) -> None:
     engine = work.engine.clone()
     try:
-        await reconcile(Work(**{**work.__dict__, "engine": engine}))
+        await reconcile(replace(work, engine=engine))
     finally:
         await engine.close()
 
@@ -256,7 +257,7 @@ async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_th
     name = shop.candidate()
     async with FakeVllm(model="small") as other, engine_of(shop.fake, other) as both:
         score(other, STUDENT, BASE)
-        work = Work(**{**shop.work.__dict__, "engine": both})
+        work = replace(shop.work, engine=both)
         await stages.run(work, {"adapter": name})
         await other.down()
         await reconcile(work)
