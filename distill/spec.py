@@ -40,7 +40,8 @@ class RunSpec:
     lesson_kinds: tuple[str, ...] = ()
     """Kind of each of the context's lessons; empty where they are not known."""
     drop_long: bool = False
-    """Leave prompts out that do not fit beside the context, instead of failing: for logged ones."""
+    """Leave prompts out that do not fit beside the context, instead of failing: one that a client
+    sent must not end every run of its namespace."""
     run: str | None = None
     """Identifier of the run's row; None where there is no database."""
     parent: str | None = None
