@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from agent import endpoint
 from agent.lock import daemon_runs, only_daemon
-from tests.daemon_rig import environment
+from tests.daemon_rig import environment, until
 
 
 class Shell:
@@ -155,13 +154,16 @@ def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
         env={**os.environ, "BYHEART_STORE__DATA_DIR": str(production)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # As in a terminal, also where the tests run in the background of a shell.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    deadline = time.monotonic() + 60
-    while not daemon_runs(folder / "data"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
+    try:
+        until(lambda: daemon_runs(folder / "data"), 60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+        process.wait()
     assert not daemon_runs(folder / "data")
     assert not production.exists()
 
