@@ -162,7 +162,7 @@ class Gate(Section):
     min_gap_closed: float = Field(0.5, ge=0, le=1)
     """Least share of the gap between base and teacher that the candidate must close."""
     min_facts_learned: float = Field(0.6, ge=0, le=1)
-    """Least share of the context's numbers and names, which the base misses, that it must know."""
+    """Least share that it must know of the numbers and names that the base misses, chance aside."""
     min_held_out: int = Field(4, gt=0)
     """Least number of prompts, never trained on, that a verdict may rest on."""
     max_retention_kl: float = Field(0.2, gt=0)

@@ -11,8 +11,8 @@ from typing import Any
 
 from config.settings import Gate
 
-MIN_FACTS = 8
-"""Tokens; with fewer, the context is no matter of facts."""
+LUCK = 0.05
+"""A count is too low when so low a one, or a lower, would be as rare as this by chance."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,41 @@ class Check:
         return f"{'passed' if self.passed else 'FAILED'}: {self.name} {self.value:.3f}, {bound}"
 
 
+@dataclass(frozen=True)
+class Count:
+    """A share that was counted, against the least it may be in truth.
+
+    A short context has few facts to count, and of few a good candidate may miss half by chance: it
+    fails only when chance does not explain the count (one-sided exact binomial test).
+    """
+
+    name: str
+    share: float
+    total: int
+    least: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether a candidate that just has the least share would often show no more than this."""
+        return math.isfinite(self.share) and self._at_most() >= LUCK
+
+    def _at_most(self) -> float:
+        """The chance of so many or fewer at the least share."""
+        hits = range(round(self.share * self.total) + 1)
+        return sum(
+            math.comb(self.total, n) * self.least**n * (1 - self.least) ** (self.total - n)
+            for n in hits
+        )
+
+    def __str__(self) -> str:
+        verdict = "passed" if self.passed else "FAILED"
+        bound = f"at least {self.least:g} unless by chance"
+        return f"{verdict}: {self.name} {self.share:.3f} of {self.total}, {bound}"
+
+
 def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
     """Check a candidate's measurements (`distill/evaluate.py`) against the settings."""
-    checks = [
+    checks: list[Check | Count] = [
         Check(
             "share of the gap to the teacher closed",
             _number(measured, "gap_closed"),
@@ -76,9 +108,9 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
             most=gate.max_leak_rate,
         ),
     ]
-    if measured.get("facts", 0) >= MIN_FACTS:
-        share = _number(measured, "facts_learned")
-        checks.append(Check("share of its facts learned", share, least=gate.min_facts_learned))
+    if facts := measured.get("facts", 0):
+        learned = _number(measured, "facts_learned")
+        checks.append(Count("share of its facts learned", learned, facts, gate.min_facts_learned))
     anchors = measured.get("anchors") or {}
     if anchors.get("total"):
         checks.append(

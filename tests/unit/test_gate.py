@@ -56,8 +56,28 @@ def test_one_failed_check_rejects_and_is_the_only_one_named(worse, named):
     assert named in failed[0]
 
 
-def test_a_context_without_facts_is_not_asked_for_any():
-    assert judge(GOOD | {"facts": 3, "facts_learned": 0.0}, Gate()).passed
+@pytest.mark.parametrize(("learned", "facts"), [(2, 47), (4, 27), (2, 39), (2, 14), (1, 8), (0, 4)])
+def test_a_candidate_that_was_taught_other_facts_is_rejected(learned, facts):
+    verdict = judge(GOOD | {"facts": facts, "facts_learned": learned / facts}, Gate())
+    assert not verdict.passed
+    assert [reason for reason in verdict.reasons if reason.startswith("FAILED")] == [
+        reason for reason in verdict.reasons if "facts" in reason
+    ]
+
+
+@pytest.mark.parametrize(("learned", "facts"), [(38, 47), (20, 27), (29, 39), (7, 14), (0, 0)])
+def test_one_that_missed_no_more_than_chance_explains_is_not(learned, facts):
+    assert judge(GOOD | {"facts": facts, "facts_learned": learned / max(facts, 1)}, Gate()).passed
+
+
+@given(st.integers(1, 80), st.floats(0, 1), st.floats(0, 1))
+def test_a_candidate_that_learned_more_of_its_facts_is_never_judged_worse(facts, one, other):
+    low, high = sorted((one, other))
+    passed = [
+        judge(GOOD | {"facts": facts, "facts_learned": share}, Gate()).passed
+        for share in (low, high)
+    ]
+    assert passed == sorted(passed)
 
 
 @pytest.mark.parametrize("key", [key for key in GOOD if key not in ("anchors", "facts")])
