@@ -1,6 +1,7 @@
 """What all verbs have in common: where the configuration comes from and how results are printed."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,7 +17,9 @@ from config.environment import ENV_CONFIG
 from config.settings import Settings, load
 from store.db import Database
 
-console = Console(highlight=False)
+PLAIN_WIDTH = 200
+"""Columns in a file or a pipe, which have none of their own."""
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """Standard output, for people."""
 
 

@@ -90,6 +90,8 @@ async def propose(
         log.warning("no lesson stated", error=type(error).__name__, **_origin(correction))
         stated = []
     if stated or not correction.explicit:
+        if not stated:
+            log.info("correction taught nothing", **_origin(correction))
         return stated
     return as_it_stands(correction)
 
