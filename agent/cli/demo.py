@@ -155,7 +155,7 @@ def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float)
         )
     console.print(table)
     _examples(outcome)
-    console.print(f"adapter {outcome.adapter}: {outcome.corrected} corrections,", markup=False)
+    console.print(f"adapter {outcome.adapter}: {outcome.corrected} corrections", markup=False)
     for reason in outcome.gate:
         console.print(f"  {reason}", markup=False)
     curves = folder / "curves.png"
