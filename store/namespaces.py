@@ -33,7 +33,10 @@ class UnknownNamespace(Exception):
     """There is no such namespace."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"There is no namespace {name!r}: create it first, or check its spelling.")
+        super().__init__(
+            f"There is no namespace {name!r}: check its spelling, or create it first "
+            f"(`byheart namespaces add {name}`)."
+        )
 
 
 def ensure(session: Session, name: str, now: datetime) -> Namespace:

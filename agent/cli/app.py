@@ -2,7 +2,18 @@
 
 import typer
 
-from agent.cli import adapters, compile, configuration, demo, lessons, logs, rollout, service, train
+from agent.cli import (
+    adapters,
+    compile,
+    configuration,
+    demo,
+    lessons,
+    logs,
+    namespaces,
+    rollout,
+    service,
+    train,
+)
 
 app = typer.Typer(
     name="byheart",
@@ -18,6 +29,7 @@ app.command("worker")(service.worker)
 app.command("status")(service.status)
 app.command("demo")(demo.demo)
 app.command("compile")(compile.compile_prompt)
+app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(lessons.app, name="lessons")
 app.add_typer(train.app, name="train")
 app.add_typer(adapters.app, name="adapters")

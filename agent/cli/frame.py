@@ -21,6 +21,8 @@ PLAIN_WIDTH = 200
 """Columns in a file or a pipe, which have none of their own."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """Standard output, for people."""
+OPERATOR = "operator"
+"""Who acts, in the audit log, when a verb changes something."""
 
 
 class Output(StrEnum):

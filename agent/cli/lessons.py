@@ -7,6 +7,7 @@ import typer
 from agent import tokens
 from agent.cli.errors import InputError
 from agent.cli.frame import (
+    OPERATOR,
     ConfigOption,
     NamespaceOption,
     Output,
@@ -25,7 +26,6 @@ from store.schema import LessonKind, LessonStatus, Trust
 
 app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
 
-OPERATOR = "operator"
 WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
 

@@ -51,6 +51,6 @@ def unknown_namespace(name: str) -> RequestError:
     return RequestError(
         404,
         f"There is no namespace {short(name)!r}. Leave the X-Byheart-Namespace header out for "
-        f"{DEFAULT_NAMESPACE!r}, or create it: `byheart compile FILE --namespace NAME`.",
+        f"{DEFAULT_NAMESPACE!r}, or create it: `byheart namespaces add NAME`.",
         code="namespace_not_found",
     )

@@ -52,6 +52,19 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
+def test_namespaces_are_created_once_and_by_legal_names_only(byheart):
+    assert byheart("namespaces", "add", "shop").returncode == 0
+    assert byheart("namespaces", "add", "shop").returncode == 0
+    refused = byheart("namespaces", "add", "Shop!")
+    assert refused.returncode == 2
+    assert "cannot name a namespace" in refused.stderr
+    rows = json.loads(byheart("namespaces", "ls", "-o", "json").stdout)
+    assert [row["namespace"] for row in rows] == ["default", "shop"]
+    with closing(sqlite3.connect(byheart.data / "byheart.db")) as database:
+        told = database.execute("SELECT count(*) FROM audit WHERE action = 'namespace added'")
+        assert told.fetchone() == (1,)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

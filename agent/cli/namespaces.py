@@ -1,0 +1,32 @@
+"""`byheart namespaces`: one application or tenant each, with lessons and adapters of its own."""
+
+from typing import Annotated
+
+import typer
+
+from agent.cli.frame import OPERATOR, ConfigOption, Output, OutputOption, console, opened, show
+from agent.work import utcnow
+from store import audit, namespaces
+
+app = typer.Typer(help="Namespaces: list, add.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the namespaces by name; `byheart status` says what serves each."""
+    with opened(config) as (_, db), db.read() as session:
+        rows = [{"namespace": name} for name in namespaces.names(session)]
+    show(rows, output, "No namespaces yet.")
+
+
+@app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="What clients send as X-Byheart-Namespace.")],
+    config: ConfigOption = None,
+) -> None:
+    """Create a namespace, for clients to ask in; nothing happens if it is there."""
+    with opened(config) as (_, db), db.begin() as session:
+        if name not in namespaces.names(session):
+            namespaces.ensure(session, name, utcnow())
+            audit.append(session, OPERATOR, "namespace added", name, {}, utcnow())
+    console.print(name, markup=False)
