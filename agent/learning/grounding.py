@@ -8,7 +8,9 @@ sentence must say something of the correction: a question alone teaches nothing,
 
 import re
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*", re.UNICODE)
+_SIGN = r"$%\u00b0\u00a2-\u00a5\u20a0-\u20c0"
+_WORD = re.compile(rf"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*|[{_SIGN}]")
+"""A word, a number, or the sign of a currency or unit: £9 is not 9 euros."""
 _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
 )
@@ -39,7 +41,7 @@ def stem(word: str) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences and lines that have words, each on one line."""
     parts = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
-    return [part for part in parts if re.search(r"\w", part)]
+    return [part for part in parts if re.search(rf"[\w{_SIGN}]", part)]
 
 
 def meaningful(text: str) -> list[str]:
@@ -61,6 +63,12 @@ def ungrounded(lesson: str, sources: list[str]) -> set[str]:
     """Content words and numbers of the lesson that no source contains; empty when grounded."""
     known = set[str]().union(*map(content_words, sources))
     return {word for word in content_words(lesson) if word not in known}
+
+
+def loses_subject(lesson: str, correction: str, question: str) -> bool:
+    """Whether what the correction named of its question is gone ("In PDF and XML.")."""
+    subject = content_words(question) & content_words(correction)
+    return bool(subject) and not subject & content_words(lesson)
 
 
 def strays(lesson: str, correction: str) -> list[str]:

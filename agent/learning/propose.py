@@ -16,7 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.engine.client import EngineRefused, VllmEngine
 from agent.learning import prompts
 from agent.learning.corrections import Correction
-from agent.learning.grounding import content_words, keeps, sentences, strays, ungrounded
+from agent.learning.grounding import (
+    content_words,
+    keeps,
+    loses_subject,
+    sentences,
+    strays,
+    ungrounded,
+)
 from agent.learning.question import MAX_CHARS, condition
 from store.schema import LessonKind
 
@@ -105,7 +112,7 @@ def acceptable(lesson: Proposed, correction: Correction) -> bool:
         and keeps(said, correction.text)
         and not strays(lesson.do, correction.text)
         and len(sentences(when)) <= 1
-        and (bool(when) or stands_alone(lesson.do))
+        and (bool(when) or _is_whole(lesson.do, correction))
     )
 
 
@@ -129,6 +136,11 @@ def _refused(correction: Correction, reason: str) -> list[Proposed]:
     remedy = "say it in a lesson: byheart lessons add"
     log.warning("demonstration not learned", reason=reason, remedy=remedy, **_origin(correction))
     return []
+
+
+def _is_whole(statement: str, correction: Correction) -> bool:
+    lost = loses_subject(statement, correction.text, correction.question)
+    return stands_alone(statement) and not lost
 
 
 def _origin(correction: Correction) -> dict[str, str | None]:

@@ -150,3 +150,24 @@ def test_a_models_condition_is_one_sentence() -> None:
 @given(st.text(max_size=300))
 def test_sentences_lose_no_word(text: str) -> None:
     assert meaningful(" ".join(sentences(text))) == meaningful(text)
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ("Invoices can be exported as PDF and XML.", True),
+        ("In PDF and XML.", False),
+        ("You export as PDF and XML.", True),
+    ],
+)
+def test_a_lesson_still_names_what_the_correction_named_of_its_question(stated, kept) -> None:
+    asked = "In which formats can I export invoices?"
+    said = correction(asked, "Invoices can be exported as PDF and XML.")
+    assert acceptable(fact(stated), said) is kept
+
+
+@pytest.mark.parametrize("stated", ["The plan is £9.", "The plan is 9%.", "The plan is 9 dollars."])
+def test_a_lesson_does_not_turn_one_currency_or_unit_into_another(stated) -> None:
+    said = correction("What does the plan cost?", "The plan costs 9 euros.")
+    assert not acceptable(fact(stated), said)
+    assert acceptable(fact("The plan is 9 euros."), said)
