@@ -63,6 +63,8 @@ class Engine(Section):
     """Adapters that may be active at once: the live one and a candidate."""
     kv_cache_gib: int = Field(1, gt=0)
     """Memory for vLLM's key/value cache on the CPU, in GiB."""
+    lora_cpu: bool = True
+    """Serve adapters on the CPU at nearly the base's speed, by a plugin in place of vLLM's own."""
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes; training needs room for the model beside it."""
     args: tuple[str, ...] = ()

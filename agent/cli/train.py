@@ -21,6 +21,9 @@ from store.models import Run
 
 app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
 
+PLACE = {"phase", "step", "total"}
+"""Of a run's progress, what says where it is; the rest is measured."""
+
 
 @app.command("plan")
 def plan(
@@ -89,7 +92,8 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
         run = runs.get(session, run_id)
         if run is None:
             raise runs.UnknownRun(run_id)
-        row = {**_row(run), "trigger": run.trigger, "reason": run.reason, **run.progress}
+        curves = {name: run.progress[name] for name in run.progress.keys() - PLACE}
+        row = {**_row(run), "trigger": run.trigger, "reason": run.reason, **curves}
         if run.adapter:
             verdict = adapters.evaluation(session, run.adapter)
             row |= {"gate": list(verdict.reasons), "measured": verdict.measured}
@@ -104,12 +108,19 @@ def cancel(run_id: str, config: ConfigOption = None) -> None:
         runs.cancel(session, run_id, utcnow())
 
 
+def _at(run: Run) -> str | None:
+    """The stage of a run under way and how far it is there."""
+    if "phase" not in run.progress or run.status not in runs.UNFINISHED:
+        return None
+    return "{phase} {step}/{total}".format_map({"step": 0, "total": "?"} | run.progress)
+
+
 def _row(run: Run) -> dict[str, object]:
     return {
         "id": run.id,
         "namespace": run.namespace,
         "status": run.status.value,
-        "step": f"{run.progress.get('step', 0)}/{run.progress.get('total', '?')}",
+        "at": _at(run),
         "adapter": run.adapter,
         "created_at": run.created_at.isoformat(timespec="seconds"),
     }

@@ -106,7 +106,11 @@ def _cpu_environment(settings: Engine) -> dict[str, str]:
     That needs a C++ compiler, without which the first request that samples ends the engine, and
     where there is one it stops all answers for ten seconds, to save microseconds.
     """
-    return {"VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib), "TORCHDYNAMO_DISABLE": "1"}
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "TORCHDYNAMO_DISABLE": "1",
+        "BYHEART_LORA_CPU": str(int(settings.lora_cpu)),
+    }
 
 
 def socket_directory(data_dir: Path) -> Path:
