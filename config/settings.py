@@ -136,6 +136,14 @@ class Distill(Section):
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
     replay_share: float = Field(0.125, ge=0, lt=1)
     """Share of a batch that repeats unrelated prompts against the base without context."""
+    divergence: Literal["reverse", "forward", "jsd"] = "reverse"
+    """Of student and teacher on the student's own trajectories; guided ones use the forward KL."""
+    teacher_weight: float = Field(0.5, gt=0, lt=1)
+    """The teacher's share in the mixture of a generalised JSD."""
+    top_k: int = Field(0, ge=0)
+    """Likeliest tokens of either side that count one by one, the rest as one; 0 means all."""
+    normalise: Literal["sequence", "token"] = "sequence"
+    """Whether each trajectory of a step counts the same, or each token."""
     max_completion_tokens: int = Field(64, gt=0)
     """Longest trajectory, in tokens."""
     max_answer_tokens: int = Field(96, gt=0)

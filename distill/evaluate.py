@@ -173,7 +173,7 @@ def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
         value, _ = loss.divergence(
-            states, stack(trajectories[run]), student.head, ones, kind="forward"
+            states, stack(trajectories[run]), student.head, ones, loss.FORWARD
         )
         total, tokens = total + float(value), tokens + len(states)
     return total / max(tokens, 1)

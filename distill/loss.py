@@ -13,10 +13,16 @@ With p the student's and q the teacher's distribution at one position, z the stu
     jsd      b KL(q || m) + (1-b) KL(p || m), m = b q + (1-b) p    GKD, arXiv 2306.13649
              dz = p * (g - sum(p g)), g = (1-b) (log p - log m)
 
+With `top_k`, both distributions are coarsened first: the likeliest tokens of either side keep their
+probabilities, and the rest is one bucket. A coarsened divergence is a bound from below, is zero
+where the two agree, and still sees how much mass lies outside.
+
 Shapes: N completion tokens of all sequences, D hidden size, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,10 +30,23 @@ from torch import Tensor
 
 Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]
-Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 CHUNK_TOKENS = 256
-JSD_TEACHER_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Which divergence, and on what."""
+
+    kind: Divergence = "reverse"
+    top_k: int = 0
+    """Tokens of each side that keep a probability of their own; 0 means the whole vocabulary."""
+    teacher_weight: float = 0.5
+    """b of the generalised JSD, between 0 and 1."""
+
+
+REVERSE, FORWARD = Objective("reverse"), Objective("forward")
 
 
 def divergence(
@@ -35,7 +54,7 @@ def divergence(
     teacher: Tensor,
     head: Tensor,
     weights: Tensor,
-    kind: Divergence = "reverse",
+    objective: Objective = REVERSE,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> tuple[Tensor, Tensor]:
     """The weighted sum of per-token divergences, differentiable in the student's hidden states.
@@ -45,7 +64,7 @@ def divergence(
         teacher: Float[N, D], of the teacher at the same tokens; constant.
         head: Float[V, D], the frozen output head that both share.
         weights: Float[N] from `token_weights`; a token of weight zero is masked out.
-        kind: Which divergence.
+        objective: Which divergence.
         chunk_tokens: Tokens whose logits are in memory at once; does not change the result.
 
     Returns:
@@ -54,7 +73,7 @@ def divergence(
     """
     assert student.shape == teacher.shape, (student.shape, teacher.shape)
     assert weights.shape == student.shape[:1], (weights.shape, student.shape)
-    loss, per_token = _Divergence.apply(student, teacher, head, weights, kind, chunk_tokens)
+    loss, per_token = _Divergence.apply(student, teacher, head, weights, objective, chunk_tokens)
     return loss, per_token
 
 
@@ -102,17 +121,19 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         teacher: Tensor,
         head: Tensor,
         weights: Tensor,
-        kind: Divergence,
+        objective: Objective,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor]:
-        formula = FORMULAS[kind]
+        formula = FORMULAS[objective.kind]
         gradient = torch.empty_like(student)
         per_token = torch.empty(len(student), dtype=torch.float32, device=student.device)
         for start in range(0, len(student), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             log_p = (student[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
             log_q = (teacher[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
-            per_token[part], slope = formula(log_p, log_q)
+            if objective.top_k:
+                log_q = _coarsened(log_p, log_q, objective.top_k)
+            per_token[part], slope = formula(log_p, log_q, objective.teacher_weight)
             slope *= weights[part, None]
             gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
         ctx.save_for_backward(gradient)
@@ -125,23 +146,38 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         return slopes[0] * gradient, None, None, None, None, None
 
 
-def _reverse(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
+    """The teacher with its tail spread as the student's is: Float[chunk, V], log-probabilities.
+
+    With all tail tokens in the same ratio, each formula over the vocabulary has the value and the
+    gradient that it has over the support and one bucket.
+    """
+    support = torch.zeros_like(log_p, dtype=torch.bool)
+    for side in (log_p, log_q):
+        support.scatter_(1, side.topk(min(top_k, side.shape[1])).indices, value=True)
+    p_tail, q_tail = (
+        side.masked_fill(support, -torch.inf).logsumexp(-1) for side in (log_p, log_q)
+    )
+    return torch.where(support, log_q, log_p + (q_tail - p_tail)[:, None])
+
+
+def _reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
     ratio = log_p - log_q
     kl = (p * ratio).sum(-1)
     return kl, p.mul_(ratio.sub_(kl[:, None]))
 
 
-def _forward(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+def _forward(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     q = log_q.exp()
     kl = (q * (log_q - log_p)).sum(-1)
     return kl, log_p.exp().sub_(q)
 
 
-def _jsd(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-    b = JSD_TEACHER_WEIGHT
+def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:
     p, q = log_p.exp(), log_q.exp()
-    log_m = (b * q + (1 - b) * p).log()
+    # In logarithms: where both are too small for fp32, their mixture is not zero.
+    log_m = torch.logaddexp(log_q + math.log(b), log_p + math.log1p(-b))
     value = (b * q * (log_q - log_m) + (1 - b) * p * (log_p - log_m)).sum(-1)
     slope = (1 - b) * (log_p - log_m)
     return value, p * (slope - (p * slope).sum(-1, keepdim=True))

@@ -10,8 +10,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 CURVES = (
-    ("forward_kl", "guided: KL(teacher || student)", "tab:blue"),
-    ("reverse_kl", "on-policy: KL(student || teacher)", "tab:orange"),
+    ("guided_divergence", "guided: KL(teacher || student)", "tab:blue"),
+    ("on_policy_divergence", "on-policy: of student and teacher", "tab:orange"),
 )
 
 

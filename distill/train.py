@@ -165,7 +165,8 @@ def train(
             group["lr"] = rate
         if step not in fresh:
             fresh = sample_ahead(settings, parts, prepared, step)
-        metrics = backward(parts.student, guided_of_step(settings, prepared, step), fresh[step])
+        guided = guided_of_step(settings, prepared, step)
+        metrics = backward(parts.student, guided, fresh[step], settings)
         metrics["grad_norm"] = float(clip_grad_norm_(parameters, GRADIENT_CLIP))
         check_finite(step, metrics)
         optimiser.step()
@@ -212,7 +213,7 @@ def drawn(settings: Distill, kind: str, source: Sequence[T], step: int) -> list[
 
 
 def backward(
-    student: Student, guided: list[Trajectory], on_policy: list[Trajectory]
+    student: Student, guided: list[Trajectory], on_policy: list[Trajectory], settings: Distill
 ) -> dict[str, float]:
     """Accumulate the gradient of one step, pass by pass, under one global denominator.
 
@@ -222,21 +223,24 @@ def backward(
     everything = [*guided, *on_policy]
     tokens = sum(len(item.completion) for item in everything)
     metrics: dict[str, float] = {}
-    kinds: dict[loss.Divergence, list[Trajectory]] = {"forward": guided, "reverse": on_policy}
-    for kind, chosen in kinds.items():
+    judged_by = loss.Objective(settings.divergence, settings.top_k, settings.teacher_weight)
+    shares = {"guided": (loss.FORWARD, guided), "on_policy": (judged_by, on_policy)}
+    for share, (objective, chosen) in shares.items():
         divergences = []
         pairs = [(item.prompt.student_ids, item.completion) for item in chosen]
         for run_ in packing.passes(pairs, 0, student.model.device):
             states = student.states(pairs[run_])  # (N, D)
             lengths = [len(completion) for _, completion in pairs[run_]]
-            weights = loss.token_weights(lengths, len(everything), tokens).to(states.device)
+            weights = loss.token_weights(lengths, len(everything), tokens, settings.normalise)
             # What a resume point kept is on the CPU.
             judged = stack(chosen[run_]).to(states.device)  # (N, D)
-            value, per_token = loss.divergence(states, judged, student.head, weights, kind)
+            value, per_token = loss.divergence(
+                states, judged, student.head, weights.to(states.device), objective
+            )
             value.backward()
             divergences.append(per_token)
         if divergences:
-            metrics[f"{kind}_kl"] = float(torch.cat(divergences).mean())
+            metrics[f"{share}_divergence"] = float(torch.cat(divergences).mean())
     return metrics
 
 

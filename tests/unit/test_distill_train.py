@@ -81,9 +81,9 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
         "manifest.json",
         "metrics.jsonl",
     }
-    assert "forward_kl" in outcome.metrics[0]
-    assert "forward_kl" not in outcome.metrics[-1]
-    assert "reverse_kl" in outcome.metrics[-1]
+    assert "guided_divergence" in outcome.metrics[0]
+    assert "guided_divergence" not in outcome.metrics[-1]
+    assert "on_policy_divergence" in outcome.metrics[-1]
 
 
 @pytest.mark.parametrize("step", [1, 3, 6])
@@ -117,7 +117,7 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
         return torch.zeros((), requires_grad=True), torch.zeros(1)
 
     monkeypatch.setattr(train.loss, "divergence", divergence)
-    train.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [])
+    train.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [], Distill())
 
     assert devices == [("meta", "meta")]
 
@@ -155,8 +155,8 @@ def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tm
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(train.Diverged, match="Step 4: forward_kl"):
-        train.check_finite(4, {"forward_kl": float("nan"), "grad_norm": 1.0})
+    with pytest.raises(train.Diverged, match="Step 4: guided_divergence"):
+        train.check_finite(4, {"guided_divergence": float("nan"), "grad_norm": 1.0})
 
 
 def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
@@ -232,7 +232,9 @@ def test_the_learning_rate_warms_up_and_decays():
     assert factors[-1] < 0.15
 
 
-@pytest.mark.parametrize(("guided_share", "kl"), [(1.0, "forward_kl"), (0.0, "reverse_kl")])
+@pytest.mark.parametrize(
+    ("guided_share", "kl"), [(1.0, "guided_divergence"), (0.0, "on_policy_divergence")]
+)
 def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never_trained_on(
     model, tmp_path, guided_share, kl
 ):
