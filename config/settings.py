@@ -148,7 +148,7 @@ class Distill(Section):
     """Longest trajectory, in tokens."""
     max_answer_tokens: int = Field(96, gt=0)
     """Longest answer that the evaluation after training looks at, in tokens."""
-    questions_per_lesson: int = Field(4, ge=0)
+    questions_per_lesson: int = Field(5, ge=0)
     """Questions the teacher writes for each lesson or passage of a system prompt."""
     answers_per_question: int = Field(1, gt=0)
     """Answers of the teacher to each prompt that guide the student."""
@@ -158,6 +158,10 @@ class Distill(Section):
     """Steps that share one sampling of the student's trajectories; 1 samples afresh every step."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
+    validate_every: int = Field(5, gt=0)
+    """Steps between measurements on prompts set aside; the best step without guidance is kept."""
+    patience: int = Field(6, gt=0)
+    """So many measurements in a row without a better one end a run, once nothing guides it."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between checkpoints; a killed run resumes from the last one."""
     threads: int = Field(0, ge=0)

@@ -1,7 +1,7 @@
 """Resume points of a run, in its work folder: a killed run continues bit-identically.
 
     pool.pt      what is constant in a run: questions, guided trajectories
-    latest.pt    step, adapter weights, optimiser state, trajectories sampled ahead, curves
+    latest.pt    step, weights, the best so far, optimiser state, trajectories sampled ahead, curves
     metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill import atomic
 
@@ -72,26 +73,32 @@ class Checkpoints:
         parameters: Sequence[torch.nn.Parameter],
         optimiser: torch.optim.Optimizer,
         fresh: dict[int, Any],
+        best: Sequence[Tensor] | None,
     ) -> None:
-        """Keep where the run stands after `step` steps, with what is sampled for later ones."""
+        """Keep where the run stands after `step` steps, with what is sampled for later ones.
+
+        `best` are the weights that the run would keep if it ended here, if not the last.
+        """
         state = {
             "step": step,
             "weights": [parameter.detach() for parameter in parameters],
             "optimiser": optimiser.state_dict(),
             "fresh": {ahead: kept for ahead, kept in fresh.items() if ahead >= step},
+            "best": best,
             "metrics": self.metrics(),
         }
         self.save(LATEST, state)
 
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> tuple[int, dict[int, Any]]:
+    ) -> tuple[int, dict[int, Any], list[Tensor] | None]:
         """Restore the latest resume point.
 
         Returns:
-            The step to go on with, 0 without a resume point, and what was sampled for it.
+            The step to go on with, 0 without a resume point; what was sampled for it; and the best
+            weights so far.
         """
-        kept = self.load(LATEST) or {"step": 0, "fresh": {}, "metrics": []}
+        kept = self.load(LATEST) or {"step": 0, "fresh": {}, "best": None, "metrics": []}
         if "weights" in kept:
             with torch.no_grad():
                 for parameter, value in zip(parameters, kept["weights"], strict=True):
@@ -99,7 +106,7 @@ class Checkpoints:
             optimiser.load_state_dict(kept["optimiser"])
         curves = "".join(json.dumps(line) + "\n" for line in kept["metrics"])
         atomic.write_file(self.folder / METRICS, curves.encode())
-        return kept["step"], kept["fresh"]
+        return kept["step"], kept["fresh"], kept["best"]
 
 
 def clear(folder: Path) -> None:

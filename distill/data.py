@@ -94,6 +94,10 @@ class Encoder:
         """Whether the conversation fits the model beside the context."""
         return len(self.ids(messages, self.context)) <= self.limit
 
+    def decode(self, completions: Sequence[Ids]) -> list[str]:
+        """The completions as text, without special tokens."""
+        return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
+
     def _opening(self, context: Context) -> Ids:
         """The tokens up to where a user's words begin."""
         one, other = (self.ids(user(text), context) for text in ("a", "0"))

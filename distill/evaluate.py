@@ -17,7 +17,6 @@ import torch
 
 from distill import facts, loss, packing
 from distill.data import Encoder, Prompt
-from distill.packing import Ids
 from distill.pool import Trajectory, sample_guided, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
@@ -97,16 +96,16 @@ def measure(
         anchors: The operator's checks, and how many of them base and teacher pass.
     """
     reference = sample_guided(teacher, sampler, held_out, temperature=0)
-    taught = _decode(encoder, [item.completion for item in reference])
+    taught = encoder.decode([item.completion for item in reference])
     plain = [prompt.student_ids for prompt in held_out]
-    candidate = _decode(encoder, sampler.sample(plain, temperature=0))
+    candidate = encoder.decode(sampler.sample(plain, temperature=0))
     with teacher.student.adapter_off():
-        base = _decode(encoder, sampler.sample(plain, temperature=0))
+        base = encoder.decode(sampler.sample(plain, temperature=0))
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     missed, learned = facts.count(teacher, encoder.tokenizer, encoder.context.text(), reference)
     unchanged = sample_guided(teacher, sampler, unrelated, temperature=0)
-    before = _decode(encoder, [item.completion for item in unchanged])
-    after = _decode(encoder, sampler.sample([p.student_ids for p in unrelated], temperature=0))
+    before = encoder.decode([item.completion for item in unchanged])
+    after = encoder.decode(sampler.sample([p.student_ids for p in unrelated], temperature=0))
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
@@ -156,12 +155,8 @@ def _passed(
 ) -> int:
     prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
     ids = [prompt.teacher_ids if with_context else prompt.student_ids for prompt in prompts]
-    answers = _decode(encoder, sampler.sample(ids, temperature=0))
+    answers = encoder.decode(sampler.sample(ids, temperature=0))
     return sum(anchor.passes(text) for anchor, text in zip(anchors, answers, strict=True))
-
-
-def _decode(encoder: Encoder, completions: Sequence[Ids]) -> list[str]:
-    return [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -172,7 +167,7 @@ def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
     for run in packing.passes(pairs, 0, student.model.device):
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
-        value, _ = loss.divergence(
+        value, _, _ = loss.divergence(
             states, stack(trajectories[run]), student.head, ones, loss.FORWARD
         )
         total, tokens = total + float(value), tokens + len(states)

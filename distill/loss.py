@@ -56,7 +56,7 @@ def divergence(
     weights: Tensor,
     objective: Objective = REVERSE,
     chunk_tokens: int = CHUNK_TOKENS,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum of per-token divergences, differentiable in the student's hidden states.
 
     Args:
@@ -70,11 +70,14 @@ def divergence(
     Returns:
         loss: Float[], nats.
         per_token: Float[N], the divergences without weights, detached, nats.
+        entropy: Float[N], the student's, detached, nats.
     """
     assert student.shape == teacher.shape, (student.shape, teacher.shape)
     assert weights.shape == student.shape[:1], (weights.shape, student.shape)
-    loss, per_token = _Divergence.apply(student, teacher, head, weights, objective, chunk_tokens)
-    return loss, per_token
+    result: tuple[Tensor, Tensor, Tensor] = _Divergence.apply(
+        student, teacher, head, weights, objective, chunk_tokens
+    )
+    return result
 
 
 def token_weights(
@@ -123,22 +126,24 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         weights: Tensor,
         objective: Objective,
         chunk_tokens: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         formula = FORMULAS[objective.kind]
         gradient = torch.empty_like(student)
         per_token = torch.empty(len(student), dtype=torch.float32, device=student.device)
+        entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             log_p = (student[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
             log_q = (teacher[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
+            entropy[part] = -(log_p.exp() * log_p).sum(-1)
             if objective.top_k:
                 log_q = _coarsened(log_p, log_q, objective.top_k)
             per_token[part], slope = formula(log_p, log_q, objective.teacher_weight)
             slope *= weights[part, None]
             gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
         ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(per_token)
-        return (per_token * weights).sum(), per_token
+        ctx.mark_non_differentiable(per_token, entropy)
+        return (per_token * weights).sum(), per_token, entropy
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

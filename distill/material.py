@@ -23,6 +23,7 @@ MIN_PROMPTS = 16
 HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
+MAX_VALIDATION = 6
 # Beyond so many passages a run would leave most of them unasked.
 MAX_PASSAGES, MAX_QUESTIONS = 160, 640
 GUIDED_REPLAY = 16
@@ -50,6 +51,8 @@ class Material:
     """Unrelated prompts, with an empty context."""
     guided_replay: list[Trajectory]
     """The base's answers to them."""
+    validation: list[Trajectory]
+    """The teacher's answers to prompts that are not trained on, by which a step is chosen."""
     anchored: Anchored
     """The operator's checks, and how many of them base and teacher pass."""
     held_out: list[Prompt]
@@ -84,11 +87,13 @@ def prepare(
     conversations = _conversations(spec, encoder, teacher, sampler, avoid)
     known = map(data.asked, conversations)
     general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *known])
+    added: list[Messages] = []
     if len(conversations) < MIN_PROMPTS:
-        conversations, general = [*map(data.user, general[::2]), *conversations], general[1::2]
+        added, general = list(map(data.user, general[::2])), general[1::2]
     missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
-    conversations, held_back = hold_back(conversations, missing)
+    conversations, held_back = hold_back([*added, *conversations], missing)
     held_out = [*spec.held_out, *held_back]
+    conversations, validated = set_aside(conversations, len(added))
     prompts = [encoder.prompt(messages) for messages in conversations]
     replayed = [encoder.prompt(data.user(text), replay=True) for text in general]
     return Material(
@@ -96,6 +101,7 @@ def prepare(
         _guided(spec, encoder, teacher, sampler, prompts, advance),
         replayed,
         sample_guided(teacher, sampler, replayed[:GUIDED_REPLAY], spec.settings.temperature),
+        sample_guided(teacher, sampler, list(map(encoder.prompt, validated)), temperature=0),
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
         [encoder.prompt(data.user(text), replay=True) for text in replay.HELD_OUT],
@@ -114,6 +120,19 @@ def hold_back(
     places = range(len(conversations) - 1, -1, -apart)[: max(most, 0)]
     kept = [each for place, each in enumerate(conversations) if place not in places]
     return kept, [conversations[place] for place in places]
+
+
+def set_aside(
+    conversations: Sequence[Messages], general: int
+) -> tuple[list[Messages], list[Messages]]:
+    """Split off what a step is chosen by: a quarter of each sort at most, a few in all.
+
+    The first `general` conversations are of no context in particular; where most are, they serve.
+    """
+    own = len(conversations) - general
+    kept, written = hold_back(conversations, min(MAX_VALIDATION, own // 4))
+    more = min(MAX_VALIDATION - len(written), general // 4)
+    return kept[more:], [*kept[:more], *written]
 
 
 def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:

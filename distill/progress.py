@@ -1,6 +1,7 @@
 """How a run shows itself: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
@@ -12,6 +13,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+"""Called with (stage, done, total, metrics) as a run goes on."""
 
 LINE_EVERY = 10
 

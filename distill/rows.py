@@ -16,7 +16,7 @@ from typing import Any
 from config.settings import Distill, Settings
 from distill import checkpoint, material, train
 from distill.plot import plot_curves
-from distill.progress import plain_lines
+from distill.progress import Report, plain_lines
 from distill.publish import MANIFEST
 from distill.spec import RunSpec
 from distill.train import Outcome
@@ -116,9 +116,7 @@ def register(session: Session, run_id: str, snapshot: str, outcome: Outcome) -> 
     jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=unique_key)
 
 
-def progress_rows(
-    db: Database, run_id: str, timer: Callable[[], float] = time.monotonic
-) -> train.Report:
+def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.monotonic) -> Report:
     """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
     last: dict[str, Any] = {"stage": None, "at": 0.0}
 

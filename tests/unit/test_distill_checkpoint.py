@@ -13,7 +13,7 @@ def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter],
     checkpoints.resume(parameters, optimiser)
     for step in range(2):
         checkpoints.append_metrics({"step": step})
-    checkpoints.keep(2, parameters, optimiser, {})
+    checkpoints.keep(2, parameters, optimiser, {}, None)
     return parameters, optimiser
 
 
@@ -42,7 +42,7 @@ def test_the_curves_go_on_from_the_checkpoint_whatever_the_file_of_curves_has(tm
     parameters, optimiser = train_two_steps(checkpoints)
     (tmp_path / METRICS).write_text(left)
 
-    assert checkpoints.resume(parameters, optimiser) == (2, {})
+    assert checkpoints.resume(parameters, optimiser) == (2, {}, None)
     checkpoints.append_metrics({"step": 2})
 
     assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2]
@@ -53,7 +53,7 @@ def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
 
     other = Checkpoints(tmp_path, "other")
 
-    assert other.resume(parameters, optimiser) == (0, {})
+    assert other.resume(parameters, optimiser) == (0, {}, None)
     assert other.metrics() == []
 
 

@@ -70,7 +70,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def gradient_of(student, teacher, head, weights, objective, **options):
     leaf = student.float().requires_grad_()
-    value, per_token = loss.divergence(
+    value, per_token, _ = loss.divergence(
         leaf, teacher.float(), head.float(), weights.float(), objective, **options
     )
     value.backward()
@@ -182,3 +182,12 @@ def test_tokens_too_unlikely_for_fp32_break_nothing(inputs, objective):
 
     assert value.isfinite()
     assert gradient.isfinite().all()
+
+
+def test_the_entropy_is_the_students(inputs):
+    student, teacher, head, weights = inputs
+
+    _, _, entropy = loss.divergence(student, teacher, head, weights)
+
+    expected = torch.distributions.Categorical(logits=student @ head.T).entropy()
+    torch.testing.assert_close(entropy.double(), expected, rtol=1e-5, atol=1e-6)

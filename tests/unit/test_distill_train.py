@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import Distill
-from distill import evaluate, material, train
+from distill import evaluate, guards, material, steps, train
+from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user
 from distill.material import NothingToLearn
+from distill.parts import load_parts
 from distill.pool import Trajectory, recite
 from distill.spec import RunSpec
 from distill.student import Student
@@ -114,10 +116,10 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
 
     def divergence(states, teacher, *_):
         devices.append((states.device.type, teacher.device.type))
-        return torch.zeros((), requires_grad=True), torch.zeros(1)
+        return torch.zeros((), requires_grad=True), torch.zeros(1), torch.zeros(1)
 
-    monkeypatch.setattr(train.loss, "divergence", divergence)
-    train.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [], Distill())
+    monkeypatch.setattr(steps.loss, "divergence", divergence)
+    steps.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [], Distill())
 
     assert devices == [("meta", "meta")]
 
@@ -137,7 +139,7 @@ def test_a_prompt_leaves_room_for_the_longest_answer_of_the_run(model, tmp_path,
         update={"max_completion_tokens": trained, "max_answer_tokens": measured}
     )
 
-    parts = train.load_parts(make_spec(model, tmp_path, settings=settings))
+    parts = load_parts(make_spec(model, tmp_path, settings=settings))
 
     assert parts.encoder.limit == 1024 - 30
 
@@ -155,8 +157,8 @@ def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tm
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(train.Diverged, match="Step 4: guided_divergence"):
-        train.check_finite(4, {"guided_divergence": float("nan"), "grad_norm": 1.0})
+    with pytest.raises(guards.Diverged, match="Step 4: guided_divergence"):
+        guards.check_finite(4, {"guided_divergence": float("nan"), "grad_norm": 1.0})
 
 
 def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
@@ -171,7 +173,7 @@ def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
 
 def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
     spec = make_spec(model, tmp_path, held_out=(user("why do you open"),))
-    parts = train.load_parts(spec)
+    parts = load_parts(spec)
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
@@ -186,7 +188,7 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
 def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model, tmp_path):
     long = user("When do you open? " * 100)
     spec = make_spec(model, tmp_path, prompts=(*PROMPTS, long))
-    parts = train.load_parts(spec)
+    parts = load_parts(spec)
 
     def prepare(spec):
         return material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
@@ -200,7 +202,7 @@ def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model
 def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(model, tmp_path):
     lines = "\n".join(f"Item {number} costs {number} euros." for number in range(200))
     spec = make_spec(model, tmp_path, context=Context(system_prompt=lines))
-    parts = train.load_parts(spec)
+    parts = load_parts(spec)
     encoder = replace(parts.encoder, limit=100_000)
 
     with pytest.raises(material.ContextTooLong, match="200 sentences"):
@@ -224,7 +226,7 @@ def test_a_length_between_teacher_and_base_is_no_drift():
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    factors = [train.schedule(step, warmup=4, steps=20) for step in range(20)]
+    factors = [steps.schedule(step, warmup=4, steps=20) for step in range(20)]
 
     assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert max(factors) == pytest.approx(1.0)
@@ -269,7 +271,7 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
 def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch):
     anchor = Anchor(user("When do you open"), {"contains": ["7"]})
     spec = make_spec(model, tmp_path, anchors=(anchor,))
-    parts = train.load_parts(spec)
+    parts = load_parts(spec)
     monkeypatch.setattr(
         material, "preflight", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
     )
@@ -284,7 +286,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
 def test_a_recited_passage_is_learned_as_the_teacher_judges_it_to_its_end_or_the_limit(
     model, tmp_path
 ):
-    parts = train.load_parts(make_spec(model, tmp_path))
+    parts = load_parts(make_spec(model, tmp_path))
     prompt = parts.encoder.prompt(user("When?"))
 
     whole, cut = (
@@ -298,3 +300,61 @@ def test_a_recited_passage_is_learned_as_the_teacher_judges_it_to_its_end_or_the
     assert tokenizer.decode(cut.completion) == "At "
     [states] = parts.teacher.states([(prompt, whole.completion)])
     torch.testing.assert_close(whole.teacher, states)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own):
+    conversations = [user(f"question {number}") for number in range(general + own)]
+
+    kept, aside = material.set_aside(conversations, general)
+
+    assert sorted([*kept, *aside], key=str) == sorted(conversations, key=str)
+    assert len(aside) <= material.MAX_VALIDATION
+    for sort, size in ((conversations[:general], general), (conversations[general:], own)):
+        assert sum(each in aside for each in sort) <= size / 4
+
+
+def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_on(
+    model, tmp_path, monkeypatch
+):
+    words = ("When", "Why", "Where", "How", "Who", "What")
+    asked = tuple(user(f"{word} {what}?") for word in words for what in ("do you open", "is it"))
+    settings = SETTINGS.model_copy(update={"validate_every": 1, "on_policy_tail": 0.5})
+    spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
+    worst_last = iter([0.9, 0.8, 0.7, 0.2, 0.3, 0.4])
+    real = steps.evaluate.student_kl
+    seen: list[list[torch.Tensor]] = []
+
+    def validation(teacher, trajectories):
+        seen.append([parameter.detach().clone() for parameter in teacher.student.parameters()])
+        return next(worst_last, None) or real(teacher, trajectories)
+
+    parts = load_parts(spec)
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    assert prepared.validation
+    aside = {item.prompt.text for item in prepared.validation}
+    assert not aside & {prompt.text for prompt in prepared.prompts}
+    monkeypatch.setattr(steps.evaluate, "student_kl", validation)
+
+    steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
+
+    assert steps.alone_from(settings) == 3
+    assert all(map(torch.equal, parts.student.parameters(), seen[3]))
+
+
+def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
+    model, tmp_path, monkeypatch
+):
+    settings = SETTINGS.model_copy(
+        update={"guided_share": 0.0, "validate_every": 1, "patience": 2, "steps": 20}
+    )
+    spec = make_spec(model, tmp_path, settings=settings)
+    parts = load_parts(spec)
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    values = iter([0.5, 0.4, *[0.6] * 18])
+    monkeypatch.setattr(steps.evaluate, "student_kl", lambda *_: next(values))
+    checkpoints = Checkpoints(spec.work, "run")
+
+    steps.train(settings, parts, prepared, checkpoints, silent)
+
+    assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2, 3]

@@ -1,0 +1,207 @@
+"""The optimiser steps of a run: what each draws, its gradient, and when to stop.
+
+A step draws guided trajectories out of the pool and on-policy ones that the student has sampled,
+judges both by the teacher, and moves the adapter. Every few steps the student is measured on
+prompts of a validation split; since the guidance ended, the best of these measurements is what a
+run keeps. All choices follow from (seed, step) and from the curves so far, so a resumed run makes
+the same ones.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from config.settings import Distill
+from distill import evaluate, guards, loss, packing
+from distill.checkpoint import Checkpoints
+from distill.data import draw, share_of_step
+from distill.guards import Style
+from distill.material import Material
+from distill.meter import Meter
+from distill.parts import Parts
+from distill.pool import Trajectory, sample_on_policy, stack
+from distill.progress import Report
+from distill.student import Student
+
+GRADIENT_CLIP = 1.0
+BETAS = (0.9, 0.99)
+FINAL_LR = 0.1
+
+T = TypeVar("T")
+
+
+def train(
+    settings: Distill, parts: Parts, prepared: Material, checkpoints: Checkpoints, report: Report
+) -> None:
+    """Take all steps that are left, checkpointing as they go, and restore the best.
+
+    Raises:
+        Diverged: The loss is not finite, or the student's answers are no longer answers.
+    """
+    parameters = parts.student.parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=settings.lr, betas=BETAS, weight_decay=0.0)
+    start, fresh, kept = checkpoints.resume(parameters, optimiser)
+    curves, alone = checkpoints.metrics(), alone_from(settings)
+    meter = Meter(time.monotonic)
+    taught = style(parts, prepared.validation) if prepared.validation else None
+    for step in range(start, settings.steps):
+        if guards.is_enough(curves, alone, settings.patience):
+            break
+        if step not in fresh:
+            fresh = sample_ahead(settings, parts, prepared, step)
+        guided = guided_of_step(settings, prepared, step)
+        line = {"step": step, **take(settings, parts, optimiser, step, guided, fresh[step])}
+        if prepared.validation and is_due(step, settings):
+            line["validation"] = evaluate.student_kl(parts.teacher, prepared.validation)
+        curves.append(line)
+        checkpoints.append_metrics(line)
+        if taught:
+            guards.check_answers(curves, taught)
+        if guards.best(curves, alone) == step:
+            kept = [parameter.detach().clone() for parameter in parameters]
+        tokens = sum(len(item.completion) for item in [*guided, *fresh[step]])
+        report("train", step + 1, settings.steps, {**line, **meter.count(tokens)})
+        if (step + 1) % settings.checkpoint_every == 0:
+            checkpoints.keep(step + 1, parameters, optimiser, fresh, kept)
+    restore(parameters, kept)
+
+
+def take(
+    settings: Distill,
+    parts: Parts,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    guided: list[Trajectory],
+    on_policy: list[Trajectory],
+) -> dict[str, float]:
+    """Take one optimiser step; what was measured on the way.
+
+    Raises:
+        Diverged: Something in it is not finite; the weights are as they were.
+    """
+    rate = settings.lr * schedule(step, settings.warmup_steps, settings.steps)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    metrics = backward(parts.student, guided, on_policy, settings)
+    metrics["grad_norm"] = float(clip_grad_norm_(parts.student.parameters(), GRADIENT_CLIP))
+    guards.check_finite(step, metrics)
+    optimiser.step()
+    optimiser.zero_grad()
+    return {"lr": rate, **metrics, **answers(parts, on_policy)}
+
+
+def answers(parts: Parts, on_policy: Sequence[Trajectory]) -> dict[str, float]:
+    """What can be seen of the student's answers to prompts of this context; nothing without any."""
+    own = [item for item in on_policy if not item.prompt.replay]
+    if not own:
+        return {}
+    seen = style(parts, own)
+    return {f"answer_{name}": value for name, value in asdict(seen).items()}
+
+
+def style(parts: Parts, trajectories: Sequence[Trajectory]) -> Style:
+    """How some trajectories' answers look."""
+    completions = [item.completion for item in trajectories]
+    return Style.of(parts.encoder.decode(completions), [len(each) for each in completions])
+
+
+def alone_from(settings: Distill) -> int:
+    """The step from which nothing guides the student: from there on, a run may end."""
+    guided = [step for step in range(settings.steps) if share_of_step(step, settings).guided]
+    return guided[-1] + 1 if guided else 0
+
+
+def is_due(step: int, settings: Distill) -> bool:
+    """Whether the student is measured on the validation split after this step."""
+    return (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps
+
+
+def restore(parameters: Sequence[torch.nn.Parameter], kept: Sequence[Tensor] | None) -> None:
+    """Put the kept weights back; without any the last ones stay."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, kept or (), strict=bool(kept)):
+            parameter.copy_(value)
+
+
+def guided_of_step(settings: Distill, prepared: Material, step: int) -> list[Trajectory]:
+    """The step's guided trajectories, out of the pool."""
+    return [
+        *drawn(settings, "guided", prepared.guided, step),
+        *drawn(settings, "guided_replay", prepared.guided_replay, step),
+    ]
+
+
+def sample_ahead(
+    settings: Distill, parts: Parts, prepared: Material, step: int
+) -> dict[int, list[Trajectory]]:
+    """Sample the on-policy trajectories of the next `refresh_every` steps, in one go.
+
+    Decoding reads all weights once a token, whether for one sequence or for twenty.
+    """
+    asked = {
+        ahead: [
+            *drawn(settings, "on_policy", prepared.prompts, ahead),
+            *drawn(settings, "on_policy_replay", prepared.replay, ahead),
+        ]
+        for ahead in range(step, min(step + settings.refresh_every, settings.steps))
+    }
+    parts.sampler.generator.manual_seed(settings.seed * 1_000_003 + step)
+    together = [prompt for prompts in asked.values() for prompt in prompts]
+    sampled = iter(sample_on_policy(parts.teacher, parts.sampler, together, settings.temperature))
+    return {ahead: [next(sampled) for _ in prompts] for ahead, prompts in asked.items()}
+
+
+def drawn(settings: Distill, kind: str, source: Sequence[T], step: int) -> list[T]:
+    """What step `step` draws of one kind: everything once before anything again."""
+    counts = [asdict(share_of_step(each, settings))[kind] for each in range(step + 1)]
+    chosen = draw(counts[step], sum(counts[:step]), len(source), f"{settings.seed}/{kind}")
+    return [source[index] for index in chosen]
+
+
+def backward(
+    student: Student, guided: list[Trajectory], on_policy: list[Trajectory], settings: Distill
+) -> dict[str, float]:
+    """Accumulate the gradient of one step, pass by pass, under one global denominator.
+
+    Returns:
+        Mean divergence, and mean entropy of the student, on each kind of trajectory in the step,
+        in nats a token.
+    """
+    everything = [*guided, *on_policy]
+    tokens = sum(len(item.completion) for item in everything)
+    metrics: dict[str, float] = {}
+    judged_by = loss.Objective(settings.divergence, settings.top_k, settings.teacher_weight)
+    shares = {"guided": (loss.FORWARD, guided), "on_policy": (judged_by, on_policy)}
+    for share, (objective, chosen) in shares.items():
+        divergences, entropies = [], []
+        pairs = [(item.prompt.student_ids, item.completion) for item in chosen]
+        for run_ in packing.passes(pairs, 0, student.model.device):
+            states = student.states(pairs[run_])  # (N, D)
+            lengths = [len(completion) for _, completion in pairs[run_]]
+            weights = loss.token_weights(lengths, len(everything), tokens, settings.normalise)
+            # What a resume point kept is on the CPU.
+            judged = stack(chosen[run_]).to(states.device)  # (N, D)
+            value, per_token, entropy = loss.divergence(
+                states, judged, student.head, weights.to(states.device), objective
+            )
+            value.backward()
+            divergences.append(per_token)
+            entropies.append(entropy)
+        if divergences:
+            metrics[f"{share}_divergence"] = float(torch.cat(divergences).mean())
+            metrics[f"{share}_entropy"] = float(torch.cat(entropies).mean())
+    return metrics
+
+
+def schedule(step: int, warmup: int, steps: int) -> float:
+    """Factor on the learning rate: linear warm-up, then cosine decay to a tenth."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(steps - warmup, 1)
+    return FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * progress))
