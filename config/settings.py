@@ -118,6 +118,8 @@ class Distill(Section):
     """A run waits until no lesson was added for so long, in seconds."""
     max_lesson_tokens: int = Field(1024, gt=0)
     """Most tokens of lessons that a run learns: pinned ones, then the newest; no others."""
+    generation: Literal["from_base", "from_parent"] = "from_base"
+    """Whether a run starts from the base, or from the adapter that serves, if it has its rank."""
     rank: int = Field(32, gt=0)
     """LoRA rank, on all linear layers."""
     alpha: int = Field(64, gt=0)

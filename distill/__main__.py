@@ -24,19 +24,24 @@ from distill import checkpoint, material, rows, train
 from distill.base import ModelError
 from distill.data import PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
+from distill.parts import ParentMismatch
 from distill.plot import plot_curves
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
-from distill.spec import RunSpec
+from distill.spec import Parent, RunSpec
 from store import files
+from store.contexts import Context
 from store.db import AWAY, Database
+from store.manifests import AdapterCorrupt
 from store.runs import UnknownRun
 
 DONE, FAILED, BAD_INPUT, NOTHING_TO_LEARN = 0, 1, 2, 3
 BAD_INPUTS = (
+    AdapterCorrupt,
     files.BadInput,
     ConfigError,
     EmbeddedModelError,
     ModelError,
+    ParentMismatch,
     PromptTooLong,
     UnknownRun,
     material.ContextTooLong,
@@ -125,6 +130,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help='checks, {"prompt": ..., "expect": {"contains": [...]}} a line (also contains_any, '
         "regex, json_schema)",
     )
+    add("--parent", type=Path, help="adapter folder to start from (default: a fresh adapter)")
+    add("--parent-context", type=Path, help="what the parent learned, so that it can be unlearned")
     add("--out", type=Path, required=True, help="folder in which the adapter folder appears")
     add("--work", type=Path, help="folder for resume points (default: OUT/.work)")
     add("--config", type=Path, help="TOML file; its section [distill] gives the settings")
@@ -192,7 +199,15 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         out=options.out,
         work=options.work or options.out / ".work",
         lesson_kinds=kinds,
+        parent=_parent(options),
     )
+
+
+def _parent(options: argparse.Namespace) -> Parent | None:
+    if options.parent is None:
+        return None
+    former = options.parent_context
+    return Parent(options.parent, files.read_context(former)[0] if former else Context())
 
 
 if __name__ == "__main__":

@@ -175,7 +175,11 @@ def _questions(
         questions.MAX_TOKENS,
         sampler.generator,
     )
-    about = questions.passages(spec.context)
+    known = questions.passages(spec.context)
+    learned = questions.passages(spec.parent.context) if spec.parent else []
+    # What the parent knows and the context no longer says is asked about as well: the teacher
+    # answers as one that does not know it.
+    about = [*(passage for passage in learned if passage not in known), *known]
     if len(about) > MAX_PASSAGES:
         raise ContextTooLong(
             f"The context has {len(about)} sentences; a run internalises up to {MAX_PASSAGES}. "

@@ -1,9 +1,14 @@
 """The model of a run in its roles: student, teacher and sampler share one copy of the weights."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
 
+from config.settings import Distill
 from distill import publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder
@@ -11,6 +16,10 @@ from distill.sampler import LocalSampler
 from distill.spec import RunSpec
 from distill.student import Student
 from distill.teacher import Teacher, check_frozen, probe_logits
+from store.manifests import sha256, verify_files
+
+SHAPE = ("rank", "alpha")
+"""Settings in which a run and the adapter that it starts from must agree."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,17 @@ class Parts:
     base_sha256: str
 
 
+class ParentMismatch(Exception):
+    """The adapter to start from is not one of this base with these settings."""
+
+
 def load_parts(spec: RunSpec) -> Parts:
-    """Load the base, attach a fresh adapter, and prove that the teacher is the pristine base."""
+    """Load the base, attach its adapter, and prove that the teacher is the pristine base.
+
+    Raises:
+        ModelError: The model cannot be trained.
+        AdapterCorrupt, ParentMismatch: The parent is not one to start from.
+    """
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,6 +51,9 @@ def load_parts(spec: RunSpec) -> Parts:
     pristine = probe_logits(base)
     student = Student(base, settings.rank, settings.alpha, settings.seed)
     check_frozen(student, pristine)
+    base_sha256 = publish.base_sha256(spec.model)
+    if spec.parent:
+        adopt(student, spec.parent.folder, base_sha256, settings)
     sampler = LocalSampler(
         student.model,
         stop_ids(student.model, tokenizer),
@@ -42,4 +63,28 @@ def load_parts(spec: RunSpec) -> Parts:
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
     limit = max_positions(student.model) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
-    return Parts(student, Teacher(student), sampler, encoder, publish.base_sha256(spec.model))
+    return Parts(student, Teacher(student), sampler, encoder, base_sha256)
+
+
+def adopt(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:
+    """Give the student the weights of a published adapter.
+
+    Raises:
+        AdapterCorrupt: The folder is not what was published.
+        ParentMismatch: It holds no adapter, or one of another base, rank or alpha.
+    """
+    try:
+        manifest = json.loads((folder / publish.MANIFEST).read_bytes())
+        told = {"base": manifest["base"]["sha256"]}
+        told |= {name: manifest["settings"][name] for name in SHAPE}
+        verify_files(folder, sha256(folder / publish.MANIFEST))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ParentMismatch(f"{folder} is not an adapter folder to start from.") from error
+    needed = {"base": base_sha256} | {name: getattr(settings, name) for name in SHAPE}
+    differing = [name for name, value in needed.items() if told[name] != value]
+    if differing:
+        raise ParentMismatch(
+            f"{folder.name} was trained with another {' and '.join(differing)}: give the run the "
+            "parent's, or start from the base."
+        )
+    set_peft_model_state_dict(student.peft, load_file(folder / publish.WEIGHTS))

@@ -15,10 +15,11 @@ from typing import Any
 
 from config.settings import Distill, Settings
 from distill import checkpoint, material, train
+from distill.parts import SHAPE
 from distill.plot import plot_curves
 from distill.progress import Report, plain_lines
 from distill.publish import MANIFEST
-from distill.spec import RunSpec
+from distill.spec import Parent, RunSpec
 from distill.train import Outcome
 from store import adapters, jobs, logged, prompts, runs, snapshots
 from store.anchors import Anchor
@@ -57,7 +58,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         raise
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     with db.begin() as session:
-        register(session, run_id, snapshot, outcome)
+        register(session, run_id, snapshot, spec.parent, outcome)
 
 
 def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:
@@ -70,11 +71,12 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     asked = logged.prompts(session, row.namespace, False, MAX_LOGGED, until)
     held_out = logged.prompts(session, row.namespace, True, material.MAX_HELD_OUT, until)
     seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
+    chosen = Distill.model_validate(row.settings)
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),
         prompts=tuple(map(tuple, [*seeds, *asked])),
-        settings=Distill.model_validate(row.settings),
+        settings=chosen,
         out=settings.data_dir / "adapters" / row.namespace,
         work=settings.data_dir / "runs" / row.id,
         held_out=tuple(map(tuple, held_out)),
@@ -85,11 +87,27 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
         drop_long=True,
         run=row.id,
+        parent=parent_of(session, row.namespace, chosen),
     )
     return spec, snapshot.hash
 
 
-def register(session: Session, run_id: str, snapshot: str, outcome: Outcome) -> None:
+def parent_of(session: Session, namespace: str, settings: Distill) -> Parent | None:
+    """The live adapter, where a run is to start from it and it has the run's shape."""
+    live = adapters.live(session, namespace)
+    if settings.generation == "from_base" or live is None:
+        return None
+    learned = snapshots.get(session, live.snapshot, namespace)
+    trained = runs.get(session, live.run)
+    if learned is None or trained is None:
+        return None
+    alike = all(trained.settings.get(name) == getattr(settings, name) for name in SHAPE)
+    return Parent(Path(live.path), snapshots.context_of(learned)) if alike else None
+
+
+def register(
+    session: Session, run_id: str, snapshot: str, parent: Parent | None, outcome: Outcome
+) -> None:
     """The candidate, the run's end and the rollout job, in one transaction."""
     row = runs.finish(
         session,
@@ -104,7 +122,7 @@ def register(session: Session, run_id: str, snapshot: str, outcome: Outcome) -> 
         name=outcome.adapter.name,
         namespace=row.namespace,
         run=run_id,
-        parent=None,
+        parent=parent.folder.name if parent else None,
         snapshot=snapshot,
         path=str(outcome.adapter),
         manifest_sha256=sha256(outcome.adapter / MANIFEST),

@@ -20,6 +20,15 @@ GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The adapter that a run starts from."""
+
+    folder: Path
+    context: Context
+    """What it has learned; what of it is no longer in the run's context is unlearned."""
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """One distillation, from data to candidate adapter."""
 
@@ -44,7 +53,9 @@ class RunSpec:
     sent must not end every run of its namespace."""
     run: str | None = None
     """Identifier of the run's row; None where there is no database."""
-    parent: str | None = None
+    parent: Parent | None = None
+    """None: a fresh adapter. Either way the teacher is the base with the whole context, so nothing
+    that an adapter got wrong is taught to the next one."""
 
     def material_settings(self) -> dict[str, Any]:
         """The settings that the result follows from."""
@@ -67,4 +78,5 @@ class RunSpec:
     def fingerprint(self, base_sha256: str) -> str:
         """Hash of everything that the run's result follows from."""
         value = [base_sha256, self.context.hash, self.data_sha256(), self.material_settings()]
-        return hashlib.sha256(canonical([*value, self.parent])).hexdigest()
+        parent = [self.parent.folder.name, self.parent.context.hash] if self.parent else None
+        return hashlib.sha256(canonical([*value, parent])).hexdigest()

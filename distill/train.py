@@ -127,7 +127,7 @@ def publish_adapter(
         data_sha256=spec.data_sha256(),
         settings=spec.material_settings(),
         run=spec.run,
-        parent=spec.parent,
+        parent=spec.parent.folder.name if spec.parent else None,
     )
     curves = "".join(json.dumps(line) + "\n" for line in checkpoints.metrics())
     documents = {

@@ -9,7 +9,7 @@ from distill import rows
 from distill.base import ModelError
 from distill.checkpoint import LATEST, METRICS, POOL
 from distill.material import NothingToLearn
-from store import adapters, jobs, namespaces, prompts, runs
+from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
 from store.schema import AdapterStatus, RunStatus
@@ -128,3 +128,37 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
     }
     everything = {POOL, LATEST, METRICS}
     assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
+
+
+def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(db, settings, run):
+    rows.run(run, settings, db)
+    with db.begin() as session:
+        live = runs.get(session, run).adapter
+        rollouts.judge(session, live, True, ["Good."], NOW)
+        rollouts.promote(session, live, None, "Better.", NOW)
+
+    def parent(**changes):
+        return rows.parent_of(session, "shop", DISTILL.model_copy(update=changes))
+
+    with db.read() as session:
+        assert parent() is None
+        started = parent(generation="from_parent")
+        assert started.folder.name == live
+        assert started.context.lessons == ("Refunds take 3 days.",)
+        assert parent(generation="from_parent", rank=8) is None
+
+
+def test_the_next_generation_names_its_parent(db, settings, run):
+    rows.run(run, settings, db)
+    with db.begin() as session:
+        live = runs.get(session, run).adapter
+        rollouts.judge(session, live, True, ["Good."], NOW)
+        rollouts.promote(session, live, None, "Better.", NOW)
+        add_lesson(session, "Lamps cost 15 euros.")
+        chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
+        second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
+
+    rows.run(second, settings, db)
+
+    with db.read() as session:
+        assert adapters.existing(session, runs.get(session, second).adapter).parent == live

@@ -1,5 +1,6 @@
 """The training loop on a tiny model: it learns, resumes bit-identically, and stops when it must."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from distill import evaluate, guards, material, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user
 from distill.material import NothingToLearn
-from distill.parts import load_parts
+from distill.parts import ParentMismatch, load_parts
 from distill.pool import Trajectory, recite
-from distill.spec import RunSpec
+from distill.spec import Parent, RunSpec
 from distill.student import Student
 from store.anchors import Anchor
 from store.contexts import Context
+from store.manifests import AdapterCorrupt
 from tests.tiny import save_tiny_model, tiny_model
 
 SETTINGS = Distill(
@@ -358,3 +360,56 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
     steps.train(settings, parts, prepared, checkpoints, silent)
 
     assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2, 3]
+
+
+def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
+    first = make_spec(model, tmp_path)
+    adapter = train.run(first, silent).adapter
+    again = replace(first, parent=Parent(adapter, first.context), work=tmp_path / "again")
+
+    begun = load_parts(again)
+
+    prepared = material.prepare(again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None)
+    fresh = evaluate.base_kl(begun.teacher, prepared.guided)
+    assert evaluate.student_kl(begun.teacher, prepared.guided) < 0.9 * fresh
+    outcome = train.run(again, silent)
+    manifest = json.loads((outcome.adapter / "manifest.json").read_text())
+    assert manifest["parent"] == adapter.name
+
+
+def test_what_the_parent_knew_and_the_context_no_longer_says_is_asked_about(model, tmp_path):
+    former = Context(lessons=("Our lamps cost 15 euros.", "The shop opens at 7 in the morning."))
+    spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former))
+    parts = load_parts(replace(spec, parent=None))
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    asked = [*prepared.prompts, *prepared.held_out, *(item.prompt for item in prepared.validation)]
+    assert any("lamps" in prompt.text for prompt in asked)
+    said = parts.encoder.decode([item.completion for item in prepared.guided])
+    assert not any("15 euros" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"rank": 2}, "another rank"), ({"alpha": 2}, "another alpha")]
+)
+def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(
+    model, tmp_path, change, reason
+):
+    spec = make_spec(model, tmp_path)
+    parent = Parent(train.run(spec, silent).adapter, spec.context)
+    other = SETTINGS.model_copy(update=change)
+
+    with pytest.raises(ParentMismatch, match=reason):
+        load_parts(replace(spec, settings=other, parent=parent))
+
+
+def test_a_folder_that_is_no_intact_adapter_is_no_parent(model, tmp_path):
+    spec = make_spec(model, tmp_path)
+    folder = train.run(spec, silent).adapter
+    with pytest.raises(ParentMismatch, match="not an adapter folder"):
+        load_parts(replace(spec, parent=Parent(tmp_path, spec.context)))
+    (folder / "adapter_model.safetensors").write_bytes(b"broken")
+
+    with pytest.raises(AdapterCorrupt):
+        load_parts(replace(spec, parent=Parent(folder, spec.context)))
