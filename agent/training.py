@@ -16,6 +16,7 @@ import structlog
 
 from agent.children import end, guarded
 from agent.work import Work
+from config.environment import ENV_PREFIX
 from store import runs
 from store.schema import RunStatus
 
@@ -56,8 +57,18 @@ async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Proc
             stdout=output,
             stderr=output,
             cwd=work.settings.data_dir,
-            env={**os.environ, **work.settings.environment()},
+            env={**os.environ, **work.settings.environment(), **_engine(work)},
         )
+
+
+def _engine(work: Work) -> dict[str, str]:
+    """Where a child that samples there finds the engine; its key goes to no other."""
+    if work.settings.distill.sampler == "local":
+        return {}
+    return {
+        f"{ENV_PREFIX}ENGINE__URLS": ",".join(work.engine.urls),
+        f"{ENV_PREFIX}ENGINE__API_KEY": work.engine.api_key,
+    }
 
 
 async def _wait(work: Work, run: str, child: asyncio.subprocess.Process) -> int:

@@ -158,6 +158,8 @@ class Distill(Section):
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
     refresh_every: int = Field(4, gt=0)
     """Steps that share one sampling of the student's trajectories; 1 samples afresh every step."""
+    sampler: Literal["local", "engine"] = "local"
+    """Who samples the student: the trainer, or the vLLM that serves (inexact after a resume)."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
     validate_every: int = Field(5, gt=0)

@@ -187,7 +187,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _spec(options: argparse.Namespace) -> RunSpec:
     chosen = {name: vars(options)[name] for name in OPTIONS if vars(options)[name] is not None}
-    settings = load(options.config, overrides={"distill": chosen}).distill
+    loaded = load(options.config, overrides={"distill": chosen})
     context, kinds = files.read_context(options.context)
     return RunSpec(
         model=options.model,
@@ -195,7 +195,8 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         prompts=files.read_prompts(options.prompts),
         held_out=files.read_prompts(options.held_out),
         anchors=files.read_anchors(options.anchors),
-        settings=settings,
+        settings=loaded.distill,
+        engine=rows.engine_of(loaded, loaded.distill),
         out=options.out,
         work=options.work or options.out / ".work",
         lesson_kinds=kinds,

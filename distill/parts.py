@@ -1,6 +1,7 @@
 """The model of a run in its roles: student, teacher and sampler share one copy of the weights."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from config.settings import Distill
 from distill import publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder
-from distill.sampler import LocalSampler
+from distill.engine_sampler import EngineSampler
+from distill.sampler import LocalSampler, Sampler
 from distill.spec import RunSpec
 from distill.student import Student
 from distill.teacher import Teacher, check_frozen, probe_logits
@@ -29,6 +31,9 @@ class Parts:
     student: Student
     teacher: Teacher
     sampler: LocalSampler
+    """Of whichever adapter state the model is in."""
+    on_policy: Sampler
+    """Of the student."""
     encoder: Encoder
     base_sha256: str
 
@@ -63,7 +68,17 @@ def load_parts(spec: RunSpec) -> Parts:
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
     limit = max_positions(student.model) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
-    return Parts(student, Teacher(student), sampler, encoder, base_sha256)
+    on_policy = _engine_sampler(spec, student, sampler) if spec.engine else sampler
+    return Parts(student, Teacher(student), sampler, on_policy, encoder, base_sha256)
+
+
+def _engine_sampler(spec: RunSpec, student: Student, local: LocalSampler) -> EngineSampler:
+    assert spec.engine
+    name = f"student-{spec.run or os.getpid()}"
+    base = spec.model.resolve().name
+    return EngineSampler(
+        spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens
+    )
 
 
 def adopt(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill.data import Prompt
 from distill.packing import Ids
-from distill.sampler import LocalSampler
+from distill.sampler import LocalSampler, Sampler
 from distill.student import Tokenizer
 from distill.teacher import Teacher
 
@@ -72,7 +72,7 @@ def recite(
 
 
 def sample_on_policy(
-    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+    teacher: Teacher, sampler: Sampler, prompts: Sequence[Prompt], temperature: float
 ) -> list[Trajectory]:
     """One answer of the student, without context, to each prompt."""
     completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature)

@@ -96,8 +96,7 @@ def publish(
         documents: Other files to put in the folder: curves and measurements.
     """
     with atomic.staging(out) as folder:
-        _write_weights(folder / WEIGHTS, student)
-        (folder / CONFIG).write_bytes(canonical(_adapter_config(student, lineage.base_name)))
+        write_adapter(folder, student, lineage.base_name)
         for name, content in documents.items():
             (folder / name).write_bytes(content)
         manifest = canonical(_manifest(folder, lineage, probes))
@@ -105,6 +104,12 @@ def publish(
         target = out / adapter_name(lineage.base_sha256, manifest)
         atomic.settle(folder, target)
     return target
+
+
+def write_adapter(folder: Path, student: Student, base_name: str) -> None:
+    """Write the adapter as it is now, in PEFT's format, without a manifest."""
+    _write_weights(folder / WEIGHTS, student)
+    (folder / CONFIG).write_bytes(canonical(_adapter_config(student, base_name)))
 
 
 def _write_weights(path: Path, student: Student) -> None:

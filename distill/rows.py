@@ -15,6 +15,7 @@ from typing import Any
 
 from config.settings import Distill, Settings
 from distill import checkpoint, material, train
+from distill.engine_sampler import EngineAt
 from distill.parts import SHAPE
 from distill.plot import plot_curves
 from distill.progress import Report, plain_lines
@@ -87,9 +88,17 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
         drop_long=True,
         run=row.id,
+        engine=engine_of(settings, chosen),
         parent=parent_of(session, row.namespace, chosen),
     )
     return spec, snapshot.hash
+
+
+def engine_of(settings: Settings, chosen: Distill) -> EngineAt | None:
+    """The first engine, where a run is to let it sample."""
+    if chosen.sampler == "local" or not settings.engine.urls:
+        return None
+    return EngineAt(settings.engine.urls[0], settings.engine.api_key)
 
 
 def parent_of(session: Session, namespace: str, settings: Distill) -> Parent | None:

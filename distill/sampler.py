@@ -7,6 +7,7 @@ padding, and a shared beginning is read once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +34,13 @@ def rows(prompts: Sequence[Ids]) -> list[list[Ids]]:
             tokens = len(prompt) - shared
         parts[-1].append(prompt)
     return parts
+
+
+class Sampler(Protocol):
+    """Whoever samples completions."""
+
+    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+        """One completion a prompt, the end token included; temperature 0 is greedy."""
 
 
 @dataclass

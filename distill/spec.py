@@ -7,6 +7,7 @@ from typing import Any
 
 from config.settings import Distill
 from distill.data import Messages
+from distill.engine_sampler import EngineAt
 from distill.publish import canonical
 from store.anchors import Anchor
 from store.contexts import Context
@@ -51,6 +52,8 @@ class RunSpec:
     drop_long: bool = False
     """Leave prompts out that do not fit beside the context, instead of failing: one that a client
     sent must not end every run of its namespace."""
+    engine: EngineAt | None = None
+    """Where the student's trajectories are sampled; None: in this process."""
     run: str | None = None
     """Identifier of the run's row; None where there is no database."""
     parent: Parent | None = None

@@ -153,7 +153,7 @@ def sample_ahead(
     }
     parts.sampler.generator.manual_seed(settings.seed * 1_000_003 + step)
     together = [prompt for prompts in asked.values() for prompt in prompts]
-    sampled = iter(sample_on_policy(parts.teacher, parts.sampler, together, settings.temperature))
+    sampled = iter(sample_on_policy(parts.teacher, parts.on_policy, together, settings.temperature))
     return {ahead: [next(sampled) for _ in prompts] for ahead, prompts in asked.items()}
 
 

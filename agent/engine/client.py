@@ -98,7 +98,7 @@ class VllmEngine:
         if not urls:
             raise ValueError("at least one engine URL is needed")
         self.urls = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
-        self._api_key = api_key
+        self.api_key = api_key
         self._first_byte_timeout_s = first_byte_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._turns = itertools.count()
@@ -227,7 +227,7 @@ class VllmEngine:
         socket = url.removeprefix("unix://") if url.startswith("unix://") else ""
         if url not in self._sessions:
             options: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
-            secret = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            secret = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
             unix = functools.partial(aiohttp.UnixConnector, socket)
             connector = (unix if socket else aiohttp.TCPConnector)(**options)
             self._sessions[url] = aiohttp.ClientSession(

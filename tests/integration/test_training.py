@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,21 @@ def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(work, run, monke
 
     assert (work.settings.data_dir / "crashed").exists()
     assert status_of_job() is JobStatus.DONE
+
+
+@pytest.mark.parametrize("sampler", ["local", "engine"])
+def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(work, run, sampler):
+    chosen = work.settings.distill.model_copy(update={"sampler": sampler})
+    work = replace(work, settings=work.settings.model_copy(update={"distill": chosen}))
+    work.engine.api_key = "secret"
+    told = """
+Path("told").write_text(
+    repr([os.environ.get(f"BYHEART_ENGINE__{name}") for name in ("URLS", "API_KEY")])
+)
+"""
+    stand_in(work, told + FINISH)
+
+    asyncio.run(training.train(work, {"run": run}))
+
+    expected = ["http://127.0.0.1:9", "secret"] if sampler == "engine" else [None, None]
+    assert (work.settings.data_dir / "told").read_text() == repr(expected)

@@ -1,0 +1,121 @@
+"""The student's trajectories from the vLLM that serves, where that is faster than this process.
+
+For every sampling the adapter as it is now is written to a folder and loaded under a name of its
+own, asked, and unloaded: a name never changes its weights, so no answer is of a mixture and no
+cache is stale. The engine reads the folder, so it must see the same file system. Its arithmetic is
+not this process's, and depends on what else it serves: trajectories are the student's up to
+rounding, their divergences are exact whoever sampled them, and a resumed run is not bit-identical.
+"""
+
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from distill.packing import Ids
+from distill.publish import write_adapter
+from distill.student import Student
+
+TIMEOUT_S = 600.0
+# Nothing of the model's own generation_config: a trajectory is a sample of the distribution itself.
+PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class EngineAway(Exception):
+    """The engine does not sample for a run; the message says what it answered."""
+
+
+@dataclass(frozen=True)
+class EngineAt:
+    """Where the engine is."""
+
+    url: str
+    """`http://host:port` or `unix:///path`."""
+    api_key: str = field(default="", repr=False)
+
+    def client(self) -> httpx.Client:
+        """A client of it."""
+        is_socket = self.url.startswith("unix://")
+        return httpx.Client(
+            base_url="http://engine" if is_socket else self.url.rstrip("/").removesuffix("/v1"),
+            transport=httpx.HTTPTransport(uds=self.url.removeprefix("unix://"))
+            if is_socket
+            else None,
+            headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
+            timeout=TIMEOUT_S,
+        )
+
+
+@dataclass
+class EngineSampler:
+    """Samples with the student's adapter in the engine."""
+
+    engine: EngineAt
+    student: Student
+    base_name: str
+    folder: Path
+    """Where adapters are put for the engine to read; nothing is left there."""
+    name: str
+    """What the adapters are called, but for a number."""
+    stop_ids: frozenset[int]
+    max_tokens: int
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+        """One completion a prompt, the end token included.
+
+        Raises:
+            EngineAway: It cannot be reached, or refuses.
+        """
+        if not prompts:
+            return []
+        try:
+            with self.engine.client() as client, self._loaded(client) as model:
+                body = {
+                    "model": model,
+                    "prompt": [list(prompt) for prompt in prompts],
+                    "max_tokens": self.max_tokens,
+                    "temperature": temperature,
+                    "stop_token_ids": sorted(self.stop_ids),
+                    "return_token_ids": True,
+                    **PLAIN,
+                }
+                choices = _post(client, "/v1/completions", body).json()["choices"]
+        except (httpx.HTTPError, OSError) as error:
+            raise EngineAway(f"{self.engine.url}: {type(error).__name__}: {error}") from error
+        ordered = sorted(choices, key=lambda choice: choice["index"])
+        return [tuple(choice["token_ids"]) for choice in ordered]
+
+    @contextmanager
+    def _loaded(self, client: httpx.Client) -> Iterator[str]:
+        """The student as it is now, loaded under the name that is yielded."""
+        name = f"{self.name}-{next(self.numbers)}"
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        try:
+            write_adapter(folder, self.student, self.base_name)
+            _post(
+                client,
+                "/v1/load_lora_adapter",
+                {"lora_name": name, "lora_path": str(folder.absolute())},
+            )
+            try:
+                yield name
+            finally:
+                _post(client, "/v1/unload_lora_adapter", {"lora_name": name})
+        finally:
+            shutil.rmtree(folder)
+
+
+def _post(client: httpx.Client, path: str, body: dict[str, object]) -> httpx.Response:
+    answer = client.post(path, json=body)
+    if answer.is_error:
+        raise EngineAway(
+            f"The engine answered {path} with {answer.status_code}: {answer.text[:300]}. With "
+            "distill.sampler = 'local' a run samples by itself."
+        )
+    return answer

@@ -1,0 +1,88 @@
+"""Trajectories of a run through the real vLLM: the student's own, with nothing left behind."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from config.settings import Distill
+from distill.data import user
+from distill.engine_sampler import EngineAt, EngineAway, EngineSampler
+from distill.parts import Parts, load_parts
+from distill.spec import RunSpec
+from store.contexts import Context
+from tests.e2e.conftest import RealVllm
+
+ASKED = ("What is a lamp?", "Where do you live?", "Name two colours.", "How old is the sea?")
+
+
+@pytest.fixture(scope="module")
+def parts(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """A student that is clearly not the base, and samples in the engine."""
+    folder = tmp_path_factory.mktemp("run")
+    spec = RunSpec(
+        model=real_vllm.folder,
+        context=Context(lessons=("We open at 7.",)),
+        prompts=(),
+        settings=Distill(rank=8, max_completion_tokens=12),
+        out=folder / "adapters",
+        work=folder,
+        engine=EngineAt(real_vllm.url, real_vllm.api_key),
+        run="run_1",
+    )
+    parts = load_parts(spec)
+    torch.manual_seed(0)
+    for parameter in parts.student.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return parts
+
+
+def loaded(vllm: RealVllm) -> set[str]:
+    with EngineAt(vllm.url, vllm.api_key).client() as client:
+        return {card["id"] for card in client.get("/v1/models").json()["data"]}
+
+
+def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(parts, real_vllm):
+    prompts = [parts.encoder.prompt(user(text)).student_ids for text in ASKED]
+
+    through_engine = parts.on_policy.sample(prompts, temperature=0)
+
+    here = parts.sampler.sample(prompts, temperature=0)
+    with parts.student.adapter_off():
+        base = parts.sampler.sample(prompts, temperature=0)
+    assert [ids[:4] for ids in through_engine] == [ids[:4] for ids in here]
+    assert here != base
+    assert loaded(real_vllm) == {real_vllm.model}
+    assert not list(Path(parts.on_policy.folder).glob("student-*"))
+
+
+def test_each_sampling_is_of_the_student_as_it_is_then(parts):
+    prompts = [parts.encoder.prompt(user(text)).student_ids for text in ASKED]
+    before = parts.on_policy.sample(prompts, temperature=0)
+    with torch.no_grad():
+        for parameter in parts.student.parameters():
+            parameter.mul_(-1.5)
+
+    after = parts.on_policy.sample(prompts, temperature=0)
+
+    assert after != before
+    assert all(len(ids) <= 12 for ids in after)
+
+
+def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(parts, tmp_path):
+    wrong = EngineAt(parts.on_policy.engine.url, "not the key")
+    sampler = EngineSampler(wrong, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
+
+    with pytest.raises(EngineAway, match=r"401.*distill.sampler"):
+        sampler.sample([(1, 2, 3)], 1.0)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_is_not_there_is_an_error(parts, tmp_path):
+    nowhere = EngineAt("http://127.0.0.1:9")
+    sampler = EngineSampler(nowhere, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
+
+    with pytest.raises(EngineAway, match=httpx.ConnectError.__name__):
+        sampler.sample([(1, 2, 3)], 1.0)
