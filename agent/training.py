@@ -52,13 +52,20 @@ async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Proc
     logfile.parent.mkdir(parents=True, exist_ok=True)
     with logfile.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            *guarded(*("nice", "-n", str(NICENESS), sys.executable, "-m", "distill", "run", run)),
+            *guarded("nice", "-n", str(NICENESS), *command(work.settings.distill.processes, run)),
             stdin=asyncio.subprocess.PIPE,
             stdout=output,
             stderr=output,
             cwd=work.settings.data_dir,
             env={**os.environ, **work.settings.environment(), **_engine(work)},
         )
+
+
+def command(processes: int, run: str) -> list[str]:
+    """What trains: one process, or several under torch's launcher."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    alone = processes == 1
+    return [sys.executable, *([] if alone else launcher), "-m", "distill", "run", run]
 
 
 def _engine(work: Work) -> dict[str, str]:

@@ -168,6 +168,8 @@ class Distill(Section):
     """So many measurements in a row without a better one end a run, once nothing guides it."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between checkpoints; a killed run resumes from the last one."""
+    processes: int = Field(1, gt=0)
+    """Processes that train one adapter together, each with the whole model: one for each GPU."""
     threads: int = Field(0, ge=0)
     """CPU threads for training; 0 means all."""
     seed: int = 0

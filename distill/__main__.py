@@ -169,6 +169,8 @@ def _train(options: argparse.Namespace) -> int:
             outcome = train.run(spec, TerminalProgress(bars))
     else:
         outcome = train.run(spec, plain_lines)
+    if outcome is None:
+        return DONE
     checkpoint.clear(spec.work)
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     measured = outcome.evaluation

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,19 @@ POOL, LATEST, METRICS = "pool.pt", "latest.pt", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
 
 
+class Resumed(NamedTuple):
+    """Where a run stands, beside its weights and its optimiser."""
+
+    step: int
+    """The next one, from 0."""
+    fresh: dict[int, Any]
+    """Trajectories that were sampled for later steps."""
+    best: list[Tensor] | None
+    """The weights that the run would keep if it ended here, if not the last."""
+    curves: list[dict[str, Any]]
+    """What was measured so far, one entry a step."""
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The resume points of one run."""
@@ -32,6 +45,8 @@ class Checkpoints:
     folder: Path
     fingerprint: str
     """Hash of everything that the run's result follows from."""
+    writes: bool = True
+    """Of several processes only the first does."""
 
     @property
     def header(self) -> bytes:
@@ -40,6 +55,8 @@ class Checkpoints:
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace one resume point, whole or not at all."""
+        if not self.writes:
+            return
         buffer = io.BytesIO()
         torch.save(state, buffer)
         atomic.write_file(self.folder / name, self.header + buffer.getvalue())
@@ -59,54 +76,46 @@ class Checkpoints:
         return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one step to the curves."""
+        """Add one step to the curves, for whoever watches."""
+        if not self.writes:
+            return
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The curves so far, one entry a step."""
-        return [json.loads(line) for line in (self.folder / METRICS).read_text().splitlines()]
-
     def keep(
         self,
-        step: int,
         parameters: Sequence[torch.nn.Parameter],
         optimiser: torch.optim.Optimizer,
-        fresh: dict[int, Any],
-        best: Sequence[Tensor] | None,
+        at: Resumed,
     ) -> None:
-        """Keep where the run stands after `step` steps, with what is sampled for later ones.
-
-        `best` are the weights that the run would keep if it ended here, if not the last.
-        """
+        """Keep where the run stands, with what is sampled for later steps."""
         state = {
-            "step": step,
             "weights": [parameter.detach() for parameter in parameters],
             "optimiser": optimiser.state_dict(),
-            "fresh": {ahead: kept for ahead, kept in fresh.items() if ahead >= step},
-            "best": best,
-            "metrics": self.metrics(),
+            "step": at.step,
+            "fresh": {ahead: kept for ahead, kept in at.fresh.items() if ahead >= at.step},
+            "best": at.best,
+            "curves": at.curves,
         }
         self.save(LATEST, state)
 
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> tuple[int, dict[int, Any], list[Tensor] | None]:
-        """Restore the latest resume point.
-
-        Returns:
-            The step to go on with, 0 without a resume point; what was sampled for it; and the best
-            weights so far.
-        """
-        kept = self.load(LATEST) or {"step": 0, "fresh": {}, "best": None, "metrics": []}
-        if "weights" in kept:
+    ) -> Resumed:
+        """Restore the latest resume point; where to go on from, the beginning without one."""
+        kept = self.load(LATEST)
+        if kept is None:
+            at = Resumed(0, {}, None, [])
+        else:
             with torch.no_grad():
                 for parameter, value in zip(parameters, kept["weights"], strict=True):
                     parameter.copy_(value)
             optimiser.load_state_dict(kept["optimiser"])
-        curves = "".join(json.dumps(line) + "\n" for line in kept["metrics"])
-        atomic.write_file(self.folder / METRICS, curves.encode())
-        return kept["step"], kept["fresh"], kept["best"]
+            at = Resumed(kept["step"], kept["fresh"], kept["best"], kept["curves"])
+        if self.writes:
+            curves = "".join(json.dumps(line) + "\n" for line in at.curves)
+            atomic.write_file(self.folder / METRICS, curves.encode())
+        return at
 
 
 def clear(folder: Path) -> None:

@@ -65,7 +65,12 @@ class EngineSampler:
     max_tokens: int
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+    def sample(
+        self,
+        prompts: Sequence[Ids],
+        temperature: float,
+        seeds: Sequence[int] | None = None,  # noqa: ARG002 - the engine does not repeat itself
+    ) -> list[Ids]:
         """One completion a prompt, the end token included.
 
         Raises:

@@ -14,6 +14,7 @@ from distill import publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder
 from distill.engine_sampler import EngineSampler
+from distill.processes import ALONE, Processes
 from distill.sampler import LocalSampler, Sampler
 from distill.spec import RunSpec
 from distill.student import Student
@@ -34,6 +35,8 @@ class Parts:
     """Of whichever adapter state the model is in."""
     on_policy: Sampler
     """Of the student."""
+    processes: Processes
+    """Who trains with this one."""
     encoder: Encoder
     base_sha256: str
 
@@ -42,7 +45,7 @@ class ParentMismatch(Exception):
     """The adapter to start from is not one of this base with these settings."""
 
 
-def load_parts(spec: RunSpec) -> Parts:
+def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     """Load the base, attach its adapter, and prove that the teacher is the pristine base.
 
     Raises:
@@ -63,18 +66,18 @@ def load_parts(spec: RunSpec) -> Parts:
         student.model,
         stop_ids(student.model, tokenizer),
         settings.max_completion_tokens,
-        torch.Generator(device).manual_seed(settings.seed),
+        torch.Generator().manual_seed(settings.seed),
     )
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
     limit = max_positions(student.model) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
     on_policy = _engine_sampler(spec, student, sampler) if spec.engine else sampler
-    return Parts(student, Teacher(student), sampler, on_policy, encoder, base_sha256)
+    return Parts(student, Teacher(student), sampler, on_policy, processes, encoder, base_sha256)
 
 
 def _engine_sampler(spec: RunSpec, student: Student, local: LocalSampler) -> EngineSampler:
     assert spec.engine
-    name = f"student-{spec.run or os.getpid()}"
+    name = f"student-{spec.run or ''}-{os.getpid()}"
     base = spec.model.resolve().name
     return EngineSampler(
         spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens

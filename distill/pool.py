@@ -72,10 +72,14 @@ def recite(
 
 
 def sample_on_policy(
-    teacher: Teacher, sampler: Sampler, prompts: Sequence[Prompt], temperature: float
+    teacher: Teacher,
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    seeds: Sequence[int],
 ) -> list[Trajectory]:
     """One answer of the student, without context, to each prompt."""
-    completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature)
+    completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature, seeds)
     return score(teacher, prompts, completions)
 
 

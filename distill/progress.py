@@ -55,6 +55,10 @@ def plain_lines(stage: str, done: int, total: int, metrics: dict[str, float]) ->
         _write(f"{stage} {done}/{total} {numbers(metrics)}".rstrip(), sys.stderr)
 
 
+def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    """Show nothing: of several processes, the first speaks."""
+
+
 def numbers(metrics: dict[str, float]) -> str:
     """Metrics on one line."""
     return " ".join(f"{name}={value:.3g}" for name, value in metrics.items())

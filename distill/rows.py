@@ -18,7 +18,8 @@ from distill import checkpoint, material, train
 from distill.engine_sampler import EngineAt
 from distill.parts import SHAPE
 from distill.plot import plot_curves
-from distill.progress import Report, plain_lines
+from distill.processes import join
+from distill.progress import Report, plain_lines, unheard
 from distill.publish import MANIFEST
 from distill.spec import Parent, RunSpec
 from distill.train import Outcome
@@ -43,6 +44,9 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         AWAY: The database is away; nothing is recorded, and the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
+    if not join().is_first:
+        help_train(run_id, settings, db)
+        return
     with db.begin() as session:
         row = runs.start(session, run_id, utcnow())
     try:
@@ -57,9 +61,20 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     except Exception as error:
         _finish(db, run_id, RunStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
+    assert outcome, "the first process has the outcome"
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     with db.begin() as session:
         register(session, run_id, snapshot, spec.parent, outcome)
+
+
+def help_train(run_id: str, settings: Settings, db: Database) -> None:
+    """Take part in a run as one of several processes that are not the first: rows are its."""
+    with db.read() as session:
+        row = runs.get(session, run_id)
+        if row is None:
+            raise UnknownRun(run_id)
+        spec, _ = read_spec(session, row, settings)
+    train.run(spec, unheard)
 
 
 def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:

@@ -39,7 +39,9 @@ def rows(prompts: Sequence[Ids]) -> list[list[Ids]]:
 class Sampler(Protocol):
     """Whoever samples completions."""
 
-    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+    def sample(
+        self, prompts: Sequence[Ids], temperature: float, seeds: Sequence[int] | None = None
+    ) -> list[Ids]:
         """One completion a prompt, the end token included; temperature 0 is greedy."""
 
 
@@ -51,15 +53,27 @@ class LocalSampler:
     stop_ids: frozenset[int]
     max_tokens: int
     generator: torch.Generator
+    """Of seeds, on the CPU."""
+
+    def seeds(self, count: int) -> list[int]:
+        """A seed for each of the next `count` completions."""
+        return torch.randint(2**62, (count,), generator=self.generator).tolist()  # type: ignore[no-any-return]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def sample(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
-        """One completion a prompt, the end token included; temperature 0 is greedy."""
+    def sample(
+        self, prompts: Sequence[Ids], temperature: float, seeds: Sequence[int] | None = None
+    ) -> list[Ids]:
+        """One completion a prompt, the end token included; temperature 0 is greedy.
+
+        A completion follows from its own seed, whatever is sampled beside it.
+        """
+        left = iter(seeds or self.seeds(len(prompts)))
         completions: list[Ids] = []
         for part in rows(prompts):
             prefix = packing.common_prefix(part)
             cache = packing.prefix_cache(self.model, prefix)
-            completions += self.decode(part, temperature, prefix, cache)
+            chances = [torch.Generator().manual_seed(next(left)) for _ in part]
+            completions += self.decode(part, temperature, prefix, cache, chances)
         return completions
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -69,6 +83,7 @@ class LocalSampler:
         temperature: float,
         prefix: Ids,
         cache: DynamicCache | None,
+        chances: Sequence[torch.Generator],
     ) -> list[Ids]:
         """Decode prompts that begin with `prefix`, whose cache is left as it was given."""
         cache = DynamicCache(config=self.model.config) if cache is None else cache
@@ -81,7 +96,8 @@ class LocalSampler:
             keys = keys.extended(row)
             mask = packing.visible(row, keys.positions, keys.segments)
             states = packing.hidden_states(self.model, row, cache, mask)
-            tokens = self._choose(states[last.to(self.device)], temperature)
+            drawn = [chances[index] for index in running]
+            tokens = self._choose(states[last.to(self.device)], temperature, drawn)
             for index, token in zip(running, tokens, strict=True):
                 completions[index].append(token)
             running = [index for index in running if not self._ended(completions[index])]
@@ -97,12 +113,18 @@ class LocalSampler:
         """Where the model is."""
         return self.model.device
 
-    def _choose(self, states: Tensor, temperature: float) -> list[int]:
+    def _choose(
+        self, states: Tensor, temperature: float, chances: Sequence[torch.Generator]
+    ) -> list[int]:
         logits = self.model.get_output_embeddings()(states).float()  # (running, V)
         if temperature == 0:
             return [int(token) for token in logits.argmax(-1)]
-        chances = (logits / temperature).softmax(-1)
-        return [int(token) for token in chances.multinomial(1, generator=self.generator)[:, 0]]
+        # By the inverse of the distribution function: one number a sequence, from its generator.
+        below = (logits / temperature).softmax(-1).double().cumsum(-1)  # (running, V)
+        places = torch.stack([torch.rand((), generator=one, dtype=torch.double) for one in chances])
+        places = places.to(below.device) * below[:, -1]
+        tokens: list[int] = torch.searchsorted(below, places[:, None], right=True)[:, 0].tolist()
+        return tokens
 
     def _ended(self, completion: list[int]) -> bool:
         return completion[-1] in self.stop_ids or len(completion) >= self.max_tokens

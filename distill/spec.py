@@ -14,7 +14,14 @@ from store.contexts import Context
 
 # Settings about when a run starts and what it is given, which say nothing about what it does.
 SCHEDULING = frozenset(
-    {"auto", "min_new_lessons", "settle_s", "max_lesson_tokens", "checkpoint_every"}
+    {
+        "auto",
+        "min_new_lessons",
+        "settle_s",
+        "max_lesson_tokens",
+        "checkpoint_every",
+        "processes",
+    }
 )
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
 GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})

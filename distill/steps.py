@@ -9,9 +9,10 @@ the same ones.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,14 @@ from torch.nn.utils import clip_grad_norm_
 
 from config.settings import Distill
 from distill import evaluate, guards, loss, packing
-from distill.checkpoint import Checkpoints
+from distill.checkpoint import Checkpoints, Resumed
 from distill.data import draw, share_of_step
 from distill.guards import Style
 from distill.material import Material
 from distill.meter import Meter
 from distill.parts import Parts
 from distill.pool import Trajectory, sample_on_policy, stack
+from distill.processes import ALONE, Processes
 from distill.progress import Report
 from distill.student import Student
 
@@ -38,16 +40,20 @@ T = TypeVar("T")
 
 def train(
     settings: Distill, parts: Parts, prepared: Material, checkpoints: Checkpoints, report: Report
-) -> None:
+) -> list[dict[str, Any]]:
     """Take all steps that are left, checkpointing as they go, and restore the best.
+
+    Returns:
+        The curves, one entry a step.
 
     Raises:
         Diverged: The loss is not finite, or the student's answers are no longer answers.
     """
     parameters = parts.student.parameters()
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, betas=BETAS, weight_decay=0.0)
-    start, fresh, kept = checkpoints.resume(parameters, optimiser)
-    curves, alone = checkpoints.metrics(), alone_from(settings)
+    start, fresh, kept, curves = checkpoints.resume(parameters, optimiser)
+    alone = alone_from(settings)
+    validate = partial(evaluate.student_kl, parts.teacher, prepared.validation)
     meter = Meter(time.monotonic)
     taught = style(parts, prepared.validation) if prepared.validation else None
     for step in range(start, settings.steps):
@@ -58,7 +64,7 @@ def train(
         guided = guided_of_step(settings, prepared, step)
         line = {"step": step, **take(settings, parts, optimiser, step, guided, fresh[step])}
         if prepared.validation and is_due(step, settings):
-            line["validation"] = evaluate.student_kl(parts.teacher, prepared.validation)
+            line["validation"] = parts.processes.from_first(validate)
         curves.append(line)
         checkpoints.append_metrics(line)
         if taught:
@@ -68,8 +74,9 @@ def train(
         tokens = sum(len(item.completion) for item in [*guided, *fresh[step]])
         report("train", step + 1, settings.steps, {**line, **meter.count(tokens)})
         if (step + 1) % settings.checkpoint_every == 0:
-            checkpoints.keep(step + 1, parameters, optimiser, fresh, kept)
+            checkpoints.keep(parameters, optimiser, Resumed(step + 1, fresh, kept, curves))
     restore(parameters, kept)
+    return curves
 
 
 def take(
@@ -88,7 +95,7 @@ def take(
     rate = settings.lr * schedule(step, settings.warmup_steps, settings.steps)
     for group in optimiser.param_groups:
         group["lr"] = rate
-    metrics = backward(parts.student, guided, on_policy, settings)
+    metrics = backward(parts.student, guided, on_policy, settings, parts.processes)
     metrics["grad_norm"] = float(clip_grad_norm_(parts.student.parameters(), GRADIENT_CLIP))
     guards.check_finite(step, metrics)
     optimiser.step()
@@ -153,7 +160,12 @@ def sample_ahead(
     }
     parts.sampler.generator.manual_seed(settings.seed * 1_000_003 + step)
     together = [prompt for prompts in asked.values() for prompt in prompts]
-    sampled = iter(sample_on_policy(parts.teacher, parts.on_policy, together, settings.temperature))
+    seeds = parts.sampler.seeds(len(together))
+    share = parts.processes.share
+    done = sample_on_policy(
+        parts.teacher, parts.on_policy, share(together), settings.temperature, share(seeds)
+    )
+    sampled = iter(parts.processes.merged(done))
     return {ahead: [next(sampled) for _ in prompts] for ahead, prompts in asked.items()}
 
 
@@ -165,7 +177,11 @@ def drawn(settings: Distill, kind: str, source: Sequence[T], step: int) -> list[
 
 
 def backward(
-    student: Student, guided: list[Trajectory], on_policy: list[Trajectory], settings: Distill
+    student: Student,
+    guided: list[Trajectory],
+    on_policy: list[Trajectory],
+    settings: Distill,
+    processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Accumulate the gradient of one step, pass by pass, under one global denominator.
 
@@ -175,28 +191,59 @@ def backward(
     """
     everything = [*guided, *on_policy]
     tokens = sum(len(item.completion) for item in everything)
-    metrics: dict[str, float] = {}
     judged_by = loss.Objective(settings.divergence, settings.top_k, settings.teacher_weight)
-    shares = {"guided": (loss.FORWARD, guided), "on_policy": (judged_by, on_policy)}
-    for share, (objective, chosen) in shares.items():
-        divergences, entropies = [], []
-        pairs = [(item.prompt.student_ids, item.completion) for item in chosen]
-        for run_ in packing.passes(pairs, 0, student.model.device):
-            states = student.states(pairs[run_])  # (N, D)
-            lengths = [len(completion) for _, completion in pairs[run_]]
-            weights = loss.token_weights(lengths, len(everything), tokens, settings.normalise)
-            # What a resume point kept is on the CPU.
-            judged = stack(chosen[run_]).to(states.device)  # (N, D)
-            value, per_token, entropy = loss.divergence(
-                states, judged, student.head, weights.to(states.device), objective
-            )
-            value.backward()
-            divergences.append(per_token)
-            entropies.append(entropy)
-        if divergences:
-            metrics[f"{share}_divergence"] = float(torch.cat(divergences).mean())
-            metrics[f"{share}_entropy"] = float(torch.cat(entropies).mean())
+    metrics: dict[str, float] = {}
+    for name, objective, chosen in (
+        ("guided", loss.FORWARD, guided),
+        ("on_policy", judged_by, on_policy),
+    ):
+        weigh = partial(
+            loss.token_weights,
+            sequences=len(everything),
+            tokens=tokens,
+            normalise=settings.normalise,
+        )
+        sums = accumulate(student, processes.share(chosen), objective, weigh)
+        processes.add([sums])
+        if chosen:
+            divergence, entropy, count = sums.tolist()
+            metrics |= {
+                f"{name}_divergence": divergence / count,
+                f"{name}_entropy": entropy / count,
+            }
+    for parameter in student.parameters():
+        if parameter.grad is None:  # nothing of the step was this process's
+            parameter.grad = torch.zeros_like(parameter)
+    processes.add(parameter.grad for parameter in student.parameters())
     return metrics
+
+
+def accumulate(
+    student: Student,
+    chosen: list[Trajectory],
+    objective: loss.Objective,
+    weigh: Callable[[Sequence[int]], Tensor],
+) -> Tensor:
+    """Add the gradient of some trajectories, in as few passes as fit.
+
+    Returns:
+        Double[3]: the sums of divergence and entropy over their tokens, and the number of tokens.
+    """
+    sums = torch.zeros(3, dtype=torch.double, device=student.model.device)
+    pairs = [(item.prompt.student_ids, item.completion) for item in chosen]
+    for run in packing.passes(pairs, 0, student.model.device):
+        states = student.states(pairs[run])  # (N, D)
+        weights = weigh([len(completion) for _, completion in pairs[run]]).to(states.device)
+        # What a resume point kept is on the CPU.
+        judged = stack(chosen[run]).to(states.device)  # (N, D)
+        value, per_token, entropy = loss.divergence(
+            states, judged, student.head, weights, objective
+        )
+        value.backward()
+        sums[0] += per_token.sum()
+        sums[1] += entropy.sum()
+        sums[2] += len(states)
+    return sums
 
 
 def schedule(step: int, warmup: int, steps: int) -> float:

@@ -45,7 +45,8 @@ from distill.checkpoint import POOL, Checkpoints
 from distill.evaluate import Evaluation
 from distill.material import Material
 from distill.parts import Parts, load_parts
-from distill.progress import Report
+from distill.processes import join
+from distill.progress import Report, unheard
 from distill.spec import RunSpec
 
 PROBES = 3
@@ -62,23 +63,31 @@ class Outcome:
     """The training curves, one entry a step."""
 
 
-def run(spec: RunSpec, report: Report) -> Outcome:
+def run(spec: RunSpec, report: Report) -> Outcome | None:
     """Distil `spec.context` into an adapter, resuming from `spec.work` what was begun there.
+
+    Returns:
+        What was published; None in all but the first of several processes.
 
     Raises:
         NothingToLearn: The context does not help the model.
         Diverged: The loss is not finite, or the student's answers are no longer answers.
         PromptTooLong, ModelError: The input does not fit, or is not usable.
     """
+    processes = join()
+    first = processes.is_first
+    report = report if first else unheard
     report("load the model", 0, 1, {})
-    parts = load_parts(spec)
-    checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
-    prepared = prepare(spec, parts, checkpoints, report)
-    steps.train(spec.effective_settings(), parts, prepared, checkpoints, report)
+    parts = load_parts(spec, processes)
+    checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
+    prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
+    curves = steps.train(spec.effective_settings(), parts, prepared, checkpoints, report)
+    if not first:
+        return None
     report("measure", 0, 1, {})
     evaluation = measure(spec, parts, prepared)
-    adapter = publish_adapter(spec, parts, prepared, evaluation, checkpoints)
-    return Outcome(adapter, evaluation, checkpoints.metrics())
+    adapter = publish_adapter(spec, parts, prepared, evaluation, curves)
+    return Outcome(adapter, evaluation, curves)
 
 
 def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Report) -> Material:
@@ -117,7 +126,7 @@ def publish_adapter(
     parts: Parts,
     prepared: Material,
     evaluation: Evaluation,
-    checkpoints: Checkpoints,
+    metrics: list[dict[str, Any]],
 ) -> Path:
     """Write the adapter folder with its manifest, curves and measurements."""
     lineage = publish.Lineage(
@@ -129,7 +138,7 @@ def publish_adapter(
         run=spec.run,
         parent=spec.parent.folder.name if spec.parent else None,
     )
-    curves = "".join(json.dumps(line) + "\n" for line in checkpoints.metrics())
+    curves = "".join(json.dumps(line) + "\n" for line in metrics)
     documents = {
         "metrics.jsonl": curves.encode(),
         "evaluation.json": publish.canonical(evaluation.as_dict()),

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from distill import publish
 from store.manifests import sha256, verify_files
@@ -133,3 +135,33 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
     assert done.returncode == 3, done.stderr
     assert "0 of 1 anchors" in done.stderr
     assert list((tmp_path / "out").glob("bh-*")) == []
+
+
+def test_two_processes_train_the_adapter_that_one_trains(model, inputs, tmp_path):
+    alone = command(model, tmp_path / "one", inputs)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    both = [sys.executable, *launcher, *command(model, tmp_path / "two", inputs)[1:]]
+
+    one, two = run(alone), run(both)
+
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    adapters = [Path(done.stdout.strip()) for done in (one, two)]
+    weights = [load_file(folder / publish.WEIGHTS) for folder in adapters]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-4)
+    assert any(value.abs().max() > 0 for name, value in weights[0].items() if "lora_B" in name)
+    curves = [(folder / "metrics.jsonl").read_text().splitlines() for folder in adapters]
+    assert len(curves[0]) == len(curves[1]) == 12
+
+
+def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, inputs):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    anchors = tmp_path / "anchors.jsonl"
+    anchors.write_text('{"prompt": "When?", "expect": {"contains": ["no tiny model says this"]}}')
+    asked = command(model, tmp_path / "out", {**inputs, "--anchors": anchors})
+
+    done = run([sys.executable, *launcher, *asked[1:]])
+
+    assert done.returncode != 0
+    assert done.stderr.count("nothing to learn: With the context") == 2

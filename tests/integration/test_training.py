@@ -178,6 +178,14 @@ def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(work, run, monke
     assert status_of_job() is JobStatus.DONE
 
 
+def test_several_processes_are_started_by_torchs_launcher():
+    assert training.command(1, "run_1")[1:] == ["-m", "distill", "run", "run_1"]
+    assert training.command(4, "run_1")[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"),
+        *("-m", "distill", "run", "run_1"),
+    ]
+
+
 @pytest.mark.parametrize("sampler", ["local", "engine"])
 def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(work, run, sampler):
     chosen = work.settings.distill.model_copy(update={"sampler": sampler})

@@ -1,10 +1,12 @@
 """Resume points are whole, of this run and this release, and gone when they are of no more use."""
 
+import json
+
 import pytest
 import torch
 
 from distill import checkpoint
-from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints
+from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
 
 
 def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
@@ -13,7 +15,7 @@ def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter],
     checkpoints.resume(parameters, optimiser)
     for step in range(2):
         checkpoints.append_metrics({"step": step})
-    checkpoints.keep(2, parameters, optimiser, {}, None)
+    checkpoints.keep(parameters, optimiser, Resumed(2, {}, None, [{"step": 0}, {"step": 1}]))
     return parameters, optimiser
 
 
@@ -42,10 +44,11 @@ def test_the_curves_go_on_from_the_checkpoint_whatever_the_file_of_curves_has(tm
     parameters, optimiser = train_two_steps(checkpoints)
     (tmp_path / METRICS).write_text(left)
 
-    assert checkpoints.resume(parameters, optimiser) == (2, {}, None)
+    assert checkpoints.resume(parameters, optimiser) == (2, {}, None, [{"step": 0}, {"step": 1}])
     checkpoints.append_metrics({"step": 2})
 
-    assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2]
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
 
 
 def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
@@ -53,8 +56,21 @@ def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
 
     other = Checkpoints(tmp_path, "other")
 
-    assert other.resume(parameters, optimiser) == (0, {}, None)
-    assert other.metrics() == []
+    assert other.resume(parameters, optimiser) == (0, {}, None, [])
+    assert (tmp_path / METRICS).read_text() == ""
+
+
+def test_of_several_processes_those_that_do_not_write_resume_where_the_first_stands(tmp_path):
+    parameters, optimiser = train_two_steps(Checkpoints(tmp_path, "one"))
+    before = (tmp_path / METRICS).read_text()
+    other = Checkpoints(tmp_path, "one", writes=False)
+
+    assert other.resume(parameters, optimiser).step == 2
+    other.append_metrics({"step": 2})
+    other.keep(parameters, optimiser, Resumed(3, {}, None, []))
+
+    assert (tmp_path / METRICS).read_text() == before
+    assert Checkpoints(tmp_path, "one").load(LATEST)["step"] == 2
 
 
 def test_of_a_run_that_is_over_the_curves_stay(tmp_path):

@@ -13,6 +13,7 @@ from config.settings import Distill
 from distill import evaluate, guards, material, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user
+from distill.loss import FORWARD
 from distill.material import NothingToLearn
 from distill.parts import ParentMismatch, load_parts
 from distill.pool import Trajectory, recite
@@ -121,7 +122,8 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
         return torch.zeros((), requires_grad=True), torch.zeros(1), torch.zeros(1)
 
     monkeypatch.setattr(steps.loss, "divergence", divergence)
-    steps.backward(student, [Trajectory(prompt, (7, 2), torch.zeros(2, 32))], [], Distill())
+    trajectory = Trajectory(prompt, (7, 2), torch.zeros(2, 32))
+    steps.accumulate(student, [trajectory], FORWARD, lambda lengths: torch.ones(sum(lengths)))
 
     assert devices == [("meta", "meta")]
 
@@ -355,11 +357,10 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
     values = iter([0.5, 0.4, *[0.6] * 18])
     monkeypatch.setattr(steps.evaluate, "student_kl", lambda *_: next(values))
-    checkpoints = Checkpoints(spec.work, "run")
 
-    steps.train(settings, parts, prepared, checkpoints, silent)
+    curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
 
-    assert [line["step"] for line in checkpoints.metrics()] == [0, 1, 2, 3]
+    assert [line["step"] for line in curves] == [0, 1, 2, 3]
 
 
 def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
 
 DEFAULT = Path("config/default.toml")
+EIGHT_GPUS = Path("config/examples/eight_gpus.toml")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -116,3 +117,7 @@ def test_no_environment_breaks_loading_other_than_with_a_configuration_error(env
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         Settings().server.port = 1  # type: ignore[misc]
+
+
+def test_the_example_for_eight_gpus_loads():
+    assert load(EIGHT_GPUS, environ={}).distill.processes == 4
