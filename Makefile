@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)
 
-.PHONY: setup demo test unit integration e2e bench-lora check fmt lock clean
+.PHONY: setup demo test unit integration e2e bench-lora bench-distill check fmt lock clean
 
 setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
 
@@ -24,6 +24,10 @@ unit integration e2e: setup  ## one of the suites
 
 bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minutes
 	$(BIN)/python -m tests.bench.lora_cpu
+
+bench-distill: setup  ## what each way of distilling keeps of a context: hours, in pieces
+	$(BIN)/python -m tests.bench.quality --out bench/quality
+	$(BIN)/python -m tests.bench.quality --out bench/quality --report
 
 check: setup  ## lint, format, types, import directions
 	$(BIN)/ruff check .

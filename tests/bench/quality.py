@@ -1,0 +1,228 @@
+"""How much of a context's effect each way of distilling keeps, in equal steps; in pieces.
+
+    python -m tests.bench.quality --out bench/quality            # all, hours; goes on where it was
+    python -m tests.bench.quality --out bench/quality --only clinic/ours/0
+    python -m tests.bench.quality --out bench/quality --report   # the table, in Markdown
+
+A piece is one run: a context of `contexts/`, a method, a seed. Its 40 questions are in wordings
+that nothing was trained on. `ours` are the defaults. `off_policy` is context distillation on texts
+of the teacher alone, with forward KL (arXiv 2209.15189). `reference` is OPCD as its authors' code
+has it (arXiv 2602.12275): on-policy from the first step, reverse KL over the student's 256
+likeliest tokens, not renormalised. All three train the same LoRA on the same questions.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest import mock
+
+# As the trainer has it: threads that spin while they wait take the cores from whatever else runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from torch import Tensor
+
+from config.settings import Distill
+from distill import evaluate, loss, material, steps
+from distill.checkpoint import Checkpoints
+from distill.data import user
+from distill.embedded import embed
+from distill.parts import Parts, load_parts
+from distill.progress import plain_lines
+from distill.spec import RunSpec
+from store.anchors import Anchor
+from store.contexts import Context
+
+CONTEXTS = Path(__file__).parent / "contexts"
+NAMES = ("clinic", "invoicing", "format", "labels")
+SEEDS = (0, 1)
+REFERENCE_TOP_K = 256
+METHODS = {
+    "ours": {},
+    "off_policy": {"guided_share": 1.0, "on_policy_tail": 0.0, "replay_share": 0.0},
+    "reference": {"guided_share": 0.0, "replay_share": 0.0},
+}
+Z = 1.96  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One run."""
+
+    context: str
+    method: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.context}/{self.method}/{self.seed}"
+
+
+def main() -> None:
+    """Do what is left to do, or print what was measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--only", help="CONTEXT/METHOD/SEED: one piece")
+    parser.add_argument("--report", action="store_true", help="print the table")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "results.jsonl"
+    if options.report:
+        print(table(list(read(results))))
+        return
+    model = embed(options.out / "model")
+    done = {line["piece"] for line in read(results)}
+    for piece in pieces():
+        if str(piece) not in done and options.only in (None, str(piece)):
+            print(f"--- {piece}")
+            try:
+                measured = measure(piece, model, options.out)
+            except material.NothingToLearn as error:
+                measured = {"nothing_to_learn": str(error)}
+            line = json.dumps({"piece": str(piece), **measured})
+            with results.open("a") as file:
+                file.write(line + "\n")
+
+
+def pieces() -> Iterator[Piece]:
+    """All runs, each method of a context after the other, so that an early end compares."""
+    for seed in SEEDS:
+        for context in NAMES:
+            for method in METHODS:
+                yield Piece(context, method, seed)
+
+
+def read(results: Path) -> Iterator[dict]:
+    """What was measured so far."""
+    if results.exists():
+        yield from map(json.loads, results.read_text().splitlines())
+
+
+def anchors(name: str) -> tuple[Anchor, ...]:
+    """The checks of a file of `contexts/`."""
+    checks = tomllib.loads((CONTEXTS / f"{name}.toml").read_text())["check"]
+    pairs = [(asked, check["expect"]) for check in checks for asked in check["ask"]]
+    return tuple(Anchor(user(asked), {"regex": expect}) for asked, expect in pairs)
+
+
+def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
+    """Train one piece and count what base, teacher and candidate get right."""
+    context = tomllib.loads((CONTEXTS / f"{piece.context}.toml").read_text())["context"].strip()
+    spec = RunSpec(
+        model=model,
+        context=Context(system_prompt=context),
+        prompts=(),
+        settings=Distill(seed=piece.seed, **METHODS[piece.method]),
+        out=out / "adapters",
+        work=out / "work" / str(piece).replace("/", "-"),
+        anchors=anchors(piece.context),
+    )
+    began = time.monotonic()
+    with method(piece.method):
+        parts = load_parts(spec)
+        prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, _stage)
+        checkpoints = Checkpoints(spec.work, str(piece))
+        steps.train(spec.effective_settings(), parts, prepared, checkpoints, plain_lines)
+    seconds = time.monotonic() - began
+    unchanged = evaluate.sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
+    with parts.student.adapter_off():
+        knew = passed(parts, anchors("retention"), in_context=False)
+    return {
+        "questions": len(spec.anchors),
+        "base": prepared.anchored.base,
+        "teacher": prepared.anchored.teacher,
+        "candidate": passed(parts, spec.anchors, in_context=False),
+        "with_context": passed(parts, spec.anchors, in_context=True),
+        "kept": passed(parts, anchors("retention"), in_context=False),
+        "knew": knew,
+        "retention_kl": evaluate.student_kl(parts.teacher, unchanged),
+        "kl_base": evaluate.base_kl(parts.teacher, prepared.validation),
+        "kl_candidate": evaluate.student_kl(parts.teacher, prepared.validation),
+        "seconds": seconds,
+    }
+
+
+def _stage(stage: str, done: int, total: int) -> None:
+    plain_lines(stage, done, total, {})
+
+
+def method(name: str) -> AbstractContextManager[object]:
+    """What a method changes in the code for the length of a run."""
+    if name == "off_policy":
+        return mock.patch.object(material, "recite", return_value=[])
+    if name == "reference":
+        return mock.patch.dict(loss.FORMULAS, {"reverse": reference_reverse})
+    return mock.patch.dict(loss.FORMULAS, {})
+
+
+def reference_reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
+    """Sum over the student's likeliest tokens of p (log p - log q), and its slope in the logits."""
+    top = log_p.topk(REFERENCE_TOP_K).indices
+    inside = torch.zeros_like(log_p).scatter_(1, top, 1.0)
+    p, ratio = log_p.exp(), (log_p - log_q) * inside
+    value = (p * ratio).sum(-1)
+    # d/dz_j of sum_S p_i r_i = p_j ((r_j + 1) [j in S] - sum_S p_i (r_i + 1))
+    mass = (p * inside).sum(-1)
+    return value, p * (ratio + inside - (value + mass)[:, None])
+
+
+def passed(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> int:
+    """How many checks the model passes as it is, its adapter on or off."""
+    prompts = [parts.encoder.prompt(check.messages) for check in checks]
+    ids = [prompt.teacher_ids if in_context else prompt.student_ids for prompt in prompts]
+    patient = replace(parts.sampler, max_tokens=Distill().max_answer_tokens)
+    answers = parts.encoder.decode(patient.sample(ids, temperature=0))
+    return sum(check.passes(answer) for check, answer in zip(checks, answers, strict=True))
+
+
+def table(results: list[dict]) -> str:
+    """The mean over seeds of each context and method, with 95 % Wilson intervals of the shares."""
+    rows = [
+        "| context | method | base | teacher | candidate | 95 % | with the context again | "
+        "general knowledge | drift, nats | gap closed | minutes |",
+        "|---" * 11 + "|",
+    ]
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for line in results:
+        context, name, _ = line["piece"].split("/")
+        if "candidate" in line:
+            groups.setdefault((context, name), []).append(line)
+    for (context, name), lines in groups.items():
+        total = sum(line["questions"] for line in lines)
+        low, high = wilson(sum(line["candidate"] for line in lines), total)
+        shares = [
+            f"{sum(line[key] for line in lines) / total:.0%}"
+            for key in ("base", "teacher", "candidate")
+        ]
+        again = sum(line["with_context"] for line in lines) / total
+        kept, knew = (fmean(line[key] for line in lines) for key in ("kept", "knew"))
+        drift = fmean(line["retention_kl"] for line in lines)
+        gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
+        minutes = fmean(line["seconds"] for line in lines) / 60
+        rows.append(
+            f"| {context} | {name} ({len(lines)}) | {' | '.join(shares)} | {low:.0%} to {high:.0%} "
+            f"| {again:.0%} | {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {minutes:.1f} |"
+        )
+    return "\n".join(rows)
+
+
+def wilson(successes: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    share, spread = successes / total, Z**2 / total
+    centre = share + spread / 2
+    reach = Z * math.sqrt(share * (1 - share) / total + spread / 4 / total)
+    return (centre - reach) / (1 + spread), (centre + reach) / (1 + spread)
+
+
+if __name__ == "__main__":
+    main()
