@@ -11,10 +11,14 @@ import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: one that dies ends them all, so it is only slow."""
 
 T = TypeVar("T")
 
@@ -82,7 +86,8 @@ def join() -> Processes:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
     return Processes(dist.get_rank(), count)
 
 
