@@ -8,7 +8,8 @@ from pathlib import Path
 from agent.children import end, guarded
 from agent.engine.client import VllmEngine
 from agent.lock import StartError
-from config.settings import Engine, Settings
+from config.sections import Engine
+from config.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

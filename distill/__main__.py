@@ -19,7 +19,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformers.utils import logging
 
-from config.settings import ConfigError, Distill, load
+from config.sections import Distill
+from config.settings import ConfigError, load
 from distill import checkpoint, material, rows, train
 from distill.base import ModelError
 from distill.data import PromptTooLong

@@ -16,7 +16,7 @@ from typing import Any
 
 from rapidfuzz import fuzz, process
 
-from config.settings import Distill
+from config.sections import Distill
 from distill.packing import Ids, common_prefix
 from store.contexts import Context, Message, compose, message_text
 from store.contexts import Messages as Messages

@@ -9,7 +9,7 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from config.settings import Distill
+from config.sections import Distill
 from distill import publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder

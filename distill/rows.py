@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.settings import Distill, Settings
+from config.sections import Distill
+from config.settings import Settings
 from distill import checkpoint, material, train
 from distill.engine_sampler import EngineAt
 from distill.parts import SHAPE

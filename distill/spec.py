@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.settings import Distill
+from config.sections import Distill
 from distill.data import Messages
 from distill.engine_sampler import EngineAt
 from distill.publish import canonical

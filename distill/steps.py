@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from config.settings import Distill
+from config.sections import Distill
 from distill import evaluate, guards, loss, packing
 from distill.checkpoint import Checkpoints, Resumed
 from distill.data import draw, share_of_step

@@ -29,7 +29,7 @@ from agent.gateway.inflight import Inflight
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
-from config.settings import Server
+from config.sections import Server
 from store import interactions, namespaces
 from store.db import Database
 from tests.factories import add_lesson

@@ -24,7 +24,7 @@ import structlog
 
 from agent.engine import guard, launch
 from agent.engine.client import EngineError, VllmEngine
-from config.settings import Engine
+from config.sections import Engine
 
 log = structlog.get_logger(__name__)
 

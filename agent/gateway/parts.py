@@ -10,7 +10,7 @@ from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
-from config.settings import Server
+from config.sections import Server
 from store.db import Database
 
 

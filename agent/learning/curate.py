@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.learning.propose import Proposed
-from config.settings import Learning
+from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Session
 from store.lessons import Support

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from config.settings import Gate
+from config.sections import Gate
 
 LUCK = 0.05
 """A count is too low when so low a one, or a lower, would be as rare as this by chance."""

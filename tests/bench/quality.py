@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from torch import Tensor
 
-from config.settings import Distill
+from config.sections import Distill
 from distill import evaluate, loss, material, steps
 from distill.checkpoint import Checkpoints
 from distill.data import user

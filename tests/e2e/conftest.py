@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine.supervisor import Supervisor
-from config.settings import Engine
+from config.sections import Engine
 
 MODEL_NAME = "smollm2"
 START_TIMEOUT_S = 600.0

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import torch
 
-from config.settings import Distill
+from config.sections import Distill
 from distill.data import user
 from distill.engine_sampler import EngineAt, EngineAway, EngineSampler
 from distill.parts import Parts, load_parts

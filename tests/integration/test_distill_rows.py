@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Distill, Settings, load
+from config.sections import Distill
+from config.settings import Settings, load
 from distill import rows
 from distill.base import ModelError
 from distill.checkpoint import LATEST, METRICS, POOL

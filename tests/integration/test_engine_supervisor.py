@@ -13,7 +13,7 @@ import pytest
 
 from agent.engine.guard import descendants
 from agent.engine.supervisor import EngineFailed, Restarts, State, Supervisor
-from config.settings import Engine
+from config.sections import Engine
 
 pytestmark = pytest.mark.anyio
 

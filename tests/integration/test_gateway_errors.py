@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from config.settings import Server
+from config.sections import Server
 from store.schema import InteractionStatus
 from tests.factories import go_live
 from tests.fake_vllm import FakeVllm

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import Server
+from config.sections import Server
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.settings import Distill
+from config.sections import Distill
 from distill import data, questions
 from distill.data import Encoder, PromptTooLong, user
 from store.contexts import Context, compose

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import Distill
+from config.sections import Distill
 from distill import evaluate, guards, material, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.engine import launch
-from config.settings import Engine
+from config.sections import Engine
 
 MODULE = "vllm.entrypoints.openai.api_server"
 START = ("python", "-m", "server", "--model")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.rollout.gate import judge
-from config.settings import Gate
+from config.sections import Gate
 from distill.evaluate import Evaluation
 
 GOOD = {

@@ -10,7 +10,7 @@ import pytest
 from agent.gateway import feedback
 from agent.gateway.errors import RequestError
 from agent.gateway.parts import Parts, utc_now
-from config.settings import Server
+from config.sections import Server
 from store import namespaces
 from store.db import Database
 from tests.factories import NOW

@@ -5,7 +5,7 @@ import threading
 from agent.learning import curate
 from agent.learning.curate import Stated
 from agent.learning.propose import Proposed
-from config.settings import Learning
+from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Database, Session
 from store.lessons import Support
