@@ -57,6 +57,16 @@ def end_of(db: Database, run: str) -> tuple[RunStatus, str]:
         return row.status, row.reason
 
 
+def train_and_promote(db: Database, settings: Settings, run: str) -> str:
+    """Do the run and let its adapter serve; the adapter's name."""
+    rows.run(run, settings, db)
+    with db.begin() as session:
+        name = runs.get(session, run).adapter
+        rollouts.judge(session, name, True, ["Good."], NOW)
+        rollouts.promote(session, name, None, "Better.", NOW)
+    return name
+
+
 def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db, settings, run):
     rows.run(run, settings, db)
 
@@ -132,11 +142,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
 
 
 def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(db, settings, run):
-    rows.run(run, settings, db)
-    with db.begin() as session:
-        live = runs.get(session, run).adapter
-        rollouts.judge(session, live, True, ["Good."], NOW)
-        rollouts.promote(session, live, None, "Better.", NOW)
+    live = train_and_promote(db, settings, run)
 
     def parent(**changes):
         return rows.parent_of(session, "shop", DISTILL.model_copy(update=changes))
@@ -150,11 +156,8 @@ def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(d
 
 
 def test_the_next_generation_names_its_parent(db, settings, run):
-    rows.run(run, settings, db)
+    live = train_and_promote(db, settings, run)
     with db.begin() as session:
-        live = runs.get(session, run).adapter
-        rollouts.judge(session, live, True, ["Good."], NOW)
-        rollouts.promote(session, live, None, "Better.", NOW)
         add_lesson(session, "Lamps cost 15 euros.")
         chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
         second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
