@@ -2,8 +2,8 @@
 
 Small models distilled on their own answers can fall into a state in which the loss looks well and
 the answers do not: they repeat themselves, end at once, never end, are always the same, or speak of
-"the notes above" (OPCD, arXiv 2602.12275, appendix; arXiv 2604.13016 on length). Answers are
-compared with the teacher's, over a few steps, because four answers say little.
+"the notes above". Answers are compared with the teacher's, over a few steps, because four answers
+say little. The bounds are wide guesses, there to stop what is plainly broken; the gate judges.
 """
 
 import math
