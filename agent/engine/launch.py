@@ -109,7 +109,7 @@ def _cpu_environment(settings: Engine) -> dict[str, str]:
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "TORCHDYNAMO_DISABLE": "1",
-        "BYHEART_LORA_CPU": str(int(settings.lora_cpu)),
+        "BYHEART_ENGINE__LORA_CPU": str(int(settings.lora_cpu)),
     }
 
 

@@ -7,9 +7,9 @@ last slot: in a mixed batch, requests to the base are then answered with whateve
 there. Here such tokens are in no group.
 
 vLLM loads `register` in each of its processes (entry point group `vllm.general_plugins`), whoever
-starts it. It does nothing on other platforms, with `BYHEART_LORA_CPU=0`, or for releases of vLLM
-whose internals it was not tested with. This is the only module of `agent` that imports torch and
-vLLM, and nothing in `agent` imports it.
+starts it. It does nothing on other platforms, with `BYHEART_ENGINE__LORA_CPU=0`, or for releases of
+vLLM whose internals it was not tested with. This is the only module of `agent` that imports torch
+and vLLM, and nothing in `agent` imports it.
 
 Shapes: T tokens of a batch, D inputs, R rank, O outputs of a slice (q, k and v are three slices).
 """
@@ -25,8 +25,8 @@ from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-SWITCH = "BYHEART_LORA_CPU"
-"""Environment variable; 0 leaves vLLM's own path in place."""
+SWITCH = "BYHEART_ENGINE__LORA_CPU"
+"""The setting's own variable; 0 or false leaves vLLM's path in place."""
 TESTED = {"0.32.0"}
 """Releases of vLLM whose `PunicaWrapperCPU` the wrapper here is known to extend."""
 
@@ -39,7 +39,7 @@ log = logging.getLogger("vllm.byheart")  # below vLLM's, which has a handler
 
 def register() -> None:
     """Give vLLM's CPU platform the wrapper below; vLLM may call this more than once."""
-    if not current_platform.is_cpu() or os.environ.get(SWITCH) == "0":
+    if not current_platform.is_cpu() or os.environ.get(SWITCH, "").lower() in {"0", "false"}:
         return
     release = vllm.__version__.split("+")[0]
     if release not in TESTED:

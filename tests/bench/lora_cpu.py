@@ -65,7 +65,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
 def measure_apart(model: Path, adapter: Path, rounds: int, switch: str) -> list[dict[str, float]]:
     """The result of `measure` in a process of its own."""
     settings = {
-        "BYHEART_LORA_CPU": switch,
+        "BYHEART_ENGINE__LORA_CPU": switch,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",

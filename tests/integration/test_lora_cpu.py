@@ -99,7 +99,7 @@ def test_groups_hold_each_token_with_an_adapter_once(lora, slots):
 def test_vllm_loads_the_plugin_unless_it_is_switched_off(switch, wrapper):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"VLLM_LOGGING_LEVEL": "WARNING", "BYHEART_LORA_CPU": switch},
+        env=os.environ | {"VLLM_LOGGING_LEVEL": "WARNING", "BYHEART_ENGINE__LORA_CPU": switch},
         capture_output=True,
         text=True,
         check=True,

@@ -86,7 +86,7 @@ def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment(
     assert on_cpu.items() - on_gpu.items() == {
         ("VLLM_CPU_KVCACHE_SPACE", "3"),
         ("TORCHDYNAMO_DISABLE", "1"),
-        ("BYHEART_LORA_CPU", "1"),
+        ("BYHEART_ENGINE__LORA_CPU", "1"),
     }
 
 
