@@ -208,9 +208,11 @@ def _spec(options: argparse.Namespace) -> RunSpec:
 
 
 def _parent(options: argparse.Namespace) -> Parent | None:
+    former = options.parent_context
+    if options.parent is None and former:
+        raise files.BadInput("--parent-context says what --parent has learned: give that too.")
     if options.parent is None:
         return None
-    former = options.parent_context
     return Parent(options.parent, files.read_context(former)[0] if former else Context())
 
 

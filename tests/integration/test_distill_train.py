@@ -165,3 +165,10 @@ def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, 
 
     assert done.returncode != 0
     assert done.stderr.count("nothing to learn: With the context") == 2
+
+
+def test_what_a_parent_learned_without_a_parent_is_bad_input(model, inputs, tmp_path):
+    done = run(command(model, tmp_path, {**inputs, "--parent-context": inputs["--context"]}))
+
+    assert done.returncode == 2
+    assert "--parent" in done.stderr
