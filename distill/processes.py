@@ -7,6 +7,7 @@ the same weights, and the result is that of one process up to the order of sums.
 alone prepares, measures, writes and reports.
 """
 
+import atexit
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +89,15 @@ def join() -> Processes:
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
+        # Gloo's threads abort a process that ends with the group still there.
+        atexit.register(leave)
     return Processes(dist.get_rank(), count)
+
+
+def leave() -> None:
+    """Leave the other processes; all do so once they have nothing more to share."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _packed(value: object) -> bytes:

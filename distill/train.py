@@ -45,7 +45,7 @@ from distill.checkpoint import POOL, Checkpoints
 from distill.evaluate import Evaluation
 from distill.material import Material
 from distill.parts import Parts, load_parts
-from distill.processes import join
+from distill.processes import join, leave
 from distill.progress import Report, unheard
 from distill.spec import RunSpec
 
@@ -82,6 +82,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
     curves = steps.train(spec.effective_settings(), parts, prepared, checkpoints, report)
+    leave()
     if not first:
         return None
     report("measure", 0, 1, {})
