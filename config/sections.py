@@ -179,7 +179,7 @@ class Gate(Section):
     max_length_ratio: float = Field(3.0, gt=1)
     """Answers may be so many times longer or shorter than both the teacher's and the base's."""
     max_repetition: float = Field(0.2, ge=0, le=1)
-    """Most repetition beyond the teacher's: the share of word triples said before in an answer."""
+    """Share of word triples said before in an answer, at most so much over teacher and base."""
     max_leak_rate: float = Field(0.05, ge=0, le=1)
     """Largest share of answers that mention the context they were distilled from."""
     min_anchor_share: float = Field(0.8, ge=0, le=1)

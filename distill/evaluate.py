@@ -115,7 +115,11 @@ def measure(
         facts_learned=learned / missed if missed else 1.0,
         retention_kl=student_kl(teacher, unchanged),
         length_ratio=length_ratio(_words(candidate), _words(taught), _words(base)),
-        repetition=max(0.0, repetition(candidate + after) - repetition(taught + before)),
+        repetition=max(
+            0.0,
+            repetition(candidate + after)
+            - max(repetition(taught + before), repetition(base + before)),
+        ),
         leak_rate=max(0.0, leak_rate(candidate + after) - leak_rate(taught + before)),
         anchors={
             "total": len(anchors.anchors),

@@ -2,8 +2,9 @@
 
 Small models distilled on their own answers can fall into a state in which the loss looks well and
 the answers do not: they repeat themselves, end at once, never end, are always the same, or speak of
-"the notes above". Answers are compared with the teacher's, over a few steps, because four answers
-say little. The bounds are wide guesses, there to stop what is plainly broken; the gate judges.
+"the notes above". A student is on its way from the base to the teacher, so its answers are compared
+with those of both, over a few steps, because four answers say little. The bounds are wide guesses,
+there to stop what is plainly broken; the gate judges.
 """
 
 import math
@@ -69,12 +70,12 @@ def check_finite(step: int, metrics: dict[str, float]) -> None:
         )
 
 
-def check_answers(curves: Curves, teacher: Style) -> None:
+def check_answers(curves: Curves, ends: Sequence[Style]) -> None:
     """Stop when the student's answers are no longer answers.
 
     Args:
         curves: Entries of steps with answers of the student have all of `SEEN`.
-        teacher: The style of the teacher's own answers.
+        ends: The style of the base's own answers and of the teacher's.
 
     Raises:
         Diverged: The last few steps were out of bounds on average.
@@ -83,7 +84,7 @@ def check_answers(curves: Curves, teacher: Style) -> None:
     if len(recent) < WINDOW:
         return
     mean = {name: fmean(line[name] for line in recent) for name in SEEN}
-    reason = _reason(mean, teacher)
+    reason = _reason(mean, ends)
     if reason:
         raise Diverged(
             f"Step {recent[-1]['step']}: the student's answers {reason}. Lower distill.lr or "
@@ -91,14 +92,16 @@ def check_answers(curves: Curves, teacher: Style) -> None:
         )
 
 
-def _reason(mean: dict[str, float], teacher: Style) -> str | None:
+def _reason(mean: dict[str, float], ends: Sequence[Style]) -> str | None:
     repeated, leaks, tokens = (mean[f"answer_{name}"] for name in ("repetition", "leaks", "tokens"))
-    if repeated > teacher.repetition + MORE_REPETITION:
-        return f"repeat {repeated:.0%} of their words; the teacher's {teacher.repetition:.0%}"
-    if leaks > teacher.leaks + MORE_LEAKS:
-        return f"speak of a context ({leaks:.0%} of them; of the teacher's {teacher.leaks:.0%})"
-    if not teacher.tokens / LENGTH_FACTOR <= tokens <= teacher.tokens * LENGTH_FACTOR:
-        return f"have {tokens:.0f} tokens; the teacher's {teacher.tokens:.0f}"
+    repeating, leaking = max(end.repetition for end in ends), max(end.leaks for end in ends)
+    short, *_, long = sorted(end.tokens for end in ends)
+    if repeated > repeating + MORE_REPETITION:
+        return f"repeat {repeated:.0%} of their words; base and teacher {repeating:.0%}"
+    if leaks > leaking + MORE_LEAKS:
+        return f"speak of a context ({leaks:.0%} of them; of base's and teacher's {leaking:.0%})"
+    if not short / LENGTH_FACTOR <= tokens <= long * LENGTH_FACTOR:
+        return f"have {tokens:.0f} tokens; base's and teacher's {short:.0f} to {long:.0f}"
     if mean["on_policy_entropy"] < MIN_ENTROPY and mean["on_policy_divergence"] > FAR:
         return "are always the same, and not the teacher's"
     return None

@@ -55,7 +55,7 @@ def train(
     alone = alone_from(settings)
     validate = partial(evaluate.student_kl, parts.teacher, prepared.validation)
     meter = Meter(time.monotonic)
-    taught = style(parts, prepared.validation) if prepared.validation else None
+    ends = styles(parts, prepared.validation) if prepared.validation else ()
     for step in range(start, settings.steps):
         if guards.is_enough(curves, alone, settings.patience):
             break
@@ -67,8 +67,8 @@ def train(
             line["validation"] = parts.processes.from_first(validate)
         curves.append(line)
         checkpoints.append_metrics(line)
-        if taught:
-            guards.check_answers(curves, taught)
+        if ends:
+            guards.check_answers(curves, ends)
         if guards.best(curves, alone) == step:
             kept = [parameter.detach().clone() for parameter in parameters]
         tokens = sum(len(item.completion) for item in [*guided, *fresh[step]])
@@ -110,6 +110,15 @@ def answers(parts: Parts, on_policy: Sequence[Trajectory]) -> dict[str, float]:
         return {}
     seen = style(parts, own)
     return {f"answer_{name}": value for name, value in asdict(seen).items()}
+
+
+def styles(parts: Parts, taught: Sequence[Trajectory]) -> tuple[Style, Style]:
+    """How the base answers what the teacher answered, and how the teacher did."""
+    with parts.student.adapter_off():
+        plain = [item.prompt.student_ids for item in taught]
+        completions = parts.sampler.sample(plain, temperature=0)
+    lengths = [len(each) for each in completions]
+    return Style.of(parts.encoder.decode(completions), lengths), style(parts, taught)
 
 
 def style(parts: Parts, trajectories: Sequence[Trajectory]) -> Style:

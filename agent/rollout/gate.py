@@ -98,7 +98,7 @@ def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
             most=gate.max_length_ratio,
         ),
         Check(
-            "repeated words beyond the teacher's",
+            "repeated words beyond the teacher's and the base's",
             _number(measured, "repetition"),
             most=gate.max_repetition,
         ),
