@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from config.settings import Settings
-from store import adapters, conversations, jobs, lessons, namespaces, runs, snapshots
+from store import adapters, conversations, jobs, lessons, namespaces, prompts, runs, snapshots
 from store.db import Database, Session
-from store.models import Lesson
+from store.models import Lesson, Snapshot
 from store.schema import JobStatus, LessonStatus, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -48,30 +48,53 @@ def _enqueue_extractions(db: Database, settings: Settings, now: datetime) -> Non
 
 def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:
     namespaces.hold(session, namespace)  # another process may be opening the same run
+    if runs.unfinished(session, namespace):
+        return
     fresh = untried_lessons(session, namespace, settings.distill.max_lesson_tokens)
-    if len(fresh) < settings.distill.min_new_lessons or runs.unfinished(session, namespace):
-        return
-    if max(lesson.created_at for lesson in fresh) > now - timedelta(
-        seconds=settings.distill.settle_s
-    ):
-        return
-    open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
+    latest = max((lesson.created_at for lesson in fresh), default=now)
+    settled = latest <= now - timedelta(seconds=settings.distill.settle_s)
+    if len(fresh) >= settings.distill.min_new_lessons and settled:
+        open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
+    elif gone := to_unlearn(session, namespace):
+        open_run(session, namespace, settings, f"{len(gone)} lessons were taken out", now)
+
+
+def to_unlearn(session: Session, namespace: str) -> list[str]:
+    """Lessons taken out that the live adapter holds and the last run still had.
+
+    None where nothing would be left to learn: then only a rollback helps.
+    """
+    live, tried = namespaces.internalised(session, namespace), _last_tried(session, namespace)
+    gone = lessons.taken_out(session, live) if live else []
+    nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
+        session, namespace
+    )
+    if not gone or nothing_left or (tried and not lessons.taken_out(session, tried)):
+        return []
+    return gone
 
 
 def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
     """Lessons that the next run would have, that the last one did not and no live adapter has.
 
     A run that failed, or whose adapter was rejected, is so not repeated on the same lessons, and
-    lessons that no run has room for start none.
+    lessons that no run has room for start none. One that had lessons taken out since says nothing
+    about those that are left.
     """
-    past = runs.listing(session, namespace)
-    snapshot = snapshots.get(session, past[0].snapshot, namespace) if past else None
+    snapshot = _last_tried(session, namespace)
+    if snapshot and lessons.taken_out(session, snapshot):
+        snapshot = None
     tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     return [
         lesson
         for lesson in snapshots.chosen(session, namespace, token_budget)
         if lesson.status is LessonStatus.ACTIVE and lessons.text(lesson) not in tried
     ]
+
+
+def _last_tried(session: Session, namespace: str) -> Snapshot | None:
+    past = runs.listing(session, namespace)
+    return snapshots.get(session, past[0].snapshot, namespace) if past else None
 
 
 def open_run(

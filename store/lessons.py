@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from store import namespaces
 from store.db import Session, new_id
 from store.duplicates import similarity
-from store.models import Lesson, LessonSupport
+from store.models import Lesson, LessonSupport, Snapshot
 from store.schema import IllegalTransition as IllegalTransition
 from store.schema import LessonKind, LessonStatus, Trust, storable
 
@@ -165,6 +165,12 @@ def follow(session: Session, namespace: str) -> None:
 def snapshot_texts(rendered: Sequence[dict[str, str]]) -> frozenset[str]:
     """The lesson texts of a snapshot. A lesson is in the weights as text, whatever its id."""
     return frozenset(lesson["text"] for lesson in rendered)
+
+
+def taken_out(session: Session, snapshot: Snapshot) -> list[str]:
+    """Lessons that a snapshot holds and the namespace no longer uses, such as a retired one."""
+    used = {text(lesson) for lesson in in_use(session, snapshot.namespace)}
+    return [each["text"] for each in snapshot.lessons if each["text"] not in used]
 
 
 def find_duplicate(

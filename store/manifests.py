@@ -7,6 +7,7 @@ in the adapter's row, so whoever changes a file would have to change the databas
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -22,12 +23,26 @@ class AdapterCorrupt(Exception):
         )
 
 
+class AdapterMissing(AdapterCorrupt):
+    """There is nothing where an adapter should be: perhaps a volume that is not mounted."""
+
+    def __init__(self, path: Path) -> None:
+        Exception.__init__(
+            self,
+            f"There is no folder {path}. Mount its volume, put the folder back, or, where the data "
+            "folder has moved, link its old place to the new one.",
+        )
+
+
 def verify_files(path: Path, manifest_sha256: str) -> None:
     """Compare an adapter's folder with its manifest, and the manifest with its known hash.
 
     Raises:
+        AdapterMissing: The folder is not there.
         AdapterCorrupt: A file is missing, extra, not a plain file, or has other content.
     """
+    if not os.path.lexists(path):
+        raise AdapterMissing(path)
     if path.is_symlink() or not path.is_dir():
         raise AdapterCorrupt(path, "is not a folder")
     for entry in path.iterdir():

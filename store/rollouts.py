@@ -5,7 +5,8 @@ which the alias, statuses, lessons, events and the audit log change together. In
 on:
 - at most one adapter of a namespace is live, and it is the one the alias names;
 - the alias moves by compare-and-swap only, so two deciders cannot both win;
-- nothing goes live that did not pass its gate, and what was taken out for good stays out.
+- nothing goes live that did not pass its gate, and what was taken out for good stays out;
+- nothing goes live that holds a lesson which has been retired or edited since its run began.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from sqlalchemy import select, update
 from store import audit, lessons, namespaces
 from store.adapters import UNDECIDED, evaluation, existing, last_good
 from store.db import Session, insert_new, new_id
-from store.models import Adapter, Alias, Evaluation, RolloutEvent
+from store.models import Adapter, Alias, Evaluation, RolloutEvent, Snapshot
 from store.schema import AdapterStatus
 from store.schema import IllegalTransition as IllegalTransition
 
@@ -43,6 +44,15 @@ class StaleAlias(Exception):
         super().__init__(
             f"Namespace {namespace!r} is no longer served by {expected or 'the base'}: look at "
             "what serves now, and decide again."
+        )
+
+
+class Outdated(Exception):
+    """A candidate holds what was taken out of its context since its run began."""
+
+    def __init__(self, name: str, texts: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} was trained on lessons that are no longer used: {' | '.join(texts)}"
         )
 
 
@@ -106,6 +116,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
     Raises:
         UnknownAdapter: There is no such adapter.
         IllegalTransition: It has not passed its gate, or was rejected or rolled back.
+        Outdated: It holds a lesson that is no longer used.
         StaleAlias: Another one serves.
     """
     namespace = existing(session, name).namespace
@@ -117,6 +128,9 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
         raise IllegalTransition(
             f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Let it be judged."
         )
+    snapshot = session.get_one(Snapshot, (adapter.snapshot, namespace))
+    if gone := lessons.taken_out(session, snapshot):
+        raise Outdated(name, gone)
     _swap(session, namespace, expected, name, now)
     if expected is not None:
         _move(

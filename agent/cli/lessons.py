@@ -108,7 +108,10 @@ def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
 
 @app.command("retire")
 def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
-    """Stop using lessons; the next run unlearns them."""
+    """Stop using lessons; a run starts to unlearn those that are in the weights.
+
+    Where nothing else was learned, `byheart rollback` takes them out.
+    """
     _set(config, lesson_ids, LessonStatus.RETIRED)
 
 

@@ -3,9 +3,9 @@
 vLLM forgets its adapters on a restart, so this runs before readiness, after every restart of the
 engine, and every few seconds. An adapter that is no longer what was trained is taken out for good:
 a wrong answer is worse than an unlearned one. One that the engine does not take, for a flag that
-is missing or for want of memory, stays what it is and is tried again; until it loads, the base
-answers with the lessons in its prompt. Nothing that is answering is unloaded, and nothing that is
-not in our tables.
+is missing or for want of memory, or whose folder is away, stays what it is and is tried again;
+until it loads, the base answers with the lessons in its prompt. Nothing that is answering is
+unloaded, and nothing that is not in our tables.
 """
 
 import structlog
@@ -15,7 +15,7 @@ from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
 from agent.work import Work, utcnow
 from store import adapters, rollouts
-from store.manifests import AdapterCorrupt
+from store.manifests import AdapterCorrupt, AdapterMissing
 from store.models import Adapter
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ async def _restored(work: Work, server: VllmEngine, adapter: Adapter) -> bool:
     try:
         await loaded.load(server, adapter.name, adapter.path, adapter.manifest_sha256, work.model)
         log.info("restored", adapter=adapter.name)
-    except AdapterRefused as error:
+    except (AdapterRefused, AdapterMissing) as error:
         if adapter.name not in work.unserved:
             log.error("not restored, the base answers", adapter=adapter.name, reason=str(error))
         return False

@@ -5,7 +5,8 @@
 2. Load it under its own name, and let it prove that it answers like the trained student and not
    like the base (engine/adapters.py); a candidate that does not, or that the engine does not take,
    is rejected too.
-3. Flip the alias by compare-and-swap. In the same transaction its lessons become internalised,
+3. Flip the alias by compare-and-swap, unless a lesson that it holds was retired or edited
+   meanwhile. In the same transaction its lessons become internalised,
    so the next request has the adapter and no longer their text.
 4. Wait for the requests that the old version is still answering; the reconciler then unloads
    what no namespace needs.
@@ -69,11 +70,15 @@ async def _load(work: Work, candidate: Adapter) -> bool:
                 work.engine, candidate.name, candidate.path, candidate.manifest_sha256, work.model
             )
     except (AdapterRejected, AdapterRefused, AdapterCorrupt) as error:
-        with work.db.begin() as session:
-            rollouts.withdraw(session, candidate.name, str(error), utcnow())
-        log.warning("candidate rejected", adapter=candidate.name, reason=str(error))
+        _reject(work, candidate, str(error))
         return False
     return True
+
+
+def _reject(work: Work, candidate: Adapter, reason: str) -> None:
+    with work.db.begin() as session:
+        rollouts.withdraw(session, candidate.name, reason, utcnow())
+    log.warning("candidate rejected", adapter=candidate.name, reason=reason)
 
 
 async def promote(work: Work, candidate: Adapter, reason: str) -> None:
@@ -82,10 +87,15 @@ async def promote(work: Work, candidate: Adapter, reason: str) -> None:
     Raises:
         StaleAlias: Another rollout was faster; the job is tried again.
     """
-    with work.db.begin() as session:
-        before = adapters.live(session, candidate.namespace)
-        old = before.name if before else None
-        rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
+    try:
+        with work.db.begin() as session:
+            before = adapters.live(session, candidate.namespace)
+            old = before.name if before else None
+            rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
+    except rollouts.Outdated as error:
+        _reject(work, candidate, str(error))
+        await reconcile(work)
+        return
     log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
     drained, patience_s = work.inflight.wait_drained, work.settings.server.drain_s
     await asyncio.to_thread(drained, old or BASE, patience_s, candidate.namespace)

@@ -17,9 +17,9 @@ from agent.rollout import stages
 from agent.rollout.reconcile import reconcile
 from agent.work import Work, utcnow
 from config.settings import load
-from store import adapters, jobs, namespaces, rollouts, runs
+from store import adapters, jobs, lessons, namespaces, rollouts, runs
 from store.db import Database, new_id
-from store.schema import AdapterStatus, JobStatus
+from store.schema import AdapterStatus, JobStatus, LessonStatus
 from tests.adapter_folder import BASE, STUDENT, score, write_adapter
 from tests.factories import NOW, add_lesson
 from tests.fake_vllm import FakeVllm
@@ -176,6 +176,38 @@ async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tr
     await reconcile(shop.work)
     assert shop.work.unserved == set()
     assert list(shop.fake.adapters) == [name]
+
+
+async def test_a_live_adapter_whose_folder_is_away_stays_live_and_is_tried_again(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    away = (shop.folder / name).rename(shop.folder / "away")
+
+    await reconcile(shop.work)
+    assert shop.status(name) is AdapterStatus.LIVE
+    assert shop.work.unserved == {name}
+
+    away.rename(shop.folder / name)
+    await reconcile(shop.work)
+    assert list(shop.fake.adapters) == [name]
+
+
+async def test_a_candidate_that_holds_a_lesson_retired_since_is_rejected_and_unloaded(
+    shop: Shop,
+) -> None:
+    name = shop.candidate()
+    with shop.work.db.begin() as session:
+        (lesson,) = lessons.in_use(session, "shop")
+        lessons.set_status(session, lesson, LessonStatus.RETIRED)
+
+    await shop.roll_out(name)
+
+    assert (shop.status(name), shop.serving()) == (AdapterStatus.REJECTED, None)
+    assert f"Lesson {name}." in shop.reasons(name)
+    assert list(shop.fake.adapters) == []
 
 
 async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Shop) -> None:

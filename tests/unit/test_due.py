@@ -13,9 +13,9 @@ from sqlalchemy import text
 from agent.due import enqueue_due, open_run, untried_lessons
 from config.settings import Settings, load
 from store import lessons, namespaces, runs, snapshots
-from store.db import Database
-from store.schema import RunStatus
-from tests.factories import NOW, add_lesson, later
+from store.db import Database, Session
+from store.schema import LessonStatus, RunStatus
+from tests.factories import NOW, add_lesson, go_live, later
 
 MOST = 100
 LONG_AFTER = later(10**6)
@@ -34,6 +34,13 @@ def tick(db: Database, eager: Settings) -> list[str]:
         for run in runs.all_unfinished(session):
             runs.finish(session, run.id, RunStatus.FAILED, "No luck.", NOW)
         return [run.id for run in runs.listing(session)]
+
+
+def learned(session: Session) -> None:
+    """A run over all there is has ended, and its adapter serves."""
+    go_live(session)
+    for run in runs.all_unfinished(session):
+        runs.cancel(session, run.id, NOW)
 
 
 @settings(
@@ -74,6 +81,51 @@ def test_a_run_learns_more_lessons_than_a_prompt_has_room_for(
         assert snapshot is not None
         assert len(snapshot.lessons) == 40
         assert len(lessons.fit(lessons.in_use(session, "shop"), roomy.learning.token_budget)) == 32
+
+
+def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
+    db: Database, eager: Settings
+) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        poisoned, _ = add_lesson(session, "Refunds: never."), add_lesson(session, "Open at 9.")
+        learned(session)
+        lessons.set_status(session, poisoned, LessonStatus.RETIRED)
+
+    opened = tick(db, eager)
+
+    assert len(opened) == 2
+    assert tick(db, eager) == opened  # it failed, and is not tried again
+    with db.read() as session:
+        newest = runs.listing(session, "shop")[0]
+        snapshot = snapshots.get(session, newest.snapshot, "shop")
+        assert snapshot is not None
+        assert [lesson["text"] for lesson in snapshot.lessons] == ["Open at 9."]
+
+
+def test_when_the_last_lesson_is_taken_out_there_is_no_run_to_start(
+    db: Database, eager: Settings
+) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        only = add_lesson(session, "Refunds: never.")
+        learned(session)
+        lessons.set_status(session, only, LessonStatus.RETIRED)
+
+    assert len(tick(db, eager)) == 1
+
+
+def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
+    db: Database, eager: Settings
+) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        poisoned, _ = add_lesson(session, "Refunds: never."), add_lesson(session, "Open at 9.")
+    assert len(tick(db, eager)) == 1
+    with db.begin() as session:
+        lessons.set_status(session, lessons.get(session, poisoned.id), LessonStatus.RETIRED)
+
+    assert len(tick(db, eager)) == 2
 
 
 def test_ticks_of_two_processes_open_one_run(any_db: Database, eager: Settings) -> None:
