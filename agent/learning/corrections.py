@@ -25,10 +25,12 @@ _POLITE = (
 )
 _OWN = r"\W*(my|i|can|could|would|will|what|when|where|how|never mind|let['’]?s?)\b"
 """After "no" or "actually": what speaks of the speaker, not of the answer."""
+_HESITATION = r"((hm+|um+|oh|well|sorry|but|i (think|believe|guess))\b\W*)*"
 _CONTRADICTION = re.compile(
-    rf"^\W*(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"
+    rf"^\W*{_HESITATION}(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"
     r"|that(['’]s| is| was)(n['’]t| not)? (wrong|incorrect|right|correct|true)"
-    r"|not (quite|true|right|correct)|you(['’]re| are) wrong|it(['’]s| is) not)\b",
+    r"|not (quite|true|right|correct)|you(['’]re| are) wrong|it(['’]s| is) (not|actually)"
+    r"|you (said|wrote|told me)\b.*\bbut|your [\w-]+ (says|said|states))\b",
     re.IGNORECASE,
 )
 

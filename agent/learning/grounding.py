@@ -2,8 +2,9 @@
 
 A model asked for a lesson may echo an example or invent a detail, and what is distilled into
 weights cannot be taken out of a sentence again. So each content word and each number of a lesson
-must stand in the conversation's own text, each number of the correction must be kept, and each
-sentence must say something of the correction: a question alone teaches nothing, whatever it says.
+must stand in the conversation's own text, each number of the correction must be kept, in its order,
+what is denied must stay denied, and each sentence must say something of the correction: a question
+alone teaches nothing, whatever it says.
 """
 
 import re
@@ -13,6 +14,11 @@ _WORD = re.compile(rf"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*|[{_SIGN}]"
 """A word, a number, or the sign of a currency or unit: £9 is not 9 euros."""
 _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
+)
+_CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
+_NEGATION = re.compile(
+    r"\b(?:no|not|nor|never|none|nobody|nothing|neither|without|cannot|no longer)\b|n['’]t\b",
+    re.IGNORECASE,
 )
 _SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
 _FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
@@ -56,7 +62,7 @@ def content_words(text: str) -> set[str]:
 
 def numbers(text: str) -> set[str]:
     """The numbers in a text, as they are written."""
-    return {word for word in _WORD.findall(text) if word[0].isdigit()}
+    return set(numbers_in_order(text))
 
 
 def ungrounded(lesson: str, sources: list[str]) -> set[str]:
@@ -75,6 +81,39 @@ def strays(lesson: str, correction: str) -> list[str]:
     """Sentences of the lesson without a word or number of the correction."""
     said = content_words(correction)
     return [sentence for sentence in sentences(lesson) if not content_words(sentence) & said]
+
+
+def reverses(lesson: str, correction: str) -> bool:
+    """Whether the lesson may say the opposite: a "not" lost or added, or numbers changed round.
+
+    Each clause is held against those of the correction that have most words in common with it.
+    """
+    said = numbers_in_order(correction)
+    kept = [number for number in numbers_in_order(lesson) if number in said]
+    return kept != [number for number in said if number in kept] or any(
+        _denies(clause) not in map(_denies, _nearest(clause, correction))
+        for clause in _clauses(lesson)
+    )
+
+
+def _clauses(text: str) -> list[str]:
+    return [part for part in _CLAUSE_END.split(text) if content_words(part)]
+
+
+def _denies(clause: str) -> bool:
+    return _NEGATION.search(clause) is not None
+
+
+def _nearest(clause: str, text: str) -> list[str]:
+    words = content_words(clause)
+    shared = [(len(words & content_words(other)), other) for other in _clauses(text)]
+    most = max((count for count, _ in shared), default=0)
+    return [other for count, other in shared if count == most]
+
+
+def numbers_in_order(text: str) -> list[str]:
+    """The numbers in a text, each where it stands first."""
+    return list(dict.fromkeys(word for word in _WORD.findall(text) if word[0].isdigit()))
 
 
 def keeps(lesson: str, correction: str, share: float = 0.5) -> bool:

@@ -20,6 +20,7 @@ from agent.learning.grounding import (
     content_words,
     keeps,
     loses_subject,
+    reverses,
     sentences,
     strays,
     ungrounded,
@@ -111,6 +112,7 @@ def acceptable(lesson: Proposed, correction: Correction) -> bool:
         not ungrounded(said, [correction.question, correction.text])
         and keeps(said, correction.text)
         and not strays(lesson.do, correction.text)
+        and not reverses(lesson.do, correction.text)
         and len(sentences(when)) <= 1
         and (bool(when) or _is_whole(lesson.do, correction))
     )

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning.corrections import Correction, find_corrections
-from agent.learning.grounding import content_words, keeps, ungrounded
+from agent.learning.grounding import content_words, keeps, reverses, ungrounded
 from store import feedback, interactions
 from store.feedback import NewFeedback
 from store.schema import Trust
@@ -41,6 +41,27 @@ def test_more_sources_never_unground_a_lesson(lesson, source):
 @pytest.mark.parametrize("form", ["Return", "returns", "returned", "returning", "Return's"])
 def test_a_word_is_known_in_its_other_forms(form):
     assert content_words(form) == content_words("return")
+
+
+@pytest.mark.parametrize(
+    ("lesson", "correction", "opposite"),
+    [
+        ("Gift cards are refundable.", "Gift cards are not refundable.", True),
+        ("Opened items are not returned.", "Opened items can be returned.", True),
+        ("Delivery is with extra charge.", "Delivery is without extra charge.", True),
+        ("Adults pay 3 and children 12.", "Adults pay 12 and children 3.", True),
+        ("We don't ship to Norway.", "We do not ship to Norway.", False),
+        ("The fee is 9 euros.", "No, the fee is 9 euros.", False),
+        ("Returns take 45 days.", "It is not 30 days, returns take 45 days.", False),
+    ],
+)
+def test_a_lesson_that_may_say_the_opposite_is_found(lesson, correction, opposite):
+    assert reverses(lesson, correction) is opposite
+
+
+@given(st.text())
+def test_no_text_is_the_opposite_of_itself(text):
+    assert not reverses(text, text)
 
 
 def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
@@ -158,6 +179,14 @@ def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
         ("Actually, you open at 10.", True),
         ("That's wrong, it is 45 days", True),
         ("No. 45 days.", True),
+        ("It's actually 45 days.", True),
+        ("Hmm, no, it is 45 days.", True),
+        ("You said 30 days but it's 45.", True),
+        ("But your website says 45 days.", True),
+        ("I think that's wrong, it's 45.", True),
+        ("Sorry, no thanks.", False),
+        ("Well, what about Sundays?", False),
+        ("You said at 9. Thank you!", False),
     ],
 )
 def test_a_polite_no_is_no_contradiction(shop, said, contradicts):
