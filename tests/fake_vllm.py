@@ -214,7 +214,7 @@ class FakeVllm:
         self.history.append(body)
         if self.refuse_with:
             return web.json_response(self.refuse_with[1], status=self.refuse_with[0])
-        if refusal := self._unknown_model(body):
+        if refusal := self._unknown_model(body) or _too_long(body):
             return refusal
         self.running += 1
         try:
@@ -298,8 +298,7 @@ class Answer:
     @property
     def usage(self) -> Body:
         """Token counts; the prompt has one token for each word."""
-        prompt = self.body.get("prompt") or " ".join(map(text_of, self.body.get("messages", ())))
-        asked = len(prompt) if isinstance(prompt, list) else len(words(prompt))
+        asked = prompt_tokens(self.body)
         made = len(self.tokens) + (self.finish == "stop")
         return {"prompt_tokens": asked, "total_tokens": asked + made, "completion_tokens": made}
 
@@ -348,6 +347,23 @@ class Died(ConnectionResetError):
 def words(text: str) -> list[str]:
     """The tokens of a text: words, each with the white space before it."""
     return re.findall(r"\s*\S+|\s+$", text)
+
+
+def prompt_tokens(body: Body) -> int:
+    """Tokens of a request's prompt, one for each word."""
+    prompt = body.get("prompt") or " ".join(map(text_of, body.get("messages", ())))
+    return len(prompt) if isinstance(prompt, list) else len(words(prompt))
+
+
+def _too_long(body: Body) -> web.Response | None:
+    asked = prompt_tokens(body)
+    if asked < MAX_MODEL_LEN:
+        return None
+    message = (
+        f"This model's maximum context length is {MAX_MODEL_LEN} tokens. However, your prompt "
+        f"contains {asked} input tokens."
+    )
+    return error(400, message, "BadRequestError", "input_tokens")
 
 
 def token_ids(text: str) -> list[int]:

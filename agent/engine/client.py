@@ -66,6 +66,11 @@ class EngineRefused(EngineError):
         self.message = message
         self.body = body
 
+    @property
+    def is_too_long(self) -> bool:
+        """Whether prompt and answer do not fit the model; vLLM says so in words only."""
+        return self.status == 400 and "maximum context length" in self.message
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -3,9 +3,11 @@
 The identifier is minted here; a client's own request id is only stored.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
+import structlog
 
 from agent.engine.client import EngineError, EngineRefused
 from agent.gateway.answer import Answer
@@ -15,11 +17,13 @@ from agent.gateway.parts import Parts
 from agent.gateway.route import Route, nobody
 from agent.gateway.schema import ChatRequest
 from agent.gateway.wire import Headers
-from store.contexts import compose
+from store.contexts import Context, compose
 from store.db import new_id
 from store.interactions import Record
 from store.schema import InteractionStatus, Trust
 from store.views import BASE
+
+log = structlog.get_logger(__name__)
 
 CONVERSATION_HEADER = b"x-byheart-conversation"
 CONVERSATION_KEY = "conversation_id"
@@ -65,6 +69,20 @@ class Exchange:
         if self.request.stream:
             body["stream_options"] = {"include_usage": True}
         return body
+
+    def leave_out_lessons(self) -> bool:
+        """Ask without lessons from now on; False where none are in the prompt.
+
+        What a client may send does not shrink as lessons are learned.
+        """
+        view = self.route.view
+        if not view.context.lessons:
+            return False
+        context = Context(view.context.system_prompt)
+        view = replace(view, context=context, snapshot=context.hash)
+        self.route = replace(self.route, view=view)
+        log.warning("lessons left out, the request is too long", interaction=self.id)
+        return True
 
     def headers(self) -> Headers:
         """What every answer says about itself."""

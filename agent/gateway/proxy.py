@@ -7,8 +7,10 @@ off, ABORTED with what there was when the client went away, which stops the engi
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from agent.engine.client import EngineBroke, EngineError, EngineUnavailable
+from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
 from agent.gateway.answer import Answer, answer_in_body, answer_in_events
 from agent.gateway.auth import authenticate
 from agent.gateway.errors import RequestError
@@ -35,6 +37,8 @@ CLIENT_GONE = 499
 UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
+T = TypeVar("T")
+
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -90,7 +94,8 @@ async def _route(exchange: Exchange, ticket: Ticket) -> None:
 async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     engine = exchange.parts.engine
     try:
-        reply = await while_connected(engine.chat(exchange.asked()), receive)
+        asking = _fitted(exchange, lambda: engine.chat(exchange.asked()))
+        reply = await while_connected(asking, receive)
     except GONE:
         await exchange.record(InteractionStatus.ABORTED, Answer())
         raise
@@ -103,10 +108,21 @@ async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     return reply.status
 
 
+async def _fitted(exchange: Exchange, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Ask the engine; once more without lessons, where they make the request too long."""
+    try:
+        return await ask()
+    except EngineRefused as error:
+        if not (error.is_too_long and exchange.leave_out_lessons()):
+            raise
+    return await ask()
+
+
 async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
     events = EventStream(keep_usage=exchange.request.wants_usage)
     try:
-        await while_connected(_pump(exchange, events, send), receive)
+        pumping = _fitted(exchange, lambda: _pump(exchange, events, send))
+        await while_connected(pumping, receive)
         answer = answer_in_events(events.events)
         failed = answer.error is not None
         status = InteractionStatus.FAILED if failed else InteractionStatus.DONE

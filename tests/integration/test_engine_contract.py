@@ -242,6 +242,14 @@ class EngineContract:
         assert refused.value.status == 404
         assert await engine.models() == [server.model]
 
+    async def test_a_prompt_too_long_for_the_model_is_refused_as_such(
+        self, engine: VllmEngine, server: Server
+    ) -> None:
+        asked = [{"role": "user", "content": "a word and " * 2000}]
+        with pytest.raises(EngineRefused) as refused:
+            await engine.chat({"model": server.model, "messages": asked})
+        assert refused.value.is_too_long
+
     async def test_it_is_alive(self, engine: VllmEngine) -> None:
         assert await engine.alive()
 

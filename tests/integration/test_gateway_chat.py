@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from store.contexts import Context
 from store.schema import InteractionStatus
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run, until
 
 ASK = {"model": "small", "messages": QUESTION}
@@ -207,6 +208,29 @@ def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(tmp_path: Path) 
             assert fake.history[0]["messages"] == QUESTION
             assert all(said.payload.messages == QUESTION for said in rig.said())
             assert len({said.interaction.context_hash for said in rig.said()}) == 6
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_fits_without_lessons_is_answered_without_them(
+    tmp_path: Path, stream: bool
+) -> None:
+    long = [{"role": "user", "content": "word " * (MAX_MODEL_LEN - 10)}]
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            rig.add_lesson("The shop opens at nine in the morning on every single day.")
+            asked = {"model": "small", "messages": long, "stream": stream}
+            async with rig.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
+                assert answer.status == 200
+                shown = answer.headers["x-byheart-context"]
+                await answer.read()
+            [said] = rig.said()
+
+            assert fake.history[-1]["messages"] == long
+            assert said.interaction.status is InteractionStatus.DONE
+            assert shown == said.interaction.context_hash == Context().hash
 
     run(scenario())
 
