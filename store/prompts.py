@@ -38,9 +38,23 @@ def register_system_prompt(
 
 
 def system_prompt(session: Session, namespace: str) -> SystemPrompt | None:
-    """The namespace's system prompt: the newest one registered."""
-    newest = select(SystemPrompt).where(SystemPrompt.namespace == namespace)
-    return session.scalar(newest.order_by(SystemPrompt.id.desc()).limit(1))
+    """The namespace's system prompt: the newest one registered; an empty one is none."""
+    rows = select(SystemPrompt).where(SystemPrompt.namespace == namespace)
+    newest = session.scalar(rows.order_by(SystemPrompt.id.desc()).limit(1))
+    return newest if newest and newest.text else None
+
+
+def clear(session: Session, namespace: str, now: datetime) -> None:
+    """Take out the system prompt, the seeds and the anchors; what was registered stays on record.
+
+    Raises:
+        UnknownNamespace: There is no such namespace.
+    """
+    namespaces.bump(session, namespace)
+    if system_prompt(session, namespace):
+        register_system_prompt(session, namespace, "", 0, now)
+    replace_seeds(session, namespace, [])
+    replace_anchors(session, namespace, [])
 
 
 def replace_seeds(session: Session, namespace: str, seeds: Sequence[list[Message]]) -> None:

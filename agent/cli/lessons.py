@@ -18,6 +18,7 @@ from agent.cli.frame import (
     show_one,
 )
 from agent.work import utcnow
+from config.settings import Settings
 from store import audit, lessons, namespaces
 from store.db import Session
 from store.lessons import Support
@@ -72,6 +73,7 @@ def add(
     if not text.strip():
         raise InputError("A lesson needs a text.")
     with opened(config) as (settings, db), db.begin() as session:
+        length = _length(settings, when, text.strip())
         namespaces.ensure(session, namespace, utcnow())
         lesson = lessons.add(
             session,
@@ -80,7 +82,7 @@ def add(
             when=when,
             do=text.strip(),
             trust=Trust.OPERATOR,
-            tokens=tokens.count(settings.model_folder, lessons.render(when, text)),
+            tokens=length,
             support=[Support(None, None, text, OPERATOR, Trust.OPERATOR)],
             now=utcnow(),
         )
@@ -94,7 +96,7 @@ def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
     """Replace a lesson's text; the old one is kept, retired."""
     with opened(config) as (settings, db), db.begin() as session:
         old = _get(session, lesson_id)
-        length = tokens.count(settings.model_folder, lessons.render(old.when, text))
+        length = _length(settings, old.when, text)
         new = lessons.edit(session, old, text, utcnow(), length)
         audit.append(session, OPERATOR, "lesson edited", old.id, {"by": new.id}, utcnow())
     console.print(new.id)
@@ -113,6 +115,22 @@ def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
     Where nothing else was learned, `byheart rollback` takes them out.
     """
     _set(config, lesson_ids, LessonStatus.RETIRED)
+
+
+def _length(settings: Settings, when: str | None, text: str) -> int:
+    """Tokens of a lesson.
+
+    Raises:
+        InputError: No prompt would ever have room for it.
+    """
+    length = tokens.count(settings.model_folder, lessons.render(when, text))
+    most = settings.learning.token_budget
+    if length > most:
+        raise InputError(
+            f"The lesson has {length} tokens and would never be used: learning.token_budget is "
+            f"{most}. Say it in several lessons, or as a system prompt: `byheart compile`."
+        )
+    return length
 
 
 def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:

@@ -6,9 +6,9 @@ import typer
 
 from agent.cli.frame import OPERATOR, ConfigOption, Output, OutputOption, console, opened, show
 from agent.work import utcnow
-from store import audit, namespaces
+from store import audit, namespaces, prompts
 
-app = typer.Typer(help="Namespaces: list, add.", no_args_is_help=True)
+app = typer.Typer(help="Namespaces: list, add, clear.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -29,4 +29,21 @@ def add(
         if name not in namespaces.names(session):
             namespaces.ensure(session, name, utcnow())
             audit.append(session, OPERATOR, "namespace added", name, {}, utcnow())
+    console.print(name, markup=False)
+
+
+@app.command("clear")
+def clear(
+    name: Annotated[str, typer.Argument(help="As `byheart namespaces ls` lists it.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take out what `byheart compile` gave: system prompt, seeds and anchors; lessons stay.
+
+    An adapter that has internalised the system prompt keeps it until the next run or
+    `byheart rollback`.
+    """
+    with opened(config) as (_, db), db.begin() as session:
+        namespaces.require(session, name)
+        prompts.clear(session, name, utcnow())
+        audit.append(session, OPERATOR, "namespace cleared", name, {}, utcnow())
     console.print(name, markup=False)

@@ -52,6 +52,25 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
+def test_what_was_compiled_is_taken_out_of_a_namespace_again(byheart):
+    policy = byheart.write("policy.md", "The shop opens at nine.\n")
+    anchors = byheart.write(
+        "anchors.jsonl", '{"prompt": "When?", "expect": {"contains": ["nine"]}}\n'
+    )
+    assert byheart("compile", policy, "--anchors", anchors).returncode == 0
+
+    assert byheart("namespaces", "clear", "default").returncode == 0
+
+    assert byheart("namespaces", "clear", "nobody").returncode == 2
+    with closing(sqlite3.connect(byheart.data / "byheart.db")) as db:
+        assert db.execute("SELECT count(*) FROM anchors").fetchone() == (0,)
+        newest = "SELECT text FROM system_prompts ORDER BY id DESC LIMIT 1"
+        assert db.execute(newest).fetchone() == ("",)
+    refused = byheart("train", "now")
+    assert refused.returncode != 0
+    assert byheart("compile", policy).returncode == 0
+
+
 def test_namespaces_are_created_once_and_by_legal_names_only(byheart):
     assert byheart("namespaces", "add", "shop").returncode == 0
     assert byheart("namespaces", "add", "shop").returncode == 0
