@@ -1,6 +1,7 @@
 # The verbs of the project. Every one of them sets up what it needs first.
 
-ENGINE ?= cpu
+# Who has set up for a GPU goes on with it.
+ENGINE ?= $(if $(wildcard .venv/.installed-gpu),gpu,cpu)
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)

@@ -1,4 +1,4 @@
-"""Anchors: an operator's checks of single answers, which must never regress.
+"""Anchors: an operator's checks of single answers; the gate counts how many a candidate passes.
 
 A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or more of
 

@@ -190,7 +190,7 @@ class Seed(Base):
 
 
 class Anchor(Base):
-    """An operator's check that must never regress."""
+    """An operator's check of a single answer, for the gate to count."""
 
     __tablename__ = "anchors"
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -75,7 +75,7 @@ def seeds(session: Session, namespace: str) -> list[Seed]:
 def replace_anchors(
     session: Session, namespace: str, anchors: Sequence[tuple[list[Message], dict[str, Any]]]
 ) -> None:
-    """Set the checks that must never regress: messages, and what to expect of the answer."""
+    """Set the operator's checks of single answers: messages, and what to expect of the answer."""
     session.execute(delete(Anchor).where(Anchor.namespace == namespace))
     session.add_all(
         Anchor(id=new_id("anchor"), namespace=namespace, messages=messages, expect=expect)
