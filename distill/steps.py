@@ -25,6 +25,7 @@ from distill.data import draw, share_of_step
 from distill.guards import Style
 from distill.material import Material
 from distill.meter import Meter
+from distill.packing import Ids
 from distill.parts import Parts
 from distill.pool import Trajectory, sample_on_policy, stack
 from distill.processes import ALONE, Processes
@@ -108,7 +109,7 @@ def answers(parts: Parts, on_policy: Sequence[Trajectory]) -> dict[str, float]:
     own = [item for item in on_policy if not item.prompt.replay]
     if not own:
         return {}
-    seen = style(parts, own)
+    seen = style(parts, [item.completion for item in own])
     return {f"answer_{name}": value for name, value in asdict(seen).items()}
 
 
@@ -116,14 +117,12 @@ def styles(parts: Parts, taught: Sequence[Trajectory]) -> tuple[Style, Style]:
     """How the base answers what the teacher answered, and how the teacher did."""
     with parts.student.adapter_off():
         plain = [item.prompt.student_ids for item in taught]
-        completions = parts.sampler.sample(plain, temperature=0)
-    lengths = [len(each) for each in completions]
-    return Style.of(parts.encoder.decode(completions), lengths), style(parts, taught)
+        said = parts.sampler.sample(plain, temperature=0)
+    return style(parts, said), style(parts, [item.completion for item in taught])
 
 
-def style(parts: Parts, trajectories: Sequence[Trajectory]) -> Style:
-    """How some trajectories' answers look."""
-    completions = [item.completion for item in trajectories]
+def style(parts: Parts, completions: Sequence[Ids]) -> Style:
+    """How some answers look."""
     return Style.of(parts.encoder.decode(completions), [len(each) for each in completions])
 
 
