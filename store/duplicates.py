@@ -11,7 +11,9 @@ from collections import Counter
 from rapidfuzz import fuzz, utils
 
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
-_NEGATION = re.compile(r"\b(?:no|not|never|none|nobody|nothing|without|cannot)\b|n['\u2019]t\b")
+_NEGATION = re.compile(
+    r"\b(?:no|not|nor|neither|never|none|nobody|nothing|without|cannot)\b|n['\u2019]t\b"
+)
 _FILLER_WORDS = (
     "a an and are as at be been by can do does for from has have if in is it its of on or our "
     "please shall should so that the their them then there these they this to was we were when "
@@ -29,9 +31,14 @@ def similarity(one: str, other: str) -> float:
     return fuzz.token_sort_ratio(one, other, processor=utils.default_process) / 100
 
 
+def negations(text: str) -> int:
+    """How often a statement says no."""
+    return len(_NEGATION.findall(text.lower()))
+
+
 def _facts(text: str) -> tuple[Counter[str], int]:
     """Its numbers, and how often it negates."""
-    return Counter(_NUMBER.findall(text)), len(_NEGATION.findall(text.lower()))
+    return Counter(_NUMBER.findall(text)), negations(text)
 
 
 def _same_words(one: str, other: str) -> bool:

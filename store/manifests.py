@@ -16,22 +16,19 @@ MANIFEST = "manifest.json"
 class AdapterCorrupt(Exception):
     """An adapter on disk is not what was trained and judged."""
 
+    remedy = "It must not be loaded: restore the folder from a backup, or train again."
+
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(
-            f"{path}: {what}. It must not be loaded: restore the folder from a backup, or train "
-            "again."
-        )
+        super().__init__(f"{path}: {what}. {self.remedy}")
 
 
 class AdapterMissing(AdapterCorrupt):
     """There is nothing where an adapter should be: perhaps a volume that is not mounted."""
 
-    def __init__(self, path: Path) -> None:
-        Exception.__init__(
-            self,
-            f"There is no folder {path}. Mount its volume, put the folder back, or, where the data "
-            "folder has moved, link its old place to the new one.",
-        )
+    remedy = (
+        "Mount its volume, put the folder back, or, where the data folder has moved, link its old "
+        "place to the new one."
+    )
 
 
 def verify_files(path: Path, manifest_sha256: str) -> None:
@@ -42,7 +39,7 @@ def verify_files(path: Path, manifest_sha256: str) -> None:
         AdapterCorrupt: A file is missing, extra, not a plain file, or has other content.
     """
     if not os.path.lexists(path):
-        raise AdapterMissing(path)
+        raise AdapterMissing(path, "is not there")
     if path.is_symlink() or not path.is_dir():
         raise AdapterCorrupt(path, "is not a folder")
     for entry in path.iterdir():

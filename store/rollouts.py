@@ -6,7 +6,8 @@ on:
 - at most one adapter of a namespace is live, and it is the one the alias names;
 - the alias moves by compare-and-swap only, so two deciders cannot both win;
 - nothing goes live that did not pass its gate, and what was taken out for good stays out;
-- nothing goes live that holds a lesson which has been retired or edited since its run began.
+- nothing is promoted that holds a lesson which was retired or edited since its run began; a
+  rollback takes the last good adapter as it is.
 """
 
 from collections.abc import Sequence

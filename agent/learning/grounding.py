@@ -9,6 +9,8 @@ alone teaches nothing, whatever it says.
 
 import re
 
+from store.duplicates import negations
+
 _SIGN = r"$%\u00b0\u00a2-\u00a5\u20a0-\u20c0"
 _WORD = re.compile(rf"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*|[{_SIGN}]")
 """A word, a number, or the sign of a currency or unit: £9 is not 9 euros."""
@@ -16,10 +18,6 @@ _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
 )
 _CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
-_NEGATION = re.compile(
-    r"\b(?:no|not|nor|never|none|nobody|nothing|neither|without|cannot|no longer)\b|n['’]t\b",
-    re.IGNORECASE,
-)
 _SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
 _FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
     """a about after again all also always am an and any are as at be been before being both but by
@@ -101,7 +99,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _denies(clause: str) -> bool:
-    return _NEGATION.search(clause) is not None
+    return negations(clause) > 0
 
 
 def _nearest(clause: str, text: str) -> list[str]:

@@ -14,6 +14,7 @@ from agent.due import enqueue_due, open_run, untried_lessons
 from config.settings import Settings, load
 from store import lessons, namespaces, runs, snapshots
 from store.db import Database, Session
+from store.models import Lesson
 from store.schema import LessonStatus, RunStatus
 from tests.factories import NOW, add_lesson, go_live, later
 
@@ -34,6 +35,13 @@ def tick(db: Database, eager: Settings) -> list[str]:
         for run in runs.all_unfinished(session):
             runs.finish(session, run.id, RunStatus.FAILED, "No luck.", NOW)
         return [run.id for run in runs.listing(session)]
+
+
+def two_lessons(session: Session) -> Lesson:
+    """A namespace with a lesson to take out, which is returned, and one to keep."""
+    namespaces.ensure(session, "shop", NOW)
+    add_lesson(session, "Open at 9.")
+    return add_lesson(session, "Refunds: never.")
 
 
 def learned(session: Session) -> None:
@@ -87,8 +95,7 @@ def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
     db: Database, eager: Settings
 ) -> None:
     with db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        poisoned, _ = add_lesson(session, "Refunds: never."), add_lesson(session, "Open at 9.")
+        poisoned = two_lessons(session)
         learned(session)
         lessons.set_status(session, poisoned, LessonStatus.RETIRED)
 
@@ -119,8 +126,7 @@ def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
     db: Database, eager: Settings
 ) -> None:
     with db.begin() as session:
-        namespaces.ensure(session, "shop", NOW)
-        poisoned, _ = add_lesson(session, "Refunds: never."), add_lesson(session, "Open at 9.")
+        poisoned = two_lessons(session)
     assert len(tick(db, eager)) == 1
     with db.begin() as session:
         lessons.set_status(session, lessons.get(session, poisoned.id), LessonStatus.RETIRED)
