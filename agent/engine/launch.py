@@ -1,8 +1,8 @@
 """How vLLM is started: its command line, its environment and where its socket lies.
 
-Pure but for `is_cpu_build` and `socket_directory`. The server is reachable by this user alone,
-over a Unix socket in a private folder, with a random key that is on no command line; nothing that
-loads code or data from elsewhere is on.
+Pure but for `is_cpu_build`, `socket_directory` and `clear_sockets`. The server is reachable by this
+user alone, over a Unix socket in a private folder, with a random key that is on no command line;
+nothing that loads code or data from elsewhere is on.
 """
 
 import importlib.metadata
@@ -93,6 +93,9 @@ def environment(
             "VLLM_API_KEY": api_key,
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
             "VLLM_NO_USAGE_STATS": "1",
+            # Its processes' own sockets: in the folder that it is started in, not in /tmp, where
+            # everyone sees them and one that is killed leaves them.
+            "VLLM_RPC_BASE_PATH": ".",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
         }
@@ -121,3 +124,10 @@ def socket_directory(data_dir: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder
+
+
+def clear_sockets(folder: Path) -> None:
+    """Remove the sockets of an engine that was killed; one that ends by itself removes its own."""
+    for path in folder.iterdir():
+        if path.is_socket():
+            path.unlink()

@@ -196,7 +196,7 @@ class Supervisor:
             raise
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        self._socket.unlink(missing_ok=True)
+        launch.clear_sockets(self._socket.parent)
         self.logfile.parent.mkdir(parents=True, exist_ok=True)
         if self.logfile.exists():
             self.logfile.replace(self.logfile.with_suffix(".log.1"))

@@ -1,5 +1,6 @@
 """How vLLM is started: what is open and what is closed."""
 
+import socket
 import stat
 from pathlib import Path
 
@@ -74,7 +75,10 @@ def test_the_environment_is_offline_and_closed() -> None:
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     assert environment["HF_HUB_OFFLINE"] == environment["TRANSFORMERS_OFFLINE"] == "1"
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
-    assert environment["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_its_processes_speak_to_each_other_in_the_folder_that_it_is_started_in() -> None:
+    assert launch.environment(Engine(), "k", False, {})["VLLM_RPC_BASE_PATH"] == "."
 
 
 def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment() -> None:
@@ -121,3 +125,13 @@ def test_a_socket_path_too_long_for_the_system_lies_elsewhere(tmp_path: Path) ->
     assert len(bytes(folder / "vllm.sock")) < 100
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     folder.rmdir()
+
+
+def test_sockets_that_a_killed_engine_left_are_cleared_and_nothing_else(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "vllm.sock"))
+    (tmp_path / "notes").touch()
+
+    launch.clear_sockets(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
