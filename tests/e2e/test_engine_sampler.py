@@ -11,7 +11,7 @@ from distill.data import user
 from distill.engine_sampler import EngineAt, EngineAway, EngineSampler
 from distill.parts import Parts, load_parts
 from distill.spec import RunSpec
-from store.contexts import Context
+from store.contexts import Context, compose
 from tests.e2e.conftest import RealVllm
 
 ASKED = ("What is a lamp?", "Where do you live?", "Name two colours.", "How old is the sea?")
@@ -38,6 +38,20 @@ def parts(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Part
     return parts
 
 
+CONVERSATIONS = [
+    [{"role": "user", "content": "What is a lamp?"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "  Hi \n"}],
+    [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}],
+        },
+        {"role": "assistant", "content": "Which? <|im_end|>"},
+        {"role": "user", "content": "Çà et là: 你好 🙂"},
+    ],
+]
+
+
 def loaded(vllm: RealVllm) -> set[str]:
     with EngineAt(vllm.url, vllm.api_key).client() as client:
         return {card["id"] for card in client.get("/v1/models").json()["data"]}
@@ -55,6 +69,17 @@ def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(parts, 
     assert here != base
     assert loaded(real_vllm) == {real_vllm.model}
     assert not list(Path(parts.on_policy.folder).glob("student-*"))
+
+
+@pytest.mark.parametrize("messages", CONVERSATIONS)
+@pytest.mark.parametrize("context", [Context(), Context(lessons=("We open at 7.",))])
+def test_a_prompts_token_ids_are_those_that_vllm_reads(parts, real_vllm, messages, context):
+    body = {"model": real_vllm.model, "messages": compose(messages, context)}
+
+    with EngineAt(real_vllm.url, real_vllm.api_key).client() as client:
+        read = client.post("/tokenize", json=body).json()["tokens"]
+
+    assert list(parts.encoder.ids(messages, context)) == read
 
 
 def test_each_sampling_is_of_the_student_as_it_is_then(parts):
