@@ -48,7 +48,7 @@ class Material:
     guided: list[Trajectory]
     """The teacher's answers to them."""
     replay: list[Prompt]
-    """Unrelated prompts, with an empty context."""
+    """Prompts that the context does not concern, of this namespace and general; without it."""
     guided_replay: list[Trajectory]
     """The base's answers to them."""
     validation: list[Trajectory]
@@ -80,13 +80,15 @@ def prepare(
     advance("preflight", 0, 1)
     encoder.prompt(data.user(""))  # the context by itself
     spec = _fitting(spec, encoder)
-    anchored = preflight(spec, encoder, teacher, sampler)
+    known = preflight(spec, encoder, teacher, sampler)
+    anchored = preflight_anchors(spec, encoder, teacher, sampler)
     given = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
     avoid = [data.asked(messages) for messages in given]
+    spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     advance("write questions", 0, 1)
     conversations = _conversations(spec, encoder, teacher, sampler, avoid)
-    known = map(data.asked, conversations)
-    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *known])
+    asked = map(data.asked, conversations)
+    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *asked])
     added: list[Messages] = []
     if len(conversations) < MIN_PROMPTS:
         added, general = list(map(data.user, general[::2])), general[1::2]
@@ -95,7 +97,10 @@ def prepare(
     held_out = [*spec.held_out, *held_back]
     conversations, validated = set_aside(conversations, len(added))
     prompts = [encoder.prompt(messages) for messages in conversations]
-    replayed = [encoder.prompt(data.user(text), replay=True) for text in general]
+    replayed = [
+        encoder.prompt(messages, replay=True)
+        for messages in [*_distinct(known, avoid), *map(data.user, general)]
+    ]
     return Material(
         prompts,
         _guided(spec, encoder, teacher, sampler, prompts, advance),
@@ -212,24 +217,45 @@ def _guided(
     return guided + recite(teacher, encoder.tokenizer, pairs, spec.settings.max_completion_tokens)
 
 
-def preflight(spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler) -> Anchored:
-    """The anchors that base and teacher pass, if the context makes a difference worth learning.
+def preflight(
+    spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler
+) -> list[Messages]:
+    """Make sure that the context makes a difference.
 
-    Anchors that base and teacher all pass are there to be kept, and ask for no difference.
+    Returns:
+        The run's prompts on which it makes none, to base and student: they are there to be kept.
 
     Raises:
-        NothingToLearn: It makes none, or the model passes no more anchors with it.
+        NothingToLearn: It makes no difference worth learning.
     """
     if not spec.context:
         raise NothingToLearn("The context is empty.")
-    logged = [encoder.prompt(messages) for messages in [*spec.held_out, *spec.prompts]]
-    asked = logged or [encoder.prompt(data.user(text)) for text in replay.PROMPTS]
-    answers = sample_guided(teacher, sampler, asked[:PREFLIGHT_TRAJECTORIES], temperature=0)
+    logged = [*spec.prompts, *spec.held_out] or list(map(data.user, replay.PROMPTS))
+    logged = logged[:PREFLIGHT_TRAJECTORIES]
+    answers = sample_guided(teacher, sampler, list(map(encoder.prompt, logged)), temperature=0)
     gap = evaluate.base_kl(teacher, answers)
     if gap < MIN_GAP:
         raise NothingToLearn(
             f"With the context the model answers as it does without: {gap:.4f} nats a token apart."
         )
+    return [
+        messages
+        for messages, answer in zip(spec.prompts, answers, strict=False)
+        if evaluate.base_kl(teacher, [answer]) < MIN_GAP
+        and evaluate.student_kl(teacher, [answer]) < MIN_GAP
+    ]
+
+
+def preflight_anchors(
+    spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler
+) -> Anchored:
+    """The anchors that base and teacher pass, if the context helps with them.
+
+    Anchors that base and teacher all pass are there to be kept, and ask for no difference.
+
+    Raises:
+        NothingToLearn: The model passes no more of them with the context than without.
+    """
     patient = replace(sampler, max_tokens=spec.settings.max_answer_tokens)
     passed = evaluate.check_anchors(teacher, patient, encoder, spec.anchors)
     if passed.teacher <= passed.base and passed.teacher < len(spec.anchors):

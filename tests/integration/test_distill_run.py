@@ -189,6 +189,31 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
     assert not texts & set(held_out)
 
 
+def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
+    model, tmp_path, monkeypatch
+):
+    spec = make_spec(model, tmp_path)
+    parts = load_parts(spec)
+    for name in ("base_kl", "student_kl"):
+        real = getattr(evaluate, name)
+        monkeypatch.setattr(
+            material.evaluate,
+            name,
+            lambda teacher, items, real=real: (
+                0.0
+                if [item.prompt.text for item in items] == ["Why do you open?"]
+                else real(teacher, items)
+            ),
+        )
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    assert "Why do you open?" not in {prompt.text for prompt in prepared.prompts}
+    (kept,) = [prompt for prompt in prepared.replay if prompt.text == "Why do you open?"]
+    assert kept.teacher_ids == kept.student_ids
+    assert "When do you open?" not in {prompt.text for prompt in prepared.replay}
+
+
 def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model, tmp_path):
     long = user("When do you open? " * 100)
     spec = make_spec(model, tmp_path, prompts=(*PROMPTS, long))
@@ -277,7 +302,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     spec = make_spec(model, tmp_path, anchors=(anchor,))
     parts = load_parts(spec)
     monkeypatch.setattr(
-        material, "preflight", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
+        material, "preflight_anchors", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
     )
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
