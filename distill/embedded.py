@@ -7,8 +7,12 @@ may have been trained on what it used to be.
 """
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import gguf
 import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -58,18 +62,30 @@ def convert(source: Path, folder: Path) -> None:
 
     The quantised model refuses `save_pretrained`, so its tensors move to a plain Llama.
     """
-    loaded = LlamaForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32
-    )
+    with _parsed_once():
+        loaded = LlamaForCausalLM.from_pretrained(
+            source.parent, gguf_file=source.name, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     config = LlamaConfig(**_plain_config(loaded.config.to_dict()))
     model = LlamaForCausalLM(config)
     model.load_state_dict(loaded.state_dict())
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Transformers parses a GGUF file for the configuration, the weights and the tokenizer each."""
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _plain_config(values: dict[str, object]) -> dict[str, object]:

@@ -24,7 +24,7 @@ CONFIG = Path("byheart.toml")
 MARKER = Path(".byheart-demo")
 """Made by the demo in its folder: what lies beside it may be replaced."""
 DATA = Path("data")
-FAST_FACTS = 3
+FAST_FACTS = 2
 FAST_STEPS = 10
 SETTINGS = """\
 # Written by `byheart demo`: the defaults, but for an own folder, a free port and no patience.
