@@ -159,6 +159,8 @@ class Distill(Section):
     """Steps between checkpoints; a killed run resumes from the last one."""
     processes: int = Field(1, gt=0)
     """Processes that train one adapter together, each with the whole model: one for each GPU."""
+    shards: int = Field(1, gt=0)
+    """Parts of the frozen base, one in each of so many processes, if it does not fit one GPU."""
     threads: int = Field(0, ge=0)
     """CPU threads for training; 0 means all."""
     seed: int = 0

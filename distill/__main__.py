@@ -27,6 +27,7 @@ from distill.data import PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
+from distill.processes import UnevenTeams
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
 from distill.spec import Parent, RunSpec
 from store import files
@@ -44,6 +45,7 @@ BAD_INPUTS = (
     ModelError,
     ParentMismatch,
     PromptTooLong,
+    UnevenTeams,
     UnknownRun,
     material.ContextTooLong,
 )

@@ -8,6 +8,7 @@ capped logits and templates without system messages. A base of the second kind i
 is loaded: trained on, it would give an adapter that answers unlike what was judged.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,17 @@ class ModelError(Exception):
     """The model folder cannot be used; the message says why."""
 
 
-def load_base(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Any]:
+def load_base(
+    folder: Path, device: torch.device, divide: Callable[[PreTrainedModel], None] | None = None
+) -> tuple[PreTrainedModel, Any]:
     """Load the frozen base and its tokenizer.
 
     On a CPU without bf16 arithmetic fp32 is many times faster, and exact for bf16 weights.
+
+    Args:
+        folder: Of the model.
+        device: Where it goes.
+        divide: Takes out of the model what other processes keep, before it goes there.
 
     Raises:
         ModelError: The folder holds no causal language model, or one that cannot be trained here.
@@ -51,7 +59,10 @@ def load_base(folder: Path, device: torch.device) -> tuple[PreTrainedModel, Any]
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"Cannot load a model from {folder}: {error}") from error
-    model = model.requires_grad_(False).to(device).eval()
+    model = model.requires_grad_(False).eval()
+    if divide:
+        divide(model)
+    model = model.to(device)
     check_template(tokenizer)
     check_layers(model)
     check_packing(model)

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from distill.packing import Ids
+from distill.processes import ALONE, Processes
 from distill.publish import write_adapter
 from distill.student import Student
 
@@ -63,6 +64,7 @@ class EngineSampler:
     """What the adapters are called, but for a number."""
     stop_ids: frozenset[int]
     max_tokens: int
+    processes: Processes = ALONE
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def sample(
@@ -76,8 +78,9 @@ class EngineSampler:
         Raises:
             EngineAway: It cannot be reached, or refuses.
         """
-        if not prompts:
-            return []
+        return self.processes.agreed(lambda: self._ask(prompts, temperature)) if prompts else []
+
+    def _ask(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
         try:
             with self.engine.client() as client, self._loaded(client) as model:
                 body = {

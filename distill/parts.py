@@ -55,7 +55,7 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base, tokenizer = load_base(spec.model, device)
+    base, tokenizer = load_base(spec.model, device, processes.divide)
     pristine = probe_logits(base)
     student = Student(base, settings.rank, settings.alpha, settings.seed)
     check_frozen(student, pristine)
@@ -71,16 +71,18 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
     limit = max_positions(student.model) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
-    on_policy = _engine_sampler(spec, student, sampler) if spec.engine else sampler
+    on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
     return Parts(student, Teacher(student), sampler, on_policy, processes, encoder, base_sha256)
 
 
-def _engine_sampler(spec: RunSpec, student: Student, local: LocalSampler) -> EngineSampler:
+def _engine_sampler(
+    spec: RunSpec, student: Student, local: LocalSampler, processes: Processes
+) -> EngineSampler:
     assert spec.engine
     name = f"student-{spec.run or ''}-{os.getpid()}"
     base = spec.model.resolve().name
     return EngineSampler(
-        spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens
+        spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens, processes
     )
 
 

@@ -21,6 +21,7 @@ SCHEDULING = frozenset(
         "max_lesson_tokens",
         "checkpoint_every",
         "processes",
+        "shards",
     }
 )
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.

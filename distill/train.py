@@ -47,6 +47,7 @@ from distill.material import Material
 from distill.parts import Parts, load_parts
 from distill.processes import join, leave
 from distill.progress import Report, unheard
+from distill.publish import Probe
 from distill.spec import RunSpec
 
 PROBES = 3
@@ -74,7 +75,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
         Diverged: The loss is not finite, or the student's answers are no longer answers.
         PromptTooLong, ModelError: The input does not fit, or is not usable.
     """
-    processes = join()
+    processes = join(spec.settings.shards)
     first = processes.is_first
     report = report if first else unheard
     report("load the model", 0, 1, {})
@@ -82,12 +83,14 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
     curves = steps.train(spec.effective_settings(), parts, prepared, checkpoints, report)
+    if processes.rank == 0:
+        report("measure", 0, 1, {})
+        evaluation = measure(spec, parts, prepared)
+        probes = probe.make_probes(parts.teacher, parts.sampler, prepared.held_out, PROBES)
     leave()
     if not first:
         return None
-    report("measure", 0, 1, {})
-    evaluation = measure(spec, parts, prepared)
-    adapter = publish_adapter(spec, parts, prepared, evaluation, curves)
+    adapter = publish_adapter(spec, parts, evaluation, curves, probes)
     return Outcome(adapter, evaluation, curves)
 
 
@@ -125,9 +128,9 @@ def measure(spec: RunSpec, parts: Parts, prepared: Material) -> Evaluation:
 def publish_adapter(
     spec: RunSpec,
     parts: Parts,
-    prepared: Material,
     evaluation: Evaluation,
     metrics: list[dict[str, Any]],
+    probes: list[Probe],
 ) -> Path:
     """Write the adapter folder with its manifest, curves and measurements."""
     lineage = publish.Lineage(
@@ -144,5 +147,4 @@ def publish_adapter(
         "metrics.jsonl": curves.encode(),
         "evaluation.json": publish.canonical(evaluation.as_dict()),
     }
-    probes = probe.make_probes(parts.teacher, parts.sampler, prepared.held_out, PROBES)
     return publish.publish(spec.out, parts.student, lineage, probes, documents)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill import publish
+from distill.base import load_base
 from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model
 
@@ -28,6 +29,19 @@ OPTIONS = {
     "--checkpoint-every": "2",
     "--threads": "1",
 }
+
+# What a process of a team of two holds of each weight of the layers.
+HELD = """
+import json, os, sys, torch
+from pathlib import Path
+sys.path.insert(0, os.getcwd())
+from distill.base import load_base
+from distill.processes import join, leave
+
+model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), join(2).divide)
+print(json.dumps([each.to_local().numel() for each in model.model.layers.parameters()]), flush=True)
+leave()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +151,17 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
     assert list((tmp_path / "out").glob("bh-*")) == []
 
 
-def test_two_processes_train_the_adapter_that_one_trains(model, inputs, tmp_path):
+@pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])
+def test_several_processes_train_the_adapter_that_one_trains(
+    model, inputs, tmp_path, processes, shards
+):
+    settings = tmp_path / "byheart.toml"
+    settings.write_text(f"[distill]\nshards = {shards}\n")
     alone = command(model, tmp_path / "one", inputs)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    both = [sys.executable, *launcher, *command(model, tmp_path / "two", inputs)[1:]]
+    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+    together = command(model, tmp_path / "two", inputs | {"--config": settings})
 
-    one, two = run(alone), run(both)
+    one, two = run(alone), run([sys.executable, *launcher, *together[1:]])
 
     assert one.returncode == 0, one.stderr
     assert two.returncode == 0, two.stderr
@@ -153,6 +172,31 @@ def test_two_processes_train_the_adapter_that_one_trains(model, inputs, tmp_path
     assert any(value.abs().max() > 0 for name, value in weights[0].items() if "lora_B" in name)
     curves = [(folder / "metrics.jsonl").read_text().splitlines() for folder in adapters]
     assert len(curves[0]) == len(curves[1]) == 12
+
+
+def test_members_of_a_team_hold_every_layer_between_them_and_none_a_whole_one(model, tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+
+    done = run([sys.executable, *launcher, str(script), str(model)])
+
+    assert done.returncode == 0, done.stderr
+    layers, _ = load_base(model, torch.device("cpu"))
+    whole = [weight.numel() for weight in layers.model.layers.parameters()]
+    one, other = map(json.loads, done.stdout.splitlines())
+    assert [a + b for a, b in zip(one, other, strict=True)] == whole
+    assert all(0 < held < size for held, size in zip(one, whole, strict=True))
+
+
+def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tmp_path):
+    settings = tmp_path / "byheart.toml"
+    settings.write_text("[distill]\nshards = 2\n")
+
+    done = run(command(model, tmp_path / "out", inputs | {"--config": settings}))
+
+    assert done.returncode == 2, done.stderr
+    assert "shards = 2 needs a multiple of 2 processes; 1 were started" in done.stderr
 
 
 def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, inputs):
