@@ -134,6 +134,7 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         checkpoints = Checkpoints(spec.work, str(piece))
         steps.train(spec.effective_settings(), parts, prepared, checkpoints, plain_lines)
     seconds = time.monotonic() - began
+    alone = answers(parts, spec.anchors, in_context=False)
     unchanged = evaluate.sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
     with parts.student.adapter_off():
         knew = passed(parts, anchors("retention"), in_context=False)
@@ -141,7 +142,8 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         "questions": len(spec.anchors),
         "base": prepared.anchored.base,
         "teacher": prepared.anchored.teacher,
-        "candidate": passed(parts, spec.anchors, in_context=False),
+        "candidate": right(spec.anchors, alone),
+        "leaks": evaluate.leak_rate(alone),
         "with_context": passed(parts, spec.anchors, in_context=True),
         "kept": passed(parts, anchors("retention"), in_context=False),
         "knew": knew,
@@ -178,19 +180,28 @@ def reference_reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, T
 
 def passed(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> int:
     """How many checks the model passes as it is, its adapter on or off."""
+    return right(checks, answers(parts, checks, in_context=in_context))
+
+
+def right(checks: tuple[Anchor, ...], given: list[str]) -> int:
+    """How many answers pass their checks."""
+    return sum(check.passes(answer) for check, answer in zip(checks, given, strict=True))
+
+
+def answers(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> list[str]:
+    """What the model answers as it is, its adapter on or off."""
     prompts = [parts.encoder.prompt(check.messages) for check in checks]
     ids = [prompt.teacher_ids if in_context else prompt.student_ids for prompt in prompts]
     patient = replace(parts.sampler, max_tokens=Distill().max_answer_tokens)
-    answers = parts.encoder.decode(patient.sample(ids, temperature=0))
-    return sum(check.passes(answer) for check, answer in zip(checks, answers, strict=True))
+    return parts.encoder.decode(patient.sample(ids, temperature=0))
 
 
 def table(results: list[dict]) -> str:
     """The mean over seeds of each context and method, with 95 % Wilson intervals of the shares."""
     rows = [
         "| context | method | base | teacher | candidate | 95 % | with the context again | "
-        "general knowledge | drift, nats | gap closed | minutes |",
-        "|---" * 11 + "|",
+        "general knowledge | drift, nats | gap closed | leaks | minutes |",
+        "|---" * 12 + "|",
     ]
     groups: dict[tuple[str, str], list[dict]] = {}
     for line in results:
@@ -208,10 +219,12 @@ def table(results: list[dict]) -> str:
         kept, knew = (fmean(line[key] for line in lines) for key in ("kept", "knew"))
         drift = fmean(line["retention_kl"] for line in lines)
         gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
+        leaks = fmean(line["leaks"] for line in lines)
         minutes = fmean(line["seconds"] for line in lines) / 60
         rows.append(
             f"| {context} | {name} ({len(lines)}) | {' | '.join(shares)} | {low:.0%} to {high:.0%} "
-            f"| {again:.0%} | {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {minutes:.1f} |"
+            f"| {again:.0%} | {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {leaks:.0%} "
+            f"| {minutes:.1f} |"
         )
     return "\n".join(rows)
 
