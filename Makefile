@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)
 
-.PHONY: setup demo test unit integration e2e bench-lora bench-distill check fmt lock clean
+.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-distill bench-generations check fmt lock clean
 
 setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
 
@@ -26,9 +26,16 @@ unit integration e2e: setup  ## one of the suites
 bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minutes
 	$(BIN)/python -m tests.bench.lora_cpu
 
+bench-step: setup  ## what a step costs by length of the context: a quarter of an hour
+	$(BIN)/python -m tests.bench.step_cost
+
 bench-distill: setup  ## what each way of distilling keeps of a context: hours, in pieces
 	$(BIN)/python -m tests.bench.quality --out bench/quality
 	$(BIN)/python -m tests.bench.quality --out bench/quality --report
+
+bench-generations: setup  ## what is kept over generations: an hour or two, resumes
+	$(BIN)/python -m tests.bench.generations --out bench/generations
+	$(BIN)/python -m tests.bench.generations --out bench/generations --report
 
 check: setup  ## lint, format, types, import directions
 	$(BIN)/ruff check .
