@@ -161,6 +161,8 @@ class Distill(Section):
     """Processes that train one adapter together, each with the whole model: one for each GPU."""
     shards: int = Field(1, gt=0)
     """Parts of the frozen base, one in each of so many processes, if it does not fit one GPU."""
+    gradient_checkpointing: bool = False
+    """Whether the backward pass computes each layer again instead of keeping what it made."""
     threads: int = Field(0, ge=0)
     """CPU threads for training; 0 means all."""
     seed: int = 0

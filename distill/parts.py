@@ -57,7 +57,9 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base, tokenizer = load_base(spec.model, device, processes.divide)
     pristine = probe_logits(base)
-    student = Student(base, settings.rank, settings.alpha, settings.seed)
+    student = Student(
+        base, settings.rank, settings.alpha, settings.seed, settings.gradient_checkpointing
+    )
     check_frozen(student, pristine)
     base_sha256 = publish.base_sha256(spec.model)
     if spec.parent:

@@ -22,6 +22,7 @@ SCHEDULING = frozenset(
         "checkpoint_every",
         "processes",
         "shards",
+        "gradient_checkpointing",
     }
 )
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.

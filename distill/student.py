@@ -14,6 +14,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distill import packing
 
@@ -34,7 +35,9 @@ def linear_names(base: PreTrainedModel) -> list[str]:
 class Student:
     """The base with its adapter, and the switch between the two."""
 
-    def __init__(self, base: PreTrainedModel, rank: int, alpha: int, seed: int) -> None:
+    def __init__(
+        self, base: PreTrainedModel, rank: int, alpha: int, seed: int, recompute: bool = False
+    ) -> None:
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -49,6 +52,13 @@ class Student:
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
         self.model: PreTrainedModel = self.peft.get_base_model()
+        self.recomputed: list[torch.nn.Module] = []
+        if recompute:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            parts = self.model.modules()
+            self.recomputed = [
+                part for part in parts if isinstance(part, GradientCheckpointingLayer)
+            ]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's weights, in a fixed order."""
@@ -69,4 +79,16 @@ class Student:
     def states(self, sequences: list[tuple[packing.Ids, packing.Ids]]) -> Tensor:
         """Float[N, D]: hidden states predicting the completions, with the adapter on."""
         prefix = packing.common_prefix([prompt for prompt, _ in sequences])
-        return packing.completion_states(self.model, sequences, prefix)
+        with self._recomputing():
+            return packing.completion_states(self.model, sequences, prefix)
+
+    @contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """Layers check this flag of their own; what is in them stays in evaluation, undropped."""
+        for layer in self.recomputed:
+            layer.training = torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            for layer in self.recomputed:
+                layer.training = False

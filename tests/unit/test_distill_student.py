@@ -1,0 +1,56 @@
+"""The student: what gradient checkpointing changes, and what it leaves alone."""
+
+import torch
+
+from distill import packing
+from distill.sampler import LocalSampler
+from distill.student import Student
+from tests.tiny import tiny_model
+
+PAIRS = [((3, 4, 5), (6, 7)), ((3, 4, 8, 9), (10,))]
+
+
+def make_student(*, recompute: bool) -> Student:
+    student = Student(tiny_model(), rank=4, alpha=8, seed=0, recompute=recompute)
+    torch.manual_seed(1)
+    for parameter in student.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return student
+
+
+def gradients(student: Student) -> list[torch.Tensor]:
+    student.states(PAIRS).square().sum().backward()
+    return [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+
+
+def test_checkpointing_gives_the_same_gradient_and_runs_every_layer_twice():
+    plain, recomputing = (make_student(recompute=each) for each in (False, True))
+    runs = []
+    for layer in recomputing.model.model.layers:
+        layer.self_attn.register_forward_hook(lambda *_: runs.append(1))
+
+    expected, given = gradients(plain), gradients(recomputing)
+
+    assert len(expected) == len(plain.parameters())
+    assert all(map(torch.equal, expected, given))
+    assert len(runs) == 2 * len(recomputing.model.model.layers)
+
+
+def test_checkpointing_leaves_passes_without_gradient_their_cache():
+    recomputing = make_student(recompute=True)
+    sampler = LocalSampler(recomputing.model, frozenset({2}), 5, torch.Generator().manual_seed(0))
+    prompts = [prompt for prompt, _ in PAIRS]
+
+    gradients(recomputing)
+    with recomputing.adapter_off() as model:
+        cache = packing.prefix_cache(model, (3, 4))
+        behind_cache = packing.completion_states(model, PAIRS, (3, 4), cache)
+        alone = recomputing.states(PAIRS)
+
+    assert cache is not None
+    assert cache.get_seq_length() == 2
+    torch.testing.assert_close(behind_cache, alone)
+    expected = make_student(recompute=False)
+    assert sampler.sample(prompts, 0) == LocalSampler(
+        expected.model, frozenset({2}), 5, torch.Generator().manual_seed(0)
+    ).sample(prompts, 0)
