@@ -17,7 +17,7 @@ import torch
 
 from distill import facts, loss, packing
 from distill.data import Encoder, Prompt
-from distill.pool import Trajectory, sample_guided, stack
+from distill.pool import Trajectory, sample_guided, score, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
 from store.anchors import Anchor
@@ -97,15 +97,16 @@ def measure(
     """
     reference = sample_guided(teacher, sampler, held_out, temperature=0)
     taught = encoder.decode([item.completion for item in reference])
-    plain = [prompt.student_ids for prompt in held_out]
+    # Together, since a decoding step of many sequences takes hardly longer than one of few.
+    plain = [prompt.student_ids for prompt in [*held_out, *unrelated]]
     candidate = encoder.decode(sampler.sample(plain, temperature=0))
     with teacher.student.adapter_off():
-        base = encoder.decode(sampler.sample(plain, temperature=0))
+        completions = sampler.sample(plain, temperature=0)
+    unchanged = score(teacher, unrelated, completions[len(held_out) :])
+    base = encoder.decode(completions)
+    ends = [taught + base[len(held_out) :], base]
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     missed, learned = facts.count(teacher, encoder.tokenizer, encoder.context.text(), reference)
-    unchanged = sample_guided(teacher, sampler, unrelated, temperature=0)
-    before = encoder.decode([item.completion for item in unchanged])
-    after = encoder.decode(sampler.sample([p.student_ids for p in unrelated], temperature=0))
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
@@ -114,13 +115,11 @@ def measure(
         facts=missed,
         facts_learned=learned / missed if missed else 1.0,
         retention_kl=student_kl(teacher, unchanged),
-        length_ratio=length_ratio(_words(candidate), _words(taught), _words(base)),
-        repetition=max(
-            0.0,
-            repetition(candidate + after)
-            - max(repetition(taught + before), repetition(base + before)),
+        length_ratio=length_ratio(
+            *(_words(texts[: len(held_out)]) for texts in (candidate, taught, base))
         ),
-        leak_rate=max(0.0, leak_rate(candidate + after) - leak_rate(taught + before)),
+        repetition=max(0.0, repetition(candidate) - max(map(repetition, ends))),
+        leak_rate=max(0.0, leak_rate(candidate) - leak_rate(ends[0])),
         anchors={
             "total": len(anchors.anchors),
             "base": anchors.base,
@@ -129,7 +128,7 @@ def measure(
         },
         answers=[
             {"prompt": prompt.text, "base": one, "teacher": two, "candidate": three}
-            for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=True)
+            for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=False)
         ],
     )
 
