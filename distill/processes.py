@@ -26,6 +26,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
+from distill.base import ModelError
+
 PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one that dies ends them all, so it is only slow."""
 
@@ -58,11 +60,18 @@ class Processes:
         return self.rank == self.member == 0
 
     def divide(self, model: PreTrainedModel) -> None:
-        """Keep of each layer only this member's part; of a team of one nothing changes."""
+        """Keep of each layer only this member's part; of a team of one nothing changes.
+
+        Raises:
+            ModelError: The model does not say what its layers are.
+        """
         if self.mesh is None:
             return
-        whole = set(model._no_split_modules or ())
-        for layer in [part for part in model.modules() if type(part).__name__ in whole]:
+        names = set(model._no_split_modules or ())
+        layers = [part for part in model.modules() if type(part).__name__ in names]
+        if not layers:
+            raise ModelError("This model does not name its layers; distill.shards must be 1.")
+        for layer in layers:
             # By default a layer that stands by itself would stay whole after its first pass.
             fully_shard(layer, mesh=self.mesh[MEMBER], reshard_after_forward=True)
 
