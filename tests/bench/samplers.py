@@ -1,0 +1,93 @@
+"""Tokens a second of the student's trajectories: sampled by the trainer, and by the serving vLLM.
+
+    python -m tests.bench.samplers          # `make bench-samplers`; about five minutes on two cores
+
+Both sample the same student, with an adapter of random weights, on the same prompts; an answer has
+as many tokens as a run allows by default, or ends by itself. What the engine needs for each
+sampling, writing, loading and unloading the adapter, is in its time. Nothing else asks the engine.
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+
+# As the trainer has it: threads that spin while they wait take the cores from the engine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from agent.engine.supervisor import Supervisor
+from config.sections import Distill, Engine
+from distill.data import user
+from distill.embedded import embed
+from distill.engine_sampler import EngineAt
+from distill.packing import Ids
+from distill.parts import Parts, load_parts
+from distill.replay import PROMPTS
+from distill.sampler import Sampler
+from distill.spec import RunSpec
+from store.contexts import Context
+
+AT_ONCE = (4, 16, 32)
+
+
+def main() -> None:
+    """Measure both samplers, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="of which the best counts")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(compare(Path(folder), options.rounds))
+
+
+async def compare(folder: Path, rounds: int) -> None:
+    """Start the engine, and measure beside it."""
+    model = embed(folder / "model")
+    supervisor = Supervisor(Engine(), model, model.name, folder)
+    await supervisor.start(print)
+    try:
+        at = EngineAt(supervisor.url, supervisor.api_key)
+        await asyncio.to_thread(report, load(model, folder, at), rounds)
+    finally:
+        await supervisor.stop()
+
+
+def load(model: Path, folder: Path, engine: EngineAt) -> Parts:
+    """The student with an adapter that does something."""
+    context = Context(lessons=("We open at 7.",))
+    out, work = folder / "adapters", folder / "work"
+    parts = load_parts(RunSpec(model, context, (), Distill(), out, work, engine=engine))
+    torch.manual_seed(0)
+    for name, weight in parts.student.peft.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    return parts
+
+
+def report(parts: Parts, rounds: int) -> None:
+    """A row for each number of trajectories at once."""
+    prompts = [parts.encoder.prompt(user(text)).student_ids for text in PROMPTS]
+    print("| trajectories at once | the trainer, tokens/s | the engine, tokens/s |")
+    print("|---|---|---|")
+    for count in AT_ONCE:
+        local, engine = (
+            max(speed(sampler, prompts[:count]) for _ in range(rounds))
+            for sampler in (parts.sampler, parts.on_policy)
+        )
+        print(f"| {count} | {local:.0f} | {engine:.0f} |", flush=True)
+
+
+def speed(sampler: Sampler, prompts: list[Ids]) -> float:
+    """Tokens a second of one sampling."""
+    began = time.monotonic()
+    tokens = sum(map(len, sampler.sample(prompts, Distill().temperature)))
+    return tokens / (time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main()
