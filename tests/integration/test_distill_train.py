@@ -31,7 +31,7 @@ OPTIONS = {
 }
 
 # What a process of a team of two holds of each weight of the layers.
-HELD = """
+HELD = r"""
 import json, os, sys, torch
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
@@ -39,7 +39,8 @@ from distill.base import load_base
 from distill.processes import join, leave
 
 model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), join(2).divide)
-print(json.dumps([each.to_local().numel() for each in model.model.layers.parameters()]), flush=True)
+held = [each.to_local().numel() for each in model.model.layers.parameters()]
+sys.stdout.write(json.dumps(held) + "\n")  # at once: the other writes there as well
 leave()
 """
 
