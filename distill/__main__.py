@@ -11,9 +11,6 @@ import traceback
 from contextlib import closing, suppress
 from pathlib import Path
 
-# The gate, vLLM and this process share the cores. Threads that spin while they wait for each other
-# take them away; OpenMP reads these when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

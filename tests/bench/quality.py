@@ -2,7 +2,7 @@
 
     python -m tests.bench.quality --out bench/quality            # all, hours; goes on where it was
     python -m tests.bench.quality --out bench/quality --only clinic/ours/0
-    python -m tests.bench.quality --out bench/quality --report   # the table, in Markdown
+    python -m tests.bench.quality --out bench/quality --report   # the table, and a picture
 
 A piece is one run: a context of `contexts/`, a method, a seed. Its 40 questions are in wordings
 that nothing was trained on. `ours` are the defaults. `off_policy` is context distillation on texts
@@ -14,19 +14,15 @@ likeliest tokens, not renormalised. All three train the same LoRA on the same qu
 import argparse
 import json
 import math
-import os
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 from unittest import mock
-
-# As the trainer has it: threads that spin while they wait take the cores from whatever else runs.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from torch import Tensor
@@ -41,6 +37,7 @@ from distill.progress import plain_lines
 from distill.spec import RunSpec
 from store.anchors import Anchor
 from store.contexts import Context
+from tests.bench.plots import Share, plot_shares
 
 CONTEXTS = Path(__file__).parent / "contexts"
 NAMES = ("clinic", "invoicing", "format", "labels")
@@ -73,12 +70,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--only", help="CONTEXT/METHOD/SEED: one piece")
-    parser.add_argument("--report", action="store_true", help="print the table")
+    parser.add_argument("--report", action="store_true", help="print the table, draw the picture")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results = options.out / "results.jsonl"
     if options.report:
-        print(table(list(read(results))))
+        groups = grouped(read(results))
+        print(table(groups))
+        draw(groups, options.out / "quality.png")
         return
     model = embed(options.out / "model")
     done = {line["piece"] for line in read(results)}
@@ -128,13 +127,15 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         anchors=anchors(piece.context),
     )
     began = time.monotonic()
-    with method(piece.method):
+    with changed(piece.method):
         parts = load_parts(spec)
         prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, _stage)
         checkpoints = Checkpoints(spec.work, str(piece))
         steps.train(spec.effective_settings(), parts, prepared, checkpoints, plain_lines)
     seconds = time.monotonic() - began
     alone = answers(parts, spec.anchors, in_context=False)
+    asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
+    taught = evaluate.sample_guided(parts.teacher, parts.sampler, asked, 0)
     unchanged = evaluate.sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
     with parts.student.adapter_off():
         knew = passed(parts, anchors("retention"), in_context=False)
@@ -148,8 +149,8 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         "kept": passed(parts, anchors("retention"), in_context=False),
         "knew": knew,
         "retention_kl": evaluate.student_kl(parts.teacher, unchanged),
-        "kl_base": evaluate.base_kl(parts.teacher, prepared.validation),
-        "kl_candidate": evaluate.student_kl(parts.teacher, prepared.validation),
+        "kl_base": evaluate.base_kl(parts.teacher, taught),
+        "kl_candidate": evaluate.student_kl(parts.teacher, taught),
         "seconds": seconds,
     }
 
@@ -158,7 +159,7 @@ def _stage(stage: str, done: int, total: int) -> None:
     plain_lines(stage, done, total, {})
 
 
-def method(name: str) -> AbstractContextManager[object]:
+def changed(name: str) -> AbstractContextManager[object]:
     """What a method changes in the code for the length of a run."""
     if name == "off_policy":
         return mock.patch.object(material, "recite", return_value=[])
@@ -196,37 +197,61 @@ def answers(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> li
     return parts.encoder.decode(patient.sample(ids, temperature=0))
 
 
-def table(results: list[dict]) -> str:
-    """The mean over seeds of each context and method, with 95 % Wilson intervals of the shares."""
+Groups = dict[tuple[str, str], list[dict]]
+"""What was measured of a context and a method, a line for each seed."""
+
+
+def grouped(results: Iterable[dict]) -> Groups:
+    """The runs that trained, by context and method."""
+    groups: Groups = {}
+    for line in results:
+        context, name, _ = line["piece"].split("/")
+        if "candidate" in line:
+            groups.setdefault((context, name), []).append(line)
+    return groups
+
+
+def table(groups: Groups) -> str:
+    """The mean over seeds, with 95 % Wilson intervals of the shares."""
     rows = [
         "| context | method | base | teacher | candidate | 95 % | with the context again | "
         "general knowledge | drift, nats | gap closed | leaks | minutes |",
         "|---" * 12 + "|",
     ]
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for line in results:
-        context, name, _ = line["piece"].split("/")
-        if "candidate" in line:
-            groups.setdefault((context, name), []).append(line)
     for (context, name), lines in groups.items():
-        total = sum(line["questions"] for line in lines)
-        low, high = wilson(sum(line["candidate"] for line in lines), total)
-        shares = [
-            f"{sum(line[key] for line in lines) / total:.0%}"
-            for key in ("base", "teacher", "candidate")
-        ]
-        again = sum(line["with_context"] for line in lines) / total
+        base, teacher, candidate, again = (
+            interval(lines, key) for key in ("base", "teacher", "candidate", "with_context")
+        )
         kept, knew = (fmean(line[key] for line in lines) for key in ("kept", "knew"))
         drift = fmean(line["retention_kl"] for line in lines)
         gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
         leaks = fmean(line["leaks"] for line in lines)
         minutes = fmean(line["seconds"] for line in lines) / 60
         rows.append(
-            f"| {context} | {name} ({len(lines)}) | {' | '.join(shares)} | {low:.0%} to {high:.0%} "
-            f"| {again:.0%} | {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {leaks:.0%} "
-            f"| {minutes:.1f} |"
+            f"| {context} | {name} ({len(lines)}) | {base[0]:.0%} | {teacher[0]:.0%} "
+            f"| {candidate[0]:.0%} | {candidate[1]:.0%} to {candidate[2]:.0%} | {again[0]:.0%} "
+            f"| {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {leaks:.0%} | {minutes:.1f} |"
         )
     return "\n".join(rows)
+
+
+def draw(groups: Groups, path: Path) -> None:
+    """Draw what each context has of every method."""
+    names = [name for name in NAMES if all((name, each) in groups for each in METHODS)]
+    shares = {
+        key: [interval(groups[name, "ours"], key) for name in names] for key in ("base", "teacher")
+    }
+    shares |= {
+        method: [interval(groups[name, method], "candidate") for name in names]
+        for method in METHODS
+    }
+    plot_shares(shares, names, path)
+
+
+def interval(lines: list[dict], key: str) -> Share:
+    """The share of questions that were answered right, and its interval."""
+    total, right = (sum(line[each] for line in lines) for each in ("questions", key))
+    return right / total, *wilson(right, total)
 
 
 def wilson(successes: int, total: int) -> tuple[float, float]:

@@ -9,13 +9,9 @@ sampling, writing, loading and unloading the adapter, is in its time. Nothing el
 
 import argparse
 import asyncio
-import os
 import tempfile
 import time
 from pathlib import Path
-
-# As the trainer has it: threads that spin while they wait take the cores from the engine.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 

@@ -13,9 +13,6 @@ in a process of its own, whose peak memory beyond the loaded model is told as we
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,11 +34,11 @@ from distill.embedded import embed
 from distill.packing import Ids
 from distill.student import Student
 from distill.teacher import Teacher
+from tests.bench.apart import forget_peak, measure_apart, memory_mib
 
 CONTEXTS = (300, 2000, 8000)
 SEQUENCES, PROMPT, ANSWER = 4, 40, 64
 TOP_K = 256
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -69,27 +66,15 @@ def main() -> None:
         print("| context, tokens | " + " | ".join(f"{way}, s | MiB" for way in ways) + " |")
         print("|---" * (1 + 2 * len(ways)) + "|", flush=True)
         for context in options.context:
-            cells = [measure_apart(model, way, context, options.rounds) for way in ways]
+            cells = [
+                measure_apart(measure, str(model), way, context, options.rounds) for way in ways
+            ]
             ours = cells[0]["seconds"]
             told = [
                 f"{each['seconds']:.2f} ({each['seconds'] / ours:.1f}x) | {each['peak_mib']:.0f}"
                 for each in cells
             ]
             print(f"| {context} | " + " | ".join(told) + " |", flush=True)
-
-
-def measure_apart(model: Path, way: str, context: int, rounds: int) -> dict[str, float]:
-    """The result of `measure` in a process of its own."""
-    arguments = f"{str(model)!r}, {way!r}, {context}, {rounds}"
-    done = subprocess.run(
-        [sys.executable, "-c", f"from tests.bench.step_cost import measure; measure({arguments})"],
-        env=os.environ | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def measure(model: str, way: str, context: int, rounds: int) -> None:
@@ -99,7 +84,7 @@ def measure(model: str, way: str, context: int, rounds: int) -> None:
     student = Student(base, settings.rank, settings.alpha, settings.seed)
     step = WAYS[way](student)
     batches = trajectories(context, base.config.vocab_size)
-    CLEAR_REFS.write_text("5")  # forget the peak of loading
+    forget_peak()
     before = memory_mib("VmRSS")
     seconds = []
     for _ in range(rounds + 1):
@@ -112,14 +97,6 @@ def measure(model: str, way: str, context: int, rounds: int) -> None:
     # The first one computes what a run computes once.
     peak = memory_mib("VmHWM") - before
     print(json.dumps({"seconds": median(seconds[1:]), "peak_mib": peak}))
-
-
-def memory_mib(name: str) -> float:
-    """A size of this process from /proc."""
-    for line in STATUS.read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) / 1024
-    raise LookupError(name)
 
 
 def trajectories(context: int, vocabulary: int) -> Iterator[Batch]:
