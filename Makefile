@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)
 
-.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-samplers bench-distill bench-generations check fmt lock clean
+.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-loss bench-samplers bench-distill bench-generations check fmt lock clean
 
 setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
 
@@ -28,6 +28,9 @@ bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minu
 
 bench-step: setup  ## what a step costs by length of the context: a quarter of an hour
 	$(BIN)/python -m tests.bench.step_cost
+
+bench-loss: setup  ## time and memory of the loss alone: a minute or two
+	$(BIN)/python -m tests.bench.loss_memory
 
 bench-samplers: setup  ## tokens a second of the student's trajectories, about five minutes
 	$(BIN)/python -m tests.bench.samplers

@@ -32,7 +32,8 @@ Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]
 Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
-CHUNK_TOKENS = 256
+# Tokens whose logits are in memory at once: as few as the matrix products are efficient with.
+CHUNK_TOKENS = {"cpu": 64, "accelerator": 512}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def divergence(
     head: Tensor,
     weights: Tensor,
     objective: Objective = REVERSE,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum of per-token divergences, differentiable in the student's hidden states.
 
@@ -65,7 +66,8 @@ def divergence(
         head: Float[V, D], the frozen output head that both share.
         weights: Float[N] from `token_weights`; a token of weight zero is masked out.
         objective: Which divergence.
-        chunk_tokens: Tokens whose logits are in memory at once; does not change the result.
+        chunk_tokens: Tokens whose logits are in memory at once, 0 for what suits the device; does
+            not change the result.
 
     Returns:
         loss: Float[], nats.
@@ -74,6 +76,7 @@ def divergence(
     """
     assert student.shape == teacher.shape, (student.shape, teacher.shape)
     assert weights.shape == student.shape[:1], (weights.shape, student.shape)
+    chunk_tokens = chunk_tokens or CHUNK_TOKENS["cpu" if student.is_cpu else "accelerator"]
     result: tuple[Tensor, Tensor, Tensor] = _Divergence.apply(
         student, teacher, head, weights, objective, chunk_tokens
     )
