@@ -29,7 +29,7 @@ bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minu
 bench-step: setup  ## what a step costs by length of the context: a quarter of an hour
 	$(BIN)/python -m tests.bench.step_cost
 
-bench-loss: setup  ## time and memory of the loss alone: a minute or two
+bench-loss: setup  ## time and memory of the loss alone: about two minutes
 	$(BIN)/python -m tests.bench.loss_memory
 
 bench-samplers: setup  ## tokens a second of the student's trajectories, about five minutes

@@ -11,6 +11,10 @@ import traceback
 from contextlib import closing, suppress
 from pathlib import Path
 
+# OpenMP reads this when torch is loaded: how often a thread looks before it sleeps. Where waking is
+# slow, as on virtual machines, threads that sleep at once make two cores hardly faster than one;
+# ones that look for longer lose more beside a busy vLLM than they win on a quiet machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

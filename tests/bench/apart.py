@@ -4,14 +4,25 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def measure_apart(measure: Callable[..., None], *arguments: str | int) -> dict[str, float]:
-    """Call a function of a module in a process of its own.
+def measure_apart(
+    measure: Callable[..., None],
+    *arguments: str | int,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """Call a function of a module here in a process of its own.
+
+    Args:
+        measure: The function.
+        arguments: Its arguments.
+        settings: Beside this process's environment, that process's.
 
     Returns:
         What it printed last, as JSON.
@@ -20,13 +31,12 @@ def measure_apart(measure: Callable[..., None], *arguments: str | int) -> dict[s
     module = Path(measure.__code__.co_filename).stem
     done = subprocess.run(
         [sys.executable, "-c", f"from tests.bench.{module} import {name}; {name}({told})"],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"HF_HUB_OFFLINE": "1"} | settings,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def forget_peak() -> None:

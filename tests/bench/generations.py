@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
+import tests.bench.as_trainer  # noqa: F401 - before torch
+
+# isort: split
 from config.sections import Distill
 from distill import train
 from distill.embedded import embed

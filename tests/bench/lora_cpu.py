@@ -9,13 +9,12 @@ machine does touches both. The best of some rounds counts. The adapter has rando
 
 import argparse
 import json
-import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.bench.apart import measure_apart
 
 CONCURRENT = (1, 8, 32)
 PROMPT_TOKENS, NEW_TOKENS, RANK = 40, 64, 32
@@ -30,7 +29,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, adapter = prepare(Path(folder))
         measured = {
-            path: measure_apart(model, adapter, options.rounds, switch)
+            path: measure_apart(
+                measure, str(model), str(adapter), options.rounds, settings=settings(switch)
+            )
             for path, switch in PATHS.items()
         }
     print("| requests at once | base, tokens/s | " + " | ".join(measured) + " |")
@@ -62,27 +63,16 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     return model, adapter
 
 
-def measure_apart(model: Path, adapter: Path, rounds: int, switch: str) -> list[dict[str, float]]:
-    """The result of `measure` in a process of its own."""
-    settings = {
+def settings(switch: str) -> dict[str, str]:
+    """The environment of a measurement: which path, and an engine in that same process."""
+    return {
         "BYHEART_ENGINE__LORA_CPU": switch,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCHDYNAMO_DISABLE": "1",
-        "HF_HUB_OFFLINE": "1",
     }
-    arguments = f"{str(model)!r}, {str(adapter)!r}, {rounds}"
-    code = f"from tests.bench.lora_cpu import measure; measure({arguments})"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | settings,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(model: str, adapter: str, rounds: int) -> None:

@@ -1,6 +1,6 @@
 """What the loss itself costs in time and memory, beside the same loss written out.
 
-    python -m tests.bench.loss_memory    # `make bench-loss`; about a minute on two cores
+    python -m tests.bench.loss_memory    # `make bench-loss`; about two minutes on two cores
 
 Hidden states of student and teacher go in, the loss and the gradient in the student's states come
 out, through an output head of the embedded model's shape. `naive` is the full-vocabulary reverse KL
@@ -13,6 +13,9 @@ import json
 import time
 from statistics import median
 
+import tests.bench.as_trainer  # noqa: F401 - before torch
+
+# isort: split
 import torch
 from torch import Tensor
 

@@ -24,6 +24,9 @@ from statistics import fmean
 from typing import Any
 from unittest import mock
 
+import tests.bench.as_trainer  # noqa: F401 - before torch
+
+# isort: split
 import torch
 from torch import Tensor
 

@@ -13,6 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import tests.bench.as_trainer  # noqa: F401 - before torch
+
+# isort: split
 import torch
 
 from agent.engine.supervisor import Supervisor

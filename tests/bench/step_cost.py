@@ -23,6 +23,9 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+import tests.bench.as_trainer  # noqa: F401 - before torch
+
+# isort: split
 import torch
 from torch import Tensor
 
