@@ -16,6 +16,7 @@ from agent.cli.frame import (
 from agent.due import open_run, untried_lessons
 from agent.model import refuse_untrainable
 from agent.work import utcnow
+from config.sections import Distill
 from store import adapters, lessons, logged, namespaces, prompts, runs, snapshots
 from store.models import Run
 
@@ -40,20 +41,29 @@ def plan(
         registered = prompts.system_prompt(session, namespace)
         fresh = len(untried_lessons(session, namespace, budget))
         running = runs.unfinished(session, namespace)
-        needed = settings.distill.min_new_lessons
         row = {
             "namespace": namespace,
             "system_prompt_tokens": registered.tokens if registered else 0,
             "lessons": [lessons.text(lesson) for lesson in used],
             "lessons_left_out": left_out,
-            "new_lessons": f"{fresh} of the {needed} that start a run",
+            "new_lessons": f"{fresh} of the {settings.distill.min_new_lessons} that start a run",
             "logged_prompts": len(logged.prompts(session, namespace, False, 1000)),
             "held_out_prompts": len(logged.prompts(session, namespace, True, 1000)),
             "seeds": len(prompts.seeds(session, namespace)),
             "anchors": len(prompts.anchors(session, namespace)),
-            "waits_for": f"run {running.id}" if running else None,
+            "next_run": _next_run(settings.distill, fresh, running.id if running else None),
         }
     show_one(row, output)
+
+
+def _next_run(settings: Distill, fresh: int, running: str | None) -> str:
+    if running:
+        return f"after {running} and its candidate"
+    if not settings.auto:
+        return "`byheart train now`; distill.auto is off"
+    if fresh < settings.min_new_lessons:
+        return f"with {settings.min_new_lessons - fresh} more lessons, or `byheart train now`"
+    return f"by the daemon, {settings.settle_s:.0f} s after the last new lesson"
 
 
 @app.command("now")

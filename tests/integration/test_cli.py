@@ -139,6 +139,16 @@ def counts(byheart: Shell) -> tuple[int, int]:
     return planned["seeds"], planned["anchors"]
 
 
+def test_a_plan_says_what_the_next_run_waits_for(byheart):
+    def next_run() -> str:
+        return json.loads(byheart("train", "plan", "-o", "json").stdout)["next_run"]
+
+    byheart("lessons", "add", "Refunds take 3 days.")
+    assert "byheart train now" in next_run()
+    run = byheart("train", "now").stdout.strip()
+    assert next_run() == f"after {run} and its candidate"
+
+
 def test_compile_replaces_the_seeds_and_anchors_that_are_given_and_keeps_the_others(byheart):
     policy = byheart.write("p.md", "Refunds within 45 days.")
     seeds = byheart.write("s.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n')
