@@ -4,10 +4,10 @@ Nothing here is near a held-out prompt or an anchor. The preflight is here as we
 of the same material: is there anything to learn?
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distill import data, evaluate, questions, replay
+from distill import data, evaluate, passages, questions, replay
 from distill.data import Encoder, Messages, Prompt
 from distill.evaluate import Anchored
 from distill.pool import Trajectory, recite, sample_guided
@@ -82,13 +82,15 @@ def prepare(
     spec = _fitting(spec, encoder)
     known = preflight(spec, encoder, teacher, sampler)
     anchored = preflight_anchors(spec, encoder, teacher, sampler)
-    given = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
-    avoid = [data.asked(messages) for messages in given]
+    apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
+    avoid = [data.asked(messages) for messages in apart]
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     advance("write questions", 0, 1)
-    conversations = _conversations(spec, encoder, teacher, sampler, avoid)
-    asked = map(data.asked, conversations)
-    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *asked])
+    given = _distinct(spec.prompts, avoid)
+    asked = [data.asked(messages) for messages in given]
+    about = _questions(spec, encoder, teacher, sampler, [*avoid, *asked])
+    conversations = [*given, *map(data.user, about)]
+    general = data.without_near_duplicates(replay.PROMPTS, [*avoid, *asked, *about])
     added: list[Messages] = []
     if len(conversations) < MIN_PROMPTS:
         added, general = list(map(data.user, general[::2])), general[1::2]
@@ -103,7 +105,10 @@ def prepare(
     ]
     return Material(
         prompts,
-        _guided(spec, encoder, teacher, sampler, prompts, advance),
+        [
+            *_guided(spec, teacher, sampler, prompts, advance),
+            *_recited(spec, encoder, teacher, prompts, about),
+        ],
         replayed,
         sample_guided(teacher, sampler, replayed[:GUIDED_REPLAY], spec.settings.temperature),
         sample_guided(teacher, sampler, list(map(encoder.prompt, validated)), temperature=0),
@@ -157,31 +162,22 @@ def _distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[M
     return [by_text[text] for text in data.without_near_duplicates(texts, avoid)]
 
 
-def _conversations(
-    spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler, avoid: Sequence[str]
-) -> list[Messages]:
-    """What is asked with the context: given or logged first, then written."""
-    given = _distinct(spec.prompts, avoid)
-    known = [data.asked(messages) for messages in given]
-    written = _questions(spec, encoder, teacher, sampler, [*avoid, *known])
-    return [*given, *map(data.user, written)]
-
-
 def _questions(
     spec: RunSpec,
     encoder: Encoder,
     teacher: Teacher,
     sampler: LocalSampler,
     avoid: Sequence[str],
-) -> list[str]:
+) -> dict[str, str]:
+    """Questions about everything that the context says, and the passage that each asks for."""
     writer = LocalSampler(
         sampler.model,
         questions.line_end_ids(encoder.tokenizer),
         questions.MAX_TOKENS,
         sampler.generator,
     )
-    known = questions.passages(spec.context)
-    learned = questions.passages(spec.parent.context) if spec.parent else []
+    known = passages.passages(spec.context)
+    learned = passages.passages(spec.parent.context) if spec.parent else []
     # What the parent knows and the context no longer says is asked about as well: the teacher
     # answers as one that does not know it.
     about = [*(passage for passage in learned if passage not in known), *known]
@@ -196,13 +192,12 @@ def _questions(
 
 def _guided(
     spec: RunSpec,
-    encoder: Encoder,
     teacher: Teacher,
     sampler: LocalSampler,
     prompts: Sequence[Prompt],
     advance: Advance,
 ) -> list[Trajectory]:
-    """The teacher's answers (one greedy, the others sampled), and what the context says itself."""
+    """The teacher's answers, one of them greedy and the others sampled; none without guidance."""
     if not spec.effective_settings().guided_share:
         return []
     rounds = spec.settings.answers_per_question
@@ -211,10 +206,27 @@ def _guided(
         advance("sample the teacher", number, rounds)
         temperature = spec.settings.guided_temperature if number else 0.0
         guided += sample_guided(teacher, sampler, prompts, temperature)
-    about = questions.passages(spec.context)
-    matched = [(prompt, questions.passage_of(prompt.text, about)) for prompt in prompts]
-    pairs = [(prompt, passage) for prompt, passage in matched if passage is not None]
-    return guided + recite(teacher, encoder.tokenizer, pairs, spec.settings.max_completion_tokens)
+    return guided
+
+
+def _recited(
+    spec: RunSpec,
+    encoder: Encoder,
+    teacher: Teacher,
+    prompts: Sequence[Prompt],
+    asked_for: Mapping[str, str],
+) -> list[Trajectory]:
+    """What the context itself says to each prompt that asks for it; none without guidance."""
+    if not spec.effective_settings().guided_share:
+        return []
+    said = passages.passages(spec.context)
+    matched = [
+        (prompt, asked_for.get(prompt.text) or passages.passage_of(prompt.text, said))
+        for prompt in prompts
+    ]
+    # What a parent knew and the context no longer says is asked for, and not recited.
+    pairs = [(prompt, passage) for prompt, passage in matched if passage in said]
+    return recite(teacher, encoder.tokenizer, pairs, spec.settings.max_completion_tokens)
 
 
 def preflight(

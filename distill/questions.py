@@ -1,9 +1,10 @@
 """Questions that the teacher writes: every lesson and passage is asked for in many wordings.
 
 Logged prompts rarely touch everything a context says. The base completes a few-shot pattern
-(statement, question), which also small models do well. Of many drafts those are kept that make the
-passage the likeliest answer, look like questions, share a content word with their passage, and
-repeat neither another question nor a held-out prompt.
+(statement, topic, question), which also small models do well: the topic first, then questions that
+begin in different ways. Drafts are kept that make their passage likelier as an answer, look like
+questions, share a content word with it, and repeat neither another question nor a held-out prompt.
+Where a passage has few such drafts, plain requests for its topic fill up, so none is left out.
 Pairing questions with single passages follows SIEVE (arXiv 2604.02339).
 """
 
@@ -13,20 +14,36 @@ from collections.abc import Sequence
 from distill import data, packing
 from distill.loss import token_logprobs
 from distill.packing import Ids
+from distill.passages import content_words, numbers
 from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
-from store.contexts import Context
 
 HEADER = "Questions that people ask, each answered by the statement above it."
 EXAMPLES = (
-    ("The museum opens at ten in the morning.", "When can I come in?"),
-    ("Tickets for children cost 6 pounds.", "How much does my son have to pay?"),
-    ("Complaints are handled by Ms. Okafor.", "Who should I talk to if I want to complain?"),
-    ("Guided tours must be booked two weeks ahead.", "Is it enough to book a tour tomorrow?"),
+    (
+        "The museum opens at ten in the morning.",
+        "opening hours of the museum",
+        "When can I come in?",
+    ),
+    (
+        "Tickets for children cost 6 pounds.",
+        "price of tickets for children",
+        "How much does my son have to pay for his ticket?",
+    ),
+    (
+        "Complaints are handled by Ms. Okafor.",
+        "complaints",
+        "Who should I talk to if I want to complain?",
+    ),
+    (
+        "Guided tours must be booked two weeks ahead.",
+        "booking of guided tours",
+        "Is it enough to book a tour tomorrow?",
+    ),
 )
 # How drafts begin. Left to itself (""), a small model begins nearly all of them in the same way.
 OPENINGS = (
-    *("",) * 5,
+    *("",) * 4,
     " What",
     " When",
     " Where",
@@ -35,46 +52,20 @@ OPENINGS = (
     " How much",
     " How long",
     " How many",
+    " Can I",
+    " Do you",
 )
-BLUNT_WORDS = 5
+PLAIN_REQUESTS = (
+    "What should I know about {}?",
+    "Can you tell me about {}?",
+    "I have a question about {}. What can you tell me?",
+)
+TOPIC_WORDS = 5
 TEMPERATURE = 0.6
 MAX_TOKENS = 20
-SHORT_PASSAGE_CHARS = 24
-# Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
-MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
-STOP_WORDS = frozenset(
-    """
-    the and for are with our you your that this from have has not only per can all any its was
-    were will what when where who how does which much many long is it in on at to of a an be by
-    or as do i my me we us if no so up
-    """.split()  # noqa: SIM905 - prose is easier to read and change
-)
-
-
-def passages(context: Context) -> list[str]:
-    """What questions are asked about: each lesson, each line or sentence of a system prompt."""
-    lines = (context.system_prompt or "").splitlines()
-    pieces = [piece for line in lines for piece in _sentences(line)]
-    return [piece for piece in [*pieces, *context.lessons] if content_words(piece)]
-
-
-def _sentences(line: str) -> list[str]:
-    text = MARKUP.sub("", line).strip()
-    parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
-    joined: list[str] = []
-    for part in parts:
-        # A split after an abbreviation ("Dr.") leaves a stump that belongs to what follows.
-        if joined and len(joined[-1]) < SHORT_PASSAGE_CHARS:
-            joined[-1] += f" {part}"
-        else:
-            joined.append(part)
-    return [part for part in joined if part]
-
-
-def content_words(text: str) -> set[str]:
-    """Lower-case word stems (first five letters) that carry meaning."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {word[:5] for word in words if len(word) > 1 and word not in STOP_WORDS}
+# Nats by which a question must make its passage likelier. Of the drafts of the embedded model those
+# above are nearly all about their passage, and those below are mostly not.
+MIN_GAIN = 6.0
 
 
 def write_questions(
@@ -84,8 +75,8 @@ def write_questions(
     about: Sequence[str],
     per_passage: int,
     avoid: Sequence[str],
-) -> list[str]:
-    """Write up to `per_passage` questions for each passage, and one where no draft is any good.
+) -> dict[str, str]:
+    """Write up to `per_passage` questions for each passage, the last of them a plain request.
 
     Args:
         student: Judges drafts with its adapter off.
@@ -94,54 +85,85 @@ def write_questions(
         about: Passages.
         per_passage: Most questions kept for each.
         avoid: Prompts that no question may nearly repeat, such as the held-out ones.
+
+    Returns:
+        The passage of each question.
     """
-    drafts: dict[str, list[str]] = {passage: [] for passage in about}
-    asked = [(opening, passage) for opening in OPENINGS for passage in about if per_passage]
+    if not per_passage:
+        return {}
     with student.adapter_off():
-        prompts = [_few_shot(tokenizer, passage, opening) for opening, passage in asked]
-        for (opening, passage), draft in zip(
-            asked, sampler.sample(prompts, TEMPERATURE), strict=True
-        ):
-            rest = tokenizer.decode(draft, skip_special_tokens=True).rstrip()
-            drafts[passage].append((opening + rest).strip())
-        written: list[str] = []
-        for passage in about:
-            kept: list[str] = []
-            for question in best_first(student, tokenizer, passage, drafts[passage]):
-                if len(kept) < per_passage and acceptable(
-                    question, passage, [*written, *kept, *avoid]
-                ):
-                    kept.append(question)
-            written += kept or ([blunt_question(passage)] if per_passage else [])
-    return data.without_near_duplicates(written, avoid)
+        topics = name_topics(sampler, tokenizer, about)
+        drafts = write_drafts(sampler, tokenizer, topics)
+        written: dict[str, str] = {}
+        for passage, topic in topics.items():
+            asked = best_first(student, tokenizer, passage, drafts[passage])
+            plain = [each.format(topic) for each in PLAIN_REQUESTS]
+            for question in [*asked[: per_passage - 1], *plain]:
+                fresh = not data.is_near(question, [*written, *avoid])
+                if fresh and list(written.values()).count(passage) < per_passage:
+                    written[question] = passage
+    return written
 
 
-def blunt_question(passage: str) -> str:
-    """A question about a passage for which no better one was found, so that none is left out."""
+def name_topics(
+    sampler: LocalSampler, tokenizer: Tokenizer, about: Sequence[str]
+) -> dict[str, str]:
+    """What each passage is about, in a few words that do not give away its numbers."""
+    prompts = [_few_shot(tokenizer, passage) for passage in about]
+    named = zip(about, sampler.sample(prompts, 0.0), strict=True)
+    return {
+        passage: usable_topic(tokenizer.decode(ids, skip_special_tokens=True).strip(), passage)
+        for passage, ids in named
+    }
+
+
+def usable_topic(topic: str, passage: str) -> str:
+    """The topic, or words of the passage where it is none of the passage's or gives it away."""
+    shared = content_words(topic) & content_words(passage)
+    if shared and not numbers(topic) & numbers(passage) and "?" not in topic:
+        return topic
     words = re.findall(r"[^\W\d_]+", passage)
-    about = [word for word in words if content_words(word)][:BLUNT_WORDS] or words
-    return f"What should I know about {' '.join(about)}?"
+    return " ".join([word for word in words if content_words(word)][:TOPIC_WORDS] or words)
+
+
+def write_drafts(
+    sampler: LocalSampler, tokenizer: Tokenizer, topics: dict[str, str]
+) -> dict[str, list[str]]:
+    """For each passage, a line that may be a question about it with each of the openings."""
+    asked = [(opening, passage) for opening in OPENINGS for passage in topics]
+    prompts = [
+        _few_shot(tokenizer, passage, topics[passage], opening) for opening, passage in asked
+    ]
+    drafts: dict[str, list[str]] = {passage: [] for passage in topics}
+    for (opening, passage), ids in zip(asked, sampler.sample(prompts, TEMPERATURE), strict=True):
+        rest = tokenizer.decode(ids, skip_special_tokens=True).rstrip()
+        drafts[passage].append((opening + rest).strip())
+    return drafts
 
 
 def best_first(
     student: Student, tokenizer: Tokenizer, passage: str, drafts: Sequence[str]
 ) -> list[str]:
-    """Distinct drafts, those first that make the passage the likeliest answer."""
-    distinct = [draft for draft in dict.fromkeys(drafts) if acceptable(draft, passage, ())]
+    """Distinct drafts that make the passage likelier as an answer, by how much they do."""
+    distinct: list[str] = []
+    for draft in drafts:
+        if acceptable(draft, passage, distinct):
+            distinct.append(draft)
     answer = tuple(tokenizer(f" {passage}", add_special_tokens=False)["input_ids"])
     pairs = [
         (
-            tuple(tokenizer(f"Question: {draft}\nAnswer:", add_special_tokens=False)["input_ids"]),
+            tuple(tokenizer(f"Question: {each}\nAnswer:", add_special_tokens=False)["input_ids"]),
             answer,
         )
-        for draft in distinct
+        for each in [PLAIN_REQUESTS[0].format("it"), *distinct]
     ]
     scores: list[float] = []
     for run in packing.passes(pairs, 0, student.model.device):
         states = student.states(pairs[run]).split(len(answer))
         scores += [float(token_logprobs(part, student.head, answer).sum()) for part in states]
-    order = sorted(range(len(distinct)), key=lambda index: -scores[index])
-    return [distinct[index] for index in order]
+    unasked, *scores = scores
+    gains = sorted(zip(scores, distinct, strict=True), key=lambda each: -each[0])
+    return [draft for score, draft in gains if score - unasked >= MIN_GAIN]
 
 
 def acceptable(question: str, passage: str, others: Sequence[str]) -> bool:
@@ -155,23 +177,18 @@ def acceptable(question: str, passage: str, others: Sequence[str]) -> bool:
     )
 
 
-def numbers(text: str) -> set[str]:
-    """The numbers in a text, as they are written."""
-    return set(re.findall(r"\d+", text))
-
-
-def passage_of(question: str, about: Sequence[str]) -> str | None:
-    """The passage that shares most content words with a question; None if none shares any."""
-    words = content_words(question)
-    best = max(about, key=lambda passage: len(words & content_words(passage)), default=None)
-    return best if best is not None and words & content_words(best) else None
-
-
-def _few_shot(tokenizer: Tokenizer, passage: str, opening: str) -> Ids:
-    shown = "\n\n".join(
-        f"Statement: {statement}\nQuestion: {question}" for statement, question in EXAMPLES
-    )
-    text = f"{HEADER}\n\n{shown}\n\nStatement: {passage}\nQuestion:{opening}"
+def _few_shot(
+    tokenizer: Tokenizer, passage: str, topic: str | None = None, opening: str = ""
+) -> Ids:
+    """The pattern up to where the model goes on: with the topic, or with a question about it."""
+    shown = [
+        f"Statement: {statement}\nTopic: {about}\nQuestion: {question}"
+        for statement, about, question in EXAMPLES
+    ]
+    last = f"Statement: {passage}\nTopic:"
+    if topic is not None:
+        last += f" {topic}\nQuestion:{opening}"
+    text = "\n\n".join([HEADER, *shown, last])
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

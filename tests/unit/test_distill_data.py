@@ -3,7 +3,7 @@
 import pytest
 
 from config.sections import Distill
-from distill import data, questions
+from distill import data, passages, questions
 from distill.data import Encoder, PromptTooLong, user
 from store.contexts import Context, compose
 from tests.tiny import tiny_tokenizer
@@ -137,15 +137,16 @@ def test_nothing_is_drawn_from_nothing():
 
 def test_passages_are_sentences_and_lessons():
     context = Context(
-        system_prompt="# Shop\n\nWe open at 7 in the morning. Ask for Dr. Falk in the clinic.\n"
+        system_prompt="# Shop\n\nWe open at 7 in the morning. "
+        "The clinic was founded by Dr. J. Falk.\n"
         "- Tyres are free on Fridays.\n2. 24 hours of notice are needed.\n* 10% off on Mondays.",
         lessons=("Refunds take 3 days.",),
     )
 
-    assert questions.passages(context) == [
+    assert passages.passages(context) == [
         "Shop",
         "We open at 7 in the morning.",
-        "Ask for Dr. Falk in the clinic.",
+        "The clinic was founded by Dr. J. Falk.",
         "Tyres are free on Fridays.",
         "24 hours of notice are needed.",
         "10% off on Mondays.",

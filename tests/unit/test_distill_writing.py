@@ -1,5 +1,7 @@
 """Questions as a model writes them: of its drafts, the good ones are kept, and no others."""
 
+import math
+
 import pytest
 
 from distill import questions
@@ -21,54 +23,83 @@ DRAFTS = {
 }
 
 
+TOPICS = {REFUNDS: " refunds", OPENING: " the 7 o'clock opening"}
+
+
 class Scripted:
-    """Writes the drafts above, whatever the model says; notes what it was asked."""
+    """Writes the topics and drafts above, whatever the model says; notes what it was asked."""
 
     def __init__(self, tokenizer) -> None:
         self.tokenizer = tokenizer
         self.asked: list[str] = []
 
     def sample(self, prompts, _temperature):
-        return [self.tokenizer(self.draft(ids))["input_ids"] for ids in prompts]
+        return [self.tokenizer(self.line(ids))["input_ids"] for ids in prompts]
 
-    def draft(self, ids) -> str:
-        prompt = self.tokenizer.decode(ids)
-        passage = prompt.rsplit("Statement: ", 1)[1].removesuffix("\nQuestion:")
+    def line(self, ids) -> str:
+        passage, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
+        if asked_for == "Topic:":
+            return TOPICS[passage]
         self.asked.append(passage)
         drafts = DRAFTS[passage]
         return drafts[self.asked.count(passage) % len(drafts)]
 
 
 @pytest.fixture
-def student() -> Student:
+def student(monkeypatch) -> Student:
+    monkeypatch.setattr(questions, "OPENINGS", ("",) * 7)
+    # What a model of random weights finds likely says nothing.
+    monkeypatch.setattr(questions, "MIN_GAIN", -math.inf)
     return Student(tiny_model(), rank=4, alpha=8, seed=0)
 
 
-def write(student: Student, per_passage: int, avoid: tuple[str, ...] = ()) -> list[str]:
+def write(student: Student, per_passage: int, avoid: tuple[str, ...] = ()) -> dict[str, str]:
     tokenizer = tiny_tokenizer()
     return questions.write_questions(
         student, Scripted(tokenizer), tokenizer, [REFUNDS, OPENING], per_passage, avoid
     )
 
 
-def test_of_the_drafts_the_new_questions_about_their_passage_are_kept(student, monkeypatch):
-    monkeypatch.setattr(questions, "OPENINGS", ("",) * 7)
-
-    assert set(write(student, 4)) == {
-        "How long do refunds take?",
-        "May I ask for refunds?",
-        "At what hour is the shop open?",
-        "Is the shop open early?",
+def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_their_passage(
+    student,
+):
+    assert write(student, 3) == {
+        "How long do refunds take?": REFUNDS,
+        "May I ask for refunds?": REFUNDS,
+        "What should I know about refunds?": REFUNDS,
+        "At what hour is the shop open?": OPENING,
+        "Is the shop open early?": OPENING,
+        "What should I know about shop opens morning?": OPENING,
     }
 
 
-def test_no_more_are_kept_than_asked_for_and_none_that_is_to_be_avoided(student, monkeypatch):
-    monkeypatch.setattr(questions, "OPENINGS", ("",) * 7)
+def test_a_passage_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_topic(
+    student, monkeypatch
+):
+    monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
 
-    kept = write(student, 1, avoid=("how long do refunds take", "Is the shop open early?"))
+    assert write(student, 2) == {
+        "What should I know about refunds?": REFUNDS,
+        "Can you tell me about refunds?": REFUNDS,
+        "What should I know about shop opens morning?": OPENING,
+        "Can you tell me about shop opens morning?": OPENING,
+    }
 
-    assert kept == ["May I ask for refunds?", "At what hour is the shop open?"]
+
+def test_none_is_kept_that_is_to_be_avoided(student):
+    kept = write(student, 2, avoid=("how long do refunds take", "Is the shop open early?"))
+
+    assert [*kept][:1] == ["May I ask for refunds?"]
+    assert not {"How long do refunds take?", "Is the shop open early?"} & set(kept)
 
 
 def test_nothing_is_drafted_where_no_question_is_asked_for(student):
-    assert write(student, 0) == []
+    assert write(student, 0) == {}
+
+
+def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_passage_s_words():
+    usable = questions.usable_topic
+
+    assert usable("refunds", REFUNDS) == "refunds"
+    assert usable("refunds of 3 days", REFUNDS) == "Refunds take days"
+    assert usable("the capital of Spain", REFUNDS) == "Refunds take days"

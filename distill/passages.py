@@ -1,0 +1,62 @@
+"""Passages: the single statements that a context is made of, each to be asked about.
+
+Everything here works on text alone. Words are compared by their beginnings, which joins most forms
+of a word in most languages without a grammar of any.
+"""
+
+import re
+from collections.abc import Sequence
+
+from store.contexts import Context
+
+SHORT_PASSAGE_CHARS = 24
+# Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
+MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
+# Between sentences, but not after a title or an initial ("Dr. Brandt", "J. Brandt").
+SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)(?<!\b[A-Z][a-z]{2}\.)\s+(?=[A-Z])"
+)
+STOP_WORDS = frozenset(
+    """
+    the and for are with our you your that this from have has not only per can all any its was
+    were will what when where who how does which much many long is it in on at to of a an be by
+    or as do i my me we us if no so up
+    """.split()  # noqa: SIM905 - prose is easier to read and change
+)
+
+
+def passages(context: Context) -> list[str]:
+    """What questions are asked about: each lesson, each line or sentence of a system prompt."""
+    lines = (context.system_prompt or "").splitlines()
+    pieces = [piece for line in lines for piece in _sentences(line)]
+    return [piece for piece in [*pieces, *context.lessons] if content_words(piece)]
+
+
+def _sentences(line: str) -> list[str]:
+    parts = SENTENCE_END.split(MARKUP.sub("", line).strip())
+    joined: list[str] = []
+    for part in parts:
+        # A split after an abbreviation ("approx.") leaves a stump that belongs to what follows.
+        if joined and len(joined[-1]) < SHORT_PASSAGE_CHARS:
+            joined[-1] += f" {part}"
+        else:
+            joined.append(part)
+    return [part for part in joined if part]
+
+
+def content_words(text: str) -> set[str]:
+    """Lower-case word stems (first five letters) that carry meaning."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return {word[:5] for word in words if len(word) > 1 and word not in STOP_WORDS}
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers in a text, as they are written."""
+    return set(re.findall(r"\d+", text))
+
+
+def passage_of(question: str, about: Sequence[str]) -> str | None:
+    """The passage that shares most content words with a question; None if none shares any."""
+    words = content_words(question)
+    best = max(about, key=lambda passage: len(words & content_words(passage)), default=None)
+    return best if best is not None and words & content_words(best) else None
