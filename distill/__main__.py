@@ -11,10 +11,9 @@ import traceback
 from contextlib import closing, suppress
 from pathlib import Path
 
-# OpenMP reads this when torch is loaded: how often a thread looks before it sleeps. Where waking is
-# slow, as on virtual machines, threads that sleep at once make two cores hardly faster than one;
-# ones that look for longer lose more beside a busy vLLM than they win on a quiet machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from distill import runtime
+
+os.environ.update(runtime.VARIABLES | os.environ)
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -1,13 +1,18 @@
-"""Imported before torch, lets this process wait for its threads as the trainer does.
+"""Imported before torch, lets this process use threads and memory as the trainer does.
 
-OpenMP reads the setting of `distill/__main__.py` when torch is loaded. An engine that the benchmark
-starts does not inherit it: it waits as it does in service.
+OpenMP and torch read `distill.runtime` once. An engine that the benchmark starts does not inherit
+it: it runs as it does in service.
 """
 
 import os
 
-if "GOMP_SPINCOUNT" not in os.environ:
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-    import torch  # noqa: F401
+from distill import runtime
 
-    del os.environ["GOMP_SPINCOUNT"]
+added = runtime.VARIABLES.keys() - os.environ
+os.environ.update(runtime.VARIABLES | os.environ)
+
+import torch  # noqa: E402 - after its variables
+
+torch.empty(1)  # the first allocation reads its setting
+for name in added:
+    del os.environ[name]
