@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill import packing
+from distill.head import logits
 from distill.packing import Ids
 from distill.pool import Trajectory
 from distill.student import Student, Tokenizer
@@ -41,7 +42,7 @@ def count(
     candidate = _choices(student, reference)
     missed = learned = 0
     for item, plain, tuned in zip(reference, base, candidate, strict=True):
-        told = (item.teacher.to(student.head.device) @ student.head.T).argmax(-1)
+        told = logits(item.teacher.to(student.head.device), student.head).argmax(-1)
         for place in fact_places(tokenizer, context, item.prompt.text, item.completion):
             if plain[place] != told[place]:
                 missed += 1
@@ -71,5 +72,5 @@ def _choices(student: Student, reference: Sequence[Trajectory]) -> list[Tensor]:
     for run in packing.passes(pairs, 0, student.model.device):
         lengths = [len(completion) for _, completion in pairs[run]]
         for states in student.states(pairs[run]).split(lengths):
-            choices.append((states @ student.head.T).argmax(-1))
+            choices.append(logits(states, student.head).argmax(-1))
     return choices

@@ -28,6 +28,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distill.head import logits
+
 Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]
 Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -113,7 +115,7 @@ def token_logprobs(states: Tensor, head: Tensor, completion: Sequence[int]) -> T
         head: Float[V, D], the output head.
         completion: The C token ids.
     """
-    logprobs = (states @ head.T).float().log_softmax(-1)  # (C, V)
+    logprobs = logits(states, head).float().log_softmax(-1)  # (C, V)
     chosen = torch.tensor(list(completion), device=states.device)
     return logprobs.gather(1, chosen[:, None])[:, 0]
 
@@ -137,8 +139,8 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
             part = slice(start, start + chunk_tokens)
-            log_p = (student[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
-            log_q = (teacher[part] @ head.T).float().log_softmax(-1)  # (chunk, V)
+            log_p = logits(student[part], head).float().log_softmax(-1)  # (chunk, V)
+            log_q = logits(teacher[part], head).float().log_softmax(-1)  # (chunk, V)
             entropy[part] = -(log_p.exp() * log_p).sum(-1)
             if objective.top_k:
                 log_q = _coarsened(log_p, log_q, objective.top_k)

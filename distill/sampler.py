@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from distill import packing
+from distill.head import logits
 from distill.packing import Ids, Row
 
 # Attention in a packed row grows with the square of its tokens; the matrix products of a decode
@@ -116,11 +117,11 @@ class LocalSampler:
     def _choose(
         self, states: Tensor, temperature: float, chances: Sequence[torch.Generator]
     ) -> list[int]:
-        logits = self.model.get_output_embeddings()(states).float()  # (running, V)
+        scores = logits(states, self.model.get_output_embeddings().weight).float()  # (running, V)
         if temperature == 0:
-            return [int(token) for token in logits.argmax(-1)]
+            return [int(token) for token in scores.argmax(-1)]
         # By the inverse of the distribution function: one number a sequence, from its generator.
-        below = (logits / temperature).softmax(-1).double().cumsum(-1)  # (running, V)
+        below = (scores / temperature).softmax(-1).double().cumsum(-1)  # (running, V)
         places = torch.stack([torch.rand((), generator=one, dtype=torch.double) for one in chances])
         places = places.to(below.device) * below[:, -1]
         tokens: list[int] = torch.searchsorted(below, places[:, None], right=True)[:, 0].tolist()
