@@ -8,6 +8,6 @@ VARIABLES = {
     # threads that sleep at once make two cores hardly faster than one; ones that look for longer
     # lose more beside a busy vLLM than they win on a quiet machine.
     "GOMP_SPINCOUNT": "1000",
-    # Large tensors lie in huge pages: decoding reads all weights for each token, and looks up fewer.
+    # Large tensors lie in huge pages: decoding reads all weights for each token.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
