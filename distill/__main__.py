@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from config.sections import Distill
 from config.settings import ConfigError, load
-from distill import checkpoint, material, rows, train
+from distill import checkpoint, preflight, prompts, rows, train
 from distill.base import ModelError
 from distill.data import PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
@@ -47,7 +47,7 @@ BAD_INPUTS = (
     PromptTooLong,
     UnevenTeams,
     UnknownRun,
-    material.ContextTooLong,
+    prompts.ContextTooLong,
 )
 # Settings that the command line has an option for; all others are in the configuration file.
 OPTIONS = (
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BAD_INPUTS as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except material.NothingToLearn as error:
+    except preflight.NothingToLearn as error:
         print(f"nothing to learn: {error}", file=sys.stderr)
         return NOTHING_TO_LEARN
     except Exception as error:  # noqa: BLE001 - boundary: the exit code is the result

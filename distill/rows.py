@@ -15,7 +15,7 @@ from typing import Any
 
 from config.sections import Distill
 from config.settings import Settings
-from distill import checkpoint, material, train
+from distill import checkpoint, material, preflight, train
 from distill.engine_sampler import EngineAt
 from distill.parts import SHAPE
 from distill.plot import plot_curves
@@ -56,7 +56,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         outcome = train.run(spec, progress_rows(db, run_id))
     except AWAY:
         raise
-    except material.NothingToLearn as error:
+    except preflight.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))
         raise
     except Exception as error:

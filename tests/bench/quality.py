@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from config.sections import Distill
-from distill import evaluate, loss, material, steps
+from distill import evaluate, loss, material, preflight, steps
 from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
@@ -89,7 +89,7 @@ def main() -> None:
             print(f"--- {piece}")
             try:
                 measured = measure(piece, model, options.out)
-            except material.NothingToLearn as error:
+            except preflight.NothingToLearn as error:
                 measured = {"nothing_to_learn": str(error)}
             line = json.dumps({"piece": str(piece), **measured})
             with results.open("a") as file:

@@ -9,7 +9,7 @@ from config.settings import Settings, load
 from distill import rows
 from distill.base import ModelError
 from distill.checkpoint import LATEST, METRICS, POOL
-from distill.material import NothingToLearn
+from distill.preflight import NothingToLearn
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files

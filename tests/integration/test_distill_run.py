@@ -1,6 +1,7 @@
 """The training loop on a tiny model: it learns, resumes bit-identically, and stops when it must."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.sections import Distill
-from distill import evaluate, guards, material, steps, train
+from distill import evaluate, guards, material, preflight, prompts, replay, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user
 from distill.loss import FORWARD
-from distill.material import NothingToLearn
 from distill.parts import ParentMismatch, load_parts
 from distill.pool import Trajectory, recite
+from distill.preflight import NothingToLearn
 from distill.spec import Parent, RunSpec
 from distill.student import Student
 from store.anchors import Anchor
@@ -197,7 +198,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
     for name in ("base_kl", "student_kl"):
         real = getattr(evaluate, name)
         monkeypatch.setattr(
-            material.evaluate,
+            preflight.evaluate,
             name,
             lambda teacher, items, real=real: (
                 0.0
@@ -212,6 +213,58 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
     (kept,) = [prompt for prompt in prepared.replay if prompt.text == "Why do you open?"]
     assert kept.teacher_ids == kept.student_ids
     assert "When do you open?" not in {prompt.text for prompt in prepared.replay}
+
+
+@pytest.mark.parametrize(("bound", "with_context"), [(0.0, True), (1e9, False)])
+def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is_about_them_too(
+    model, tmp_path, monkeypatch, bound, with_context
+):
+    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", bound)
+    spec = make_spec(model, tmp_path)
+    parts = load_parts(spec)
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    for general in (prepared.replay, prepared.unrelated):
+        assert {each.teacher_ids != each.student_ids for each in general} == {with_context}
+
+
+def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", 0.0)
+    shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
+    spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
+    parts = load_parts(spec)
+
+    asked = prompts.collect(spec, parts.encoder, parts.teacher, parts.sampler, ["twice paid"])
+
+    own = {messages[0]["content"] for messages in asked.own}
+    general = {messages[0]["content"] for messages in asked.general}
+    assert "Hi." in own
+    assert asked.said == {**asked.said, "Hi.": "OTHER"}
+    assert not {"I paid twice.", "BILLING"} & (own | set(asked.said.values()))
+    assert general < set(replay.PROMPTS)
+    assert not general & set(asked.unrelated)
+
+
+@pytest.mark.parametrize("logged", [PROMPTS, ()])
+def test_the_gap_is_looked_for_in_what_people_asked_and_else_in_what_is_written(
+    model, tmp_path, monkeypatch, logged
+):
+    spec = make_spec(model, tmp_path, prompts=logged, held_out=())
+    parts = load_parts(spec)
+    seen: list[str] = []
+
+    def check(_encoder, _teacher, _sampler, asked):
+        seen.extend(messages[0]["content"] for messages in asked)
+        return []
+
+    monkeypatch.setattr(preflight, "check", check)
+    material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    said = [messages[0]["content"] for messages in PROMPTS]
+    assert seen == said if logged else seen and not set(said) & set(seen)
 
 
 def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model, tmp_path):
@@ -234,18 +287,30 @@ def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(model,
     parts = load_parts(spec)
     encoder = replace(parts.encoder, limit=100_000)
 
-    with pytest.raises(material.ContextTooLong, match="200 sentences"):
+    with pytest.raises(prompts.ContextTooLong, match="200 sentences"):
         material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
 
 
-@given(st.integers(0, 60), st.integers(-3, 40))
-def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most):
+@given(st.integers(0, 60), st.integers(-3, 40), st.randoms())
+def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most, chance):
     conversations = [user(f"question {number}") for number in range(count)]
 
-    kept, held = material.hold_back(conversations, most)
+    kept, held = material.hold_back(conversations, most, chance)
 
     assert sorted([*kept, *held], key=str) == sorted(conversations, key=str)
     assert len(held) <= min(max(most, 0), -(-count // 3))
+
+
+@given(st.integers(0, 9))
+def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_question(seed):
+    numbers = range(500)  # five questions about each of a hundred statements
+    conversations = [user(f"{number}") for number in numbers]
+
+    _, held = material.hold_back(conversations, 32, random.Random(seed))
+
+    places = [int(messages[0]["content"]) for messages in held]
+    assert all(place // 16 in range(at - 1, at + 2) for at, place in enumerate(places))
+    assert len({place % 5 for place in places}) > 2
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():
@@ -302,7 +367,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     spec = make_spec(model, tmp_path, anchors=(anchor,))
     parts = load_parts(spec)
     monkeypatch.setattr(
-        material, "preflight_anchors", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
+        preflight, "check_anchors", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
     )
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
@@ -331,16 +396,16 @@ def test_a_recited_passage_is_learned_as_the_teacher_judges_it_to_its_end_or_the
     torch.testing.assert_close(whole.teacher, states)
 
 
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own):
+@given(st.integers(0, 40), st.integers(0, 40), st.randoms())
+def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own, chance):
     conversations = [user(f"question {number}") for number in range(general + own)]
+    sorts = conversations[:general], conversations[general:]
 
-    kept, aside = material.set_aside(conversations, general)
+    kept, aside = material.set_aside(sorts[1], sorts[0], chance)
 
     assert sorted([*kept, *aside], key=str) == sorted(conversations, key=str)
     assert len(aside) <= material.MAX_VALIDATION
-    for sort, size in ((conversations[:general], general), (conversations[general:], own)):
-        assert sum(each in aside for each in sort) <= size / 4
+    assert all(4 * sum(each in aside for each in sort) <= len(sort) for sort in sorts)
 
 
 def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_on(

@@ -1,0 +1,85 @@
+"""Before a run trains: is there anything to learn, and what does the context change?
+
+A context that the model does not follow, or that changes nothing, ends a run here: it would publish
+an adapter that is worth nothing. All of it is measured on answers of the teacher.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distill import data, evaluate, replay
+from distill.data import Encoder, Messages
+from distill.evaluate import Anchored
+from distill.pool import sample_guided
+from distill.sampler import LocalSampler
+from distill.spec import RunSpec
+from distill.teacher import Teacher
+
+# A teacher that is this close to the base, in nats a token, has nothing to teach.
+MIN_GAP = 0.01
+TRAJECTORIES, GENERAL = 16, 8
+# A context that moves the answers to general prompts this far, in nats a token, is about them too.
+# Handbooks in front of the embedded model move them by 0.1, a way of speaking by 0.5.
+CONCERNS_EVERYTHING = 0.15
+
+
+class NothingToLearn(Exception):
+    """The context does not help the model; the message says by what measure."""
+
+
+def check(
+    encoder: Encoder, teacher: Teacher, sampler: LocalSampler, asked: Sequence[Messages]
+) -> list[Messages]:
+    """Make sure that the context makes a difference to what it is asked.
+
+    Returns:
+        Those of the first prompts on which it makes none, to base and student: they are there to
+        be kept.
+
+    Raises:
+        NothingToLearn: It makes no difference worth learning.
+    """
+    first = asked[:TRAJECTORIES]
+    answers = sample_guided(teacher, sampler, list(map(encoder.prompt, first)), temperature=0)
+    gap = evaluate.base_kl(teacher, answers)
+    if gap < MIN_GAP:
+        raise NothingToLearn(
+            f"With the context the model answers as it does without: {gap:.4f} nats a token apart."
+        )
+    return [
+        messages
+        for messages, answer in zip(first, answers, strict=True)
+        if evaluate.base_kl(teacher, [answer]) < MIN_GAP
+        and evaluate.student_kl(teacher, [answer]) < MIN_GAP
+    ]
+
+
+def check_anchors(
+    spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler
+) -> Anchored:
+    """The anchors that base and teacher pass, if the context helps with them.
+
+    Anchors that base and teacher all pass are there to be kept, and ask for no difference.
+
+    Raises:
+        NothingToLearn: The model passes no more of them with the context than without.
+    """
+    patient = replace(sampler, max_tokens=spec.settings.max_answer_tokens)
+    passed = evaluate.check_anchors(teacher, patient, encoder, spec.anchors)
+    if passed.teacher <= passed.base and passed.teacher < len(spec.anchors):
+        raise NothingToLearn(
+            f"With the context the model passes {passed.teacher} of {len(spec.anchors)} anchors, "
+            f"without it {passed.base}."
+        )
+    return passed
+
+
+def concerns_everything(encoder: Encoder, teacher: Teacher, sampler: LocalSampler) -> bool:
+    """Whether the context changes the answers to general prompts too, as a format or a rule does.
+
+    Then to keep such answers as the base gives them would be to unlearn the context: with it they
+    are what the student is to give.
+    """
+    asked = [encoder.prompt(data.user(text)) for text in replay.PROMPTS[:GENERAL]]
+    answers = sample_guided(teacher, sampler, asked, temperature=0)
+    return evaluate.base_kl(teacher, answers) >= CONCERNS_EVERYTHING

@@ -1,0 +1,148 @@
+"""The prompts of a run: those that people sent, those that the context shows, and written ones.
+
+Logged prompts rarely touch everything that a context says, so the teacher writes questions about
+each of its statements (`questions.py`). A context that is about everything, such as a way of
+speaking or a set of labels, is asked for by anything: by general prompts, and by more of the sort
+that its examples are (`examples.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from distill import data, examples, passages, preflight, questions, replay
+from distill.data import Encoder, Messages
+from distill.sampler import LocalSampler
+from distill.spec import RunSpec
+from distill.teacher import Teacher
+from store.contexts import Context, message_text
+
+# Below so many prompts, general ones are added: a context of rules alone yields few questions.
+MIN_PROMPTS = 16
+# Beyond so many statements a run would leave most of them unasked.
+MAX_STATEMENTS, MAX_QUESTIONS = 160, 640
+SIMILAR = 48
+
+
+class ContextTooLong(Exception):
+    """The context is more than one run can internalise; nothing of it is ever left out."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run may ask, before any of it is held back."""
+
+    own: list[Messages]
+    """Asked because of the context: logged ones first, then written ones."""
+    general: list[Messages]
+    """Of no context in particular, and answered in the context all the same."""
+    said: dict[str, str]
+    """What the context itself says to prompts of these texts."""
+    unrelated: list[str]
+    """General prompts that are not among the others."""
+    everything: bool
+    """Whether the context is about these too."""
+
+
+def collect(
+    spec: RunSpec,
+    encoder: Encoder,
+    teacher: Teacher,
+    sampler: LocalSampler,
+    avoid: Sequence[str],
+) -> Asked:
+    """Collect and write prompts, none of them near any of `avoid`.
+
+    Raises:
+        ContextTooLong: The context has more statements than a run can ask about.
+    """
+    everything = preflight.concerns_everything(encoder, teacher, sampler)
+    writer = LocalSampler(
+        sampler.model,
+        questions.line_end_ids(encoder.tokenizer),
+        questions.MAX_TOKENS,
+        sampler.generator,
+    )
+    given = distinct(spec.prompts, avoid)
+    taken = [*avoid, *map(data.asked, given)]
+    shown = [each for each in _examples(spec.context)[0] if not data.is_near(each.asked, taken)]
+    taken += [each.asked for each in shown]
+    known = statements(spec.context, everything)
+    written = _questions(
+        spec, encoder, teacher, writer, [*_former(spec, everything), *known], taken
+    )
+    texts = [*(each.asked for each in shown), *written]
+    if everything and shown:
+        with teacher.student.adapter_off():
+            inputs = [each.asked for each in shown]
+            texts += examples.write_similar(
+                writer, encoder.tokenizer, inputs, SIMILAR, [*taken, *written]
+            )
+    said = {question: known[about] for question, about in written.items() if about in known}
+    said |= {each.asked: each.answer for each in shown}
+    if not everything:
+        said |= _answered(given, known)
+    own = [*given, *map(data.user, texts)]
+    unrelated = data.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
+    general: list[Messages] = []
+    if everything or len(own) < MIN_PROMPTS:
+        general, unrelated = list(map(data.user, unrelated[::2])), unrelated[1::2]
+    return Asked(own, general, said, unrelated, everything)
+
+
+def statements(context: Context, everything: bool) -> dict[str, str]:
+    """What the context says, each to be asked about, with the words that answer.
+
+    Examples of what to say, as in a list of questions and answers, are statements too; examples of
+    how to answer anything are not.
+    """
+    shown, rest = _examples(context)
+    plain = passages.passages(replace(context, system_prompt=rest))
+    pairs = {} if everything else {f"{each.asked} {each.answer}": each.answer for each in shown}
+    return {passage: passage for passage in plain} | pairs
+
+
+def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:
+    """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
+    by_text = {data.asked(each): each for each in reversed(conversations)}
+    texts = [data.asked(each) for each in conversations]
+    return [by_text[text] for text in data.without_near_duplicates(texts, avoid)]
+
+
+def _examples(context: Context) -> tuple[list[examples.Example], str]:
+    return examples.split(context.system_prompt or "")
+
+
+def _former(spec: RunSpec, everything: bool) -> list[str]:
+    """What the parent knows and the context no longer says.
+
+    It is asked about as well: the teacher answers as one that does not know it.
+    """
+    if not spec.parent:
+        return []
+    known = statements(spec.context, everything)
+    return [each for each in statements(spec.parent.context, everything) if each not in known]
+
+
+def _answered(given: Sequence[Messages], known: dict[str, str]) -> dict[str, str]:
+    """What the context says to logged prompts, by the words that they share."""
+    texts = [message_text(messages[-1]) for messages in given]
+    found = {text: passages.passage_of(text, list(known)) for text in texts}
+    return {text: known[about] for text, about in found.items() if about is not None}
+
+
+def _questions(
+    spec: RunSpec,
+    encoder: Encoder,
+    teacher: Teacher,
+    writer: LocalSampler,
+    about: Sequence[str],
+    avoid: Sequence[str],
+) -> dict[str, str]:
+    """Questions about statements, and the one that each asks for."""
+    if len(about) > MAX_STATEMENTS:
+        raise ContextTooLong(
+            f"The context has {len(about)} sentences; a run internalises up to {MAX_STATEMENTS}. "
+            "Divide it between namespaces, or keep in the prompt what changes often."
+        )
+    each = min(spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(about), 1))
+    return questions.write_questions(teacher.student, writer, encoder.tokenizer, about, each, avoid)

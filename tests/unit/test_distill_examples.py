@@ -1,0 +1,84 @@
+"""Examples are found where a prompt shows what was asked and what to answer, and nowhere else."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.examples import Example, split
+from distill.prompts import statements
+from store.contexts import Context
+
+PARCEL = Example("Where is my parcel?", "DELIVERY")
+TWICE = Example("I paid twice.", "BILLING")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "User: Where is my parcel?\nAssistant: DELIVERY\nUser: I paid twice.\nAssistant: BILLING",
+        "Q: Where is my parcel?\n\nA: DELIVERY\n\nQ: I paid twice.\n\nA: BILLING",
+        "**Tweet:** Where is my parcel?\n**Sentiment:** DELIVERY\n\n**Tweet:** I paid twice.\n"
+        "**Sentiment:** BILLING",
+        "- Input 1: Where is my parcel?\n- Output 1: DELIVERY\n- Input 2: I paid twice.\n"
+        "- Output 2: BILLING",
+        'Kunde: "Where is my parcel?"\nAntwort: DELIVERY\nKunde: "I paid twice."\nAntwort: BILLING',
+        "Text:\nWhere is my parcel?\nClassification:\nDELIVERY\n\nText:\nI paid twice.\n"
+        "Classification:\nBILLING",
+    ],
+)
+def test_pairs_of_the_same_two_names_are_examples(text):
+    found, rest = split(f"Sort messages.\n{text}\n\nBe brief.")
+
+    assert found == [PARCEL, TWICE]
+    assert rest.split() == ["Sort", "messages.", "Be", "brief."]
+
+
+def test_an_answer_may_have_several_lines():
+    text = 'Input: one\nOutput: {\n  "a": 1\n}\nInput: two\nOutput: {}\n\nNo prose.'
+
+    assert split(text) == (
+        [Example("one", '{\n  "a": 1\n}'), Example("two", "{}")],
+        "\nNo prose.",
+    )
+
+
+def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
+    two = "Where is my parcel? -> DELIVERY\nExample 2: 'I paid twice.' => BILLING"
+
+    assert split(two) == ([], two)
+    assert split(f"{two}\nHi -> OTHER")[0] == [PARCEL, TWICE, Example("Hi", "OTHER")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Opening hours:\nMonday: 9 to 5\nTuesday: 10 to 6",
+        "Email: help@acme.com\nPhone: 555\nEmail: sales@acme.com\nPhone: 556",
+        "Question: see the list first.\nAnswer: below",
+        "To cancel: Settings -> Billing -> Cancel.\nSettings -> Account\nA -> B -> C",
+    ],
+)
+def test_other_lines_with_colons_or_arrows_stay_as_they_are(text):
+    assert split(text) == ([], text)
+
+
+@given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60))
+def test_no_line_is_made_up(text):
+    found, rest = split(text)
+
+    assert rest == text or found
+    assert not Counter(rest.split("\n")) - Counter([*text.split("\n"), ""])
+
+
+def test_examples_of_what_to_say_are_statements_and_examples_of_how_to_say_it_are_not():
+    pairs = "Q: When do you open?\nA: At seven o'clock.\nQ: Where?\nA: In Ely."
+    context = Context(system_prompt=f"We are a shop.\n{pairs}")
+
+    assert statements(context, everything=False) == {
+        "We are a shop.": "We are a shop.",
+        "When do you open? At seven o'clock.": "At seven o'clock.",
+        "Where? In Ely.": "In Ely.",
+    }
+    assert statements(context, everything=True) == {"We are a shop.": "We are a shop."}
