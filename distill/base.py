@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from distill import packing
+from distill import decoding, packing
+from distill.decoding import Decoding, Shared
 
 PREFIX = (11, 7, 23, 5, 17, 3)
 SEQUENCES = (
@@ -66,6 +67,7 @@ def load_base(
     check_template(tokenizer)
     check_layers(model)
     check_packing(model)
+    check_decoding(model)
     return model, tokenizer
 
 
@@ -146,6 +148,26 @@ def check_packing(model: PreTrainedModel) -> None:
         raise ModelError(
             "This model's attention or positions are not supported: sequences in one row behind a "
             "cached prefix do not get the logits that each gets alone."
+        )
+
+
+def check_decoding(model: PreTrainedModel) -> None:
+    """Prove on a few tokens that sequences decoded together get the logits that each gets alone.
+
+    Raises:
+        ModelError: They do not.
+    """
+    head = model.get_output_embeddings().weight
+    model.set_attn_implementation(decoding.NAME)
+    prompts = [prompt for prompt, _ in SEQUENCES]
+    with torch.no_grad():
+        together = Decoding(model, prompts, Shared.of(model, PREFIX), room=1)
+        states = [together.begin(), together.step([completion[0] for _, completion in SEQUENCES])]
+        alone = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
+    if not is_close(torch.stack(states, 1) @ head.T, torch.stack(alone)):
+        raise ModelError(
+            "This model's attention is not supported: sequences that are decoded together do not "
+            "get the logits that each gets alone."
         )
 
 

@@ -1,8 +1,8 @@
 """Trajectories: completions sampled token by token.
 
 They are sampled in this process, with the model's adapter on (the student) or off (the teacher, who
-also writes questions). The prompts of a call are decoded together in packed rows (`packing.py`): no
-padding, and a shared beginning is read once.
+also writes questions). Many prompts are decoded together (`decoding.py`), those of a length beside
+each other; a shared beginning is read once.
 """
 
 from collections.abc import Sequence
@@ -11,29 +11,35 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from distill import packing
+from distill import decoding, packing
+from distill.decoding import Decoding, Shared
 from distill.head import logits
-from distill.packing import Ids, Row
+from distill.packing import Ids
 
-# Attention in a packed row grows with the square of its tokens; the matrix products of a decode
-# step are as efficient as they get at this many sequences.
-SEQUENCES_AT_ONCE = 24
-PROMPT_TOKENS_AT_ONCE = 2048
+# On two cores a step of 64 sequences takes twice as long as one of 16.
+SEQUENCES_AT_ONCE = 64
+# Tokens of a group's prompts, with what pads them, times those that each of them may attend to.
+PRODUCTS_AT_ONCE = 4_000_000
+# Sequences that have ended are decoded along until they are this share of a group.
+ENDED = 0.25
 
 
-def rows(prompts: Sequence[Ids]) -> list[list[Ids]]:
-    """Split prompts, in order, into what is decoded together."""
-    shared = len(packing.common_prefix(prompts)) if prompts else 0
-    parts: list[list[Ids]] = []
-    tokens = 0
-    for prompt in prompts:
-        tokens += len(prompt) - shared
-        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or tokens > PROMPT_TOKENS_AT_ONCE:
+def groups(prompts: Sequence[Ids], prefix: int) -> list[list[int]]:
+    """Split prompts, by their numbers, into what is decoded together: shorter ones first.
+
+    Args:
+        prompts: All of them begin with the same tokens.
+        prefix: The number of these.
+    """
+    parts: list[list[int]] = []
+    for number in sorted(range(len(prompts)), key=lambda each: len(prompts[each])):
+        length = len(prompts[number])
+        products = (len(parts[-1]) + 1) * (length - prefix) * length if parts else 0
+        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or products > PRODUCTS_AT_ONCE:
             parts.append([])
-            tokens = len(prompt) - shared
-        parts[-1].append(prompt)
+        parts[-1].append(number)
     return parts
 
 
@@ -56,6 +62,9 @@ class LocalSampler:
     generator: torch.Generator
     """Of seeds, on the CPU."""
 
+    def __post_init__(self) -> None:
+        self.model.set_attn_implementation(decoding.NAME)
+
     def seeds(self, count: int) -> list[int]:
         """A seed for each of the next `count` completions."""
         return torch.randint(2**62, (count,), generator=self.generator).tolist()  # type: ignore[no-any-return]
@@ -68,94 +77,51 @@ class LocalSampler:
 
         A completion follows from its own seed, whatever is sampled beside it.
         """
-        left = iter(seeds or self.seeds(len(prompts)))
-        completions: list[Ids] = []
-        for part in rows(prompts):
-            prefix = packing.common_prefix(part)
-            cache = packing.prefix_cache(self.model, prefix)
-            chances = [torch.Generator().manual_seed(next(left)) for _ in part]
-            completions += self.decode(part, temperature, prefix, cache, chances)
-        return completions
+        seeds = seeds or self.seeds(len(prompts))
+        chances = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
+        completions: dict[int, Ids] = {}
+        for group in groups(prompts, shared.tokens):
+            chosen = [prompts[number] for number in group]
+            together = Decoding(self.model, chosen, shared, self.max_tokens)
+            done = self._decode(together, temperature, [chances[number] for number in group])
+            completions |= zip(group, done, strict=True)
+        return [completions[number] for number in range(len(prompts))]
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
-    def decode(
-        self,
-        prompts: Sequence[Ids],
-        temperature: float,
-        prefix: Ids,
-        cache: DynamicCache | None,
-        chances: Sequence[torch.Generator],
+    def _decode(
+        self, together: Decoding, temperature: float, chances: Sequence[torch.Generator]
     ) -> list[Ids]:
-        """Decode prompts that begin with `prefix`, whose cache is left as it was given."""
-        cache = DynamicCache(config=self.model.config) if cache is None else cache
-        row = packing.pack([prompt[len(prefix) :] for prompt in prompts], len(prefix), self.device)
-        keys = _Keys.of_prefix(len(prefix), self.device)
-        completions: list[list[int]] = [[] for _ in prompts]
-        running = list(range(len(prompts)))
-        last = torch.tensor([len(prompt) - len(prefix) for prompt in prompts]).cumsum(0) - 1
+        """Decode until all sequences have ended; those that have go on for a while, unheard."""
+        completions: list[list[int]] = [[] for _ in chances]
+        rows = [*range(len(chances))]  # the sequence in each row
+        states = together.begin()
         while True:
-            keys = keys.extended(row)
-            mask = packing.visible(row, keys.positions, keys.segments)
-            states = packing.hidden_states(self.model, row, cache, mask)
-            drawn = [chances[index] for index in running]
-            tokens = self._choose(states[last.to(self.device)], temperature, drawn)
-            for index, token in zip(running, tokens, strict=True):
-                completions[index].append(token)
-            running = [index for index in running if not self._ended(completions[index])]
-            if not running:
-                break
-            row = self._next_row(running, completions, prompts)
-            last = torch.arange(len(running))
-        cache.crop(len(prefix) - cache.get_seq_length())
-        return [tuple(completion) for completion in completions]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.device
+            tokens = self._choose(states, temperature, [chances[number] for number in rows])
+            for number, token in zip(rows, tokens, strict=True):
+                if not self._ended(completions[number]):
+                    completions[number].append(token)
+            left = [row for row, number in enumerate(rows) if not self._ended(completions[number])]
+            if not left:
+                return [tuple(completion) for completion in completions]
+            if len(left) <= (1 - ENDED) * len(rows):
+                together.keep(left)
+                rows, tokens = [rows[row] for row in left], [tokens[row] for row in left]
+            states = together.step(tokens)
 
     def _choose(
         self, states: Tensor, temperature: float, chances: Sequence[torch.Generator]
     ) -> list[int]:
-        scores = logits(states, self.model.get_output_embeddings().weight).float()  # (running, V)
+        scores = logits(states, self.model.get_output_embeddings().weight).float()  # (rows, V)
         if temperature == 0:
             return [int(token) for token in scores.argmax(-1)]
         # By the inverse of the distribution function: one number a sequence, from its generator.
-        below = (scores / temperature).softmax(-1).double().cumsum(-1)  # (running, V)
+        below = (scores / temperature).softmax(-1).double().cumsum(-1)  # (rows, V)
         places = torch.stack([torch.rand((), generator=one, dtype=torch.double) for one in chances])
         places = places.to(below.device) * below[:, -1]
         tokens: list[int] = torch.searchsorted(below, places[:, None], right=True)[:, 0].tolist()
         return tokens
 
     def _ended(self, completion: list[int]) -> bool:
-        return completion[-1] in self.stop_ids or len(completion) >= self.max_tokens
-
-    def _next_row(
-        self, running: list[int], completions: list[list[int]], prompts: Sequence[Ids]
-    ) -> Row:
-        """The newest token of each running sequence, at its place after the prompt."""
-        tokens = [completions[index][-1] for index in running]
-        places = [len(prompts[index]) + len(completions[index]) - 1 for index in running]
-        return Row(
-            torch.tensor(tokens, device=self.device),
-            torch.tensor(places, device=self.device),
-            torch.tensor(running, device=self.device) + 1,
-        )
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """Positions and segments of everything in the cache, for the attention mask."""
-
-    positions: Tensor
-    segments: Tensor
-
-    @staticmethod
-    def of_prefix(length: int, device: torch.device) -> "_Keys":
-        positions = torch.arange(length, device=device)
-        return _Keys(positions, torch.zeros_like(positions))
-
-    def extended(self, row: Row) -> "_Keys":
-        return _Keys(
-            torch.cat([self.positions, row.positions]), torch.cat([self.segments, row.segments])
+        return bool(completion) and (
+            completion[-1] in self.stop_ids or len(completion) >= self.max_tokens
         )

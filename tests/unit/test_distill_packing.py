@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from distill import packing
-from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, rows
 from tests.tiny import tiny_model
 
 PREFIX = (1, 40, 41, 42, 43)
@@ -83,45 +82,3 @@ def test_passes_cover_everything_in_order(model):
 
     assert [index for run in runs for index in range(run.start, run.stop)] == list(range(7))
     assert len(runs) == 4
-
-
-def greedy_alone(model, prompt, tokens, stop):
-    ids = list(prompt)
-    for _ in range(tokens):
-        with torch.no_grad():
-            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
-        if ids[-1] in stop:
-            break
-    return tuple(ids[len(prompt) :])
-
-
-def test_greedy_samples_are_those_of_a_plain_loop(model):
-    prompts = [prompt for prompt, _ in SEQUENCES]
-    stop = frozenset({greedy_alone(model, prompts[0], 4, frozenset())[2]})
-    sampler = LocalSampler(model, stop, 12, torch.Generator())
-
-    sampled = sampler.sample(prompts, temperature=0)
-
-    assert sampled == [greedy_alone(model, prompt, 12, stop) for prompt in prompts]
-    assert len(sampled[0]) <= 3
-
-
-def test_the_same_generator_state_samples_the_same(model):
-    prompts = [prompt for prompt, _ in SEQUENCES]
-
-    one, other = (
-        LocalSampler(model, frozenset({2}), 8, torch.Generator().manual_seed(3)).sample(prompts, 1)
-        for _ in range(2)
-    )
-
-    assert one == other
-
-
-@pytest.mark.parametrize(("length", "expected"), [(10, [24, 24, 2]), (1000, [2] * 25)])
-def test_long_prompts_are_decoded_in_smaller_groups(length, expected):
-    prompts = [(1, number, *range(length)) for number in range(2 * SEQUENCES_AT_ONCE + 2)]
-
-    parts = rows(prompts)
-
-    assert [len(part) for part in parts] == expected
-    assert [prompt for part in parts for prompt in part] == prompts

@@ -1,0 +1,82 @@
+"""Sampling many sequences together gives each what it would be given alone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, groups
+from tests.tiny import tiny_model
+from tests.unit.test_distill_packing import SEQUENCES
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def greedy_alone(model, prompt, tokens, stop):
+    ids = list(prompt)
+    for _ in range(tokens):
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in stop:
+            break
+    return tuple(ids[len(prompt) :])
+
+
+def test_greedy_samples_are_those_of_a_plain_loop(model):
+    prompts = [prompt for prompt, _ in SEQUENCES]
+    stop = frozenset({greedy_alone(model, prompts[0], 4, frozenset())[2]})
+    sampler = LocalSampler(model, stop, 12, torch.Generator())
+
+    sampled = sampler.sample(prompts, temperature=0)
+
+    assert sampled == [greedy_alone(model, prompt, 12, stop) for prompt in prompts]
+    assert len(sampled[0]) <= 3
+
+
+def test_the_same_generator_state_samples_the_same(model):
+    prompts = [prompt for prompt, _ in SEQUENCES]
+
+    one, other = (
+        LocalSampler(model, frozenset({2}), 8, torch.Generator().manual_seed(3)).sample(prompts, 1)
+        for _ in range(2)
+    )
+
+    assert one == other
+
+
+@given(
+    shared=st.lists(st.integers(3, 90), max_size=20),
+    own=st.lists(st.lists(st.integers(3, 90), min_size=1, max_size=12), min_size=1, max_size=9),
+)
+def test_prompts_of_any_lengths_and_beginning_are_answered_as_alone(model, shared, own):
+    prompts = [(*shared, *each) for each in own]
+    stop = frozenset(range(0, 100, 7))
+    sampler = LocalSampler(model, stop, 5, torch.Generator())
+
+    sampled = sampler.sample(prompts, temperature=0)
+
+    assert sampled == [greedy_alone(model, prompt, 5, stop) for prompt in prompts]
+
+
+def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
+    prompts = [(5, 9, *range(10, 10 + length)) for length in range(1, 9)]
+    sampler = LocalSampler(model, frozenset({2}), 8, torch.Generator())
+
+    together = sampler.sample(prompts, 1.0, seeds=range(8))
+
+    alone = [sampler.sample([prompt], 1.0, [seed])[0] for seed, prompt in enumerate(prompts)]
+    assert together == alone
+
+
+@given(st.lists(st.integers(6, 3000), max_size=200))
+def test_groups_hold_every_prompt_once_and_little_of_unlike_lengths(lengths):
+    prompts = [(1,) * length for length in lengths]
+
+    parts = groups(prompts, prefix=5)
+
+    assert sorted(number for part in parts for number in part) == list(range(len(prompts)))
+    assert all(len(part) <= SEQUENCES_AT_ONCE for part in parts)
+    assert all(len(part) <= 2 for part in parts if lengths and max(lengths[n] for n in part) > 1500)
