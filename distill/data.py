@@ -33,6 +33,10 @@ TELLING_NOTHING = frozenset(
 )
 
 
+# Multiples of it, taken modulo one, lie evenly everywhere.
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
 class PromptTooLong(Exception):
     """A prompt with its context does not fit the model; nothing is ever truncated."""
 
@@ -166,7 +170,9 @@ def share_of_step(step: int, settings: Distill) -> Share:
     replay = _due(step, settings.batch_size * settings.replay_share)
     fresh = settings.batch_size - replay
     share = settings.guided_share * _guidance_left(step, settings)
-    guided, guided_replay = round(fresh * share), round(replay * share)
+    # Rounded up as often as a share of its kind asks for, and not always in the same steps.
+    up = (step + 1) * GOLDEN % 1
+    guided, guided_replay = math.floor(fresh * share + up), math.floor(replay * share + up)
     return Share(guided, fresh - guided, guided_replay, replay - guided_replay)
 
 

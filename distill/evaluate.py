@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill import facts, loss, packing
+from distill import facts, loss, packing, passages
 from distill.data import Encoder, Prompt
 from distill.pool import Trajectory, sample_guided, score, stack
 from distill.sampler import LocalSampler
@@ -106,7 +106,8 @@ def measure(
     base = encoder.decode(completions)
     ends = [taught + base[len(held_out) :], base]
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
-    missed, learned = facts.count(teacher, encoder.tokenizer, encoder.context.text(), reference)
+    said = "\n".join(passages.passages(encoder.context))
+    missed, learned = facts.count(teacher, encoder.tokenizer, said, reference)
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from distill import packing
+from distill import packing, passages
 from distill.head import logits
 from distill.packing import Ids
 from distill.pool import Trajectory
 from distill.student import Student, Tokenizer
 from distill.teacher import Teacher
 
-# A number, or a word with a capital that no beginning of a sentence explains.
-SPECIAL = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[A-Z][^\W_]{2,}", re.MULTILINE)
 WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
@@ -33,7 +31,7 @@ def count(
     Args:
         teacher: Teacher and student; the student's adapter is the candidate.
         tokenizer: The base's.
-        context: The context's text.
+        context: What the context says, a sentence a line.
         reference: The teacher's greedy answers.
     """
     student = teacher.student
@@ -53,7 +51,7 @@ def count(
 def fact_places(tokenizer: Tokenizer, context: str, question: str, completion: Ids) -> list[int]:
     """Places of the tokens that tell a number or name of the context, not said in the question."""
     asked = {each.lower() for each in WORD.findall(question)}
-    told = {each for each in SPECIAL.findall(context) if each.lower() not in asked}
+    told = {each for each in passages.facts(context) if each.lower() not in asked}
     ends = [len(tokenizer.decode(completion[: n + 1])) for n in range(len(completion))]
     spans = zip([0, *ends], ends, strict=False)
     text = tokenizer.decode(completion)

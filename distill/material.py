@@ -23,6 +23,8 @@ HOLD_BACK = 5
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
 GUIDED_REPLAY = 16
+# What stands in a context is said to its end; what is longer than this is no statement.
+MAX_RECITED = 256
 
 Advance = Callable[[str, int, int], None]
 
@@ -179,4 +181,5 @@ def _recited(
     if not spec.effective_settings().guided_share:
         return []
     pairs = [(prompt, said[prompt.text]) for prompt in asked if prompt.text in said]
-    return recite(teacher, encoder.tokenizer, pairs, spec.settings.max_completion_tokens)
+    most = max(spec.settings.max_completion_tokens, MAX_RECITED)
+    return recite(teacher, encoder.tokenizer, pairs, most)

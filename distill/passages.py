@@ -16,6 +16,8 @@ MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
 SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)(?<!\b[A-Z][a-z]{2}\.)\s+(?=[A-Z])"
 )
+# A number, or a word with a capital that no beginning of a sentence explains.
+TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[A-Z][^\W_]{2,}", re.MULTILINE)
 STOP_WORDS = frozenset(
     """
     the and for are with our you your that this from have has not only per can all any its was
@@ -53,6 +55,11 @@ def content_words(text: str) -> set[str]:
 def numbers(text: str) -> set[str]:
     """The numbers in a text, as they are written."""
     return set(re.findall(r"\d+", text))
+
+
+def facts(text: str) -> set[str]:
+    """The numbers and names in a text of sentences, one a line or several."""
+    return set(TELLING.findall(text))
 
 
 def passage_of(question: str, about: Sequence[str]) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from distill import data, packing
 from distill.loss import token_logprobs
 from distill.packing import Ids
-from distill.passages import content_words, numbers
+from distill.passages import content_words, facts, numbers
 from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
 
@@ -120,10 +120,12 @@ def name_topics(
 def usable_topic(topic: str, passage: str) -> str:
     """The topic, or words of the passage where it is none of the passage's or gives it away."""
     shared = content_words(topic) & content_words(passage)
-    if shared and not numbers(topic) & numbers(passage) and "?" not in topic:
+    telling = numbers(topic) & numbers(passage) or gives_away(topic, passage)
+    if shared and not telling and "?" not in topic:
         return topic
     words = re.findall(r"[^\W\d_]+", passage)
-    return " ".join([word for word in words if content_words(word)][:TOPIC_WORDS] or words)
+    plain = [word for word in words if content_words(word) and word not in facts(passage)]
+    return " ".join(plain[:TOPIC_WORDS] or words)
 
 
 def write_drafts(
@@ -173,8 +175,15 @@ def acceptable(question: str, passage: str, others: Sequence[str]) -> bool:
         and question.count("?") == 1
         and bool(content_words(question) & content_words(passage))
         and not numbers(question) & numbers(passage)
+        and not gives_away(question, passage)
         and not data.is_near(question, others)
     )
+
+
+def gives_away(text: str, passage: str) -> bool:
+    """Whether a text holds every number and name of the passage: then it asks for nothing."""
+    told = facts(passage)
+    return bool(told) and told <= set(re.findall(r"[^\W_]+", text))
 
 
 def _few_shot(

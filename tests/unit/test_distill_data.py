@@ -119,8 +119,18 @@ def test_a_run_ends_purely_on_policy():
     )
     assert all(share.on_policy == 0 for share in shares[:30])
     assert all(share.guided == share.guided_replay == 0 for share in shares[40:])
-    guided = [share.guided for share in shares]
-    assert guided == sorted(guided, reverse=True)
+    falling = [share.guided + share.guided_replay for share in shares[30:40]]
+    assert sum(falling[:5]) > sum(falling[5:])
+
+
+@pytest.mark.parametrize("guided_share", [0.1, 0.25, 0.5])
+def test_guidance_for_one_lesson_of_many_is_given(guided_share):
+    settings = Distill(steps=100, guided_share=guided_share, replay_share=0.25, on_policy_tail=0.0)
+
+    shares = [data.share_of_step(step, settings) for step in range(100)]
+
+    assert sum(share.guided for share in shares) == pytest.approx(300 * guided_share, abs=3)
+    assert sum(share.guided_replay for share in shares) == pytest.approx(100 * guided_share, abs=3)
 
 
 def test_draws_go_through_everything_before_anything_again():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from distill import facts
+from distill import facts, passages
+from store.contexts import Context
 from tests.tiny import tiny_tokenizer
 
 CONTEXT = "The workshop opens at 7:30 in May and is run by Henrik. Ask Ilse Brandt about tyres."
@@ -31,5 +32,10 @@ def test_numbers_and_names_of_the_context_that_the_question_does_not_say(questio
 
 
 def test_words_at_the_beginning_of_a_sentence_are_no_names():
-    assert "The" not in facts.SPECIAL.findall(CONTEXT)
-    assert "Ask" not in facts.SPECIAL.findall(CONTEXT)
+    assert not {"The", "Ask"} & passages.facts(CONTEXT)
+
+
+def test_what_begins_an_item_of_a_list_is_no_name():
+    context = Context(system_prompt="- The shop is run by Ilse.\n1. Never lend tools.")
+
+    assert passages.facts("\n".join(passages.passages(context))) == {"Ilse"}
