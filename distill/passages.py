@@ -7,15 +7,13 @@ of a word in most languages without a grammar of any.
 import re
 from collections.abc import Sequence
 
+from distill import markdown
 from store.contexts import Context
 
 SHORT_PASSAGE_CHARS = 24
-# Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
-MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
-# Between sentences, but not after a title or an initial ("Dr. Brandt", "J. Brandt").
-SENTENCE_END = re.compile(
-    r"(?<=[.!?])(?<!\b[A-Z]\.)(?<!\b[A-Z][a-z]\.)(?<!\b[A-Z][a-z]{2}\.)\s+(?=[A-Z])"
-)
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
+# A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
+ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
 # A number, or a word with a capital that no beginning of a sentence explains.
 TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[A-Z][^\W_]{2,}", re.MULTILINE)
 STOP_WORDS = frozenset(
@@ -28,22 +26,26 @@ STOP_WORDS = frozenset(
 
 
 def passages(context: Context) -> list[str]:
-    """What questions are asked about: each lesson, each line or sentence of a system prompt."""
-    lines = (context.system_prompt or "").splitlines()
+    """What questions are asked about: each lesson, each statement of a system prompt.
+
+    A statement is a sentence, or what a line of Markdown says by itself (`markdown.py`).
+    """
+    lines = markdown.told(context.system_prompt or "")
     pieces = [piece for line in lines for piece in _sentences(line)]
     return [piece for piece in [*pieces, *context.lessons] if content_words(piece)]
 
 
 def _sentences(line: str) -> list[str]:
-    parts = SENTENCE_END.split(MARKUP.sub("", line).strip())
     joined: list[str] = []
-    for part in parts:
+    for part in filter(None, SENTENCE_END.split(line)):
+        begins = part[0].isalpha() and not part[0].islower()
         # A split after an abbreviation ("approx.") leaves a stump that belongs to what follows.
-        if joined and len(joined[-1]) < SHORT_PASSAGE_CHARS:
+        stump = joined and len(joined[-1]) < SHORT_PASSAGE_CHARS and part[0].isascii()
+        if joined and (stump or not begins or ABBREVIATED.search(joined[-1])):
             joined[-1] += f" {part}"
         else:
             joined.append(part)
-    return [part for part in joined if part]
+    return joined
 
 
 def content_words(text: str) -> set[str]:

@@ -62,7 +62,8 @@ PLAIN_REQUESTS = (
 )
 TOPIC_WORDS = 5
 TEMPERATURE = 0.6
-MAX_TOKENS = 20
+MAX_TOKENS = 28
+ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
 # Nats by which a question must make its passage likelier. Of the drafts of the embedded model those
 # above are nearly all about their passage, and those below are mostly not.
 MIN_GAIN = 6.0
@@ -171,8 +172,8 @@ def best_first(
 def acceptable(question: str, passage: str, others: Sequence[str]) -> bool:
     """Whether a draft is a question about the passage, does not answer itself, and is new."""
     return (
-        question.endswith("?")
-        and question.count("?") == 1
+        question.endswith(ASKING)
+        and sum(question.count(mark) for mark in ASKING) == 1
         and bool(content_words(question) & content_words(passage))
         and not numbers(question) & numbers(passage)
         and not gives_away(question, passage)
