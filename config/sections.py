@@ -153,7 +153,7 @@ class Distill(Section):
     """Sampling temperature of the student's trajectories."""
     validate_every: int = Field(5, gt=0)
     """Steps between measurements on prompts set aside; the best step without guidance is kept."""
-    patience: int = Field(6, gt=0)
+    patience: int = Field(3, gt=0)
     """So many measurements in a row without a better one end a run, once nothing guides it."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between checkpoints; a killed run resumes from the last one."""

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from distill import runtime
@@ -136,7 +137,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--parent", type=Path, help="adapter folder to start from (default: a fresh adapter)")
     add("--parent-context", type=Path, help="what the parent learned, so that it can be unlearned")
     add("--out", type=Path, required=True, help="folder in which the adapter folder appears")
-    add("--work", type=Path, help="folder for resume points (default: OUT/.work)")
+    add("--work", type=Path, help="folder for resume points (default: one in OUT/.work)")
     add("--config", type=Path, help="TOML file; its section [distill] gives the settings")
     for name in OPTIONS:
         field = Distill.model_fields[name]
@@ -174,8 +175,6 @@ def _train(options: argparse.Namespace) -> int:
         outcome = train.run(spec, plain_lines)
     if outcome is None:
         return DONE
-    checkpoint.clear(spec.work)
-    plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     measured = outcome.evaluation
     print(
         f"gap closed {measured.gap_closed:.0%} (KL to the teacher {measured.kl_base:.3f} -> "
@@ -186,7 +185,11 @@ def _train(options: argparse.Namespace) -> int:
     if measured.anchors["total"]:
         counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
         print("anchors passed:", counts.format(**measured.anchors), file=sys.stderr)
-    print(outcome.adapter)
+    print(outcome.adapter, flush=True)
+    checkpoint.clear(spec.work)
+    curves = spec.work / "curves.png"
+    plot_curves(outcome.metrics, curves, outcome.adapter.name)
+    print(f"training curves: {curves}", file=sys.stderr)
     return DONE
 
 
@@ -194,7 +197,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
     chosen = {name: vars(options)[name] for name in OPTIONS if vars(options)[name] is not None}
     loaded = load(options.config, overrides={"distill": chosen})
     context, kinds = files.read_context(options.context)
-    return RunSpec(
+    spec = RunSpec(
         model=options.model,
         context=context,
         prompts=files.read_prompts(options.prompts),
@@ -203,10 +206,12 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         settings=loaded.distill,
         engine=rows.engine_of(loaded, loaded.distill),
         out=options.out,
-        work=options.work or options.out / ".work",
+        work=options.out / ".work",
         lesson_kinds=kinds,
         parent=_parent(options),
     )
+    # Apart for each run, so that two of them, or one that is repeated later, lose nothing.
+    return replace(spec, work=options.work or spec.work / spec.fingerprint("")[:12])
 
 
 def _parent(options: argparse.Namespace) -> Parent | None:

@@ -125,6 +125,11 @@ def asked(messages: Messages) -> str:
     return "\n".join(said)
 
 
+def wordings(messages: Messages) -> list[str]:
+    """What must not be repeated of a conversation: all that was asked, and its last question."""
+    return list(dict.fromkeys([asked(messages), message_text(messages[-1])]))
+
+
 def is_near(text: str, others: Sequence[str]) -> bool:
     """Whether `text` asks nearly what one of `others` does, in other order, spelling, small words.
 

@@ -59,7 +59,8 @@ class Evaluation:
     facts_learned: float
     """Share of them that the candidate gives, 0 to 1; 1 where there are none."""
     retention_kl: float
-    """KL(base || candidate) on the base's answers to unrelated prompts, nats a token."""
+    """KL(base || candidate) on the base's answers to unrelated prompts, nats a token; 0 where the
+    context is about everything, so that no prompt is unrelated to it."""
     length_ratio: float
     """Length of the candidate's answers against the teacher's and the base's (`length_ratio`)."""
     repetition: float

@@ -48,7 +48,7 @@ class Material:
     """The operator's checks, and how many of them base and teacher pass."""
     held_out: list[Prompt]
     unrelated: list[Prompt]
-    """General prompts never trained on; as in `replay`."""
+    """General prompts never trained on; none where the context is about them too."""
 
 
 def prepare(
@@ -77,7 +77,7 @@ def prepare(
     known = preflight.check(encoder, teacher, sampler, logged) if logged else []
     anchored = preflight.check_anchors(spec, encoder, teacher, sampler)
     apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
-    avoid = [data.asked(messages) for messages in apart]
+    avoid = [text for messages in apart for text in data.wordings(messages)]
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     advance("write questions", 0, 1)
     asked = prompts.collect(spec, encoder, teacher, sampler, avoid)
@@ -91,7 +91,11 @@ def prepare(
     general, more = hold_back(asked.general, missing, chance)
     held_out = [*spec.held_out, *held_back, *more]
     kept, validated = set_aside(own, general, chance)
-    trained = [encoder.prompt(messages) for messages in kept]
+    # More than the steps can draw would only be answered in vain.
+    most = min(len(kept), spec.settings.steps * spec.settings.batch_size)
+    trained = [
+        encoder.prompt(kept[place]) for place in sorted(chance.sample(range(len(kept)), most))
+    ]
     unchanged = [
         *(encoder.prompt(messages, replay=True) for messages in prompts.distinct(known, avoid)),
         *_general(encoder, asked, asked.unrelated),
@@ -107,7 +111,7 @@ def prepare(
         sample_guided(teacher, sampler, list(map(encoder.prompt, validated)), temperature=0),
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
-        _general(encoder, asked, replay.HELD_OUT),
+        [] if asked.everything else _general(encoder, asked, replay.HELD_OUT),
     )
 
 

@@ -1,9 +1,9 @@
 """The model of a run in its roles: student, teacher and sampler share one copy of the weights."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from peft import set_peft_model_state_dict
@@ -81,7 +81,7 @@ def _engine_sampler(
     spec: RunSpec, student: Student, local: LocalSampler, processes: Processes
 ) -> EngineSampler:
     assert spec.engine
-    name = f"student-{spec.run or ''}-{os.getpid()}"
+    name = f"student-{spec.run or 'alone'}-{uuid4().hex[:8]}"
     base = spec.model.resolve().name
     return EngineSampler(
         spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens, processes

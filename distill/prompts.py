@@ -103,9 +103,12 @@ def statements(context: Context, everything: bool) -> dict[str, str]:
 
 def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:
     """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
-    by_text = {data.asked(each): each for each in reversed(conversations)}
-    texts = [data.asked(each) for each in conversations]
-    return [by_text[text] for text in data.without_near_duplicates(texts, avoid)]
+    kept: dict[str, Messages] = {}
+    for messages in conversations:
+        repeats = any(data.is_near(text, avoid) for text in data.wordings(messages))
+        if not repeats and not data.is_near(data.asked(messages), list(kept)):
+            kept[data.asked(messages)] = messages
+    return list(kept.values())
 
 
 def _examples(context: Context) -> tuple[list[examples.Example], str]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.sections import Distill
-from distill import evaluate, guards, material, preflight, prompts, replay, steps, train
+from distill import data, evaluate, guards, material, preflight, prompts, replay, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, PromptTooLong, user
 from distill.loss import FORWARD
@@ -225,8 +225,9 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
-    for general in (prepared.replay, prepared.unrelated):
-        assert {each.teacher_ids != each.student_ids for each in general} == {with_context}
+    assert {each.teacher_ids != each.student_ids for each in prepared.replay} == {with_context}
+    assert all(each.teacher_ids == each.student_ids for each in prepared.unrelated)
+    assert bool(prepared.unrelated) != with_context
 
 
 def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything(
@@ -246,6 +247,26 @@ def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything
     assert not {"I paid twice.", "BILLING"} & (own | set(asked.said.values()))
     assert general < set(replay.PROMPTS)
     assert not general & set(asked.unrelated)
+
+
+def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
+    hello = ({"role": "user", "content": "Hi, it is about a bike."},)
+    last = user("How much is a tune-up?")
+    avoid = data.wordings((*hello, *last))
+
+    assert prompts.distinct([last, (*hello, *last), hello], avoid) == [hello]
+
+
+def test_no_more_prompts_are_answered_than_the_steps_can_draw(model, tmp_path):
+    words, things = ("When", "Where", "Why", "How", "Who"), ("lamps", "wool", "soap", "tea", "maps")
+    asked = tuple(user(f"{word} {thing}?") for word in words for thing in things)
+    settings = SETTINGS.model_copy(update={"steps": 2, "batch_size": 3})
+    spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
+    parts = load_parts(spec)
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    assert len(prepared.prompts) == 6
 
 
 @pytest.mark.parametrize("logged", [PROMPTS, ()])

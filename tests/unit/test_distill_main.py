@@ -44,7 +44,8 @@ def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
 
     assert command.main([*arguments(tmp_path, model), *small]) == command.DONE
 
-    left = {path.name for path in (tmp_path / "out" / ".work").iterdir()}
+    (work,) = (tmp_path / "out" / ".work").iterdir()
+    left = {path.name for path in work.iterdir()}
     assert left == {"metrics.jsonl", "curves.png"}
 
 
