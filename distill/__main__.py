@@ -196,6 +196,8 @@ def _train(options: argparse.Namespace) -> int:
 def _spec(options: argparse.Namespace) -> RunSpec:
     chosen = {name: vars(options)[name] for name in OPTIONS if vars(options)[name] is not None}
     loaded = load(options.config, overrides={"distill": chosen})
+    if loaded.distill.sampler == "engine" and not loaded.engine.urls:
+        raise files.BadInput("distill.sampler = 'engine' needs the engine's address: engine.urls.")
     context, kinds = files.read_context(options.context)
     spec = RunSpec(
         model=options.model,

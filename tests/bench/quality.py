@@ -17,7 +17,7 @@ import math
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from config.sections import Distill
-from distill import evaluate, loss, material, preflight, steps
+from distill import checkpoint, evaluate, loss, material, preflight, steps
 from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
@@ -133,8 +133,9 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
     with changed(piece.method):
         parts = load_parts(spec)
         prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, _stage)
-        checkpoints = Checkpoints(spec.work, str(piece))
+        checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
         steps.train(spec.effective_settings(), parts, prepared, checkpoints, plain_lines)
+    checkpoint.clear(spec.work)
     seconds = time.monotonic() - began
     alone = answers(parts, spec.anchors, in_context=False)
     asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
@@ -162,13 +163,21 @@ def _stage(stage: str, done: int, total: int) -> None:
     plain_lines(stage, done, total, {})
 
 
-def changed(name: str) -> AbstractContextManager[object]:
-    """What a method changes in the code for the length of a run."""
-    if name == "off_policy":
-        return mock.patch.object(material, "recite", return_value=[])
-    if name == "reference":
-        return mock.patch.dict(loss.FORMULAS, {"reverse": reference_reverse})
-    return mock.patch.dict(loss.FORMULAS, {})
+@contextmanager
+def changed(name: str) -> Iterator[None]:
+    """What a method changes in the code for the length of a run.
+
+    All methods keep the best of the same last steps.
+    """
+    with ExitStack() as stack:
+        since = steps.alone_from(Distill())
+        stack.enter_context(mock.patch.object(steps, "alone_from", return_value=since))
+        if name == "off_policy":
+            stack.enter_context(mock.patch.object(material, "recite", return_value=[]))
+        if name == "reference":
+            formulas = {"reverse": reference_reverse}
+            stack.enter_context(mock.patch.dict(loss.FORMULAS, formulas))
+        yield
 
 
 def reference_reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
@@ -218,8 +227,8 @@ def table(groups: Groups) -> str:
     """The mean over seeds, with 95 % Wilson intervals of the shares."""
     rows = [
         "| context | method | base | teacher | candidate | 95 % | with the context again | "
-        "general knowledge | drift, nats | gap closed | leaks | minutes |",
-        "|---" * 12 + "|",
+        "general knowledge | drift, nats | gap closed, answers | nats | leaks | minutes |",
+        "|---" * 13 + "|",
     ]
     for (context, name), lines in groups.items():
         base, teacher, candidate, again = (
@@ -228,12 +237,14 @@ def table(groups: Groups) -> str:
         kept, knew = (fmean(line[key] for line in lines) for key in ("kept", "knew"))
         drift = fmean(line["retention_kl"] for line in lines)
         gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
+        closed = (candidate[0] - base[0]) / (teacher[0] - base[0])
         leaks = fmean(line["leaks"] for line in lines)
         minutes = fmean(line["seconds"] for line in lines) / 60
         rows.append(
             f"| {context} | {name} ({len(lines)}) | {base[0]:.0%} | {teacher[0]:.0%} "
             f"| {candidate[0]:.0%} | {candidate[1]:.0%} to {candidate[2]:.0%} | {again[0]:.0%} "
-            f"| {kept:.1f} of {knew:.1f} | {drift:.3f} | {gap:.0%} | {leaks:.0%} | {minutes:.1f} |"
+            f"| {kept:.1f} of {knew:.1f} | {drift:.3f} | {closed:.0%} | {gap:.0%} "
+            f"| {leaks:.0%} | {minutes:.1f} |"
         )
     return "\n".join(rows)
 
@@ -252,12 +263,16 @@ def draw(groups: Groups, path: Path) -> None:
 
 
 def interval(lines: list[dict], key: str) -> Share:
-    """The share of questions that were answered right, and its interval."""
-    total, right = (sum(line[each] for line in lines) for each in ("questions", key))
+    """The share of questions that were answered right, and its interval.
+
+    The seeds of a method answer the same questions, so they count as one answer each.
+    """
+    total = lines[0]["questions"]
+    right = fmean(line[key] for line in lines)
     return right / total, *wilson(right, total)
 
 
-def wilson(successes: int, total: int) -> tuple[float, float]:
+def wilson(successes: float, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share."""
     share, spread = successes / total, Z**2 / total
     centre = share + spread / 2

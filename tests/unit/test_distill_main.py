@@ -37,6 +37,13 @@ def test_a_damaged_model_is_bad_input(tmp_path, capsys):
     assert str(model) in capsys.readouterr().err
 
 
+def test_sampling_by_an_engine_that_is_not_named_is_bad_input(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BYHEART_DISTILL__SAMPLER", "engine")
+
+    assert command.main(arguments(tmp_path, tmp_path)) == command.BAD_INPUT
+    assert "engine.urls" in capsys.readouterr().err
+
+
 def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
     small = ["--steps", "2", "--batch-size", "2", "--rank", "4", "--max-completion-tokens", "4"]
     small += ["--questions-per-lesson", "1", "--threads", "1"]
