@@ -123,7 +123,7 @@ class Distill(Section):
     """Trajectories in a step."""
     guided_share: float = Field(1.0, ge=0, le=1)
     """Share of a batch answered by the teacher and learned with forward KL, for facts."""
-    on_policy_tail: float = Field(0.15, ge=0, le=0.5)
+    on_policy_tail: float = Field(0.1, ge=0, le=0.5)
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
     replay_share: float = Field(0.125, ge=0, lt=1)
     """Share of a batch that repeats unrelated prompts against the base without context."""
@@ -145,7 +145,7 @@ class Distill(Section):
     """Answers of the teacher to each prompt that guide the student."""
     guided_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
-    refresh_every: int = Field(4, gt=0)
+    refresh_every: int = Field(8, gt=0)
     """Steps that share one sampling of the student's trajectories; 1 samples afresh every step."""
     sampler: Literal["local", "engine"] = "local"
     """Who samples the student: the trainer, or the vLLM that serves (inexact after a resume)."""
