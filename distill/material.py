@@ -100,15 +100,21 @@ def prepare(
         *(encoder.prompt(messages, replay=True) for messages in prompts.distinct(known, avoid)),
         *_general(encoder, asked, asked.unrelated),
     ]
+    aside = [encoder.prompt(messages) for messages in validated]
+    # Together, since a decoding step of many takes hardly longer than one of few.
+    advance("sample the teacher", 0, 1)
+    guided = spec.effective_settings().guided_share > 0
+    answers = sample_guided(teacher, sampler, [*aside, *(trained if guided else [])], temperature=0)
     return Material(
         trained,
         [
-            *_guided(spec, teacher, sampler, trained, advance),
+            *answers[len(aside) :],
+            *_more_answers(spec, teacher, sampler, trained, advance),
             *_recited(spec, encoder, teacher, trained, asked.said),
         ],
         unchanged,
         sample_guided(teacher, sampler, unchanged[:GUIDED_REPLAY], spec.settings.temperature),
-        sample_guided(teacher, sampler, list(map(encoder.prompt, validated)), temperature=0),
+        answers[: len(aside)],
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
         [] if asked.everything else _general(encoder, asked, replay.HELD_OUT),
@@ -155,22 +161,21 @@ def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
     return replace(spec, prompts=logged, held_out=held_out)
 
 
-def _guided(
+def _more_answers(
     spec: RunSpec,
     teacher: Teacher,
     sampler: LocalSampler,
     asked: Sequence[Prompt],
     advance: Advance,
 ) -> list[Trajectory]:
-    """The teacher's answers, one of them greedy and the others sampled; none without guidance."""
+    """The teacher's answers after the first, sampled; none without guidance."""
     if not spec.effective_settings().guided_share:
         return []
     rounds = spec.settings.answers_per_question
     guided: list[Trajectory] = []
-    for number in range(rounds):
+    for number in range(1, rounds):
         advance("sample the teacher", number, rounds)
-        temperature = spec.settings.guided_temperature if number else 0.0
-        guided += sample_guided(teacher, sampler, asked, temperature)
+        guided += sample_guided(teacher, sampler, asked, spec.settings.guided_temperature)
     return guided
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from distill import data, evaluate, replay
-from distill.data import Encoder, Messages
+from distill.data import Encoder, Messages, Prompt
 from distill.evaluate import Anchored
-from distill.pool import sample_guided
+from distill.pool import Trajectory, sample_guided
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
 from distill.teacher import Teacher
@@ -18,6 +18,8 @@ from distill.teacher import Teacher
 # A teacher that is this close to the base, in nats a token, has nothing to teach.
 MIN_GAP = 0.01
 TRAJECTORIES, GENERAL = 16, 8
+# How far a context moves an answer can be seen in its beginning.
+BEGINNING = 32
 # A context that moves the answers to general prompts this far, in nats a token, is about them too.
 # Handbooks in front of the embedded model move them by 0.1, a way of speaking by 0.5.
 CONCERNS_EVERYTHING = 0.15
@@ -40,7 +42,7 @@ def check(
         NothingToLearn: It makes no difference worth learning.
     """
     first = asked[:TRAJECTORIES]
-    answers = sample_guided(teacher, sampler, list(map(encoder.prompt, first)), temperature=0)
+    answers = _begun(teacher, sampler, list(map(encoder.prompt, first)))
     gap = evaluate.base_kl(teacher, answers)
     if gap < MIN_GAP:
         raise NothingToLearn(
@@ -81,5 +83,10 @@ def concerns_everything(encoder: Encoder, teacher: Teacher, sampler: LocalSample
     are what the student is to give.
     """
     asked = [encoder.prompt(data.user(text)) for text in replay.PROMPTS[:GENERAL]]
-    answers = sample_guided(teacher, sampler, asked, temperature=0)
-    return evaluate.base_kl(teacher, answers) >= CONCERNS_EVERYTHING
+    return evaluate.base_kl(teacher, _begun(teacher, sampler, asked)) >= CONCERNS_EVERYTHING
+
+
+def _begun(teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]) -> list[Trajectory]:
+    """The beginnings of the teacher's answers."""
+    brief = replace(sampler, max_tokens=min(sampler.max_tokens, BEGINNING))
+    return sample_guided(teacher, brief, asked, temperature=0)

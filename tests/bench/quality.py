@@ -36,6 +36,7 @@ from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
 from distill.parts import Parts, load_parts
+from distill.pool import sample_guided
 from distill.progress import plain_lines
 from distill.spec import RunSpec
 from store.anchors import Anchor
@@ -139,8 +140,8 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
     seconds = time.monotonic() - began
     alone = answers(parts, spec.anchors, in_context=False)
     asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
-    taught = evaluate.sample_guided(parts.teacher, parts.sampler, asked, 0)
-    unchanged = evaluate.sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
+    taught = sample_guided(parts.teacher, parts.sampler, asked, 0)
+    unchanged = sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
     with parts.student.adapter_off():
         knew = passed(parts, anchors("retention"), in_context=False)
     return {
