@@ -186,8 +186,10 @@ def _due(step: int, each: float) -> int:
 
 
 def _guidance_left(step: int, settings: Distill) -> float:
-    end = settings.steps * (1 - settings.on_policy_tail)
-    start = settings.steps * (1 - 2 * settings.on_policy_tail)
+    alone = settings.steps * settings.on_policy_tail
+    # Of a short run too, the last step is the student's own.
+    end = settings.steps - (max(alone, 1.0) if alone else 0.0)
+    start = end - alone
     return 1.0 if step < start else max(0.0, (end - step) / max(end - start, 1.0))
 
 

@@ -1,6 +1,8 @@
 """What prompts look like to both sides, what a batch is made of, and what is kept out of it."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from config.sections import Distill
 from distill import data, passages, questions
@@ -121,6 +123,15 @@ def test_a_run_ends_purely_on_policy():
     assert all(share.guided == share.guided_replay == 0 for share in shares[40:])
     falling = [share.guided + share.guided_replay for share in shares[30:40]]
     assert sum(falling[:5]) > sum(falling[5:])
+
+
+@given(steps=st.integers(1, 300), tail=st.floats(0.001, 0.5), batch=st.integers(1, 32))
+def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, batch):
+    settings = Distill(steps=steps, batch_size=batch, on_policy_tail=tail)
+
+    share = data.share_of_step(steps - 1, settings)
+
+    assert share.guided == share.guided_replay == 0
 
 
 @pytest.mark.parametrize("guided_share", [0.1, 0.25, 0.5])
