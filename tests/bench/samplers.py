@@ -30,7 +30,7 @@ from distill.sampler import Sampler
 from distill.spec import RunSpec
 from store.contexts import Context
 
-AT_ONCE = (4, 16, 32)
+AT_ONCE = (4, 16, 32, 64)
 
 
 def main() -> None:
