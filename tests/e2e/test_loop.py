@@ -79,6 +79,8 @@ def test_tokens_are_streamed_as_the_model_makes_them(served, client):
     assert arrivals[0] < arrivals[-1] / 2
 
 
+# The run shares two cores with requests all the time, on whatever machine this is.
+@pytest.mark.timeout(1200)
 def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in_the_swap(
     served,
 ):
@@ -94,7 +96,7 @@ def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in
     load = threading.Thread(target=_ask_until, args=(served, stop, versions))
     load.start()
     try:
-        until(lambda: live(served), 550, served.logfile)
+        until(lambda: live(served), 900, served.logfile)
         swapped = len(versions)
         until(lambda: len(versions) > swapped + 3, 60)
     finally:
