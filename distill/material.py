@@ -83,19 +83,8 @@ def prepare(
     asked = prompts.collect(spec, encoder, teacher, sampler, avoid)
     if not logged:
         preflight.check(encoder, teacher, sampler, [*asked.own, *asked.general])
-    chance = random.Random(spec.settings.seed)  # noqa: S311 - reproducible, not secret
-    missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
-    own, held_back = hold_back(asked.own, missing, chance)
-    if not asked.everything:
-        missing = MIN_HELD_OUT - len(spec.held_out) - len(held_back)
-    general, more = hold_back(asked.general, missing, chance)
-    held_out = [*spec.held_out, *held_back, *more]
-    kept, validated = set_aside(own, general, chance)
-    # More than the steps can draw would only be answered in vain.
-    most = min(len(kept), spec.settings.steps * spec.settings.batch_size)
-    trained = [
-        encoder.prompt(kept[place]) for place in sorted(chance.sample(range(len(kept)), most))
-    ]
+    kept, validated, held_out = divide(spec, asked)
+    trained = [encoder.prompt(messages) for messages in kept]
     unchanged = [
         *(encoder.prompt(messages, replay=True) for messages in prompts.distinct(known, avoid)),
         *_general(encoder, asked, asked.unrelated),
@@ -124,6 +113,21 @@ def prepare(
 def _general(encoder: Encoder, asked: Asked, texts: Sequence[str]) -> list[Prompt]:
     """General prompts as they are to be answered: without the context, unless it is about them."""
     return [encoder.prompt(data.user(text), replay=not asked.everything) for text in texts]
+
+
+def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages], list[Messages]]:
+    """What is trained on, what a step is chosen by, and what the gate measures."""
+    chance = random.Random(spec.settings.seed)  # noqa: S311 - reproducible, not secret
+    missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
+    own, held_back = hold_back(asked.own, missing, chance)
+    if not asked.everything:
+        missing = MIN_HELD_OUT - len(spec.held_out) - len(held_back)
+    general, more = hold_back(asked.general, missing, chance)
+    kept, validated = set_aside(own, general, chance)
+    # More than the steps can draw would only be answered in vain.
+    most = min(len(kept), spec.settings.steps * spec.settings.batch_size)
+    drawn = [kept[place] for place in sorted(chance.sample(range(len(kept)), most))]
+    return drawn, validated, [*spec.held_out, *held_back, *more]
 
 
 def hold_back(
