@@ -89,7 +89,8 @@ def _pairs(lines: Sequence[str], asking: str) -> tuple[list[Example], list[str]]
     for line in [*lines, ""]:
         label = _label(line)
         if answer and (not line.strip() or label == asking):
-            found.append(Example(_joined(asked or []), _joined(answer)))
+            pair = Example(_joined(asked or []), _joined(answer))
+            found += [pair] if pair.asked and pair.answer else []
             asked = answer = None
         if label == asking:
             kept += asked or []

@@ -38,10 +38,10 @@ class Material:
     guided: list[Trajectory]
     """The teacher's answers to them."""
     replay: list[Prompt]
-    """General prompts, and those of this namespace on which the context makes no difference; all
-    without the context, unless it concerns everything."""
+    """Prompts of this namespace on which the context makes no difference, without it; and general
+    ones, with it where it concerns everything."""
     guided_replay: list[Trajectory]
-    """The base's answers to them."""
+    """The teacher's answers to them: the base's, where they are without the context."""
     validation: list[Trajectory]
     """The teacher's answers to prompts that are not trained on, by which a step is chosen."""
     anchored: Anchored

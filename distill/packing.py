@@ -1,4 +1,4 @@
-"""Many sequences in one row: the forward pass that student, teacher and sampler share.
+"""Many sequences in one row: the forward pass that student and teacher share.
 
 Sequences that begin with the same tokens (the chat template's system message, the teacher's
 context) keep them once, as segment 0; each sequence's own tokens are a segment of their own:

@@ -44,6 +44,10 @@ def test_an_answer_may_have_several_lines():
     )
 
 
+def test_a_pair_without_an_answer_teaches_nothing():
+    assert split("Q: one\nA:\n\nQ: two\nA: 2")[0] == [Example("two", "2")]
+
+
 def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
     two = "Where is my parcel? -> DELIVERY\nExample 2: 'I paid twice.' => BILLING"
 
