@@ -1,0 +1,43 @@
+"""A small run on the tiny model, to be changed by each test."""
+
+from pathlib import Path
+
+from config.sections import Distill
+from distill.data import user
+from distill.spec import RunSpec
+from store.contexts import Context
+
+SETTINGS = Distill(
+    steps=6,
+    warmup_steps=1,
+    batch_size=4,
+    rank=4,
+    alpha=8,
+    lr=1e-2,
+    replay_share=0.25,
+    max_completion_tokens=6,
+    max_answer_tokens=6,
+    questions_per_lesson=1,
+    checkpoint_every=2,
+    threads=1,
+)
+
+
+PROMPTS = tuple(user(f"{word} do you open?") for word in ("When", "Why", "Where", "How"))
+
+
+def make_spec(model: Path, folder: Path, **changes) -> RunSpec:
+    values = {
+        "model": model,
+        "context": Context(system_prompt="The shop opens at 7 in the morning."),
+        "prompts": PROMPTS,
+        "held_out": (user("At what time can I come?"),),
+        "settings": SETTINGS,
+        "out": folder / "adapters",
+        "work": folder / "work",
+    }
+    return RunSpec(**(values | changes))
+
+
+def silent(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+    pass
