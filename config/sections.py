@@ -115,8 +115,10 @@ class Distill(Section):
     """LoRA scaling numerator; the update is scaled by alpha / rank."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
-    steps: int = Field(120, gt=0)
-    """Optimiser steps."""
+    steps: int = Field(0, ge=0)
+    """Optimiser steps; 0 means as many as what is learned needs, by `steps_per_lesson`."""
+    steps_per_lesson: int = Field(12, gt=0)
+    """Optimiser steps for each lesson or passage of a system prompt, but 120 at least."""
     warmup_steps: int = Field(5, ge=0)
     """Steps of linear warm-up."""
     batch_size: int = Field(4, gt=0)

@@ -49,6 +49,8 @@ class Material:
     held_out: list[Prompt]
     unrelated: list[Prompt]
     """General prompts never trained on; none where the context is about them too."""
+    statements: int
+    """How much the context says: the more, the more steps."""
 
 
 def prepare(
@@ -107,6 +109,7 @@ def prepare(
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
         [] if asked.everything else _general(encoder, asked, replay.HELD_OUT),
+        asked.statements,
     )
 
 
@@ -125,7 +128,8 @@ def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages],
     general, more = hold_back(asked.general, missing, chance)
     kept, validated = set_aside(own, general, chance)
     # More than the steps can draw would only be answered in vain.
-    most = min(len(kept), spec.settings.steps * spec.settings.batch_size)
+    settings = spec.planned_settings(asked.statements)
+    most = min(len(kept), settings.steps * settings.batch_size)
     drawn = [kept[place] for place in sorted(chance.sample(range(len(kept)), most))]
     return drawn, validated, [*spec.held_out, *held_back, *more]
 

@@ -60,19 +60,18 @@ def check(
 def check_anchors(
     spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler
 ) -> Anchored:
-    """The anchors that base and teacher pass, if the context helps with them.
-
-    Anchors that base and teacher all pass are there to be kept, and ask for no difference.
+    """The anchors that base and teacher pass, if the context helps with them or there are none.
 
     Raises:
         NothingToLearn: The model passes no more of them with the context than without.
     """
     patient = replace(sampler, max_tokens=spec.settings.max_answer_tokens)
     passed = evaluate.check_anchors(teacher, patient, encoder, spec.anchors)
-    if passed.teacher <= passed.base and passed.teacher < len(spec.anchors):
+    if spec.anchors and passed.teacher <= passed.base:
+        advice = " Add anchors that need the context." if passed.base == len(spec.anchors) else ""
         raise NothingToLearn(
             f"With the context the model passes {passed.teacher} of {len(spec.anchors)} anchors, "
-            f"without it {passed.base}."
+            f"without it {passed.base}.{advice}"
         )
     return passed
 

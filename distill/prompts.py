@@ -41,6 +41,8 @@ class Asked:
     """General prompts that are not among the others."""
     everything: bool
     """Whether the context is about these too."""
+    statements: int
+    """How many were asked about."""
 
 
 def collect(
@@ -67,9 +69,8 @@ def collect(
     shown = [each for each in _examples(spec.context)[0] if not data.is_near(each.asked, taken)]
     taken += [each.asked for each in shown]
     known = statements(spec.context, everything)
-    written = _questions(
-        spec, encoder, teacher, writer, [*_former(spec, everything), *known], taken
-    )
+    about = [*_former(spec, everything), *known]
+    written = _questions(spec, encoder, teacher, writer, about, taken)
     texts = [*(each.asked for each in shown), *written]
     if everything and shown:
         with teacher.student.adapter_off():
@@ -86,7 +87,7 @@ def collect(
     general: list[Messages] = []
     if everything or len(own) < MIN_PROMPTS:
         general, unrelated = list(map(data.user, unrelated[::2])), unrelated[1::2]
-    return Asked(own, general, said, unrelated, everything)
+    return Asked(own, general, said, unrelated, everything, len(about))
 
 
 def statements(context: Context, everything: bool) -> dict[str, str]:

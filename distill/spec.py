@@ -27,6 +27,8 @@ SCHEDULING = frozenset(
 )
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
 GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
+# Of a short context too: a way of speaking or a set of labels is one statement and much to learn.
+MIN_STEPS = 120
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class RunSpec:
         needing = sum(kind in GUIDED_KINDS for kind in kinds)
         share = self.settings.guided_share * needing / max(len(kinds), 1)
         return self.settings.model_copy(update={"guided_share": share})
+
+    def planned_settings(self, statements: int) -> Distill:
+        """The effective settings; where no steps are set, those that so many statements need."""
+        settings = self.effective_settings()
+        needed = max(MIN_STEPS, settings.steps_per_lesson * statements)
+        return settings.model_copy(update={"steps": settings.steps or needed})
 
     def data_sha256(self) -> str:
         """Hash of the prompts, held-out prompts and anchors."""

@@ -82,7 +82,8 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     parts = load_parts(spec, processes)
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
-    curves = steps.train(spec.effective_settings(), parts, prepared, checkpoints, report)
+    settings = spec.planned_settings(prepared.statements)
+    curves = steps.train(settings, parts, prepared, checkpoints, report)
     if processes.rank == 0:
         report("measure", 0, 1, {})
         evaluation = measure(spec, parts, prepared)

@@ -131,11 +131,13 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         anchors=anchors(piece.context),
     )
     began = time.monotonic()
+    parts = load_parts(spec)
+    checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
     with changed(piece.method):
-        parts = load_parts(spec)
         prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, _stage)
-        checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
-        steps.train(spec.effective_settings(), parts, prepared, checkpoints, plain_lines)
+        settings = spec.planned_settings(prepared.statements)
+        with same_end(settings.steps):
+            steps.train(settings, parts, prepared, checkpoints, plain_lines)
     checkpoint.clear(spec.work)
     seconds = time.monotonic() - began
     alone = answers(parts, spec.anchors, in_context=False)
@@ -166,18 +168,21 @@ def _stage(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def changed(name: str) -> Iterator[None]:
-    """What a method changes in the code for the length of a run.
-
-    All methods keep the best of the same last steps.
-    """
+    """What a method changes in the code for the length of a run."""
     with ExitStack() as stack:
-        since = steps.alone_from(Distill())
-        stack.enter_context(mock.patch.object(steps, "alone_from", return_value=since))
         if name == "off_policy":
             stack.enter_context(mock.patch.object(material, "recite", return_value=[]))
         if name == "reference":
             formulas = {"reverse": reference_reverse}
             stack.enter_context(mock.patch.dict(loss.FORMULAS, formulas))
+        yield
+
+
+@contextmanager
+def same_end(taken: int) -> Iterator[None]:
+    """All methods keep the best of the same last steps."""
+    since = steps.alone_from(Distill(steps=taken))
+    with mock.patch.object(steps, "alone_from", return_value=since):
         yield
 
 

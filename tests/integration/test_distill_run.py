@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from config.sections import Distill
 from distill import evaluate, guards, material, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, user
@@ -125,6 +126,13 @@ def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tm
         train.run(make_spec(model, tmp_path, anchors=anchors), silent)
 
 
+def test_anchors_that_pass_without_the_context_end_the_run(model, tmp_path):
+    anchors = (Anchor(user("When?"), {"regex": ""}),)
+
+    with pytest.raises(NothingToLearn, match="Add anchors that need the context"):
+        train.run(make_spec(model, tmp_path, anchors=anchors), silent)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run():
     with pytest.raises(guards.Diverged, match="Step 4: guided_divergence"):
         guards.check_finite(4, {"guided_divergence": float("nan"), "grad_norm": 1.0})
@@ -138,6 +146,14 @@ def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
 
     assert rules.effective_settings().guided_share == 0
     assert mixed.effective_settings().guided_share == 0.5 * SETTINGS.guided_share
+
+
+def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(model, tmp_path):
+    by_itself = make_spec(model, tmp_path, settings=Distill(steps_per_lesson=10))
+    told = make_spec(model, tmp_path, settings=Distill(steps=7))
+
+    assert [by_itself.planned_settings(n).steps for n in (1, 12, 40)] == [120, 120, 400]
+    assert told.planned_settings(40).steps == 7
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():
