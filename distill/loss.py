@@ -115,7 +115,7 @@ def token_logprobs(states: Tensor, head: Tensor, completion: Sequence[int]) -> T
         head: Float[V, D], the output head.
         completion: The C token ids.
     """
-    logprobs = logits(states, head).float().log_softmax(-1)  # (C, V)
+    logprobs = logits(states, head).log_softmax(-1)  # (C, V)
     chosen = torch.tensor(list(completion), device=states.device)
     return logprobs.gather(1, chosen[:, None])[:, 0]
 
@@ -135,12 +135,13 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor, Tensor]:
         formula = FORMULAS[objective.kind]
         gradient = torch.empty_like(student)
-        per_token = torch.empty(len(student), dtype=torch.float32, device=student.device)
+        precise = torch.promote_types(student.dtype, torch.float32)
+        per_token = torch.empty(len(student), dtype=precise, device=student.device)
         entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
             part = slice(start, start + chunk_tokens)
-            log_p = logits(student[part], head).float().log_softmax(-1)  # (chunk, V)
-            log_q = logits(teacher[part], head).float().log_softmax(-1)  # (chunk, V)
+            log_p = logits(student[part], head).log_softmax(-1)  # (chunk, V)
+            log_q = logits(teacher[part], head).log_softmax(-1)  # (chunk, V)
             entropy[part] = -(log_p.exp() * log_p).sum(-1)
             if objective.top_k:
                 log_q = _coarsened(log_p, log_q, objective.top_k)
@@ -175,14 +176,18 @@ def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
 def _reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
     ratio = log_p - log_q
-    kl = (p * ratio).sum(-1)
-    return kl, p.mul_(ratio.sub_(kl[:, None]))
+    mean = (p * ratio).sum(-1)
+    # p and q sum to one only up to rounding. The rest is of the size of the divergence of two
+    # models that nearly agree, and cancels in KL + sum(q - p).
+    value = mean + (log_q.exp() - p).sum(-1)
+    return value, p.mul_(ratio.sub_(mean[:, None]))
 
 
 def _forward(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     q = log_q.exp()
-    kl = (q * (log_q - log_p)).sum(-1)
-    return kl, log_p.exp().sub_(q)
+    slope = log_p.exp().sub_(q)
+    value = (q * (log_q - log_p)).sum(-1) + slope.sum(-1)
+    return value, slope
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:

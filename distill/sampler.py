@@ -111,7 +111,7 @@ class LocalSampler:
     def _choose(
         self, states: Tensor, temperature: float, chances: Sequence[torch.Generator]
     ) -> list[int]:
-        scores = logits(states, self.model.get_output_embeddings().weight).float()  # (rows, V)
+        scores = logits(states, self.model.get_output_embeddings().weight)  # (rows, V)
         if temperature == 0:
             return [int(token) for token in scores.argmax(-1)]
         # By the inverse of the distribution function: one number a sequence, from its generator.

@@ -105,6 +105,33 @@ def test_gradient_is_the_finite_difference(inputs, objective):
     assert (gradient.double() * direction).sum().item() == pytest.approx(slope.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["reverse", "forward", "jsd"])
+def test_gradient_in_float64_passes_gradcheck(inputs, kind):
+    student, teacher, head, weights = inputs
+
+    def value(states: Tensor) -> Tensor:
+        return loss.divergence(states, teacher, head, weights, loss.Objective(kind))[0]
+
+    assert torch.autograd.gradcheck(value, student.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "jsd"])
+def test_value_is_exact_where_student_and_teacher_nearly_agree(kind):
+    generator = torch.Generator().manual_seed(2)
+    student = torch.randn(8, 64, generator=generator)
+    teacher = student + 0.005 * torch.randn(8, 64, generator=generator)
+    head = torch.randn(20_000, 64, generator=generator)
+    weights = torch.full((8,), 1 / 8)
+    objective = loss.Objective(kind)
+
+    value, _, _ = loss.divergence(student, teacher, head, weights, objective)
+
+    states = (side.double() for side in (student, teacher, head, weights))
+    expected = naive(*states, objective)
+    assert expected < 1e-3
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 @EVERY
 def test_equal_distributions_have_no_divergence_and_no_gradient(inputs, objective):
     student, _, head, weights = inputs
