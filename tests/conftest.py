@@ -1,4 +1,7 @@
-"""Databases for tests: `db` is SQLite; `any_db` runs a test on SQLite and on PostgreSQL."""
+"""Databases for tests: `db` is SQLite; `any_db` runs a test on SQLite and on PostgreSQL.
+
+Property tests have no deadlines.
+"""
 
 import itertools
 import shutil
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from store import namespaces
 from store.audit import ORIGIN
@@ -14,6 +18,10 @@ from store.operations import AuditHead
 from store.schema import Base
 from tests import postgres
 from tests.factories import NOW
+
+# A busy machine is slow, and that is no failure.
+settings.register_profile("byheart", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("byheart")
 
 _numbers = itertools.count()
 

@@ -66,7 +66,7 @@ def by_hand(x: torch.Tensor, dtype: torch.dtype, slots: list[int], scale: float)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @given(slots=st.lists(st.integers(-1, SLOTS - 1), min_size=1, max_size=12), scale=st.floats(0.1, 2))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_token_gets_its_own_adapter_and_a_token_without_one_gets_none(
     lora, dtype, tolerance, slots, scale
 ):

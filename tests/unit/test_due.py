@@ -51,9 +51,7 @@ def learned(session: Session) -> None:
         runs.cancel(session, run.id, NOW)
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, MOST + 20), max_size=6), max_size=4))
 def test_no_run_starts_by_itself_over_what_the_last_one_had(
     db: Database, eager: Settings, batches: list[list[int]]

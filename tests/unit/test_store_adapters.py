@@ -176,7 +176,7 @@ class Rollout(RuleBasedStateMachine):
 def test_rollouts_keep_alias_statuses_and_lessons_together(any_db: Database) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Rollout(any_db),
-        settings=settings(max_examples=10, stateful_step_count=20, deadline=None),
+        settings=settings(max_examples=10, stateful_step_count=20),
     )
 
 

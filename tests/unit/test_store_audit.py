@@ -50,7 +50,7 @@ def test_an_empty_log_verifies(any_db: Database) -> None:
         assert audit.verify(session) == 0
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(column=st.sampled_from(COLUMNS), seq=st.integers(1, ROWS))
 def test_any_modified_row_is_found(log: Database, column: str, seq: int) -> None:
     forged = {"at": "2020-01-01 00:00:00.000000", "detail": '{"row": 99}'}.get(column, "forged")
@@ -58,7 +58,7 @@ def test_any_modified_row_is_found(log: Database, column: str, seq: int) -> None
     assert found in (seq, seq + 1)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gone=st.sets(st.integers(1, ROWS), min_size=1))
 def test_any_deleted_rows_are_found(log: Database, gone: set[int]) -> None:
     rows = ", ".join(map(str, gone))

@@ -177,9 +177,7 @@ def test_insert_new_inserts_once(any_db: Database) -> None:
         assert not insert_new(session, Namespace, values)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.text(st.characters(exclude_categories=()), max_size=20))
 def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) -> None:
     sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})

@@ -156,7 +156,7 @@ class Queue(RuleBasedStateMachine):
 def test_the_queue_keeps_leases_fences_attempts_and_keys(any_db: Database) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Queue(any_db),
-        settings=settings(max_examples=20, stateful_step_count=20, deadline=None),
+        settings=settings(max_examples=20, stateful_step_count=20),
     )
 
 

@@ -54,9 +54,7 @@ def test_a_new_system_prompt_is_in_the_prompt_until_it_is_internalised(shop: Dat
         assert _view(session).context.system_prompt is None
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(
         st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from(list(Trust))), max_size=8
