@@ -5,10 +5,10 @@ next turn of the user that contradicts the answer. Each becomes one `Correction`
 from rows alone: text that the gateway put into the prompt is in none of them.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.learning.contradiction import contradicts
 from store.contexts import message_text
 from store.interactions import Turn
 from store.lessons import Support
@@ -19,20 +19,6 @@ MARKS = ("thumbs", "rating", "resolved")
 """Names of feedback whose value says whether the answer was good."""
 GOOD_RATING = 3
 """Ratings above it praise, on a scale to five or more; so do fractions above a half."""
-_POLITE = (
-    r"\W*(thanks|thank you|problem|worries|need|hurry|rush|(more|further|other) questions?"
-    r"|questions?|that['’]?s (all|it|fine)|i['’]m (fine|good))\b"
-)
-_OWN = r"\W*(my|i|can|could|would|will|what|when|where|how|never mind|let['’]?s?)\b"
-"""After "no" or "actually": what speaks of the speaker, not of the answer."""
-_HESITATION = r"((hm+|um+|oh|well|sorry|but|i (think|believe|guess))\b\W*)*"
-_CONTRADICTION = re.compile(
-    rf"^\W*{_HESITATION}(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"
-    r"|that(['’]s| is| was)(n['’]t| not)? (wrong|incorrect|right|correct|true)"
-    r"|not (quite|true|right|correct)|you(['’]re| are) wrong|it(['’]s| is) (not|actually)"
-    r"|you (said|wrote|told me)\b.*\bbut|your [\w-]+ (says|said|states))\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:
 
 def _from_next_turn(turn: Turn, following: Turn, trust_turns: bool) -> list[Correction]:
     said = _last_user_text(following)
-    if not _CONTRADICTION.match(said) or not following.interaction.learn:
+    if not contradicts(said) or not following.interaction.learn:
         return []
     support = Support(
         interaction=following.interaction.id,

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agent.engine.client import EngineRefused, VllmEngine
 from agent.learning import prompts
+from agent.learning.contradiction import told
 from agent.learning.corrections import Correction
 from agent.learning.grounding import (
     content_words,
     keeps,
     loses_subject,
+    numbers,
     reverses,
     sentences,
     strays,
@@ -37,6 +39,7 @@ MAX_DEMONSTRATION_CHARS = 1000
 FEW_SHOT_BYTES = 600
 STRUCTURED_BYTES = 1600
 """Of each text that is shown; a byte is at most a token."""
+WORDY = 3
 UNUSABLE = (EngineRefused, ValueError, LookupError, TypeError)
 """What comes of a prompt that the engine will not take, or of an answer of another form."""
 _IMPERATIVE = re.compile(
@@ -47,6 +50,10 @@ _IMPERATIVE = re.compile(
 _LEANING = re.compile(
     r"^\W*(no|nope|yes|yeah|wrong|it|its|that|this|those|these|he|she|they|there|only|just|because"
     r"|actually|sorry)\b",
+    re.IGNORECASE,
+)
+_OF_THE_TALK = re.compile(
+    r"\?|\b(i|me|my|mine|answer|answers|answered|reply|response|you (said|wrote|told|meant))\b",
     re.IGNORECASE,
 )
 
@@ -83,7 +90,7 @@ class Answer(BaseModel):
 async def propose(
     engine: VllmEngine, model: str, correction: Correction, extractor: str
 ) -> list[Proposed]:
-    """Grounded lessons for one correction; the demonstration itself where the model fails.
+    """Grounded lessons for one correction; what it says itself where the model fails.
 
     Raises:
         EngineUnavailable: The engine is away, which says nothing about the correction.
@@ -97,11 +104,9 @@ async def propose(
         # Not the error's text: it may quote what a customer said.
         log.warning("no lesson stated", error=type(error).__name__, **_origin(correction))
         stated = []
-    if stated or not correction.explicit:
-        if not stated:
-            log.info("correction taught nothing", **_origin(correction))
+    if stated:
         return stated
-    return as_it_stands(correction)
+    return as_it_stands(correction) if correction.explicit else as_told(correction)
 
 
 def acceptable(lesson: Proposed, correction: Correction) -> bool:
@@ -115,7 +120,13 @@ def acceptable(lesson: Proposed, correction: Correction) -> bool:
         and not reverses(lesson.do, correction.text)
         and len(sentences(when)) <= 1
         and (bool(when) or _is_whole(lesson.do, correction))
+        and (correction.explicit or _is_lasting(lesson, correction.question))
     )
+
+
+def _is_lasting(lesson: Proposed, question: str) -> bool:
+    """Whether it may hold beyond this conversation."""
+    return lesson.kind is not LessonKind.FACT or tells(lesson.do, question)
 
 
 def as_it_stands(correction: Correction) -> list[Proposed]:
@@ -132,6 +143,30 @@ def as_it_stands(correction: Correction) -> list[Proposed]:
     if when is None:
         return _refused(correction, "it leans on a question that has no words")
     return [Proposed(LessonKind.FACT, statement, when)]
+
+
+def as_told(correction: Correction) -> list[Proposed]:
+    """What a comment or a turn says after its verdict ("No, that's wrong."), if that is a fact.
+
+    That is: one statement that tells something, and neither speaks of the conversation nor says
+    what to do, which may be meant for this once.
+    """
+    statement, when = told(correction.text), condition(correction.question)
+    names_subject = bool(content_words(correction.question) & content_words(statement))
+    usable = (
+        statement != correction.text
+        and tells(statement, correction.question)
+        and len(statement) <= MAX_LESSON_CHARS
+        and len(sentences(statement)) == 1
+        and kind_of(statement) is LessonKind.FACT
+        and not _OF_THE_TALK.search(statement)
+    )
+    if usable and stands_alone(statement) and names_subject:
+        return [Proposed(LessonKind.FACT, statement)]
+    if usable and when is not None:
+        return [Proposed(LessonKind.FACT, statement, when)]
+    log.info("correction taught nothing", **_origin(correction))
+    return []
 
 
 def _refused(correction: Correction, reason: str) -> list[Proposed]:
@@ -154,6 +189,16 @@ def stands_alone(statement: str) -> bool:
     return _LEANING.match(statement) is None
 
 
+def tells(statement: str, question: str) -> bool:
+    """Whether a statement names a number, a name, or what was asked about; not "try again".
+
+    One of several words that carry meaning may do without: "Gift cards never expire."
+    """
+    said = content_words(statement)
+    named = any(word[0].isupper() for word in statement.split()[1:])
+    return bool(content_words(question) & said or numbers(statement) or named) or len(said) >= WORDY
+
+
 def kind_of(statement: str) -> LessonKind:
     """Rule for what tells the assistant to do something, fact for what tells it something."""
     return LessonKind.RULE if _IMPERATIVE.match(statement) else LessonKind.FACT
@@ -163,7 +208,7 @@ async def _ask_few_shot(engine: VllmEngine, model: str, correction: Correction) 
     """One sentence, completed after examples (for models too small to follow instructions)."""
     prompt = prompts.CORRECTION_EXAMPLES + prompts.CORRECTION.format(
         question=_shown(" ".join(correction.question.split()), FEW_SHOT_BYTES),
-        correction=_shown(" ".join(correction.text.split()), FEW_SHOT_BYTES),
+        correction=_shown(" ".join(told(correction.text).split()), FEW_SHOT_BYTES),
     )
     reply = await engine.complete(prompt, model, max_tokens=80, temperature=0, stop=["\n"])
     sentence = str(reply["choices"][0]["text"]).strip()

@@ -1,0 +1,83 @@
+"""What people say when they contradict an answer, and what of it is a lesson without the model."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.learning.contradiction import told
+from agent.learning.corrections import Correction
+from agent.learning.propose import Proposed, acceptable, as_told
+from store.lessons import Support
+from store.schema import LessonKind, Trust
+
+SUPPORT = Support("int_1", None, "span", "local", Trust.USER)
+
+
+def turn(question: str, text: str) -> Correction:
+    return Correction(question, "I do not know.", text, explicit=False, support=SUPPORT)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("No, that is wrong. The library is open from 9 to 5.", "The library is open from 9 to 5."),
+        ("Wrong: parking costs 2 euros.", "parking costs 2 euros."),
+        ("Sorry, but that's not quite right, it is 25.", "it is 25."),
+        ("no the office is in Leeds", "the office is in Leeds"),
+        ("Nope. 8 pm.", "8 pm."),
+        ("You said at nine but it opens at ten.", "it opens at ten."),
+        ("The answer should have been: at 6:30.", "at 6:30."),
+        ("Actually the dentist is Dr. Vale.", "the dentist is Dr. Vale."),
+        # What would say something else without its beginning stays whole.
+        ("No, but cats are.", "No, but cats are."),
+        ("No, only lamps.", "No, only lamps."),
+        ("Wrong way signs are red.", "Wrong way signs are red."),
+        ("Nobody answers on Sundays.", "Nobody answers on Sundays."),
+        ("Wrong!", "Wrong!"),
+        ("The library is open from 9 to 5.", "The library is open from 9 to 5."),
+    ],
+)
+def test_a_verdict_is_no_part_of_what_was_told(text, left):
+    assert told(text) == left
+
+
+@given(st.text(max_size=60))
+def test_what_was_told_is_the_end_of_the_text_and_says_something_if_it_did(text):
+    assert text.endswith(told(text))
+    assert bool(told(text).strip()) == bool(text.strip())
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "when", "do"),
+    [
+        ("Are dogs allowed?", "No, dogs are not allowed here.", None, "dogs are not allowed here."),
+        ("When do you close?", "Wrong, at 8 pm.", 'asked "When do you close?"', "at 8 pm."),
+        ("How long is it?", "No, it's 3 years.", 'asked "How long is it?"', "it's 3 years."),
+    ],
+)
+def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question, text, when, do):
+    assert as_told(turn(question, text)) == [Proposed(LessonKind.FACT, do, when)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wrong, try again",
+        "No, I meant hot dogs.",
+        "No, write 3 sentences about dogs.",
+        "No, that's wrong. Are 3 dogs allowed?",
+        "No, that's wrong. The reply about dogs is too long.",
+        "No, the dogs are 3. The cats are 4.",
+        "No, but dogs are.",
+        "The reply about dogs was bad.",
+    ],
+)
+def test_what_may_be_meant_for_this_conversation_alone_is_no_lesson(text):
+    assert as_told(turn("Tell me about dogs", text)) == []
+
+
+def test_a_statement_that_tells_nothing_is_no_lesson_of_a_turn():
+    asked = turn("What is 3 and 4?", "Wrong, try again")
+
+    assert not acceptable(Proposed(LessonKind.FACT, "Try again."), asked)
+    assert acceptable(Proposed(LessonKind.FACT, "The sum is 7."), turn("Sum?", "No, the sum is 7."))
