@@ -75,6 +75,11 @@ def add(
     with opened(config) as (settings, db), db.begin() as session:
         length = _length(settings, when, text.strip())
         namespaces.ensure(session, namespace, utcnow())
+        said = lessons.render(when, text.strip())
+        known = lessons.find_duplicate(session, namespace, said, settings.learning.duplicate_ratio)
+        if known:
+            waits = f"; {APPROVE}" if known.status in WAITING else ""
+            raise InputError(f"{known.id} says this already ({known.status}){waits}.")
         lesson = lessons.add(
             session,
             namespace,
