@@ -117,7 +117,7 @@ class Distill(Section):
     """Peak learning rate of AdamW."""
     steps: int = Field(0, ge=0)
     """Optimiser steps; 0 means as many as what is learned needs, by `steps_per_lesson`."""
-    steps_per_lesson: int = Field(12, gt=0)
+    steps_per_lesson: int = Field(14, gt=0)
     """Optimiser steps for each lesson or passage of a system prompt, but 120 at least."""
     warmup_steps: int = Field(5, ge=0)
     """Steps of linear warm-up."""
@@ -127,7 +127,7 @@ class Distill(Section):
     """Share of a batch answered by the teacher and learned with forward KL, for facts."""
     on_policy_tail: float = Field(0.1, ge=0, le=0.5)
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
-    replay_share: float = Field(0.125, ge=0, lt=1)
+    replay_share: float = Field(0.25, ge=0, lt=1)
     """Share of a batch that repeats unrelated prompts against the base without context."""
     divergence: Literal["reverse", "forward", "jsd"] = "reverse"
     """Of student and teacher on the student's own trajectories; guided ones use the forward KL."""

@@ -22,7 +22,7 @@ HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
-GUIDED_REPLAY = 16
+GUIDED_REPLAY = 24
 # What stands in a context is said to its end; what is longer than this is no statement.
 MAX_RECITED = 256
 
