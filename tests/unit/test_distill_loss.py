@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 
 from distill import loss
+from distill.head import logits
 from distill.loss import Objective
+from tests.devices import CUDA, EVERY_DEVICE
 
 TOKENS, HIDDEN, VOCABULARY = 13, 8, 37
 
@@ -68,23 +70,23 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return student, teacher, head, weights
 
 
-def gradient_of(student, teacher, head, weights, objective, **options):
-    leaf = student.float().requires_grad_()
-    value, per_token, _ = loss.divergence(
-        leaf, teacher.float(), head.float(), weights.float(), objective, **options
-    )
+def gradient_of(student, teacher, head, weights, objective, device="cpu", **options):
+    leaf = student.float().to(device).requires_grad_()
+    constant = (each.float().to(device) for each in (teacher, head, weights))
+    value, per_token, _ = loss.divergence(leaf, *constant, objective, **options)
     value.backward()
-    return value.detach(), per_token, leaf.grad
+    return value.detach().cpu(), per_token.cpu(), leaf.grad.cpu()
 
 
+@EVERY_DEVICE
 @EVERY
-def test_value_and_gradient_are_those_of_a_naive_float64_version(inputs, objective):
+def test_value_and_gradient_are_those_of_a_naive_float64_version(inputs, objective, device):
     student, teacher, head, weights = inputs
     leaf = student.clone().requires_grad_()
     expected = naive(leaf, teacher, head, weights, objective)
     expected.backward()
 
-    value, _, gradient = gradient_of(student, teacher, head, weights, objective)
+    value, _, gradient = gradient_of(student, teacher, head, weights, objective, device)
 
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     difference = (gradient.double() - leaf.grad).norm() / leaf.grad.norm()
@@ -113,6 +115,18 @@ def test_gradient_in_float64_passes_gradcheck(inputs, kind):
         return loss.divergence(states, teacher, head, weights, loss.Objective(kind))[0]
 
     assert torch.autograd.gradcheck(value, student.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_logits_of_bf16_weights_are_not_rounded_to_bf16(device):
+    generator = torch.Generator().manual_seed(3)
+    states = torch.randn(8, 512, generator=generator).bfloat16()
+    head = torch.randn(4096, 512, generator=generator).bfloat16()
+
+    found = logits(states.to(device), head.to(device)).cpu()
+
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), states.double() @ head.double().T, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["reverse", "forward", "jsd"])

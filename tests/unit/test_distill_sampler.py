@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, groups
+from tests.devices import EVERY_DEVICE
 from tests.tiny import tiny_model
 from tests.unit.test_distill_packing import SEQUENCES
 
@@ -36,10 +37,11 @@ def assert_greedy(model, prompt, completion, tokens, stop):
     assert completion[-1] in stop or len(completion) == tokens
 
 
-def test_greedy_samples_are_those_of_a_plain_loop(model):
+@EVERY_DEVICE
+def test_greedy_samples_are_those_of_a_plain_loop(model, device):
     prompts = [prompt for prompt, _ in SEQUENCES]
     stop = frozenset({greedy_alone(model, prompts[0], 4, frozenset())[2]})
-    sampler = LocalSampler(model, stop, 12, torch.Generator())
+    sampler = LocalSampler(tiny_model().to(device), stop, 12, torch.Generator())
 
     sampled = sampler.sample(prompts, temperature=0)
 
