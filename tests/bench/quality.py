@@ -144,8 +144,11 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
     asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
     taught = sample_guided(parts.teacher, parts.sampler, asked, 0)
     unchanged = sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
+    general = anchors("retention")
     with parts.student.adapter_off():
-        knew = passed(parts, anchors("retention"), in_context=False)
+        knew, knew_in_context = (
+            passed(parts, general, in_context=in_context) for in_context in (False, True)
+        )
     return {
         "questions": len(spec.anchors),
         "base": prepared.anchored.base,
@@ -153,8 +156,9 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         "candidate": right(spec.anchors, alone),
         "leaks": evaluate.leak_rate(alone),
         "with_context": passed(parts, spec.anchors, in_context=True),
-        "kept": passed(parts, anchors("retention"), in_context=False),
+        "kept": passed(parts, general, in_context=False),
         "knew": knew,
+        "knew_in_context": knew_in_context,
         "retention_kl": evaluate.student_kl(parts.teacher, unchanged),
         "kl_base": evaluate.base_kl(parts.teacher, taught),
         "kl_candidate": evaluate.student_kl(parts.teacher, taught),
@@ -233,14 +237,17 @@ def table(groups: Groups) -> str:
     """The mean over seeds, with 95 % Wilson intervals of the shares."""
     rows = [
         "| context | method | base | teacher | candidate | 95 % | with the context again | "
-        "general knowledge | drift, nats | gap closed, answers | nats | leaks | minutes |",
+        "general knowledge (base, teacher) | drift, nats | gap closed, answers | nats | leaks "
+        "| minutes |",
         "|---" * 13 + "|",
     ]
     for (context, name), lines in groups.items():
         base, teacher, candidate, again = (
             interval(lines, key) for key in ("base", "teacher", "candidate", "with_context")
         )
-        kept, knew = (fmean(line[key] for line in lines) for key in ("kept", "knew"))
+        kept, knew, in_context = (
+            fmean(line[key] for line in lines) for key in ("kept", "knew", "knew_in_context")
+        )
         drift = fmean(line["retention_kl"] for line in lines)
         gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
         closed = (candidate[0] - base[0]) / (teacher[0] - base[0])
@@ -249,7 +256,7 @@ def table(groups: Groups) -> str:
         rows.append(
             f"| {context} | {name} ({len(lines)}) | {base[0]:.0%} | {teacher[0]:.0%} "
             f"| {candidate[0]:.0%} | {candidate[1]:.0%} to {candidate[2]:.0%} | {again[0]:.0%} "
-            f"| {kept:.1f} of {knew:.1f} | {drift:.3f} | {closed:.0%} | {gap:.0%} "
+            f"| {kept:.1f} ({knew:.1f}, {in_context:.1f}) | {drift:.3f} | {closed:.0%} | {gap:.0%} "
             f"| {leaks:.0%} | {minutes:.1f} |"
         )
     return "\n".join(rows)
