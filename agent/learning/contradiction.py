@@ -24,7 +24,7 @@ _CONTRADICTION = re.compile(
     re.IGNORECASE,
 )
 _VERDICT = re.compile(
-    rf"^\W*{_HESITATION}"
+    rf"\W*{_HESITATION}"
     rf"(((that|this|it)(['’]s| is| was) {_SO}|you(['’]re| are) wrong|{_SO}|correction)"
     r"(\s*[-,.:;!…—\u2013]+|,? (because|since|but)\b)"
     # What a bare no denies may be all that it says: "No, only lamps".
@@ -34,6 +34,7 @@ _VERDICT = re.compile(
     r" (be|say|have (said|been))( that| to)?\b)\W*",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"\w")
 
 
 def contradicts(text: str) -> bool:
@@ -43,6 +44,7 @@ def contradicts(text: str) -> bool:
 
 def told(text: str) -> str:
     """The text without the verdict on the answer that it begins with, unless that is all of it."""
-    while (verdict := _VERDICT.match(text)) and re.search(r"\w", text[verdict.end() :]):
-        text = text[verdict.end() :]
-    return text
+    start = 0
+    while (verdict := _VERDICT.match(text, start)) and _WORD.search(text, verdict.end()):
+        start = verdict.end()
+    return text[start:]

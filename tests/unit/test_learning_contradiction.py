@@ -47,6 +47,10 @@ def test_what_was_told_is_the_end_of_the_text_and_says_something_if_it_did(text)
     assert bool(told(text).strip()) == bool(text.strip())
 
 
+def test_a_long_row_of_verdicts_takes_no_longer_than_it_is():
+    assert told("no, " * 300_000 + "it is 45 days") == "it is 45 days"
+
+
 @pytest.mark.parametrize(
     ("question", "text", "when", "do"),
     [
