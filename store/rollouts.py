@@ -6,8 +6,9 @@ on:
 - at most one adapter of a namespace is live, and it is the one the alias names;
 - the alias moves by compare-and-swap only, so two deciders cannot both win;
 - nothing goes live that did not pass its gate, and what was taken out for good stays out;
-- nothing is promoted that holds a lesson which was retired or edited since its run began; a
-  rollback takes the last good adapter as it is.
+- nothing is promoted that holds a lesson or a system prompt which was taken out or changed since
+  its run began, nor over the adapter of a later run; a rollback takes the last good adapter as it
+  is.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,10 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from store import audit, lessons, namespaces
+from store import audit, lessons, namespaces, prompts
 from store.adapters import UNDECIDED, evaluation, existing, last_good
 from store.db import Session, insert_new, new_id
-from store.models import Adapter, Alias, Evaluation, RolloutEvent, Snapshot
+from store.models import Adapter, Alias, Evaluation, RolloutEvent, Run, Snapshot
 from store.schema import AdapterStatus
 from store.schema import IllegalTransition as IllegalTransition
 
@@ -49,12 +50,7 @@ class StaleAlias(Exception):
 
 
 class Outdated(Exception):
-    """A candidate holds what was taken out of its context since its run began."""
-
-    def __init__(self, name: str, texts: Sequence[str]) -> None:
-        super().__init__(
-            f"{name} was trained on lessons that are no longer used: {' | '.join(texts)}"
-        )
+    """A candidate holds what was taken out since its run began, or a later run's adapter serves."""
 
 
 class NothingToRollBack(Exception):
@@ -117,7 +113,8 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
     Raises:
         UnknownAdapter: There is no such adapter.
         IllegalTransition: It has not passed its gate, or was rejected or rolled back.
-        Outdated: It holds a lesson that is no longer used.
+        Outdated: It holds a lesson or a system prompt that is no longer used, or is older than
+            what serves.
         StaleAlias: Another one serves.
     """
     namespace = existing(session, name).namespace
@@ -129,9 +126,8 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
         raise IllegalTransition(
             f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Let it be judged."
         )
-    snapshot = session.get_one(Snapshot, (adapter.snapshot, namespace))
-    if gone := lessons.taken_out(session, snapshot):
-        raise Outdated(name, gone)
+    if reason_against := _outdated(session, adapter, expected):
+        raise Outdated(f"{name} {reason_against}")
     _swap(session, namespace, expected, name, now)
     if expected is not None:
         _move(
@@ -143,21 +139,48 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
     audit.append(session, "byheart", "promote", name, detail, now)
 
 
+def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | None:
+    """Why what the adapter learned is no longer what is to be known; None where it is."""
+    snapshot = session.get_one(Snapshot, (adapter.snapshot, adapter.namespace))
+    if gone := lessons.taken_out(session, snapshot):
+        return f"was trained on lessons that are no longer used: {' | '.join(gone)}"
+    registered = prompts.system_prompt(session, adapter.namespace)
+    if snapshot.system_prompt not in (None, registered.text if registered else None):
+        return "was trained on a system prompt that is no longer registered."
+    if live and _began(session, existing(session, live)) > _began(session, adapter):
+        return f"is of an earlier run than {live}, which serves."
+    return None
+
+
+def _began(session: Session, adapter: Adapter) -> datetime:
+    return session.get_one(Run, adapter.run).created_at
+
+
 def rollback(
-    session: Session, namespace: str, reason: str, now: datetime
+    session: Session, namespace: str, reason: str, now: datetime, expected: str | None = None
 ) -> tuple[str, str | None]:
     """Take the live adapter out for good and let the last good one, or the base, serve again.
+
+    Args:
+        session: In a write transaction.
+        namespace: Whose.
+        reason: For the record.
+        now: The time.
+        expected: The adapter that is to be taken out; None: whichever is live.
 
     Returns:
         The adapter that was live, and the one that is now.
 
     Raises:
         NothingToRollBack: The base serves.
+        StaleAlias: Another one than expected serves.
     """
     namespaces.bump(session, namespace)
     alias = session.get(Alias, namespace, populate_existing=True)
     if alias is None or alias.adapter is None:
         raise NothingToRollBack(namespace)
+    if expected not in (None, alias.adapter):
+        raise StaleAlias(namespace, expected)
     bad = existing(session, alias.adapter)
     good = last_good(session, namespace)
     _swap(session, namespace, bad.name, good.name if good else None, now)

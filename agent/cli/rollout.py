@@ -68,5 +68,6 @@ def rollback(
         if live and not yes:
             typer.confirm(f"Roll back {live.name} in namespace {namespace}?", abort=True)
         with db.begin() as session:
-            bad, good = rollouts.rollback(session, namespace, reason, utcnow())
+            expected = live.name if live else None
+            bad, good = rollouts.rollback(session, namespace, reason, utcnow(), expected)
     console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")

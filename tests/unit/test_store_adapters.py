@@ -15,13 +15,19 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from store import adapters, audit, lessons, namespaces, rollouts
+from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
 from store.adapters import NameTaken, UnknownAdapter
 from store.db import Database
-from store.rollouts import TRANSITIONS, IllegalTransition, NothingToRollBack, StaleAlias
+from store.rollouts import (
+    TRANSITIONS,
+    IllegalTransition,
+    NothingToRollBack,
+    Outdated,
+    StaleAlias,
+)
 from store.schema import AdapterStatus, LessonStatus
 from store.views import read_view
-from tests.factories import NOW, add_adapter, add_lesson, go_live
+from tests.factories import NOW, add_adapter, add_lesson, go_live, later
 
 _examples = itertools.count()
 
@@ -285,3 +291,36 @@ def test_an_unknown_adapter_is_named(shop: Database) -> None:
         rollouts.promote(session, "bh-x", None, "", NOW)
     with pytest.raises(UnknownAdapter, match="bh-x"), shop.begin() as session:
         rollouts.judge(session, "bh-x", True, [], NOW)
+
+
+def test_an_adapter_of_a_system_prompt_that_is_no_longer_registered_does_not_go_live(
+    shop: Database,
+) -> None:
+    with shop.begin() as session:
+        prompts.register_system_prompt(session, "shop", "The first policy.", 4, NOW)
+        name = add_adapter(session).name
+        rollouts.judge(session, name, True, ["Good."], NOW)
+        prompts.register_system_prompt(session, "shop", "The second policy.", 4, NOW)
+    with shop.begin() as session, pytest.raises(Outdated, match="no longer registered"):
+        rollouts.promote(session, name, None, "Better.", NOW)
+
+
+def test_an_adapter_of_an_earlier_run_does_not_replace_that_of_a_later_one(shop: Database) -> None:
+    with shop.begin() as session:
+        old, new = add_adapter(session), add_adapter(session)
+        runs.get(session, new.run).created_at = later(60)
+        for adapter in (old, new):
+            rollouts.judge(session, adapter.name, True, ["Good."], NOW)
+        rollouts.promote(session, new.name, None, "Better.", NOW)
+    with shop.begin() as session, pytest.raises(Outdated, match="earlier run"):
+        rollouts.promote(session, old.name, new.name, "Late.", NOW)
+
+
+def test_of_two_that_roll_back_the_same_one_the_second_is_told(shop: Database) -> None:
+    with shop.begin() as session:
+        first, second = go_live(session), go_live(session)
+        rollouts.rollback(session, "shop", "Worse.", NOW, expected=second)
+    with shop.begin() as session, pytest.raises(StaleAlias):
+        rollouts.rollback(session, "shop", "Worse.", NOW, expected=second)
+    with shop.read() as session:
+        assert adapters.live(session, "shop").name == first
