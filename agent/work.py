@@ -26,7 +26,9 @@ class Work:
     """Name under which the engine serves the base."""
     inflight: Inflight
     unserved: set[str] = field(default_factory=set)
-    """Live adapters that the engine does not take: the base answers in their place."""
+    """Live adapters that the engine does not take, or has not proven: the base answers for them."""
+    proven: set[tuple[str, str]] = field(default_factory=set)
+    """Server and adapter, of those that this process has seen prove themselves."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @asynccontextmanager

@@ -56,7 +56,13 @@ class Probe:
 
 
 async def load(
-    engine: VllmEngine, name: str, path: str | Path, manifest_sha256: str, base: str
+    engine: VllmEngine,
+    name: str,
+    path: str | Path,
+    manifest_sha256: str,
+    base: str,
+    *,
+    present: bool = False,
 ) -> None:
     """Load the adapter in the folder `path` under `name`, and let it prove that it is itself.
 
@@ -66,6 +72,7 @@ async def load(
         path: The adapter's folder; absolute, for vLLM looks for it too.
         manifest_sha256: The manifest's hash when the adapter was judged.
         base: Name under which the engine serves the base.
+        present: Whether the engine has it already, and it is only to prove itself.
 
     Raises:
         AdapterCorrupt: The files are not those that were judged.
@@ -79,7 +86,8 @@ async def load(
 
     async def load_at(server: VllmEngine) -> None:
         try:
-            await server.load_adapter(name, str(folder))
+            if not present:
+                await server.load_adapter(name, str(folder))
             await _prove(server, name, base, probes)
         except EngineRefused as refused:
             await _forget(server, name)

@@ -1,12 +1,15 @@
 """Make the engine have what the tables say: the live adapters, and those to roll back to.
 
 vLLM forgets its adapters on a restart, so this runs before readiness, after every restart of the
-engine, and every few seconds. An adapter that is no longer what was trained is taken out for good:
+engine, and every few seconds; what a server has and this process has not seen prove itself is
+proven first. An adapter that is no longer what was trained is taken out for good:
 a wrong answer is worse than an unlearned one. One that the engine does not take, for a flag that
 is missing or for want of memory, or whose folder is away, stays what it is and is tried again;
 until it loads, the base answers with the lessons in its prompt. Nothing that is answering is
 unloaded, and nothing that is not in our tables.
 """
+
+from collections.abc import Collection
 
 import structlog
 
@@ -24,15 +27,23 @@ log = structlog.get_logger(__name__)
 async def reconcile(work: Work) -> None:
     """Load what is missing, and unload what nobody needs and nobody is using."""
     refused: set[str] = set()
+    known = frozenset(work.unserved)
 
     async def tend(server: VllmEngine) -> None:
         present = set(await server.models())
+        [url] = server.urls
+        work.proven.intersection_update(
+            {each for each in work.proven if each[0] != url or each[1] in present}
+        )
         # The engine first: a candidate has its row before it is loaded, so none is a stray.
         with work.db.read() as session:
-            missing = [each for each in adapters.wanted(session) if each.name not in present]
+            wanted = adapters.wanted(session)
             strays = adapters.strays(session, present)
-        for adapter in missing:
-            if not await _restored(work, server, adapter):
+        unproven = [each for each in wanted if (url, each.name) not in work.proven]
+        # Other requests are going on: nobody asks for it before it is proven.
+        work.unserved.update(each.name for each in unproven)
+        for adapter in unproven:
+            if not await _restored(work, server, adapter, adapter.name in present, known):
                 refused.add(adapter.name)
         for name in strays:
             if not work.inflight.in_use(name):
@@ -45,14 +56,18 @@ async def reconcile(work: Work) -> None:
     work.unserved.intersection_update(refused)
 
 
-async def _restored(work: Work, server: VllmEngine, adapter: Adapter) -> bool:
-    """Load an adapter again; False if the server does not take it."""
+async def _restored(
+    work: Work, server: VllmEngine, adapter: Adapter, present: bool, known: Collection[str]
+) -> bool:
+    """Load an adapter unless it is present, and prove it; False if the server does not take it."""
+    name, judged = adapter.name, adapter.manifest_sha256
     try:
-        await loaded.load(server, adapter.name, adapter.path, adapter.manifest_sha256, work.model)
-        log.info("restored", adapter=adapter.name)
+        await loaded.load(server, name, adapter.path, judged, work.model, present=present)
+        work.proven.update((url, name) for url in server.urls)
+        log.info("restored", adapter=name)
     except (AdapterRefused, AdapterMissing) as error:
-        if adapter.name not in work.unserved:
-            log.error("not restored, the base answers", adapter=adapter.name, reason=str(error))
+        if name not in known:
+            log.error("not restored, the base answers", adapter=name, reason=str(error))
         return False
     except (AdapterRejected, AdapterCorrupt) as error:
         log.error("withdrawn", adapter=adapter.name, reason=str(error))

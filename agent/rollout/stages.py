@@ -72,6 +72,7 @@ async def _load(work: Work, candidate: Adapter) -> bool:
     except (AdapterRejected, AdapterRefused, AdapterCorrupt) as error:
         _reject(work, candidate, str(error))
         return False
+    work.proven.update((url, candidate.name) for url in work.engine.urls)
     return True
 
 

@@ -324,3 +324,33 @@ async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Sho
         enqueue_due(shop.work.db, shop.work.settings, utcnow() + timedelta(seconds=seconds))
         with shop.work.db.read() as session:
             assert len(jobs.listing(session, 10)) == count
+
+
+async def test_what_a_server_has_is_proven_before_it_serves(shop: Shop) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    score(shop.fake, BASE, BASE)
+    again = replace(shop.work, proven=set())  # as after a restart of this process
+
+    await reconcile(again)
+
+    assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
+
+
+async def test_nobody_asks_for_an_adapter_while_it_is_loaded_again(shop: Shop) -> None:
+    name = shop.candidate()
+    await shop.roll_out(name)
+    shop.fake.adapters.clear()
+    unserved: list[set[str]] = []
+    load_adapter = VllmEngine.load_adapter
+
+    async def watched(engine: VllmEngine, *arguments: str) -> None:
+        unserved.append(set(shop.work.unserved))
+        await load_adapter(engine, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VllmEngine, "load_adapter", watched)
+        await reconcile(shop.work)
+
+    assert unserved == [{name}]
+    assert shop.work.unserved == set()
