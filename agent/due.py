@@ -21,6 +21,9 @@ MOST_AT_ONCE = 500
 RETRY_AFTER = timedelta(minutes=10)
 """Until a rollout that gave up is tried again, and an extraction, where nothing new was said."""
 
+UNLEARN_AGAIN_AFTER = timedelta(days=1)
+"""Until it is tried again, where the run failed or its adapter was rejected."""
+
 
 def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
     """Enqueue every extraction, run and rollout whose time has come."""
@@ -55,12 +58,12 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
     settled = latest <= now - timedelta(seconds=settings.distill.settle_s)
     if len(fresh) >= settings.distill.min_new_lessons and settled:
         open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
-    elif gone := to_unlearn(session, namespace):
+    elif gone := to_unlearn(session, namespace, now):
         open_run(session, namespace, settings, f"{len(gone)} lessons were taken out", now)
 
 
-def to_unlearn(session: Session, namespace: str) -> list[str]:
-    """Lessons taken out that the live adapter holds and the last run still had.
+def to_unlearn(session: Session, namespace: str, now: datetime) -> list[str]:
+    """Lessons taken out that the live adapter holds, unless a run without them was tried of late.
 
     None where nothing would be left to learn: then only a rollback helps.
     """
@@ -69,9 +72,12 @@ def to_unlearn(session: Session, namespace: str) -> list[str]:
     nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
         session, namespace
     )
-    if not gone or nothing_left or (tried and not lessons.taken_out(session, tried)):
-        return []
-    return gone
+    tried_of_late = (
+        tried is not None
+        and not lessons.taken_out(session, tried)
+        and runs.listing(session, namespace)[0].created_at > now - UNLEARN_AGAIN_AFTER
+    )
+    return [] if nothing_left or tried_of_late else gone
 
 
 def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import Select, and_, func, or_, select
 
 from store.db import Session, insert_new, new_id
 from store.operations import Job
@@ -163,6 +163,11 @@ def latest(session: Session, unique_key: str) -> Job | None:
     """The newest job of a key, finished or not."""
     rows = select(Job).where(Job.unique_key == unique_key)
     return session.scalar(rows.order_by(Job.id.desc()).limit(1))
+
+
+def count_unfinished(session: Session) -> int:
+    """How many jobs wait or run."""
+    return session.scalar(select(func.count()).where(Job.status.in_(UNFINISHED))) or 0
 
 
 def listing(session: Session, limit: int) -> list[Job]:

@@ -56,6 +56,8 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
             for name in namespaces.names(session):
                 live = adapters.live(session, name)
                 run = runs.unfinished(session, name)
+                learned = namespaces.internalised(session, name)
+                gone = lessons.taken_out(session, learned) if learned else []
                 rows.append(
                     {
                         "namespace": name,
@@ -64,11 +66,12 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                         "lessons_internalised": len(
                             lessons.listing(session, name, (LessonStatus.INTERNALISED,))
                         ),
+                        "lessons_to_unlearn": len(gone),
                         "lessons_waiting": len(lessons.listing(session, name, WAITING)),
                         "run": f"{run.id} {run.status}" if run else None,
                     }
                 )
-            waiting = len([job for job in jobs.listing(session, 1000) if not job.finished_at])
+            waiting = jobs.count_unfinished(session)
     if output is Output.TABLE:
         console.print(f"serving at {serving}" if serving else "no daemon is serving", markup=False)
         console.print(f"jobs waiting or running: {waiting}\n")

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from agent.due import enqueue_due, open_run, untried_lessons
+from agent.due import UNLEARN_AGAIN_AFTER, enqueue_due, open_run, untried_lessons
 from config.settings import Settings, load
 from store import lessons, namespaces, runs, snapshots
 from store.db import Database, Session
@@ -100,12 +100,25 @@ def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
     opened = tick(db, eager)
 
     assert len(opened) == 2
-    assert tick(db, eager) == opened  # it failed, and is not tried again
+    assert tick(db, eager) == opened  # it failed, and is not tried again at once
     with db.read() as session:
         newest = runs.listing(session, "shop")[0]
         snapshot = snapshots.get(session, newest.snapshot, "shop")
         assert snapshot is not None
         assert [lesson["text"] for lesson in snapshot.lessons] == ["Open at 9."]
+
+
+def test_unlearning_that_failed_is_tried_again_another_day(db: Database, eager: Settings) -> None:
+    with db.begin() as session:
+        poisoned = two_lessons(session)
+        learned(session)
+        lessons.set_status(session, poisoned, LessonStatus.RETIRED)
+    opened = tick(db, eager)
+
+    enqueue_due(db, eager, LONG_AFTER + UNLEARN_AGAIN_AFTER * 2)
+
+    with db.read() as session:
+        assert len(runs.listing(session)) == len(opened) + 1
 
 
 def test_when_the_last_lesson_is_taken_out_there_is_no_run_to_start(
