@@ -9,6 +9,7 @@ last checkpoint.
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agent.children import end, guarded
 from agent.work import Work
 from config.environment import ENV_PREFIX
 from store import runs
+from store.db import AWAY
 from store.schema import RunStatus
 
 log = structlog.get_logger(__name__)
@@ -83,8 +85,10 @@ async def _wait(work: Work, run: str, child: asyncio.subprocess.Process) -> int:
     waiting = asyncio.ensure_future(child.wait())
     while not waiting.done():
         await asyncio.wait({waiting}, timeout=POLL_S)
-        if _status(work, run) is RunStatus.CANCELLED:
-            await end(child)
+        # A database that is away is asked again; the trainer need not end for it.
+        with suppress(*AWAY):
+            if _status(work, run) is RunStatus.CANCELLED:
+                await end(child)
     return waiting.result()
 
 

@@ -86,12 +86,20 @@ class GroupCommit:
     def _run(self) -> None:
         last_idle, last = float("-inf"), False
         while not last:
-            if self._idle and time.monotonic() - last_idle >= self._tick_s:
-                self._idle()
+            if time.monotonic() - last_idle >= self._tick_s:
+                self._do_idle()
                 last_idle = time.monotonic()
             batch, last = self._next_batch()
             if batch:
                 self._write_batch(batch)
+
+    def _do_idle(self) -> None:
+        """What is done in between; it must not end the thread that everybody waits for."""
+        try:
+            if self._idle:
+                self._idle()
+        except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
+            logger.warning("idle work failed thread=%s error=%r", self._thread.name, error)
 
     def _next_batch(self) -> tuple[list[Item], bool]:
         """What is waiting, and whether it is the last; empty if nothing came for a tick."""

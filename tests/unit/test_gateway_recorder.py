@@ -1,6 +1,7 @@
 """The recorder: acknowledged is durable, spooled is replayed once, damage costs one record."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -238,3 +239,22 @@ def test_closing_writes_what_is_waiting() -> None:
     asyncio.run(scenario())
 
     assert len(written) == 300
+
+
+def test_idle_work_that_fails_ends_no_writer() -> None:
+    failed, written = threading.Event(), list[Record]()
+
+    def fail() -> None:
+        failed.set()
+        raise OSError("too many open files")
+
+    async def scenario() -> None:
+        group = GroupCommit("test", written.extend, capacity=5, idle=fail, tick_s=0.01)
+        group.start()
+        assert await asyncio.to_thread(failed.wait, 5)
+        await group.submit(make_record())
+        assert await asyncio.to_thread(group.close, 5)
+
+    asyncio.run(scenario())
+
+    assert len(written) == 1
