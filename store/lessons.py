@@ -224,11 +224,15 @@ def supports(session: Session, lesson: Lesson) -> list[LessonSupport]:
 
 
 def principals(session: Session, lesson: Lesson) -> set[str]:
-    """Who independently said so."""
+    """Who independently said so.
+
+    A caller whose users are told apart is none beside them: it may be one of them, not named.
+    """
     rows = select(LessonSupport.principal).where(
         LessonSupport.lesson == lesson.id, LessonSupport.polarity > 0
     )
-    return set(session.scalars(rows))
+    found = set(session.scalars(rows))
+    return {one for one in found if not any(other.startswith(f"{one}/") for other in found)}
 
 
 def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) -> Lesson:

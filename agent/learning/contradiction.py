@@ -27,8 +27,10 @@ _VERDICT = re.compile(
     rf"\W*{_HESITATION}"
     rf"(((that|this|it)(['’]s| is| was) {_SO}|you(['’]re| are) wrong|{_SO}|correction)"
     r"(\s*[-,.:;!…—\u2013]+|,? (because|since|but)\b)"
-    # What a bare no denies may be all that it says: "No, only lamps".
-    r"|no(pe)?\b(?!\W+(but|only|just|not|because|unless|until|except)\b)|actually\b"
+    # In "No, only lamps" the no is half of what is said, and in "No dogs" all of it.
+    r"|no(pe)?(\s*[-,.:;!…—\u2013]+(?!\s*(but|only|just|not|because|unless|until|except)\b)"
+    r"|\s+(?=(it|the|we|our|they|he|she|you|your|an?|this|that|these|those|there|i|my)\b))"
+    r"|actually\b"
     rf"|{_SAID}\b"
     r"|(it|you|this|that|the (right |correct )?(answer|reply)) (should|must)"
     r" (be|say|have (said|been))( that| to)?\b)\W*",

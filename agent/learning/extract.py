@@ -18,7 +18,7 @@ import structlog
 from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.curate import Stated
-from agent.learning.propose import propose
+from agent.learning.propose import origin, propose
 from agent.work import Work, utcnow
 from store import conversations, interactions, lessons
 
@@ -55,7 +55,11 @@ async def _learn(work: Work, namespace: str, correction: Correction) -> None:
     stated = []
     for proposed in await propose(work.engine, work.model, correction, settings.extractor):
         said = lessons.render(proposed.when, proposed.do)
-        stated.append(Stated(proposed, len(await work.engine.tokenize(said, work.model))))
+        tokens = len(await work.engine.tokenize(said, work.model))
+        if tokens > settings.token_budget:
+            log.warning("lesson too long for any prompt", tokens=tokens, **origin(correction))
+            continue
+        stated.append(Stated(proposed, tokens))
     with work.db.begin() as session:
         kept = curate.keep(session, namespace, correction.support, stated, settings, utcnow())
     for lesson in kept:

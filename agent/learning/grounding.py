@@ -18,6 +18,9 @@ _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
 )
 _CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
+_PART_END = re.compile(_CLAUSE_END.pattern + r"|\b(?:and|or|while|whereas)\b", re.IGNORECASE)
+_YES = re.compile(r"\W*(yes|yeah|yep|right|correct|exactly)\b", re.IGNORECASE)
+CLAUSE_WORDS = 2
 _SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
 _FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
     """a about after again all also always am an and any are as at be been before being both but by
@@ -76,9 +79,14 @@ def loses_subject(lesson: str, correction: str, question: str) -> bool:
 
 
 def strays(lesson: str, correction: str) -> list[str]:
-    """Sentences of the lesson without a word or number of the correction."""
+    """Sentences of the lesson without a word or number of the correction, and such clauses.
+
+    A clause is one with two words that carry meaning; after a "yes" it may be what was asked.
+    """
     said = content_words(correction)
-    return [sentence for sentence in sentences(lesson) if not content_words(sentence) & said]
+    clauses = [] if _YES.match(correction) else _PART_END.split(lesson)
+    told = [part for part in clauses if len(content_words(part)) >= CLAUSE_WORDS]
+    return [part for part in [*sentences(lesson), *told] if not content_words(part) & said]
 
 
 def reverses(lesson: str, correction: str) -> bool:

@@ -102,7 +102,7 @@ async def propose(
         ]
     except UNUSABLE as error:
         # Not the error's text: it may quote what a customer said.
-        log.warning("no lesson stated", error=type(error).__name__, **_origin(correction))
+        log.warning("no lesson stated", error=type(error).__name__, **origin(correction))
         stated = []
     if stated:
         return stated
@@ -160,18 +160,19 @@ def as_told(correction: Correction) -> list[Proposed]:
         and len(sentences(statement)) == 1
         and kind_of(statement) is LessonKind.FACT
         and not _OF_THE_TALK.search(statement)
+        and not reverses(statement, correction.text)
     )
     if usable and stands_alone(statement) and names_subject:
         return [Proposed(LessonKind.FACT, statement)]
     if usable and when is not None:
         return [Proposed(LessonKind.FACT, statement, when)]
-    log.info("correction taught nothing", **_origin(correction))
+    log.info("correction taught nothing", **origin(correction))
     return []
 
 
 def _refused(correction: Correction, reason: str) -> list[Proposed]:
     remedy = "say it in a lesson: byheart lessons add"
-    log.warning("demonstration not learned", reason=reason, remedy=remedy, **_origin(correction))
+    log.warning("demonstration not learned", reason=reason, remedy=remedy, **origin(correction))
     return []
 
 
@@ -180,7 +181,8 @@ def _is_whole(statement: str, correction: Correction) -> bool:
     return stands_alone(statement) and not lost
 
 
-def _origin(correction: Correction) -> dict[str, str | None]:
+def origin(correction: Correction) -> dict[str, str | None]:
+    """What a log line names of a correction: never its text."""
     return {"interaction": correction.support.interaction, "feedback": correction.support.feedback}
 
 

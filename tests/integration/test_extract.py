@@ -279,3 +279,12 @@ async def test_the_operator_agreeing_with_a_user_settles_it(shop: Shop) -> None:
     shop.correct(asked, comment="A lamp costs 15 euros.")
     await shop.read(asked)
     assert shop.known() == shop.known(LessonStatus.ACTIVE) == ["A lamp costs 15 euros."]
+
+
+async def test_a_lesson_that_no_prompt_has_room_for_is_not_kept(shop: Shop) -> None:
+    settings = load(environ={}, overrides={"learning": {"token_budget": 4}})
+    shop.work = replace(shop.work, settings=settings)
+    asked = shop.ask("When do you open?")
+    shop.correct(asked, demonstration="We open at 7 in the morning, on Sundays at 9.")
+    await shop.read(asked)
+    assert shop.known() == []

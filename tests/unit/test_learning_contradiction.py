@@ -31,6 +31,7 @@ def turn(question: str, text: str) -> Correction:
         # What would say something else without its beginning stays whole.
         ("No, but cats are.", "No, but cats are."),
         ("No, only lamps.", "No, only lamps."),
+        ("No refunds after 30 days.", "No refunds after 30 days."),
         ("Wrong way signs are red.", "Wrong way signs are red."),
         ("Nobody answers on Sundays.", "Nobody answers on Sundays."),
         ("Wrong!", "Wrong!"),
@@ -73,6 +74,7 @@ def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question
         "No, that's wrong. The reply about dogs is too long.",
         "No, the dogs are 3. The cats are 4.",
         "No, but dogs are.",
+        "No dogs after 9 pm.",
         "The reply about dogs was bad.",
     ],
 )
