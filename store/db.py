@@ -29,6 +29,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError as DriverError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as Session
 from sqlalchemy.orm import sessionmaker
@@ -52,6 +53,17 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 class DatabaseError(Exception):
     """The database cannot be used; the message says why and what to do."""
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Raises DatabaseError where the file is none, or broken; what SQLite says of it, in words."""
+    try:
+        yield
+    except DriverError as error:
+        if type(error) is not DriverError:  # one of its kinds, which say something else
+            raise
+        raise DatabaseError(f"The database is damaged: {error.orig}. Restore a backup.") from error
 
 
 class Database:
@@ -82,10 +94,11 @@ class Database:
         once.
 
         Raises:
-            DatabaseError: The database was written by a newer release.
+            DatabaseError: The database was written by a newer release, or is damaged.
         """
         config = _alembic_config()
         with (
+            _damage_told(),
             self.engine.connect() as connection,
             _foreign_keys_off(connection),
             connection.begin(),
@@ -109,7 +122,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return
-        with self.read() as session:
+        with _damage_told(), self.read() as session:
             problems = [
                 row[0] for row in session.execute(text("PRAGMA quick_check")) if row[0] != "ok"
             ]

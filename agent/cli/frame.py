@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.database import open_database
 from config.environment import ENV_CONFIG
@@ -65,7 +66,8 @@ def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
         table.add_column(key.replace("_", " "), no_wrap=True)
     table.add_column(last.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        # As text: what people said may look like markup.
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     console.print(table)
 
 

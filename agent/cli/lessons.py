@@ -99,10 +99,12 @@ def add(
 @app.command("edit")
 def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
     """Replace a lesson's text; the old one is kept, retired."""
+    if not text.strip():
+        raise InputError("A lesson needs a text: `byheart lessons retire` takes one out.")
     with opened(config) as (settings, db), db.begin() as session:
         old = _get(session, lesson_id)
-        length = _length(settings, old.when, text)
-        new = lessons.edit(session, old, text, utcnow(), length)
+        length = _length(settings, old.when, text.strip())
+        new = lessons.edit(session, old, text.strip(), utcnow(), length)
         audit.append(session, OPERATOR, "lesson edited", old.id, {"by": new.id}, utcnow())
     console.print(new.id)
 

@@ -77,3 +77,14 @@ def test_what_is_known_is_not_added_again(db: Database, run: Any) -> None:
     assert "says this already (active)" in str(again.exception)
     assert run("lessons", "add", "Lamps cost 16.").exit_code == 0
     assert statuses(db) == [LessonStatus.ACTIVE, LessonStatus.ACTIVE]
+
+
+def test_what_looks_like_markup_is_printed_as_it_was_said(db: Database, run: Any) -> None:
+    candidates(db, "The closing tag is [/INST] for [bold] models.")
+    assert "[/INST] for [bold] models." in run("lessons", "ls").stdout
+
+
+def test_an_edit_needs_a_text(db: Database, run: Any) -> None:
+    [lesson] = candidates(db, "Lamps cost 15.")
+    assert "needs a text" in str(run("lessons", "edit", lesson, " ").exception)
+    assert statuses(db) == [LessonStatus.CANDIDATE]

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -240,3 +241,13 @@ def test_a_bad_namespace_name_is_refused(db: Database, name: str) -> None:
 def test_an_unknown_namespace_cannot_be_bumped(any_db: Database) -> None:
     with pytest.raises(namespaces.UnknownNamespace), any_db.begin() as session:
         namespaces.bump(session, "nowhere")
+
+
+def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "byheart.db").write_bytes(b"no database" * 1000)
+    database = Database(f"sqlite:///{tmp_path / 'byheart.db'}")
+    try:
+        with pytest.raises(DatabaseError, match="Restore a backup"):
+            database.upgrade()
+    finally:
+        database.close()
