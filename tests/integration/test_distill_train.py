@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from distill import publish
+from distill.__main__ import BAD_INPUT, main
 from distill.base import load_base
 from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model
@@ -35,6 +36,7 @@ HELD = r"""
 import json, os, sys, torch
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
+from distill.__main__ import BAD_INPUT, main
 from distill.base import load_base
 from distill.processes import join, leave
 
@@ -52,7 +54,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
-    context, prompts = tmp_path / "handbook.md", tmp_path / "prompts.jsonl"
+    return write_inputs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The adapter that one process trains."""
+    folder = tmp_path_factory.mktemp("alone")
+    done = run(command(model, folder / "out", write_inputs(folder)))
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def write_inputs(folder: Path) -> dict[str, Path]:
+    context, prompts = folder / "handbook.md", folder / "prompts.jsonl"
     context.write_text("The shop opens at 7 in the morning.\nTyres are free on Fridays.\n")
     asked = ["When do you open?", "What about tyres?", "Where are you?", "Who is there?"]
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
@@ -69,6 +84,12 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         arguments, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says of bad input, in this process: nothing is loaded for it."""
+    assert main(arguments[arguments.index("train") :]) == BAD_INPUT
+    return capsys.readouterr().err
 
 
 def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
@@ -122,24 +143,20 @@ def wait_for_steps(work: Path, steps: int) -> None:
     ],
 )
 def test_bad_files_are_errors_that_name_the_place(
-    model, inputs, tmp_path, option, content, message
+    model, inputs, tmp_path, capsys, option, content, message
 ):
     bad = tmp_path / "bad"
     bad.write_text(content)
 
-    done = run(command(model, tmp_path / "out", inputs | {option: bad}))
+    said = refusal(command(model, tmp_path / "out", inputs | {option: bad}), capsys)
 
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert message in said
+    assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_a_model_is_bad_input(inputs, tmp_path):
-    done = run(command(tmp_path / "none", tmp_path / "out", inputs))
-
-    assert done.returncode == 2, done.stderr
-    assert "none" in done.stderr
+def test_a_folder_without_a_model_is_bad_input(inputs, tmp_path, capsys):
+    assert "none" in refusal(command(tmp_path / "none", tmp_path / "out", inputs), capsys)
 
 
 def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inputs, tmp_path):
@@ -155,19 +172,17 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
 
 @pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])
 def test_several_processes_train_the_adapter_that_one_trains(
-    model, inputs, tmp_path, processes, shards
+    model, alone, inputs, tmp_path, processes, shards
 ):
     settings = tmp_path / "byheart.toml"
     settings.write_text(f"[distill]\nshards = {shards}\n")
-    alone = command(model, tmp_path / "one", inputs)
     launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
     together = command(model, tmp_path / "two", inputs | {"--config": settings})
 
-    one, two = run(alone), run([sys.executable, *launcher, *together[1:]])
+    done = run([sys.executable, *launcher, *together[1:]])
 
-    assert one.returncode == 0, one.stderr
-    assert two.returncode == 0, two.stderr
-    adapters = [Path(done.stdout.strip()) for done in (one, two)]
+    assert done.returncode == 0, done.stderr
+    adapters = [alone, Path(done.stdout.strip())]
     weights = [load_file(folder / publish.WEIGHTS) for folder in adapters]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-4)
@@ -191,14 +206,13 @@ def test_members_of_a_team_hold_every_layer_between_them_and_none_a_whole_one(mo
     assert all(0 < held < size for held, size in zip(one, whole, strict=True))
 
 
-def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tmp_path):
+def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tmp_path, capsys):
     settings = tmp_path / "byheart.toml"
     settings.write_text("[distill]\nshards = 2\n")
 
-    done = run(command(model, tmp_path / "out", inputs | {"--config": settings}))
+    said = refusal(command(model, tmp_path / "out", inputs | {"--config": settings}), capsys)
 
-    assert done.returncode == 2, done.stderr
-    assert "shards = 2 needs a multiple of 2 processes; 1 were started" in done.stderr
+    assert "shards = 2 needs a multiple of 2 processes; 1 were started" in said
 
 
 def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, inputs):
@@ -213,8 +227,7 @@ def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, 
     assert done.stderr.count("nothing to learn: With the context") == 2
 
 
-def test_what_a_parent_learned_without_a_parent_is_bad_input(model, inputs, tmp_path):
-    done = run(command(model, tmp_path, {**inputs, "--parent-context": inputs["--context"]}))
+def test_what_a_parent_learned_without_a_parent_is_bad_input(model, inputs, tmp_path, capsys):
+    asked = command(model, tmp_path, {**inputs, "--parent-context": inputs["--context"]})
 
-    assert done.returncode == 2
-    assert "--parent" in done.stderr
+    assert "--parent" in refusal(asked, capsys)
