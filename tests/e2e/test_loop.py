@@ -41,6 +41,9 @@ FEW_STEPS = {
     "BYHEART_GATE__MAX_LEAK_RATE": "1",
 }
 
+PAUSE_S = 2.0
+"""Between two requests while the run trains, which shares two cores with them."""
+
 
 @pytest.fixture(scope="module")
 def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -54,6 +57,11 @@ def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def client(served: Served) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
         yield client
+
+
+def _adapters(served: Served) -> list[str]:
+    with served.database() as db, db.read() as session:
+        return [adapter.name for adapter in adapters.listing(session, "default")]
 
 
 def live(served: Served) -> str | None:
@@ -92,14 +100,17 @@ def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in
     assert any("6 years" in text for text in texts)
 
     versions: list[str] = []
-    stop = threading.Event()
-    load = threading.Thread(target=_ask_until, args=(served, stop, versions))
+    stop, hurry = threading.Event(), threading.Event()
+    load = threading.Thread(target=_ask_until, args=(served, stop, hurry, versions))
     load.start()
     try:
-        until(lambda: live(served), 900, served.logfile)
+        until(lambda: _adapters(served), 900, served.logfile)
+        hurry.set()
+        until(lambda: live(served), 120, served.logfile)
         swapped = len(versions)
         until(lambda: len(versions) > swapped + 3, 60)
     finally:
+        hurry.set()
         stop.set()
         load.join()
     name = live(served)
@@ -163,8 +174,10 @@ def _models(served: Served) -> set[str]:
     return {card["id"] for card in cards}
 
 
-def _ask_until(served: Served, stop: threading.Event, versions: list[str]) -> None:
-    """Ask one question after the other; every answer must be complete."""
+def _ask_until(
+    served: Served, stop: threading.Event, hurry: threading.Event, versions: list[str]
+) -> None:
+    """Ask one question after the other, at first with pauses; every answer must be complete."""
     with httpx.Client(timeout=120) as http:
         while not stop.is_set():
             body = {
@@ -178,7 +191,7 @@ def _ask_until(served: Served, stop: threading.Event, versions: list[str]) -> No
             assert reply.status_code == 200, reply.text
             assert reply.text.rstrip().endswith("data: [DONE]")
             versions.append(reply.headers["X-Byheart-Version"])
-            time.sleep(0.5)
+            hurry.wait(PAUSE_S)
 
 
 def _burst(url: str, model: str, finished: list[str]) -> None:
