@@ -14,7 +14,7 @@ _OWN = r"\W*(my|i|can|could|would|will|what|when|where|how|never mind|let['’]?
 """After "no" or "actually": what speaks of the speaker, not of the answer."""
 _HESITATION = r"((hm+|um+|oh|well|sorry|but|i (think|believe|guess))\b\W*)*"
 _SO = r"(not (quite |really )?(right|correct|true)|wrong|incorrect|false)"
-_SAID = r"you (said|wrote|told me)\b[^.!?]*\bbut"
+_SAID = r"you (said|wrote|told me)\b.*?\bbut"
 
 _CONTRADICTION = re.compile(
     rf"^\W*{_HESITATION}(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"

@@ -26,6 +26,7 @@ def turn(question: str, text: str) -> Correction:
         ("no the office is in Leeds", "the office is in Leeds"),
         ("Nope. 8 pm.", "8 pm."),
         ("You said at nine but it opens at ten.", "it opens at ten."),
+        ("You said 3.5 hours. But it is 4.", "it is 4."),
         ("The answer should have been: at 6:30.", "at 6:30."),
         ("Actually the dentist is Dr. Vale.", "the dentist is Dr. Vale."),
         # What would say something else without its beginning stays whole.
