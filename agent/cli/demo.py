@@ -37,13 +37,15 @@ idle_s = 1
 tick_s = 1
 [distill]
 min_new_lessons = 2
-settle_s = 10
+settle_s = {settle_s}
 """
+SETTLE_S, FAST_SETTLE_S = 10, 2
+"""Until it is clear that no more lessons come."""
 FAST_SETTINGS = """\
 steps = {steps}
 questions_per_lesson = 2
 max_completion_tokens = 24
-max_answer_tokens = 32
+max_answer_tokens = 24
 [gate]
 min_gap_closed = 0.01
 min_facts_learned = 0
@@ -117,7 +119,8 @@ def prepare(folder: Path, fast: bool) -> Path:
     _clear(folder)
     folder.mkdir(parents=True)
     (folder / MARKER).touch()
-    text = SETTINGS.format(data_dir=folder / DATA)
+    settle_s = FAST_SETTLE_S if fast else SETTLE_S
+    text = SETTINGS.format(data_dir=folder / DATA, settle_s=settle_s)
     if fast:
         text += FAST_SETTINGS.format(steps=FAST_STEPS)
     (folder / CONFIG).write_text(text)
