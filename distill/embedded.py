@@ -79,13 +79,18 @@ def convert(source: Path, folder: Path) -> None:
 
 @contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Transformers parses a GGUF file for the configuration, the weights and the tokenizer each."""
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = cache(reader)
+    """Transformers parses a GGUF file for the configuration, the weights and the tokenizer each.
+
+    It also makes the table of tensor names anew for each module.
+    """
+    costly = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    for name, function in costly.items():
+        setattr(gguf, name, cache(function))
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        for name, function in costly.items():
+            setattr(gguf, name, function)
 
 
 def _plain_config(values: dict[str, object]) -> dict[str, object]:

@@ -14,9 +14,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill import facts, loss, packing, passages
 from distill.data import Encoder, Prompt
+from distill.packing import Ids
+from distill.parts import Parts
 from distill.pool import Trajectory, sample_guided, score, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
@@ -79,32 +82,29 @@ class Evaluation:
 
 
 def measure(
-    teacher: Teacher,
-    sampler: LocalSampler,
-    encoder: Encoder,
+    parts: Parts,
     held_out: Sequence[Prompt],
     unrelated: Sequence[Prompt],
     anchors: Anchored,
+    completions: Sequence[Ids],
 ) -> Evaluation:
     """Measure the candidate that the student holds.
 
     Args:
-        teacher: Teacher and student; the student's adapter is the candidate.
-        sampler: Samples with the student's weights.
-        encoder: Of the run's context.
+        parts: Teacher and student; the student's adapter is the candidate.
         held_out: Prompts that were not trained on.
         unrelated: Replay prompts that were not trained on.
         anchors: The operator's checks, and how many of them base and teacher pass.
+        completions: The student's greedy answers to the held-out prompts and the unrelated ones.
     """
+    teacher, sampler, encoder = parts.teacher, parts.sampler, parts.encoder
     reference = sample_guided(teacher, sampler, held_out, temperature=0)
     taught = encoder.decode([item.completion for item in reference])
-    # Together, since a decoding step of many sequences takes hardly longer than one of few.
-    plain = [prompt.student_ids for prompt in [*held_out, *unrelated]]
-    candidate = encoder.decode(sampler.sample(plain, temperature=0))
+    candidate = encoder.decode(completions)
     with teacher.student.adapter_off():
-        completions = sampler.sample(plain, temperature=0)
-    unchanged = score(teacher, unrelated, completions[len(held_out) :])
-    base = encoder.decode(completions)
+        without = greedy(sampler, [*held_out, *unrelated])
+    unchanged = score(teacher, unrelated, without[len(held_out) :])
+    base = encoder.decode(without)
     ends = [taught + base[len(held_out) :], base]
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     said = "\n".join(passages.passages(encoder.context))
@@ -133,6 +133,16 @@ def measure(
             for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=False)
         ],
     )
+
+
+def greedy(sampler: LocalSampler, prompts: Sequence[Prompt]) -> list[Ids]:
+    """Greedy answers without context, by the model as it is.
+
+    To all prompts together: a decoding step of many sequences takes hardly longer than one of few.
+    """
+    ids = [prompt.student_ids for prompt in prompts]
+    completions: list[Ids] = sampler.sample(ids, temperature=0)
+    return completions
 
 
 def length_ratio(candidate: float, teacher: float, base: float) -> float:
@@ -165,25 +175,31 @@ def _passed(
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
-    """Mean KL(teacher || student) over all tokens of the trajectories, nats a token."""
-    student, total, tokens = teacher.student, 0.0, 0
+def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+    """Float[len(completion)] for each trajectory: KL(teacher || student) at its tokens, nats."""
+    student = teacher.student
     pairs = [(item.prompt.student_ids, item.completion) for item in trajectories]
+    found: list[Tensor] = []
     for run in packing.passes(pairs, 0, student.model.device):
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
-        value, _, _ = loss.divergence(
+        _, each, _ = loss.divergence(
             states, stack(trajectories[run]), student.head, ones, loss.FORWARD
         )
-        total, tokens = total + float(value), tokens + len(states)
-    return total / max(tokens, 1)
+        found += each.split([len(completion) for _, completion in pairs[run]])
+    return found
+
+
+def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
+    """Mean KL(teacher || student) over all tokens of the trajectories, nats a token."""
+    each = token_kls(teacher, trajectories)
+    return float(torch.cat(each).mean()) if each else 0.0
 
 
 def base_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
     """Mean KL(teacher || base without context): the gap that a run could close."""
     with teacher.student.adapter_off():
-        value: float = student_kl(teacher, trajectories)
-    return value
+        return student_kl(teacher, trajectories)
 
 
 def repetition(texts: Sequence[str]) -> float:

@@ -146,8 +146,9 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
             if objective.top_k:
                 log_q = _coarsened(log_p, log_q, objective.top_k)
             per_token[part], slope = formula(log_p, log_q, objective.teacher_weight)
-            slope *= weights[part, None]
-            gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
+            if ctx.needs_input_grad[0]:
+                slope *= weights[part, None]
+                gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(per_token, entropy)
         return (per_token * weights).sum(), per_token, entropy

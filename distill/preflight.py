@@ -7,6 +7,8 @@ an adapter that is worth nothing. All of it is measured on answers of the teache
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from distill import data, evaluate, replay
 from distill.data import Encoder, Messages, Prompt
 from distill.evaluate import Anchored
@@ -44,16 +46,18 @@ def check(
     """
     first = asked[:TRAJECTORIES]
     answers = _begun(teacher, sampler, list(map(encoder.prompt, first)))
-    gap = evaluate.base_kl(teacher, answers)
+    with teacher.student.adapter_off():
+        of_base = evaluate.token_kls(teacher, answers)
+    gap = float(torch.cat(of_base).mean())
     if gap < MIN_GAP:
         raise NothingToLearn(
             f"With the context the model answers as it does without: {gap:.4f} nats a token apart."
         )
+    of_student = evaluate.token_kls(teacher, answers)
     return [
         messages
-        for messages, answer in zip(first, answers, strict=True)
-        if evaluate.base_kl(teacher, [answer]) < MIN_GAP
-        and evaluate.student_kl(teacher, [answer]) < MIN_GAP
+        for messages, *each in zip(first, of_base, of_student, strict=True)
+        if max(float(values.mean()) for values in each) < MIN_GAP
     ]
 
 

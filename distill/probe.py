@@ -9,35 +9,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distill import packing
 from distill.data import Prompt
 from distill.loss import token_logprobs
+from distill.packing import Ids
 from distill.publish import Probe
-from distill.sampler import LocalSampler
+from distill.student import Student
 from distill.teacher import Teacher
 
 
 def make_probes(
-    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], count: int
+    teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[Ids], count: int
 ) -> list[Probe]:
     """Probe the student's greedy answers, under the student and under the base.
 
     Args:
         teacher: Holds the student.
-        sampler: Of the student's weights.
         prompts: Asked without context.
+        completions: The student's answer to each.
         count: So many probes are kept: those on which the two differ most.
     """
     student = teacher.student
-    completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature=0)
-    probes = []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        pair = [(prompt.student_ids, completion)]
-        with torch.no_grad():
-            trained = _rounded(token_logprobs(student.states(pair), student.head, completion))
-        with student.adapter_off():
-            base = _rounded(token_logprobs(student.states(pair), student.head, completion))
-        probes.append(Probe(list(prompt.student_ids), list(completion), trained, base))
+    pairs = [(prompt.student_ids, ids) for prompt, ids in zip(prompts, completions, strict=True)]
+    trained = _logprobs(student, pairs)
+    with student.adapter_off():
+        base = _logprobs(student, pairs)
+    probes = [
+        Probe(list(prompt), list(completion), *values)
+        for (prompt, completion), *values in zip(pairs, trained, base, strict=True)
+    ]
     return sorted(probes, key=lambda probe: -_apart(probe))[:count]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _logprobs(student: Student, pairs: list[tuple[Ids, Ids]]) -> list[list[float]]:
+    """The log-probability of each token of each completion, in nats."""
+    found = []
+    for run in packing.passes(pairs, 0, student.model.device):
+        lengths = [len(completion) for _, completion in pairs[run]]
+        states = student.states(pairs[run]).split(lengths)
+        found += [
+            _rounded(token_logprobs(own, student.head, completion))
+            for own, (_, completion) in zip(states, pairs[run], strict=True)
+        ]
+    return found
 
 
 def _apart(probe: Probe) -> float:

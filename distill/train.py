@@ -86,8 +86,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     curves = steps.train(settings, parts, prepared, checkpoints, report)
     if processes.rank == 0:
         report("measure", 0, 1, {})
-        evaluation = measure(spec, parts, prepared)
-        probes = probe.make_probes(parts.teacher, parts.sampler, prepared.held_out, PROBES)
+        evaluation, probes = measure(spec, parts, prepared)
     leave()
     if not first:
         return None
@@ -114,16 +113,20 @@ def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Repor
     return prepared
 
 
-def measure(spec: RunSpec, parts: Parts, prepared: Material) -> Evaluation:
-    """Measure the trained student as the gate wants it."""
-    return evaluate.measure(
-        parts.teacher,
-        replace(parts.sampler, max_tokens=spec.settings.max_answer_tokens),
-        parts.encoder,
+def measure(spec: RunSpec, parts: Parts, prepared: Material) -> tuple[Evaluation, list[Probe]]:
+    """Measure the trained student as the gate wants it, and how an engine may know it."""
+    patient = replace(parts.sampler, max_tokens=spec.settings.max_answer_tokens)
+    completions = evaluate.greedy(patient, [*prepared.held_out, *prepared.unrelated])
+    evaluation = evaluate.measure(
+        replace(parts, sampler=patient),
         prepared.held_out,
         prepared.unrelated,
         prepared.anchored,
+        completions,
     )
+    asked = prepared.held_out
+    short = [ids[: spec.settings.max_completion_tokens] for ids in completions[: len(asked)]]
+    return evaluation, probe.make_probes(parts.teacher, asked, short, PROBES)
 
 
 def publish_adapter(

@@ -25,7 +25,7 @@ MARKER = Path(".byheart-demo")
 """Made by the demo in its folder: what lies beside it may be replaced."""
 DATA = Path("data")
 FAST_FACTS = 2
-FAST_STEPS = 10
+FAST_STEPS = 8
 SETTINGS = """\
 # Written by `byheart demo`: the defaults, but for an own folder, a free port and no patience.
 [server]
@@ -44,8 +44,8 @@ SETTLE_S, FAST_SETTLE_S = 10, 2
 FAST_SETTINGS = """\
 steps = {steps}
 questions_per_lesson = 2
-max_completion_tokens = 24
-max_answer_tokens = 24
+max_completion_tokens = 16
+max_answer_tokens = 16
 [gate]
 min_gap_closed = 0.01
 min_facts_learned = 0

@@ -44,17 +44,15 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
 ):
     spec = make_spec(model, tmp_path)
     parts = load_parts(spec)
-    for name in ("base_kl", "student_kl"):
-        real = getattr(evaluate, name)
-        monkeypatch.setattr(
-            preflight.evaluate,
-            name,
-            lambda teacher, items, real=real: (
-                0.0
-                if [item.prompt.text for item in items] == ["Why do you open?"]
-                else real(teacher, items)
-            ),
-        )
+    real = evaluate.token_kls
+    monkeypatch.setattr(
+        preflight.evaluate,
+        "token_kls",
+        lambda teacher, items: [
+            values * (item.prompt.text != "Why do you open?")
+            for values, item in zip(real(teacher, items), items, strict=True)
+        ],
+    )
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
