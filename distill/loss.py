@@ -33,6 +33,8 @@ from distill.head import logits
 Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]
 Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""Value and slope by log p, log q and b. It may write into log p and log q: no buffer of a chunk's
+logits more than it takes."""
 
 # Tokens whose logits are in memory at once. On two cores 32 were slower and 256 no faster; what is
 # best on an accelerator has not been measured.
@@ -133,22 +135,19 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         objective: Objective,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        formula = FORMULAS[objective.kind]
         gradient = torch.empty_like(student)
         precise = torch.promote_types(student.dtype, torch.float32)
         per_token = torch.empty(len(student), dtype=precise, device=student.device)
         entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
             part = slice(start, start + chunk_tokens)
-            log_p = logits(student[part], head).log_softmax(-1)  # (chunk, V)
-            log_q = logits(teacher[part], head).log_softmax(-1)  # (chunk, V)
-            entropy[part] = -(log_p.exp() * log_p).sum(-1)
-            if objective.top_k:
-                log_q = _coarsened(log_p, log_q, objective.top_k)
-            per_token[part], slope = formula(log_p, log_q, objective.teacher_weight)
+            per_token[part], entropy[part], slope = _chunk(
+                student[part], teacher[part], head, objective
+            )
             if ctx.needs_input_grad[0]:
                 slope *= weights[part, None]
                 gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
+            del slope  # not beside the next chunk's logits
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(per_token, entropy)
         return (per_token * weights).sum(), per_token, entropy
@@ -157,6 +156,19 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (gradient,) = ctx.saved_tensors
         return slopes[0] * gradient, None, None, None, None, None
+
+
+def _chunk(
+    student: Tensor, teacher: Tensor, head: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Divergences and the student's entropies, Float[chunk], and d divergence / d logits."""
+    log_p = logits(student, head).log_softmax(-1)  # (chunk, V)
+    entropy = -torch.linalg.vecdot(log_p.exp(), log_p)
+    log_q = logits(teacher, head).log_softmax(-1)  # (chunk, V)
+    if objective.top_k:
+        log_q = _coarsened(log_p, log_q, objective.top_k)
+    value, slope = FORMULAS[objective.kind](log_p, log_q, objective.teacher_weight)
+    return value, entropy, slope
 
 
 def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
@@ -176,11 +188,11 @@ def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
 
 def _reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
-    ratio = log_p - log_q
-    mean = (p * ratio).sum(-1)
+    ratio = log_p.sub_(log_q)
+    mean = torch.linalg.vecdot(p, ratio)
     # p and q sum to one only up to rounding. The rest is of the size of the divergence of two
     # models that nearly agree, and cancels in KL + sum(q - p).
-    value = mean + (log_q.exp() - p).sum(-1)
+    value = mean + log_q.exp_().sub_(p).sum(-1)
     return value, p.mul_(ratio.sub_(mean[:, None]))
 
 
