@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 from distill import data, preflight, prompts, replay
@@ -70,21 +71,23 @@ def prepare(
         ContextTooLong: It has more passages than a run can ask about.
         PromptTooLong: A prompt does not fit, and may not be left out.
     """
-    advance("preflight", 0, 1)
+
+    def seen(stage: str) -> LocalSampler:
+        return replace(sampler, progress=partial(advance, stage))
+
     encoder.prompt(data.user(""))  # the context by itself
     if not spec.context:
         raise preflight.NothingToLearn("The context is empty.")
     spec = _fitting(spec, encoder)
     logged = [*spec.prompts, *spec.held_out]
-    known = preflight.check(encoder, teacher, sampler, logged) if logged else []
-    anchored = preflight.check_anchors(spec, encoder, teacher, sampler)
+    known = preflight.check(encoder, teacher, seen("preflight"), logged) if logged else []
+    anchored = preflight.check_anchors(spec, encoder, teacher, seen("preflight"))
     apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
     avoid = [text for messages in apart for text in data.wordings(messages)]
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
-    advance("write questions", 0, 1)
-    asked = prompts.collect(spec, encoder, teacher, sampler, avoid)
+    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), avoid)
     if not logged:
-        preflight.check(encoder, teacher, sampler, [*asked.own, *asked.general])
+        preflight.check(encoder, teacher, seen("preflight"), [*asked.own, *asked.general])
     kept, validated, held_out = divide(spec, asked)
     trained = [encoder.prompt(messages) for messages in kept]
     unchanged = [
@@ -93,14 +96,14 @@ def prepare(
     ]
     aside = [encoder.prompt(messages) for messages in validated]
     # Together, since a decoding step of many takes hardly longer than one of few.
-    advance("sample the teacher", 0, 1)
+    sampler = seen("sample the teacher")
     guided = spec.effective_settings().guided_share > 0
     answers = sample_guided(teacher, sampler, [*aside, *(trained if guided else [])], temperature=0)
     return Material(
         trained,
         [
             *answers[len(aside) :],
-            *_more_answers(spec, teacher, sampler, trained, advance),
+            *_more_answers(spec, teacher, sampler, trained),
             *_recited(spec, encoder, teacher, trained, asked.said),
         ],
         unchanged,
@@ -170,21 +173,13 @@ def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
 
 
 def _more_answers(
-    spec: RunSpec,
-    teacher: Teacher,
-    sampler: LocalSampler,
-    asked: Sequence[Prompt],
-    advance: Advance,
+    spec: RunSpec, teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]
 ) -> list[Trajectory]:
     """The teacher's answers after the first, sampled; none without guidance."""
     if not spec.effective_settings().guided_share:
         return []
-    rounds = spec.settings.answers_per_question
-    guided: list[Trajectory] = []
-    for number in range(1, rounds):
-        advance("sample the teacher", number, rounds)
-        guided += sample_guided(teacher, sampler, asked, spec.settings.guided_temperature)
-    return guided
+    again = [*asked] * (spec.settings.answers_per_question - 1)
+    return sample_guided(teacher, sampler, again, spec.settings.guided_temperature)
 
 
 def _recited(

@@ -33,7 +33,9 @@ class TerminalProgress:
             for task in self.tasks.values():
                 self.progress.update(task, completed=self.progress.tasks[task].total)
             self.tasks[stage] = self.progress.add_task(stage, total=total, numbers="")
-        self.progress.update(self.tasks[stage], completed=done, numbers=numbers(metrics))
+        self.progress.update(
+            self.tasks[stage], completed=done, total=total, numbers=numbers(metrics)
+        )
 
 
 def terminal_bars() -> Progress:

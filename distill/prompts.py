@@ -58,12 +58,8 @@ def collect(
         ContextTooLong: The context has more statements than a run can ask about.
     """
     everything = preflight.concerns_everything(encoder, teacher, sampler)
-    writer = LocalSampler(
-        sampler.model,
-        questions.line_end_ids(encoder.tokenizer),
-        questions.MAX_TOKENS,
-        sampler.generator,
-    )
+    line_ends = questions.line_end_ids(encoder.tokenizer)
+    writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
     given = distinct(spec.prompts, avoid)
     taken = [*avoid, *map(data.asked, given)]
     shown = [each for each in _examples(spec.context)[0] if not data.is_near(each.asked, taken)]

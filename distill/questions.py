@@ -96,7 +96,8 @@ def write_questions(
         topics = name_topics(sampler, tokenizer, about)
         drafts = write_drafts(sampler, tokenizer, topics)
         written: dict[str, str] = {}
-        for passage, topic in topics.items():
+        for number, (passage, topic) in enumerate(topics.items()):
+            sampler.progress(number, len(topics))
             asked = best_first(student, tokenizer, passage, drafts[passage])
             plain = [each.format(topic) for each in PLAIN_REQUESTS]
             for question in [*asked[: per_passage - 1], *plain]:

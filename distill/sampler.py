@@ -5,7 +5,7 @@ also writes questions). Many prompts are decoded together (`decoding.py`), those
 each other; a shared beginning is read once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,10 @@ def groups(prompts: Sequence[Ids], prefix: int) -> list[list[int]]:
     return parts
 
 
+def unseen(done: int, total: int) -> None:
+    """Show nothing."""
+
+
 class Sampler(Protocol):
     """Whoever samples completions."""
 
@@ -61,6 +65,8 @@ class LocalSampler:
     max_tokens: int
     generator: torch.Generator
     """Of seeds, on the CPU."""
+    progress: Callable[[int, int], None] = unseen
+    """Called with (done, total) completions before each group of them."""
 
     def __post_init__(self) -> None:
         self.model.set_attn_implementation(decoding.NAME)
@@ -82,6 +88,7 @@ class LocalSampler:
         shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
         completions: dict[int, Ids] = {}
         for group in groups(prompts, shared.tokens):
+            self.progress(len(completions), len(prompts))
             chosen = [prompts[number] for number in group]
             together = Decoding(self.model, chosen, shared, self.max_tokens)
             done = self._decode(together, temperature, [chances[number] for number in group])

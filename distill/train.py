@@ -85,8 +85,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     settings = spec.planned_settings(prepared.statements)
     curves = steps.train(settings, parts, prepared, checkpoints, report)
     if processes.rank == 0:
-        report("measure", 0, 1, {})
-        evaluation, probes = measure(spec, parts, prepared)
+        evaluation, probes = measure(spec, parts, prepared, report)
     leave()
     if not first:
         return None
@@ -113,9 +112,15 @@ def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Repor
     return prepared
 
 
-def measure(spec: RunSpec, parts: Parts, prepared: Material) -> tuple[Evaluation, list[Probe]]:
+def measure(
+    spec: RunSpec, parts: Parts, prepared: Material, report: Report
+) -> tuple[Evaluation, list[Probe]]:
     """Measure the trained student as the gate wants it, and how an engine may know it."""
-    patient = replace(parts.sampler, max_tokens=spec.settings.max_answer_tokens)
+    patient = replace(
+        parts.sampler,
+        max_tokens=spec.settings.max_answer_tokens,
+        progress=lambda done, total: report("measure", done, total, {}),
+    )
     completions = evaluate.greedy(patient, [*prepared.held_out, *prepared.unrelated])
     evaluation = evaluate.measure(
         replace(parts, sampler=patient),
