@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distill import __main__ as command
-from distill import train
+from distill import commands, train
+from distill.__main__ import main
 from store import files
 from tests.tiny import save_tiny_model
 
@@ -23,7 +23,7 @@ def test_a_crash_leaves_its_traceback_where_the_log_is(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(train, "run", crash)
 
-    assert command.main(arguments(tmp_path, tmp_path)) == command.FAILED
+    assert main(arguments(tmp_path, tmp_path)) == commands.FAILED
     said = capsys.readouterr().err
     assert 'in crash\n    raise ZeroDivisionError("of some tensor")' in said
     assert said.endswith("failed: ZeroDivisionError: of some tensor\n")
@@ -33,14 +33,14 @@ def test_a_damaged_model_is_bad_input(tmp_path, capsys):
     model = save_tiny_model(tmp_path / "model")
     (model / "model.safetensors").write_bytes(b"half")
 
-    assert command.main(arguments(tmp_path, model)) == command.BAD_INPUT
+    assert main(arguments(tmp_path, model)) == commands.BAD_INPUT
     assert str(model) in capsys.readouterr().err
 
 
 def test_sampling_by_an_engine_that_is_not_named_is_bad_input(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BYHEART_DISTILL__SAMPLER", "engine")
 
-    assert command.main(arguments(tmp_path, tmp_path)) == command.BAD_INPUT
+    assert main(arguments(tmp_path, tmp_path)) == commands.BAD_INPUT
     assert "engine.urls" in capsys.readouterr().err
 
 
@@ -49,7 +49,7 @@ def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
     small += ["--questions-per-lesson", "1", "--threads", "1"]
     model = save_tiny_model(tmp_path / "model")
 
-    assert command.main([*arguments(tmp_path, model), *small]) == command.DONE
+    assert main([*arguments(tmp_path, model), *small]) == commands.DONE
 
     (work,) = (tmp_path / "out" / ".work").iterdir()
     left = {path.name for path in work.iterdir()}
