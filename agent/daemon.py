@@ -18,6 +18,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import endpoint
+from agent.clock import utcnow
 from agent.database import open_database
 from agent.due import enqueue_due
 from agent.engine.supervisor import Supervisor
@@ -27,7 +28,7 @@ from agent.lock import only_daemon
 from agent.model import attached_engine, attached_model, model_folder, refuse_unfit, served_name
 from agent.rollout.reconcile import reconcile
 from agent.stopping import signals, unless, until
-from agent.work import Work, utcnow
+from agent.work import Work
 from config.settings import Settings
 from store.db import Database
 

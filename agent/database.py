@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.work import utcnow
+from agent.clock import utcnow
 from config.settings import Settings
 from store import namespaces
 from store.db import Database

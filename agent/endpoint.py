@@ -6,34 +6,21 @@ taking requests before the engine is ended, so that answers are finished.
 
 import asyncio
 import contextlib
-import json
-import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import uvicorn
 
 from agent.admin.metrics import Metrics
+from agent.discovery import DISCOVERY, announce
 from agent.gateway.app import Gateway
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
-from agent.lock import StartError, daemon_runs
+from agent.lock import StartError
 from agent.work import Work
 from config.settings import Settings
-
-DISCOVERY = "server.json"
-"""In the data folder while a daemon serves: its address and process, for the command line."""
-
-
-def address(data_dir: Path) -> str | None:
-    """Where the daemon of a data folder listens; None where none does."""
-    discovery = data_dir / DISCOVERY
-    if not daemon_runs(data_dir) or not discovery.exists():
-        return None  # a file without a daemon was left by one that was killed
-    return str(json.loads(discovery.read_text())["url"])
 
 
 class QuietServer(uvicorn.Server):
@@ -80,7 +67,7 @@ async def listening(
     )
     served = Listening(QuietServer(config), bound)
     discovery = settings.data_dir / DISCOVERY
-    _announce(discovery, served.url)
+    announce(discovery, served.url)
     try:
         yield served
     finally:
@@ -123,9 +110,3 @@ def _bind(host: str, port: int) -> socket.socket:
 def url_of(host: str, port: int) -> str:
     """The URL of an address; IPv6 stands in brackets (RFC 3986)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _announce(path: Path, url: str) -> None:
-    written = path.with_suffix(".tmp")
-    written.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    written.replace(path)

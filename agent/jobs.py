@@ -17,12 +17,13 @@ from typing import Any
 
 import structlog
 
+from agent.clock import utcnow
 from agent.learning import extract
 from agent.rollout import stages
 from agent.rollout.reconcile import reconcile
 from agent.stopping import pause, unless, until
 from agent.training import train
-from agent.work import Work, utcnow
+from agent.work import Work
 from store import jobs
 from store.db import Database
 from store.jobs import Claim, LostLease

@@ -5,7 +5,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
@@ -40,8 +39,3 @@ class Work:
             yield
         finally:
             self._lock.release()
-
-
-def utcnow() -> datetime:
-    """The daemon's clock: aware, UTC."""
-    return datetime.now(UTC)

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from agent.endpoint import DISCOVERY
+from agent.discovery import DISCOVERY
 from store.db import Database
 
 IMPATIENT = {

@@ -14,10 +14,10 @@ from agent import tokens
 from agent.cli.errors import InputError
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
+from agent.clock import utcnow
 from agent.due import open_run
 from agent.lock import StartError, daemon_runs
 from agent.model import refuse_untrainable
-from agent.work import utcnow
 from config.settings import Settings
 from store import adapters, files, namespaces, prompts, runs
 from store.db import Database

@@ -17,7 +17,7 @@ from agent.cli.frame import (
     show,
     show_one,
 )
-from agent.work import utcnow
+from agent.clock import utcnow
 from config.settings import Settings
 from store import audit, lessons, namespaces
 from store.db import Session

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.frame import OPERATOR, ConfigOption, Output, OutputOption, console, opened, show
-from agent.work import utcnow
+from agent.clock import utcnow
 from store import audit, namespaces, prompts
 
 app = typer.Typer(help="Namespaces: list, add, clear.", no_args_is_help=True)

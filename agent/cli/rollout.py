@@ -13,7 +13,7 @@ from agent.cli.frame import (
     opened,
     show,
 )
-from agent.work import utcnow
+from agent.clock import utcnow
 from store import adapters, jobs, namespaces, rollouts
 from store.schema import AdapterStatus
 

@@ -4,13 +4,10 @@ import asyncio
 from typing import Annotated, Any
 
 import typer
-import uvloop
 
-from agent import daemon
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
 from agent.cli.lessons import APPROVE, WAITING
-from agent.endpoint import address
-from agent.worker import refuse_alone, work
+from agent.discovery import address
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus
@@ -26,6 +23,11 @@ def serve(
 
     Without any configuration: SQLite and the embedded SmolLM2-135M-Instruct on 127.0.0.1:8080.
     """
+    # Loaded for those verbs alone that serve: the others answer a second sooner.
+    import uvloop
+
+    from agent import daemon
+
     given = {("server", "host"): host, ("server", "port"): port, ("engine", "model"): model}
     overrides: dict[str, dict[str, Any]] = {}
     for (section, key), value in given.items():
@@ -42,6 +44,8 @@ def worker(config: ConfigOption = None) -> None:
     Needs the daemon's database, its data folder under the same path, and `engine.urls`: the
     servers that the daemon is attached to.
     """
+    from agent.worker import refuse_alone, work
+
     refuse_alone(load(config))
     with opened(config) as (settings, db):
         asyncio.run(work(settings, db, _say))

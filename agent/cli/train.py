@@ -13,9 +13,9 @@ from agent.cli.frame import (
     show,
     show_one,
 )
+from agent.clock import utcnow
 from agent.due import open_run, untried_lessons
 from agent.model import refuse_untrainable
-from agent.work import utcnow
 from config.sections import Distill
 from store import adapters, lessons, logged, namespaces, prompts, runs, snapshots
 from store.models import Run

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from agent.demo.errors import ServiceDied
-from agent.endpoint import DISCOVERY
+from agent.discovery import DISCOVERY
 from agent.engine import guard
 from config.environment import ENV_PREFIX
 

@@ -13,10 +13,11 @@ from collections.abc import Collection
 
 import structlog
 
+from agent.clock import utcnow
 from agent.engine import adapters as loaded
 from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
-from agent.work import Work, utcnow
+from agent.work import Work
 from store import adapters, rollouts
 from store.manifests import AdapterCorrupt, AdapterMissing
 from store.models import Adapter

@@ -20,11 +20,12 @@ from typing import Any
 
 import structlog
 
+from agent.clock import utcnow
 from agent.engine import adapters as loaded
 from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.rollout.gate import judge
 from agent.rollout.reconcile import reconcile
-from agent.work import Work, utcnow
+from agent.work import Work
 from store import adapters, rollouts
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import endpoint
+from agent.discovery import DISCOVERY
 from agent.lock import daemon_runs, only_daemon
 from tests.daemon_rig import environment, until
 
@@ -128,7 +128,7 @@ def test_a_worker_without_servers_is_refused_with_the_remedy(byheart):
 def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
     byheart.data.mkdir()
     left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})
-    (byheart.data / endpoint.DISCOVERY).write_text(left)
+    (byheart.data / DISCOVERY).write_text(left)
     with only_daemon(byheart.data):
         assert "serving at http://127.0.0.1:1" in byheart("status").stdout
     assert "no daemon is serving" in byheart("status").stdout

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from agent import jobs as worker
+from agent.clock import utcnow
 from agent.due import enqueue_due
 from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
-from agent.work import Work, utcnow
+from agent.work import Work
 from config.settings import load
 from store import jobs, namespaces, runs
 from store.db import Database

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from agent.clock import utcnow
 from agent.due import enqueue_due
 from agent.engine.client import EngineError, VllmEngine
 from agent.gateway.inflight import Inflight
 from agent.rollout import stages
 from agent.rollout.reconcile import reconcile
-from agent.work import Work, utcnow
+from agent.work import Work
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, rollouts, runs
 from store.db import Database, new_id

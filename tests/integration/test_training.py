@@ -12,10 +12,11 @@ import pytest
 
 from agent import jobs as worker
 from agent import training
+from agent.clock import utcnow
 from agent.engine.client import VllmEngine
 from agent.gateway.inflight import Inflight
 from agent.training import TrainerCrashed
-from agent.work import Work, utcnow
+from agent.work import Work
 from config.settings import load
 from store import jobs, namespaces, runs
 from store.db import Database
