@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
 
 DEFAULT = Path("config/default.toml")
-EIGHT_GPUS = Path("config/examples/eight_gpus.toml")
+EXAMPLES = Path("config/examples")
 
 
 def write(folder: Path, text: str) -> Path:
@@ -119,5 +119,9 @@ def test_settings_cannot_be_changed():
         Settings().server.port = 1  # type: ignore[misc]
 
 
-def test_the_example_for_eight_gpus_loads():
-    assert load(EIGHT_GPUS, environ={}).distill.processes == 4
+@pytest.mark.parametrize(("name", "processes"), [("one_gpu", 1), ("eight_gpus", 4)])
+def test_the_examples_for_gpus_load(name, processes):
+    chosen = load(EXAMPLES / f"{name}.toml", environ={}).distill
+
+    assert chosen.processes == processes
+    assert chosen.refresh_every == 1
