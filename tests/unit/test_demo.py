@@ -90,7 +90,7 @@ def test_a_daemon_that_does_not_answer_is_a_failure(
         running(demo).run()
 
 
-@pytest.mark.parametrize("status", set(AdapterStatus) - {AdapterStatus.CANDIDATE})
+@pytest.mark.parametrize("status", sorted(set(AdapterStatus) - {AdapterStatus.CANDIDATE}))
 def test_only_an_adapter_that_serves_is_a_success(demo: loop.Demo, status: AdapterStatus) -> None:
     with demo.db.begin() as session:
         adapter = add_adapter(session, namespaces.DEFAULT)
