@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
+from typing import Any
 
 import openai
 
@@ -67,14 +68,18 @@ def ask_all(
     return Score(tuple(answers), waited)
 
 
+def _body(model: str, question: Question) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": question.text}],
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "store": False,
+    }
+
+
 def _ask(client: openai.OpenAI, model: str, question: Question) -> Answered:
-    reply = client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": question.text}],
-        max_tokens=MAX_TOKENS,
-        temperature=0,
-        store=False,
-    )
+    reply = client.chat.completions.create(**_body(model, question))
     said = reply.choices[0].message.content or ""
     tokens = reply.usage.prompt_tokens if reply.usage else 0
     return Answered(question, said, question.fact.is_right(said), tokens)
@@ -83,14 +88,7 @@ def _ask(client: openai.OpenAI, model: str, question: Question) -> Answered:
 def _first_token_s(client: openai.OpenAI, model: str, question: Question) -> float:
     """Seconds from the request to the first text of the answer."""
     began = time.monotonic()
-    chunks = client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": question.text}],
-        max_tokens=MAX_TOKENS,
-        temperature=0,
-        stream=True,
-        store=False,
-    )
+    chunks = client.chat.completions.create(**_body(model, question), stream=True)
     with chunks:  # the rest of the answer is not waited for
         for chunk in chunks:
             if chunk.choices and chunk.choices[0].delta.content:
