@@ -170,7 +170,7 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
     assert list((tmp_path / "out").glob("bh-*")) == []
 
 
-@pytest.mark.parametrize(("processes", "shards"), [(2, 1), (4, 2)])
+@pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])
 def test_several_processes_train_the_adapter_that_one_trains(
     model, alone, inputs, tmp_path, processes, shards
 ):
