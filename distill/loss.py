@@ -36,8 +36,8 @@ Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """Value and slope by log p, log q and b. It may write into log p and log q: no buffer of a chunk's
 logits more than it takes."""
 
-# Tokens whose logits are in memory at once. On two cores 32 were slower and 256 no faster; what is
-# best on an accelerator has not been measured.
+# Tokens whose logits are in memory at once. On two cores 32 were slower, and 256 were faster for
+# thousands of tokens only (BENCHMARKS.md). What is best on an accelerator has not been measured.
 CHUNK_TOKENS = {"cpu": 64, "accelerator": 512}
 
 

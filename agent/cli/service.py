@@ -23,7 +23,7 @@ def serve(
 
     Without any configuration: SQLite and the embedded SmolLM2-135M-Instruct on 127.0.0.1:8080.
     """
-    # Loaded for those verbs alone that serve: the others answer a second sooner.
+    # Loaded for the verbs that serve alone: the others need not wait for it.
     import uvloop
 
     from agent import daemon
