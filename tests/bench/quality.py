@@ -156,6 +156,7 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         "candidate": right(spec.anchors, alone),
         "leaks": evaluate.leak_rate(alone),
         "with_context": passed(parts, spec.anchors, in_context=True),
+        "general": len(general),
         "kept": passed(parts, general, in_context=False),
         "knew": knew,
         "knew_in_context": knew_in_context,
@@ -246,7 +247,8 @@ def table(groups: Groups) -> str:
             interval(lines, key) for key in ("base", "teacher", "candidate", "with_context")
         )
         kept, knew, in_context = (
-            fmean(line[key] for line in lines) for key in ("kept", "knew", "knew_in_context")
+            fmean(line[key] / line["general"] for line in lines)
+            for key in ("kept", "knew", "knew_in_context")
         )
         drift = fmean(line["retention_kl"] for line in lines)
         gap = fmean(1 - line["kl_candidate"] / line["kl_base"] for line in lines)
@@ -256,7 +258,7 @@ def table(groups: Groups) -> str:
         rows.append(
             f"| {context} | {name} ({len(lines)}) | {base[0]:.0%} | {teacher[0]:.0%} "
             f"| {candidate[0]:.0%} | {candidate[1]:.0%} to {candidate[2]:.0%} | {again[0]:.0%} "
-            f"| {kept:.1f} ({knew:.1f}, {in_context:.1f}) | {drift:.3f} | {closed:.0%} | {gap:.0%} "
+            f"| {kept:.0%} ({knew:.0%}, {in_context:.0%}) | {drift:.3f} | {closed:.0%} | {gap:.0%} "
             f"| {leaks:.0%} | {minutes:.1f} |"
         )
     return "\n".join(rows)
