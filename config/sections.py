@@ -137,18 +137,18 @@ class Distill(Section):
     """Likeliest tokens of either side that count one by one, the rest as one; 0 means all."""
     normalise: Literal["sequence", "token"] = "sequence"
     """Whether each trajectory of a step counts the same, or each token."""
-    max_completion_tokens: int = Field(64, gt=0)
-    """Longest trajectory, in tokens."""
-    max_answer_tokens: int = Field(96, gt=0)
-    """Longest answer that the evaluation after training looks at, in tokens."""
+    max_completion_tokens: int = Field(0, ge=0)
+    """Longest trajectory, in tokens; 0 means 256 on a GPU, and on a CPU 64."""
+    max_answer_tokens: int = Field(0, ge=0)
+    """Longest answer that the evaluation looks at, in tokens; 0 means 512 on a GPU, on a CPU 96."""
     questions_per_lesson: int = Field(5, ge=0)
     """Questions the teacher writes for each lesson or passage of a system prompt."""
     answers_per_question: int = Field(1, gt=0)
     """Answers of the teacher to each prompt that guide the student."""
     guided_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
-    refresh_every: int = Field(8, gt=0)
-    """Steps that share one sampling of the student's trajectories; 1 samples afresh every step."""
+    refresh_every: int = Field(0, ge=0)
+    """Steps that share one sampling of the student; 0 means 1 on a GPU, and on a CPU 8."""
     sampler: Literal["local", "engine"] = "local"
     """Who samples the student: the trainer, or the vLLM that serves (inexact after a resume)."""
     temperature: float = Field(1.0, gt=0)

@@ -45,8 +45,17 @@ class ParentMismatch(Exception):
     """The adapter to start from is not one of this base with these settings."""
 
 
+def device() -> torch.device:
+    """Where a run computes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     """Load the base, attach its adapter, and prove that the teacher is the pristine base.
+
+    Args:
+        spec: The run, suited to the device (`RunSpec.suited`).
+        processes: Who trains with this one.
 
     Raises:
         ModelError: The model cannot be trained.
@@ -54,8 +63,7 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     """
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base, tokenizer = load_base(spec.model, device, processes.divide)
+    base, tokenizer = load_base(spec.model, device(), processes.divide)
     pristine = probe_logits(base)
     student = Student(
         base, settings.rank, settings.alpha, settings.seed, settings.gradient_checkpointing

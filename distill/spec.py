@@ -1,7 +1,7 @@
 """What one run is given: everything that its result follows from."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,13 @@ SCHEDULING = frozenset(
 GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
 # Of a short context too: a way of speaking or a set of labels is one statement and much to learn.
 MIN_STEPS = 120
+
+# What 0 means. OPCD samples afresh at every step (arXiv 2602.12275), and most of what an answer has
+# to teach is in its beginning (arXiv 2602.15260); a CPU decodes too slowly for more than a part.
+SUITED = {
+    "cuda": {"max_completion_tokens": 256, "max_answer_tokens": 512, "refresh_every": 1},
+    "cpu": {"max_completion_tokens": 64, "max_answer_tokens": 96, "refresh_every": 8},
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,14 @@ class RunSpec:
     parent: Parent | None = None
     """None: a fresh adapter. Either way the teacher is the base with the whole context, so nothing
     that an adapter got wrong is taught to the next one."""
+
+    def suited(self, device: str) -> "RunSpec":
+        """The run with what suits a device, "cuda" or "cpu", where its settings leave it open."""
+        settings = self.settings
+        open_ones = {
+            name: value for name, value in SUITED[device].items() if not getattr(settings, name)
+        }
+        return replace(self, settings=settings.model_copy(update=open_ones))
 
     def material_settings(self) -> dict[str, Any]:
         """The settings that the result follows from."""

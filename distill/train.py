@@ -44,7 +44,7 @@ from distill import evaluate, material, probe, publish, steps
 from distill.checkpoint import POOL, Checkpoints
 from distill.evaluate import Evaluation
 from distill.material import Material
-from distill.parts import Parts, load_parts
+from distill.parts import Parts, device, load_parts
 from distill.processes import join, leave
 from distill.progress import Report, unheard
 from distill.publish import Probe
@@ -79,6 +79,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     first = processes.is_first
     report = report if first else unheard
     report("load the model", 0, 1, {})
+    spec = spec.suited(device().type)
     parts = load_parts(spec, processes)
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))

@@ -35,7 +35,7 @@ from distill import checkpoint, evaluate, loss, material, preflight, steps
 from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
-from distill.parts import Parts, load_parts
+from distill.parts import Parts, device, load_parts
 from distill.pool import sample_guided
 from distill.progress import plain_lines
 from distill.spec import RunSpec
@@ -129,7 +129,7 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         out=out / "adapters",
         work=out / "work" / str(piece).replace("/", "-"),
         anchors=anchors(piece.context),
-    )
+    ).suited(device().type)
     began = time.monotonic()
     parts = load_parts(spec)
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
@@ -140,10 +140,12 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
             steps.train(settings, parts, prepared, checkpoints, plain_lines)
     checkpoint.clear(spec.work)
     seconds = time.monotonic() - began
+    trained, longest = parts.sampler, spec.settings.max_answer_tokens
+    parts = replace(parts, sampler=replace(trained, max_tokens=longest))
     alone = answers(parts, spec.anchors, in_context=False)
     asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
-    taught = sample_guided(parts.teacher, parts.sampler, asked, 0)
-    unchanged = sample_guided(parts.teacher, parts.sampler, prepared.unrelated, 0)
+    taught = sample_guided(parts.teacher, trained, asked, 0)
+    unchanged = sample_guided(parts.teacher, trained, prepared.unrelated, 0)
     general = anchors("retention")
     with parts.student.adapter_off():
         knew, knew_in_context = (
@@ -216,8 +218,7 @@ def answers(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> li
     """What the model answers as it is, its adapter on or off."""
     prompts = [parts.encoder.prompt(check.messages) for check in checks]
     ids = [prompt.teacher_ids if in_context else prompt.student_ids for prompt in prompts]
-    patient = replace(parts.sampler, max_tokens=Distill().max_answer_tokens)
-    return parts.encoder.decode(patient.sample(ids, temperature=0))
+    return parts.encoder.decode(parts.sampler.sample(ids, temperature=0))
 
 
 Groups = dict[tuple[str, str], list[dict]]

@@ -24,7 +24,7 @@ from distill.data import user
 from distill.embedded import embed
 from distill.engine_sampler import EngineAt
 from distill.packing import Ids
-from distill.parts import Parts, load_parts
+from distill.parts import Parts, device, load_parts
 from distill.replay import PROMPTS
 from distill.sampler import Sampler
 from distill.spec import RunSpec
@@ -60,7 +60,8 @@ def load(model: Path, folder: Path, engine: EngineAt) -> Parts:
     """The student with an adapter that does something."""
     context = Context(lessons=("We open at 7.",))
     out, work = folder / "adapters", folder / "work"
-    parts = load_parts(RunSpec(model, context, (), Distill(), out, work, engine=engine))
+    spec = RunSpec(model, context, (), Distill(), out, work, engine=engine)
+    parts = load_parts(spec.suited(device().type))
     torch.manual_seed(0)
     for name, weight in parts.student.peft.named_parameters():
         if "lora_B" in name:

@@ -156,6 +156,18 @@ def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(mod
     assert told.planned_settings(40).steps == 7
 
 
+@pytest.mark.parametrize(("device", "suits"), [("cpu", (64, 96, 8)), ("cuda", (256, 512, 1))])
+def test_what_the_settings_leave_open_suits_the_device_and_what_is_set_stays(
+    model, tmp_path, device, suits
+):
+    names = ("max_completion_tokens", "max_answer_tokens", "refresh_every")
+    left_open = make_spec(model, tmp_path, settings=Distill()).suited(device).settings
+    told = Distill(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
+
+    assert tuple(getattr(left_open, name) for name in names) == suits
+    assert make_spec(model, tmp_path, settings=told).suited(device).settings == told
+
+
 def test_a_length_between_teacher_and_base_is_no_drift():
     assert evaluate.length_ratio(30, teacher=20, base=40) == 1
     assert evaluate.length_ratio(80, teacher=20, base=40) == 2

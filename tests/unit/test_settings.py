@@ -124,4 +124,3 @@ def test_the_examples_for_gpus_load(name, processes):
     chosen = load(EXAMPLES / f"{name}.toml", environ={}).distill
 
     assert chosen.processes == processes
-    assert chosen.refresh_every == 1
