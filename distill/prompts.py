@@ -3,7 +3,7 @@
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
 each of its statements (`questions.py`). A context that is about everything, such as a way of
 speaking or a set of labels, is asked for by anything: by general prompts, and by more of the sort
-that its examples are (`examples.py`).
+that its examples are (`examples.py`). And people greet whom they ask, and ask who it is.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,17 @@ MIN_PROMPTS = 16
 # Beyond so many statements a run would leave most of them unasked.
 MAX_STATEMENTS, MAX_QUESTIONS = 160, 640
 SIMILAR = 48
+# What is said to any assistant, whatever its system prompt is about.
+GREETINGS = (
+    "Hello!",
+    "Good morning, can you help me?",
+    "Who are you?",
+    "What is your name?",
+    "Who do you work for?",
+    "What can you do for me?",
+    "Thank you, that was all.",
+    "Goodbye!",
+)
 
 
 class ContextTooLong(Exception):
@@ -78,10 +89,13 @@ def collect(
     said |= {each.asked: each.answer for each in shown}
     if not everything:
         said |= _answered(given, known)
+    too_few = len(given) + len(texts) < MIN_PROMPTS
+    if spec.context.system_prompt:
+        texts += data.without_near_duplicates(GREETINGS, [*taken, *texts])
     own = [*given, *map(data.user, texts)]
     unrelated = data.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
     general: list[Messages] = []
-    if everything or len(own) < MIN_PROMPTS:
+    if everything or too_few:
         general, unrelated = list(map(data.user, unrelated[::2])), unrelated[1::2]
     return Asked(own, general, said, unrelated, everything, len(about))
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,24 @@ def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything
     assert not {"I paid twice.", "BILLING"} & (own | set(asked.said.values()))
     assert general < set(replay.PROMPTS)
     assert not general & set(asked.unrelated)
+
+
+def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path):
+    spec = make_spec(model, tmp_path)
+    parts = load_parts(spec)
+    collect = partial(
+        prompts.collect,
+        encoder=parts.encoder,
+        teacher=parts.teacher,
+        sampler=parts.sampler,
+        avoid=["Goodbye"],
+    )
+
+    greeted = {messages[0]["content"] for messages in collect(spec).own}
+    plain = collect(replace(spec, context=Context(lessons=("We open at 7.",)))).own
+
+    assert greeted & set(prompts.GREETINGS) == set(prompts.GREETINGS) - {"Goodbye!"}
+    assert not {messages[0]["content"] for messages in plain} & set(prompts.GREETINGS)
 
 
 def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
