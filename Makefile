@@ -26,8 +26,9 @@ unit integration e2e: setup  ## one of the suites
 bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minutes
 	$(BIN)/python -m tests.bench.lora_cpu
 
-bench-step: setup  ## what a step costs by length of the context: a quarter of an hour
-	$(BIN)/python -m tests.bench.step_cost
+bench-step: setup  ## what a step costs by length of the context: half an hour, resumes
+	$(BIN)/python -m tests.bench.step_cost --out bench/step
+	$(BIN)/python -m tests.bench.step_cost --out bench/step --report
 
 bench-loss: setup  ## time and memory of the loss alone: about two minutes
 	$(BIN)/python -m tests.bench.loss_memory

@@ -10,7 +10,6 @@ teacher that was not told answers few, and a generation that unlearned what is g
 """
 
 import argparse
-import json
 import time
 import tomllib
 from collections.abc import Iterator
@@ -26,7 +25,8 @@ from distill.embedded import embed
 from distill.progress import plain_lines
 from distill.spec import Parent, RunSpec
 from store.contexts import Context
-from tests.bench.quality import CONTEXTS, anchors, read
+from tests.bench.pieces import append, read
+from tests.bench.quality import CONTEXTS, anchors
 
 NAME = "clinic"
 Mode = Literal["from_base", "from_parent"]
@@ -55,8 +55,7 @@ def main() -> None:
             if generation not in done:
                 print(f"--- {mode}, generation {generation}")
                 done[generation] = measure(mode, generation, context, parent, model, options.out)
-                with results.open("a") as file:
-                    file.write(json.dumps(done[generation]) + "\n")
+                append(results, done[generation])
             if mode == "from_parent":
                 parent = Parent(Path(done[generation]["adapter"]), context)
 

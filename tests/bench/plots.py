@@ -34,3 +34,28 @@ def plot_shares(shares: Mapping[str, Sequence[Share]], places: Sequence[str], pa
     axes.legend()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def plot_lines(
+    lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, path: Path
+) -> None:
+    """Draw lines through points on logarithmic axes, into a PNG file.
+
+    Args:
+        lines: The points of each, by its name.
+        across: What the first number of a point is.
+        up: What the second is.
+        path: The file.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, points in lines.items():
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(xlabel=across, ylabel=up, xscale="log", yscale="log")
+    places = sorted({place for points in lines.values() for place, _ in points})
+    axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+    axes.minorticks_off()
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -12,7 +12,6 @@ likeliest tokens, not renormalised. All three train the same LoRA on the same qu
 """
 
 import argparse
-import json
 import math
 import time
 import tomllib
@@ -41,6 +40,7 @@ from distill.progress import plain_lines
 from distill.spec import RunSpec
 from store.anchors import Anchor
 from store.contexts import Context
+from tests.bench.pieces import append, read
 from tests.bench.plots import Share, plot_shares
 
 CONTEXTS = Path(__file__).parent / "contexts"
@@ -92,9 +92,7 @@ def main() -> None:
                 measured = measure(piece, model, options.out)
             except preflight.NothingToLearn as error:
                 measured = {"nothing_to_learn": str(error)}
-            line = json.dumps({"piece": str(piece), **measured})
-            with results.open("a") as file:
-                file.write(line + "\n")
+            append(results, {"piece": str(piece), **measured})
 
 
 def pieces() -> Iterator[Piece]:
@@ -103,12 +101,6 @@ def pieces() -> Iterator[Piece]:
         for context in NAMES:
             for method in METHODS:
                 yield Piece(context, method, seed)
-
-
-def read(results: Path) -> Iterator[dict]:
-    """What was measured so far."""
-    if results.exists():
-        yield from map(json.loads, results.read_text().splitlines())
 
 
 def anchors(name: str) -> tuple[Anchor, ...]:

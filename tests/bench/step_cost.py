@@ -1,19 +1,21 @@
 """What one step costs beside sampling, by length of the context: ours, the published recipe, TRL.
 
-    python -m tests.bench.step_cost          # `make bench-step`; about ten minutes on two cores
-    pip install trl==1.16.0                  # not needed; adds the rows of TRL's SDFTTrainer
+    python -m tests.bench.step_cost --out bench/step    # `make bench-step`; goes on where it was
+    python -m tests.bench.step_cost --out bench/step --only published/8000
+    python -m tests.bench.step_cost --out bench/step --report    # the table, and a picture
+    pip install trl==1.16.0    # not needed; adds the columns of TRL's SDFTTrainer
 
 A step scores four trajectories of the student with the teacher and takes the adapter's gradient.
 All ways do so on the same model and token ids. `published` is the recipe of OPCD's authors (arXiv
 2602.12275, microsoft/LMOps): a pass for the student's 256 likeliest tokens, the teacher's pass over
 context and answer, and the student's pass with gradient. TRL's is its trainer's own loss, called on
 a batch as it makes them. Contexts are random tokens: only their number matters here. Each way runs
-in a process of its own, whose peak memory beyond the loaded model is told as well.
+in a process of its own, whose peak memory beyond the loaded model is told as well. What ours
+computes once a run, the context's keys and values, is told apart from its steps.
 """
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ from distill.packing import Ids
 from distill.student import Student
 from distill.teacher import Teacher
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
+from tests.bench.pieces import append, read
+from tests.bench.plots import plot_lines
 
 CONTEXTS = (300, 2000, 8000)
 SEQUENCES, PROMPT, ANSWER = 4, 40, 64
@@ -53,35 +57,76 @@ class Batch:
 
 
 Step = Callable[[Batch], None]
+Cells = dict[str, dict[str, Any]]
+"""What was measured, by way and length."""
 
 
 def main() -> None:
-    """Measure every way at every length, and print a table in Markdown."""
+    """Measure what is left to measure, or print the table in Markdown."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="steps, of which the median counts")
-    parser.add_argument("--context", type=int, nargs="*", default=CONTEXTS, help="tokens")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--rounds", type=int, default=3, help="steps, of which the median counts")
+    parser.add_argument("--only", help="WAY/TOKENS: one cell of the table")
+    parser.add_argument("--report", action="store_true", help="print the table, draw the picture")
     options = parser.parse_args()
-    ways = [name for name in WAYS if name != "TRL" or find_spec("trl")]
-    with tempfile.TemporaryDirectory() as folder:
-        model = embed(Path(folder) / "model")
-        print("| context, tokens | " + " | ".join(f"{way}, s | MiB" for way in ways) + " |")
-        print("|---" * (1 + 2 * len(ways)) + "|", flush=True)
-        for context in options.context:
-            cells = [
-                measure_apart(measure, str(model), way, context, options.rounds) for way in ways
-            ]
-            ours = cells[0]["seconds"]
-            told = [
-                f"{each['seconds']:.2f} ({each['seconds'] / ours:.1f}x) | {each['peak_mib']:.0f}"
-                for each in cells
-            ]
-            print(f"| {context} | " + " | ".join(told) + " |", flush=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "results.jsonl"
+    if options.report:
+        cells = {line["cell"]: line for line in read(results)}
+        print(table(cells))
+        draw(cells, options.out / "step_cost.png")
+        return
+    model = embed(options.out / "model")
+    done = {line["cell"] for line in read(results)}
+    for context in CONTEXTS:
+        for way in WAYS:
+            cell = f"{way}/{context}"
+            wanted = options.only in (None, cell) and (way != "TRL" or find_spec("trl"))
+            if wanted and cell not in done:
+                measured = measure_apart(measure, str(model), way, context, options.rounds)
+                append(results, {"cell": cell, **measured})
+
+
+def table(cells: Cells) -> str:
+    """A row for each length of the context; in brackets as a multiple of ours."""
+    rows = [
+        "| context, tokens | once a run, s | "
+        + " | ".join(f"{way}, s a step | MiB" for way in WAYS)
+        + " |",
+        "|---" * (2 + 2 * len(WAYS)) + "|",
+    ]
+    for context in CONTEXTS:
+        ours = cells.get(f"ours/{context}")
+        if ours:
+            told = (_told(cells.get(f"{way}/{context}"), ours) for way in WAYS)
+            rows.append(f"| {context} | {ours['once']:.1f} | " + " | ".join(told) + " |")
+    return "\n".join(rows)
+
+
+def _told(cell: dict[str, Any] | None, ours: dict[str, Any]) -> str:
+    if cell is None:
+        return " | "
+    seconds = cell["seconds"]
+    return f"{seconds:.2f} ({seconds / ours['seconds']:.1f}x) | {cell['peak_mib']:.0f}"
+
+
+def draw(cells: Cells, path: Path) -> None:
+    """Draw the seconds of a step over the length of the context."""
+    points = {
+        way: [
+            (context, cells[f"{way}/{context}"]["seconds"])
+            for context in CONTEXTS
+            if f"{way}/{context}" in cells
+        ]
+        for way in WAYS
+    }
+    plot_lines(points, "tokens of context", "seconds a step, beside sampling", path)
 
 
 def measure(model: str, way: str, context: int, rounds: int) -> None:
-    """Print the median seconds of a step, and the peak memory that it took."""
+    """Print the median seconds of a step, what is computed once, and the peak memory of both."""
     settings = Distill()
     base, _ = load_base(Path(model), torch.device("cpu"))
     student = Student(base, settings.rank, settings.alpha, settings.seed)
@@ -90,16 +135,17 @@ def measure(model: str, way: str, context: int, rounds: int) -> None:
     forget_peak()
     before = memory_mib("VmRSS")
     seconds = []
-    for _ in range(rounds + 1):
+    # The others compute nothing once, and a step of theirs can take minutes.
+    for _ in range(rounds + (way == "ours")):
         batch = next(batches)
         began = time.monotonic()
         step(batch)
         seconds.append(time.monotonic() - began)
         for parameter in student.parameters():
             parameter.grad = None
-    # The first one computes what a run computes once.
     peak = memory_mib("VmHWM") - before
-    print(json.dumps({"seconds": median(seconds[1:]), "peak_mib": peak}))
+    usual = median(seconds[-rounds:])
+    print(json.dumps({"seconds": usual, "once": seconds[0] - usual, "peak_mib": peak}))
 
 
 def trajectories(context: int, vocabulary: int) -> Iterator[Batch]:
