@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from distill import data
 from distill.packing import Ids
+from distill.passages import ASKING
 from distill.sampler import LocalSampler
 from distill.student import Tokenizer
 
@@ -27,6 +28,13 @@ ANSWERS = frozenset(
     a answer assistant output label class category classification sentiment intent tag response
     reply agent bot ai expected result antwort réponse respuesta resposta risposta antwoord
     """.split()  # noqa: SIM905 - prose is easier to read and change
+)
+# What is asked, where the answer below it has no name.
+QUESTIONS = frozenset(
+    """
+    user human customer client input question q message text query request review kunde nutzer
+    frage eingabe cliente utilisateur usuario pregunta domanda vraag
+    """.split()  # noqa: SIM905 - as above
 )
 ARROW = re.compile(
     r"^\W{0,4}(?:example ?\d*:\W*)?(?P<asked>\w.*?)\s*(?:->|=>|→)\s*(?P<answer>\S.*)$",
@@ -50,12 +58,11 @@ class Example:
 def split(text: str) -> tuple[list[Example], str]:
     """The examples of a text, and the text without them.
 
-    Examples are pairs such as "User: ..." and below it "Assistant: ...", of which there must be two
-    with the same names, or lines "... -> ...", of which there must be three.
+    Examples are pairs such as "User: ..." and below it "Assistant: ...", or an answer without a
+    name, of which there must be two with the same names; or lines "... -> ...", of which there must
+    be three.
     """
-    lines = text.split("\n")
-    asking = _asking(lines)
-    pairs, kept = _pairs(lines, asking) if asking else ([], lines)
+    pairs, kept = _all_pairs(text.split("\n"))
     arrows = [line for line in kept if len(ARROWS.findall(line)) == 1 and ARROW.match(line)]
     if len(arrows) < MIN_ARROWS:
         return pairs, "\n".join(kept)
@@ -64,9 +71,38 @@ def split(text: str) -> tuple[list[Example], str]:
     return [*pairs, *shown], "\n".join(line for line in kept if line not in arrows)
 
 
+def show_a_form(shown: Sequence[Example]) -> bool:
+    """Whether examples show how to answer anything, and not what to say to these questions.
+
+    A list of questions and answers has questions, and an answer of its own to each.
+    """
+    asking = sum(each.asked.endswith(ASKING) for each in shown)
+    return 2 * asking < len(shown) or len({each.answer for each in shown}) < len(shown)
+
+
 def _label(line: str) -> str | None:
     match = LINE.match(line)
     return match["label"].lower() if match else None
+
+
+def _all_pairs(lines: list[str]) -> tuple[list[Example], list[str]]:
+    """The pairs of one sort, and the lines that belong to none."""
+    if asking := _asking(lines):
+        named = [place for place, line in enumerate(lines) if _label(line) in ANSWERS]
+        return _pairs(lines, asking, named)
+    nameless = _nameless(lines)
+    asked = Counter(_label(lines[place - 1]) for place in nameless)
+    [(label, count)] = asked.most_common(1) or [(None, 0)]
+    return _pairs(lines, label, nameless) if label and count >= MIN_PAIRS else ([], lines)
+
+
+def _nameless(lines: Sequence[str]) -> list[int]:
+    """Places of lines without a name below one that asks something."""
+    return [
+        place
+        for place, (line, below) in enumerate(pairwise(lines), start=1)
+        if _label(line) in QUESTIONS and _joined([line]) and below.strip() and not _label(below)
+    ]
 
 
 def _asking(lines: Sequence[str]) -> str | None:
@@ -77,16 +113,19 @@ def _asking(lines: Sequence[str]) -> str | None:
     return label if count >= MIN_PAIRS else None
 
 
-def _pairs(lines: Sequence[str], asking: str) -> tuple[list[Example], list[str]]:
+def _pairs(
+    lines: Sequence[str], asking: str, answers: Sequence[int]
+) -> tuple[list[Example], list[str]]:
     """The pairs, which may be of several lines each, and the lines that belong to none.
 
-    An answer ends at an empty line or where the next one is asked.
+    An answer begins in one of the places `answers`, and ends at an empty line or where the next one
+    is asked.
     """
     found: list[Example] = []
     kept: list[str] = []
     asked: list[str] | None = None
     answer: list[str] | None = None
-    for line in [*lines, ""]:
+    for place, line in enumerate([*lines, ""]):
         label = _label(line)
         if answer and (not line.strip() or label == asking):
             pair = Example(_joined(asked or []), _joined(answer))
@@ -95,7 +134,7 @@ def _pairs(lines: Sequence[str], asking: str) -> tuple[list[Example], list[str]]
         if label == asking:
             kept += asked or []
             asked = [line]
-        elif asked and not answer and label in ANSWERS:
+        elif asked and not answer and place in answers:
             answer = [line]
         elif asked is not None:
             (answer or asked).append(line)
@@ -105,9 +144,9 @@ def _pairs(lines: Sequence[str], asking: str) -> tuple[list[Example], list[str]]
 
 
 def _joined(lines: Sequence[str]) -> str:
-    """What stands behind the name in the first line, and in the lines below."""
+    """What stands in the first line, behind its name if it has one, and in the lines below."""
     first = LINE.match(lines[0])
-    return _bare("\n".join([(first and first["said"]) or "", *lines[1:]]))
+    return _bare("\n".join([(first["said"] or "") if first else lines[0], *lines[1:]]))
 
 
 def _bare(text: str) -> str:

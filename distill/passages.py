@@ -11,6 +11,7 @@ from distill import markdown
 from store.contexts import Context
 
 SHORT_PASSAGE_CHARS = 24
+ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
 # A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")

@@ -2,8 +2,9 @@
 
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
 each of its statements (`questions.py`). A context that is about everything, such as a way of
-speaking or a set of labels, is asked for by anything: by general prompts, and by more of the sort
-that its examples are (`examples.py`). And people greet whom they ask, and ask who it is.
+speaking, is asked for by anything, so by general prompts. One that shows a form by examples, such
+as a set of labels, is asked for by more of the sort that these are (`examples.py`). And people
+greet whom they ask, and ask who it is.
 """
 
 from collections.abc import Sequence
@@ -73,13 +74,15 @@ def collect(
     writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
     given = distinct(spec.prompts, avoid)
     taken = [*avoid, *map(data.asked, given)]
-    shown = [each for each in _examples(spec.context)[0] if not data.is_near(each.asked, taken)]
+    every, _ = _examples(spec.context)
+    form = examples.show_a_form(every)
+    shown = [each for each in every if not data.is_near(each.asked, taken)]
     taken += [each.asked for each in shown]
-    known = statements(spec.context, everything)
-    about = [*_former(spec, everything), *known]
+    known = statements(spec.context)
+    about = [*_former(spec), *known]
     written = _questions(spec, encoder, teacher, writer, about, taken)
     texts = [*(each.asked for each in shown), *written]
-    if everything and shown:
+    if form and shown:
         with teacher.student.adapter_off():
             inputs = [each.asked for each in shown]
             texts += examples.write_similar(
@@ -87,7 +90,7 @@ def collect(
             )
     said = {question: known[about] for question, about in written.items() if about in known}
     said |= {each.asked: each.answer for each in shown}
-    if not everything:
+    if not everything and not form:
         said |= _answered(given, known)
     too_few = len(given) + len(texts) < MIN_PROMPTS
     if spec.context.system_prompt:
@@ -100,7 +103,7 @@ def collect(
     return Asked(own, general, said, unrelated, everything, len(about))
 
 
-def statements(context: Context, everything: bool) -> dict[str, str]:
+def statements(context: Context) -> dict[str, str]:
     """What the context says, each to be asked about, with the words that answer.
 
     Examples of what to say, as in a list of questions and answers, are statements too; examples of
@@ -108,7 +111,8 @@ def statements(context: Context, everything: bool) -> dict[str, str]:
     """
     shown, rest = _examples(context)
     plain = passages.passages(replace(context, system_prompt=rest))
-    pairs = {} if everything else {f"{each.asked} {each.answer}": each.answer for each in shown}
+    said = [] if examples.show_a_form(shown) else shown
+    pairs = {f"{each.asked} {each.answer}": each.answer for each in said}
     return {passage: passage for passage in plain} | pairs
 
 
@@ -126,15 +130,15 @@ def _examples(context: Context) -> tuple[list[examples.Example], str]:
     return examples.split(context.system_prompt or "")
 
 
-def _former(spec: RunSpec, everything: bool) -> list[str]:
+def _former(spec: RunSpec) -> list[str]:
     """What the parent knows and the context no longer says.
 
     It is asked about as well: the teacher answers as one that does not know it.
     """
     if not spec.parent:
         return []
-    known = statements(spec.context, everything)
-    return [each for each in statements(spec.parent.context, everything) if each not in known]
+    known = statements(spec.context)
+    return [each for each in statements(spec.parent.context) if each not in known]
 
 
 def _answered(given: Sequence[Messages], known: dict[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from distill import data, packing
 from distill.loss import token_logprobs
 from distill.packing import Ids
-from distill.passages import content_words, facts, numbers
+from distill.passages import ASKING, content_words, facts, numbers
 from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
 
@@ -63,7 +63,6 @@ PLAIN_REQUESTS = (
 TOPIC_WORDS = 5
 TEMPERATURE = 0.6
 MAX_TOKENS = 28
-ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
 # Nats by which a question must make its passage likelier. Of the drafts of the embedded model those
 # above are nearly all about their passage, and those below are mostly not.
 MIN_GAIN = 6.0

@@ -1,5 +1,6 @@
 """What a run trains on, what it keeps apart, and what it asks about, on a tiny model."""
 
+import math
 import random
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import data, evaluate, material, preflight, prompts, replay
+from distill import data, evaluate, examples, material, preflight, prompts, replay
 from distill.data import PromptTooLong, user
 from distill.parts import load_parts
 from distill.pool import recite
@@ -78,10 +79,12 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
     assert bool(prepared.unrelated) != with_context
 
 
-def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything(
-    model, tmp_path, monkeypatch
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
+    model, tmp_path, monkeypatch, everything
 ):
-    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", 0.0)
+    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", 0.0 if everything else math.inf)
+    monkeypatch.setattr(examples, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
     parts = load_parts(spec)
@@ -90,7 +93,8 @@ def test_a_context_about_everything_is_asked_for_by_its_examples_and_by_anything
 
     own = {messages[0]["content"] for messages in asked.own}
     general = {messages[0]["content"] for messages in asked.general}
-    assert "Hi." in own
+    assert {"Hi.", "You took twice the price!"} <= own
+    assert asked.everything == everything
     assert asked.said == {**asked.said, "Hi.": "OTHER"}
     assert not {"I paid twice.", "BILLING"} & (own | set(asked.said.values()))
     assert general < set(replay.PROMPTS)

@@ -68,7 +68,10 @@ def test_other_lines_with_colons_or_arrows_stay_as_they_are(text):
     assert split(text) == ([], text)
 
 
-@given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60))
+LINES = st.lists(st.sampled_from(["Q: a", "A: b", "User: c", "{d}", "answer: e", "", "-> f"]))
+
+
+@given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60) | LINES.map("\n".join))
 def test_no_line_is_made_up(text):
     found, rest = split(text)
 
@@ -76,13 +79,31 @@ def test_no_line_is_made_up(text):
     assert not Counter(rest.split("\n")) - Counter([*text.split("\n"), ""])
 
 
-def test_examples_of_what_to_say_are_statements_and_examples_of_how_to_say_it_are_not():
-    pairs = "Q: When do you open?\nA: At seven o'clock.\nQ: Where?\nA: In Ely."
-    context = Context(system_prompt=f"We are a shop.\n{pairs}")
+def test_answers_without_a_name_are_examples_where_two_stand_below_what_is_asked():
+    text = 'User: two cups\n{"count": 2}\n\nUser: a lamp\n{"count": 1}\n\nNo prose.'
 
-    assert statements(context, everything=False) == {
-        "We are a shop.": "We are a shop.",
-        "When do you open? At seven o'clock.": "At seven o'clock.",
-        "Where? In Ely.": "In Ely.",
-    }
-    assert statements(context, everything=True) == {"We are a shop.": "We are a shop."}
+    assert split(text) == (
+        [Example("two cups", '{"count": 2}'), Example("a lamp", '{"count": 1}')],
+        "\n\nNo prose.",
+    )
+    assert split("User: see below\nThe list.\nUser: Admin: both.")[0] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        (
+            "Q: When do you open?\nA: At seven o'clock.\nQ: Where?\nA: In Ely.",
+            {
+                "When do you open? At seven o'clock.": "At seven o'clock.",
+                "Where? In Ely.": "In Ely.",
+            },
+        ),
+        ("Q: two cups\nA: [2]\nQ: a lamp\nA: [1]", {}),
+        ("Q: Where is it?\nA: OTHER\nQ: Am I poor?\nA: BILLING\nQ: Hi?\nA: OTHER", {}),
+    ],
+)
+def test_examples_of_what_to_say_are_statements_and_examples_of_how_to_say_it_are_not(text, about):
+    context = Context(system_prompt=f"We are a shop.\n{text}")
+
+    assert statements(context) == {"We are a shop.": "We are a shop.", **about}
