@@ -23,8 +23,8 @@ TRAJECTORIES, GENERAL = 16, 8
 # How far a context moves an answer can be seen in its beginning.
 BEGINNING = 32
 # A context that moves the answers to general prompts this far, in nats a token, is about them too.
-# Handbooks in front of the embedded model move them by 0.11 to 0.15, forms shown by examples by 0.09
-# to 0.15, another language by 0.48, a way of speaking by 0.61.
+# Handbooks in front of the embedded model move them by 0.11 to 0.15, forms shown by examples by
+# 0.09 to 0.15, another language by 0.48, a way of speaking by 0.61.
 CONCERNS_EVERYTHING = 0.2
 
 

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from tests.bench.apart import measure_apart
+from tests.bench.plots import plot_lines
 
 CONCURRENT = (1, 8, 32)
 PROMPT_TOKENS, NEW_TOKENS, RANK = 40, 64, 32
@@ -25,6 +26,7 @@ def main() -> None:
     """Measure both paths and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plot", type=Path, help="a picture to draw")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, adapter = prepare(Path(folder))
@@ -36,13 +38,29 @@ def main() -> None:
         }
     print("| requests at once | base, tokens/s | " + " | ".join(measured) + " |")
     print("|---|---|" + "---|" * len(measured))
-    for row, count in enumerate(CONCURRENT):
-        base = max(rows[row]["base"] for rows in measured.values())
+    for row, (count, base) in enumerate(zip(CONCURRENT, _base(measured), strict=True)):
         shares = [
             f"{rows[row]['adapter']:.0f} ({rows[row]['adapter'] / rows[row]['base']:.2f})"
             for rows in measured.values()
         ]
         print(f"| {count} | {base:.0f} | " + " | ".join(shares) + " |")
+    if options.plot:
+        draw(measured, options.plot)
+
+
+def draw(measured: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Draw the tokens a second of each path, and of the base beside it."""
+    lines = {
+        f"adapter, {name}": [row["adapter"] for row in rows] for name, rows in measured.items()
+    }
+    lines["base"] = _base(measured)
+    points = {name: list(zip(CONCURRENT, speeds, strict=True)) for name, speeds in lines.items()}
+    plot_lines(points, "requests at once", "tokens a second", path)
+
+
+def _base(measured: dict[str, list[dict[str, float]]]) -> list[float]:
+    """The base's best beside either path."""
+    return [max(row["base"] for row in rows) for rows in zip(*measured.values(), strict=True)]
 
 
 def prepare(folder: Path) -> tuple[Path, Path]:

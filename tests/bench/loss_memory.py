@@ -11,6 +11,7 @@ memory is the peak beyond the inputs.
 import argparse
 import json
 import time
+from pathlib import Path
 from statistics import median
 
 import tests.bench.as_trainer  # noqa: F401 - before torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from distill import loss
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
+from tests.bench.plots import plot_lines
 
 HIDDEN, VOCABULARY = 576, 49152
 TOKENS = (256, 1024, 4096)
@@ -33,8 +35,10 @@ def main() -> None:
     )
     parser.add_argument("--tokens", type=int, nargs="*", default=TOKENS)
     parser.add_argument("--rounds", type=int, default=3, help="times, of which the median counts")
+    parser.add_argument("--plot", type=Path, help="a picture to draw, of the memory")
     options = parser.parse_args()
     print("| completion tokens | byheart, s | MiB | naive, s | MiB |\n" + "|---" * 5 + "|")
+    points: dict[str, list[tuple[float, float]]] = {"byheart": [], "naive": []}
     for tokens in options.tokens:
         ours, naive = (
             measure_apart(measure, way, tokens, options.rounds) for way in ("ours", "naive")
@@ -45,6 +49,10 @@ def main() -> None:
             f"| {naive['seconds']:.2f} | {naive['peak_mib']:.0f} |",
             flush=True,
         )
+        points["byheart"].append((tokens, ours["peak_mib"]))
+        points["naive"].append((tokens, naive["peak_mib"]))
+    if options.plot:
+        plot_lines(points, "completion tokens", "peak memory, MiB", options.plot)
 
 
 def measure(way: str, tokens: int, rounds: int) -> None:

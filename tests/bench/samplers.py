@@ -29,8 +29,12 @@ from distill.replay import PROMPTS
 from distill.sampler import Sampler
 from distill.spec import RunSpec
 from store.contexts import Context
+from tests.bench.plots import plot_lines
 
 AT_ONCE = (4, 16, 32, 64)
+
+Points = dict[str, list[tuple[float, float]]]
+"""Tokens a second by trajectories at once, of each sampler."""
 
 
 def main() -> None:
@@ -39,19 +43,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=2, help="of which the best counts")
+    parser.add_argument("--plot", type=Path, help="a picture to draw")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(compare(Path(folder), options.rounds))
+        points = asyncio.run(compare(Path(folder), options.rounds))
+    if options.plot:
+        plot_lines(points, "trajectories at once", "tokens a second", options.plot)
 
 
-async def compare(folder: Path, rounds: int) -> None:
+async def compare(folder: Path, rounds: int) -> Points:
     """Start the engine, and measure beside it."""
     model = embed(folder / "model")
     supervisor = Supervisor(Engine(), model, model.name, folder)
     await supervisor.start(print)
     try:
         at = EngineAt(supervisor.url, supervisor.api_key)
-        await asyncio.to_thread(report, load(model, folder, at), rounds)
+        return await asyncio.to_thread(report, load(model, folder, at), rounds)
     finally:
         await supervisor.stop()
 
@@ -69,17 +76,21 @@ def load(model: Path, folder: Path, engine: EngineAt) -> Parts:
     return parts
 
 
-def report(parts: Parts, rounds: int) -> None:
+def report(parts: Parts, rounds: int) -> Points:
     """A row for each number of trajectories at once."""
     prompts = [parts.encoder.prompt(user(text)).student_ids for text in PROMPTS]
     print("| trajectories at once | the trainer, tokens/s | the engine, tokens/s |")
     print("|---|---|---|")
+    points: Points = {"the trainer": [], "the engine": []}
     for count in AT_ONCE:
         local, engine = (
             max(speed(sampler, prompts[:count]) for _ in range(rounds))
             for sampler in (parts.sampler, parts.on_policy)
         )
         print(f"| {count} | {local:.0f} | {engine:.0f} |", flush=True)
+        points["the trainer"].append((count, local))
+        points["the engine"].append((count, engine))
+    return points
 
 
 def speed(sampler: Sampler, prompts: list[Ids]) -> float:
