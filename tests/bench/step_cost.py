@@ -3,6 +3,7 @@
     python -m tests.bench.step_cost --out bench/step    # `make bench-step`; goes on where it was
     python -m tests.bench.step_cost --out bench/step --only published/8000
     python -m tests.bench.step_cost --out bench/step --report    # the table, and a picture
+    python -m tests.bench.step_cost --out bench/8b --shape qwen3-8b    # random weights, on a GPU
     pip install trl==1.16.0    # not needed; adds the columns of TRL's SDFTTrainer
 
 A step scores four trajectories of the student with the teacher and takes the adapter's gradient.
@@ -17,46 +18,49 @@ computes once a run, the context's keys and values, is told apart from its steps
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import tests.bench.as_trainer  # noqa: F401 - before torch
 
 # isort: split
 import torch
-from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from config.sections import Distill
-from distill import pool, steps
-from distill.base import load_base
+from distill.base import check_decoding, check_packing, load_base
 from distill.data import Prompt
 from distill.embedded import embed
 from distill.packing import Ids
+from distill.parts import device
 from distill.student import Student
-from distill.teacher import Teacher
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
 from tests.bench.pieces import append, read
 from tests.bench.plots import plot_lines
+from tests.bench.step_ways import WAYS, Batch
 
 CONTEXTS = (300, 2000, 8000)
 SEQUENCES, PROMPT, ANSWER = 4, 40, 64
-TOP_K = 256
+MIB = 2**20
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3-8b": {
+        "model_type": "qwen3",
+        "vocab_size": 151_936,
+        "hidden_size": 4096,
+        "intermediate_size": 12_288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40_960,
+        "tie_word_embeddings": False,
+    },
+}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The trajectories of a step."""
-
-    prompts: list[Prompt]
-    completions: list[Ids]
-
-
-Step = Callable[[Batch], None]
 Cells = dict[str, dict[str, Any]]
 """What was measured, by way and length."""
 
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--rounds", type=int, default=3, help="steps, of which the median counts")
     parser.add_argument("--only", help="WAY/TOKENS: one cell of the table")
+    parser.add_argument("--shape", choices=SHAPES, help="of random weights; else the embedded")
     parser.add_argument("--report", action="store_true", help="print the table, draw the picture")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -78,14 +83,14 @@ def main() -> None:
         print(table(cells))
         draw(cells, options.out / "step_cost.png")
         return
-    model = embed(options.out / "model")
+    model = options.shape or str(embed(options.out / "model"))
     done = {line["cell"] for line in read(results)}
     for context in CONTEXTS:
         for way in WAYS:
             cell = f"{way}/{context}"
             wanted = options.only in (None, cell) and (way != "TRL" or find_spec("trl"))
             if wanted and cell not in done:
-                measured = measure_apart(measure, str(model), way, context, options.rounds)
+                measured = measure_apart(measure, model, way, context, options.rounds)
                 append(results, {"cell": cell, **measured})
 
 
@@ -127,25 +132,59 @@ def draw(cells: Cells, path: Path) -> None:
 
 def measure(model: str, way: str, context: int, rounds: int) -> None:
     """Print the median seconds of a step, what is computed once, and the peak memory of both."""
-    settings = Distill()
-    base, _ = load_base(Path(model), torch.device("cpu"))
+    settings, place = Distill(), device()
+    base = of_shape(model, place) if model in SHAPES else load_base(Path(model), place)[0]
     student = Student(base, settings.rank, settings.alpha, settings.seed)
     step = WAYS[way](student)
     batches = trajectories(context, base.config.vocab_size)
-    forget_peak()
-    before = memory_mib("VmRSS")
+    before = begin_peak(place)
     seconds = []
     # The others compute nothing once, and a step of theirs can take minutes.
     for _ in range(rounds + (way == "ours")):
         batch = next(batches)
         began = time.monotonic()
         step(batch)
+        finish(place)
         seconds.append(time.monotonic() - began)
         for parameter in student.parameters():
             parameter.grad = None
-    peak = memory_mib("VmHWM") - before
+    peak = peak_mib(place) - before
     usual = median(seconds[-rounds:])
     print(json.dumps({"seconds": usual, "once": seconds[0] - usual, "peak_mib": peak}))
+
+
+def of_shape(name: str, place: torch.device) -> PreTrainedModel:
+    """A model of random weights, as `load_base` would load it."""
+    config = AutoConfig.for_model(**SHAPES[name])
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    with place:
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    model = model.requires_grad_(False).eval()
+    check_packing(model)
+    check_decoding(model)
+    return model
+
+
+def begin_peak(place: torch.device) -> float:
+    """From now on the peak is of what comes; MiB that are in use already."""
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / MIB
+    forget_peak()
+    return memory_mib("VmRSS")
+
+
+def peak_mib(place: torch.device) -> float:
+    """MiB that were in use at most."""
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
+    return memory_mib("VmHWM")
+
+
+def finish(place: torch.device) -> None:
+    """Wait for what was begun."""
+    if place.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def trajectories(context: int, vocabulary: int) -> Iterator[Batch]:
@@ -161,138 +200,6 @@ def trajectories(context: int, vocabulary: int) -> Iterator[Batch]:
         answered = [some(ANSWER - 8 * place) for place in range(SEQUENCES)]
         prompts = [Prompt("", each, prefix + each, prefix) for each in asked]
         yield Batch(prompts, answered)
-
-
-def ours(student: Student) -> Step:
-    """A step as runs take it."""
-    teacher, settings = Teacher(student), Distill()
-
-    def step(batch: Batch) -> None:
-        scored = pool.score(teacher, batch.prompts, batch.completions)
-        steps.backward(student, [], scored, settings)
-
-    return step
-
-
-def published(student: Student) -> Step:
-    """Three passes over padded sequences; log-probabilities of the student's likeliest tokens."""
-
-    def step(batch: Batch) -> None:
-        asked, taught, mask = padded(batch)
-        with torch.no_grad():
-            top = log_probs(student, asked, mask).topk(TOP_K).indices
-        with student.adapter_off():
-            judged = log_probs(student, taught, mask).gather(-1, top)
-        said = log_probs(student, asked, mask).gather(-1, top)
-        divergence = (said.exp() * (said - judged)).sum(-1)  # (B, C)
-        mean_over_sequences(divergence, mask).backward()
-
-    return step
-
-
-def trl(student: Student) -> Step:
-    """The loss of TRL's SDFTTrainer over the whole vocabulary, with the base as its teacher."""
-    from trl.experimental.sdft import SDFTTrainer
-
-    trainer = SimpleNamespace(
-        args=SimpleNamespace(
-            distillation_mode="full_logits",
-            distillation_alpha=1.0,
-            distillation_is_clip=None,
-            teacher_model_kind="base",
-        ),
-        model=student.peft,
-        teacher_model=student.peft,
-        temperature=1.0,
-        num_loss_tokens_to_skip=0,
-        model_kwarg_keys={"logits_to_keep"},
-        accelerator=SimpleNamespace(unwrap_model=lambda model: model, gather=lambda value: value),
-        _log_self_distillation_metric=lambda *_: None,
-    )
-    for name in ("_forward_logits", "_get_teacher_context_for_self_distillation"):
-        setattr(trainer, name, getattr(SDFTTrainer, name).__get__(trainer))
-
-    def step(batch: Batch) -> None:
-        asked, taught, mask = padded(batch)
-        inputs = {
-            "prompt_ids": asked.prompts,
-            "prompt_mask": asked.prompt_mask,
-            "completion_ids": asked.completions,
-            "completion_mask": mask,
-            "teacher_input_ids": taught.ids,
-            "teacher_attention_mask": taught.attention(mask),
-        }
-        logits = SDFTTrainer._compute_teacher_student_logits(
-            trainer, student.peft, student.peft, inputs
-        )
-        SDFTTrainer._compute_self_distillation_loss(
-            trainer, student.peft, inputs, logits
-        ).backward()
-
-    return step
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Prompts padded on the left, completions on the right."""
-
-    prompts: Tensor
-    prompt_mask: Tensor
-    completions: Tensor
-
-    @property
-    def ids(self) -> Tensor:
-        """Int[B, T]."""
-        return torch.cat([self.prompts, self.completions], 1)
-
-    def attention(self, mask: Tensor) -> Tensor:
-        """Int[B, T]; `mask` is of the completions."""
-        return torch.cat([self.prompt_mask, mask], 1)
-
-
-def padded(batch: Batch) -> tuple[Padded, Padded, Tensor]:
-    """What the student sees, what the teacher sees, and which completion tokens count."""
-    completions, mask = pad(batch.completions, left=False)
-    sides = [
-        Padded(*pad(prompts, left=True), completions)
-        for prompts in (
-            [prompt.student_ids for prompt in batch.prompts],
-            [prompt.teacher_ids for prompt in batch.prompts],
-        )
-    ]
-    return sides[0], sides[1], mask
-
-
-def pad(sequences: list[Ids], *, left: bool) -> tuple[Tensor, Tensor]:
-    """Int[B, T] and its mask."""
-    tensors = [torch.tensor(ids) for ids in sequences]
-    side = "left" if left else "right"
-    ids, mask = (
-        torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_side=side)
-        for each in (tensors, [torch.ones_like(ids) for ids in tensors])
-    )
-    return ids, mask
-
-
-def log_probs(student: Student, side: Padded, mask: Tensor) -> Tensor:
-    """Float[B, C, V]: of the completion tokens, the adapter on or off as it is."""
-    kept = side.completions.shape[1]
-    output: Any = student.model(
-        input_ids=side.ids,
-        attention_mask=side.attention(mask),
-        use_cache=False,
-        logits_to_keep=kept + 1,
-    )
-    result: Tensor = output.logits[:, :-1].float().log_softmax(-1)
-    return result
-
-
-def mean_over_sequences(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over sequences of the mean over their tokens."""
-    return ((values * mask).sum(-1) / mask.sum(-1)).mean()
-
-
-WAYS: dict[str, Callable[[Student], Step]] = {"ours": ours, "published": published, "TRL": trl}
 
 
 if __name__ == "__main__":
