@@ -43,7 +43,7 @@ ARROW = re.compile(
 ARROWS = re.compile("->|=>|→")
 # One pair may be anything; two of a kind are examples. Arrows also show the way through menus.
 MIN_PAIRS, MIN_ARROWS = 2, 3
-SHOWN, TEMPERATURE = 8, 0.9
+SHOWN, TEMPERATURE = 8, 0.7
 MIN_WORDS, MARGIN = 2, 16
 
 
