@@ -17,6 +17,7 @@ SETTINGS = Distill(
     replay_share=0.25,
     max_completion_tokens=6,
     max_answer_tokens=6,
+    refresh_every=8,
     questions_per_lesson=1,
     checkpoint_every=2,
     threads=1,
