@@ -26,7 +26,7 @@ unit integration e2e: setup  ## one of the suites
 bench-lora: setup  ## tokens a second with an adapter on the CPU, about six minutes
 	$(BIN)/python -m tests.bench.lora_cpu
 
-bench-step: setup  ## what a step costs by length of the context: half an hour, resumes
+bench-step: setup  ## what a step costs by length of the context; slow at 8000 tokens, resumes
 	$(BIN)/python -m tests.bench.step_cost --out bench/step
 	$(BIN)/python -m tests.bench.step_cost --out bench/step --report
 

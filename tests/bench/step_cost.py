@@ -90,6 +90,7 @@ def main() -> None:
             cell = f"{way}/{context}"
             wanted = options.only in (None, cell) and (way != "TRL" or find_spec("trl"))
             if wanted and cell not in done:
+                print(f"--- {cell}", flush=True)
                 measured = measure_apart(measure, model, way, context, options.rounds)
                 append(results, {"cell": cell, **measured})
 
