@@ -9,6 +9,9 @@ that nothing was trained on. `ours` are the defaults. `off_policy` is context di
 of the teacher alone, with forward KL (arXiv 2209.15189). `reference` is OPCD as its authors' code
 has it (arXiv 2602.12275): on-policy from the first step, reverse KL over the student's 256
 likeliest tokens, not renormalised. All three train the same LoRA on the same questions.
+
+A piece that was killed resumes from its checkpoint, which knows nothing of the code: after a change
+of how runs train, take another folder.
 """
 
 import argparse
