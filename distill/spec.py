@@ -81,10 +81,9 @@ class RunSpec:
     def suited(self, device: str) -> "RunSpec":
         """The run with what suits a device, "cuda" or "cpu", where its settings leave it open."""
         settings = self.settings
-        open_ones = {
-            name: value for name, value in SUITED[device].items() if not getattr(settings, name)
-        }
-        return replace(self, settings=settings.model_copy(update=open_ones))
+        fitting = SUITED[device].items()
+        left_open = {name: value for name, value in fitting if not getattr(settings, name)}
+        return replace(self, settings=settings.model_copy(update=left_open))
 
     def material_settings(self) -> dict[str, Any]:
         """The settings that the result follows from."""
