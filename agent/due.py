@@ -11,7 +11,7 @@ import structlog
 from config.settings import Settings
 from store import adapters, conversations, jobs, lessons, namespaces, prompts, runs, snapshots
 from store.db import Database, Session
-from store.models import Lesson, Snapshot
+from store.models import Lesson, Run, Snapshot
 from store.schema import JobStatus, LessonStatus, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -115,7 +115,7 @@ def open_run(
         token_budget=settings.distill.max_lesson_tokens,
         now=now,
     )
-    jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
+    _enqueue_train(session, run, now)
     log.info("run opened", run=run.id, namespace=namespace, trigger=trigger)
     return run.id
 
@@ -123,14 +123,17 @@ def open_run(
 def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> None:
     """End the runs whose job gave up; enqueue what has no job, so that no candidate is forgotten.
 
-    A rollout gives up when the engine is away for long, which says nothing about the candidate.
+    A run that was killed too often and still got further is not given up: machines that are taken
+    away now and then finish it in the end. A rollout gives up when the engine is away for long,
+    which says nothing about the candidate.
     """
     for run in runs.all_unfinished(session):
         last = jobs.latest(session, f"train {run.id}")
-        if last and last.status is JobStatus.FAILED:
+        stuck = last and _steps(run) <= last.payload.get("from_step", 0)
+        if last and stuck and last.status is JobStatus.FAILED:
             runs.finish(session, run.id, RunStatus.FAILED, last.error or "The job failed.", now)
         else:
-            jobs.enqueue(session, "train", {"run": run.id}, now, unique_key=f"train {run.id}")
+            _enqueue_train(session, run, now)
     for candidate in adapters.candidates(session):
         if adapters.evaluation(session, candidate.name).passed and not settings.gate.auto_promote:
             continue  # it waits for approval
@@ -139,3 +142,13 @@ def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> 
         if last and last.finished_at and last.finished_at > now - RETRY_AFTER:
             continue
         jobs.enqueue(session, "rollout", payload, now, unique_key=key)
+
+
+def _enqueue_train(session: Session, run: Run, now: datetime) -> None:
+    payload = {"run": run.id, "from_step": _steps(run)}
+    jobs.enqueue(session, "train", payload, now, unique_key=f"train {run.id}")
+
+
+def _steps(run: Run) -> int:
+    """The optimiser steps that a run was seen to have taken; 0 until it trains."""
+    return int(run.progress["step"]) if run.progress.get("phase") == "train" else 0

@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from agent.due import UNLEARN_AGAIN_AFTER, enqueue_due, open_run, untried_lessons
 from config.settings import Settings, load
-from store import lessons, namespaces, runs, snapshots
+from store import jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
 from store.models import Lesson
-from store.schema import LessonStatus, RunStatus
+from store.schema import JobStatus, LessonStatus, RunStatus
 from tests.factories import NOW, add_lesson, go_live, later
 
 MOST = 100
@@ -143,6 +143,37 @@ def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
         lessons.set_status(session, lessons.get(session, poisoned.id), LessonStatus.RETIRED)
 
     assert len(tick(db, eager)) == 2
+
+
+def killed(session: Session, run: str) -> None:
+    """The run's process dies as often as a job may be claimed."""
+    while jobs.claim(session, ["train"], LONG_AFTER, lease_s=0):
+        pass
+    last = jobs.latest(session, f"train {run}")
+    assert last
+    assert last.status is JobStatus.FAILED
+
+
+@pytest.mark.parametrize("phase", ["train", "write questions"])
+def test_a_run_that_is_killed_too_often_goes_on_as_long_as_it_gets_further(
+    db: Database, eager: Settings, phase: str
+) -> None:
+    ends = []
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        add_lesson(session, "Open at 9.")
+        run = open_run(session, "shop", eager, "a test", NOW)
+        runs.start(session, run, NOW)
+    for step in (20, 40, 40):
+        with db.begin() as session:
+            runs.progress(session, run, {"phase": phase, "step": step})
+            killed(session, run)
+        enqueue_due(db, eager, LONG_AFTER)
+        with db.read() as session:
+            ends.append(runs.unfinished(session, "shop") is None)
+        if ends[-1]:
+            break
+    assert ends == ([False, False, True] if phase == "train" else [True])
 
 
 def test_ticks_of_two_processes_open_one_run(any_db: Database, eager: Settings) -> None:
