@@ -23,7 +23,8 @@ HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
-GUIDED_REPLAY = 24
+# Of so few that a run repeats each of them often, the student would learn these alone.
+GUIDED_REPLAY = 80
 # What stands in a context is said to its end; what is longer than this is no statement.
 MAX_RECITED = 256
 
@@ -98,6 +99,8 @@ def prepare(
     # Together, since a decoding step of many takes hardly longer than one of few.
     sampler = seen("sample the teacher")
     guided = spec.effective_settings().guided_share > 0
+    drawn = _drawn(spec, asked, spec.settings.replay_share if guided else 0)
+    replayed = unchanged[: min(drawn, GUIDED_REPLAY)]
     answers = sample_guided(teacher, sampler, [*aside, *(trained if guided else [])], temperature=0)
     return Material(
         trained,
@@ -107,7 +110,7 @@ def prepare(
             *_recited(spec, encoder, teacher, trained, asked.said),
         ],
         unchanged,
-        sample_guided(teacher, sampler, unchanged[:GUIDED_REPLAY], spec.settings.temperature),
+        sample_guided(teacher, sampler, replayed, spec.settings.temperature),
         answers[: len(aside)],
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
@@ -130,11 +133,15 @@ def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages],
         missing = MIN_HELD_OUT - len(spec.held_out) - len(held_back)
     general, more = hold_back(asked.general, missing, chance)
     kept, validated = set_aside(own, general, chance)
-    # More than the steps can draw would only be answered in vain.
-    settings = spec.planned_settings(asked.statements)
-    most = min(len(kept), settings.steps * settings.batch_size)
+    most = min(len(kept), _drawn(spec, asked, share=1.0))
     drawn = [kept[place] for place in sorted(chance.sample(range(len(kept)), most))]
     return drawn, validated, [*spec.held_out, *held_back, *more]
+
+
+def _drawn(spec: RunSpec, asked: Asked, share: float) -> int:
+    """How many trajectories the steps draw of a share of each batch: more are answered in vain."""
+    settings = spec.planned_settings(asked.statements)
+    return math.ceil(settings.steps * settings.batch_size * share)
 
 
 def hold_back(
