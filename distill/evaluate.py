@@ -183,9 +183,9 @@ def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tens
     for run in packing.passes(pairs, 0, student.model.device):
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
-        _, each, _ = loss.divergence(
-            states, stack(trajectories[run]), student.head, ones, loss.FORWARD
-        )
+        # What a resume point kept is on the CPU.
+        judged = stack(trajectories[run]).to(states.device)
+        _, each, _ = loss.divergence(states, judged, student.head, ones, loss.FORWARD)
         found += each.split([len(completion) for _, completion in pairs[run]])
     return found
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from config.sections import Distill
-from distill import evaluate, guards, material, steps, train
+from distill import evaluate, guards, loss, material, steps, train
 from distill.checkpoint import Checkpoints
 from distill.data import Prompt, user
 from distill.loss import FORWARD
@@ -17,6 +17,7 @@ from distill.pool import Trajectory
 from distill.preflight import NothingToLearn
 from distill.spec import Parent
 from distill.student import Student
+from distill.teacher import Teacher
 from store.anchors import Anchor
 from store.contexts import Context
 from store.manifests import AdapterCorrupt
@@ -85,13 +86,15 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
 
     def divergence(states, teacher, *_):
         devices.append((states.device.type, teacher.device.type))
-        return torch.zeros((), requires_grad=True), torch.zeros(1), torch.zeros(1)
+        each = torch.zeros(len(states))
+        return torch.zeros((), requires_grad=True), each, each
 
-    monkeypatch.setattr(steps.loss, "divergence", divergence)
+    monkeypatch.setattr(loss, "divergence", divergence)
     trajectory = Trajectory(prompt, (7, 2), torch.zeros(2, 32))
     steps.accumulate(student, [trajectory], FORWARD, lambda lengths: torch.ones(sum(lengths)))
+    evaluate.token_kls(Teacher(student), [trajectory])
 
-    assert devices == [("meta", "meta")]
+    assert devices == [("meta", "meta")] * 2
 
 
 def test_another_seed_gives_another_adapter(model, tmp_path):
