@@ -28,6 +28,8 @@ SEQUENCES = (
     ((*PREFIX, 4, 9, 22, 10, 16, 12, 20, 14), (18, 5, 7)),
 )
 TOLERANCE = 1e-3
+# Of rotary embeddings, those whose angles depend on how long the text is.
+CHANGING_POSITIONS = ("dynamic", "longrope")
 PROBE_TEXT = "Be brief."
 
 
@@ -79,8 +81,16 @@ def stop_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:  # noqa:
 
 
 def max_positions(model: PreTrainedModel) -> int:
-    """The longest text of the model, in tokens, also where its text part is one of several."""
-    return int(model.config.get_text_config().max_position_embeddings)
+    """The longest text of the model, in tokens, also where its text part is one of several.
+
+    Where positions change with the length of the text, one that is short enough not to change them:
+    keys that were cached before would no longer fit.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in CHANGING_POSITIONS:
+        return int(rope["original_max_position_embeddings"])
+    return int(config.max_position_embeddings)
 
 
 def check_template(tokenizer: Any) -> None:  # noqa: ANN401

@@ -140,3 +140,25 @@ def test_the_longest_text_is_that_of_the_text_part():
     several = type("Several", (), {"get_text_config": lambda _: text})()
 
     assert base.max_positions(type("Model", (), {"config": several})()) == 77
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_positions_that_change_with_the_length_of_a_text_are_used_up_to_where_they_do(rope_type):
+    factors = (
+        {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4} if rope_type == "longrope" else {}
+    )
+    parameters = {
+        "rope_type": rope_type,
+        "rope_theta": 10_000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        **factors,
+    }
+    config = transformers.LlamaConfig(
+        hidden_size=16,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        rope_parameters=parameters,
+    )
+
+    assert base.max_positions(type("Model", (), {"config": config})()) == 32
