@@ -27,6 +27,8 @@ from distill import packing
 from distill.packing import Ids
 
 NAME = "byheart"
+# Tokens that are read at once, times those that each of them may attend to.
+PRODUCTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,13 @@ class Decoding:
     def begin(self) -> Tensor:
         """Float[B, D]: the states that predict the first token after each prompt."""
         longest = max(map(len, self.prompts))
-        ids = [(0,) * (longest - len(own)) + own for own in self.prompts]
-        return self._forward(torch.tensor(ids, device=self.model.device))
+        padded = [(0,) * (longest - len(own)) + own for own in self.prompts]
+        ids = torch.tensor(padded, device=self.model.device)
+        most = PRODUCTS_AT_ONCE // (len(padded) * (self.start + longest))
+        *earlier, last = ids.split(max(most, 1), dim=1)
+        for piece in earlier:
+            self._forward(piece)
+        return self._forward(last)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Float[B, D]: the states that predict what comes after one more token of each."""

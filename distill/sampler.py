@@ -20,8 +20,6 @@ from distill.packing import Ids
 
 # On two cores a step of 64 sequences takes twice as long as one of 16.
 SEQUENCES_AT_ONCE = 64
-# Tokens of a group's prompts, with what pads them, times those that each of them may attend to.
-PRODUCTS_AT_ONCE = 4_000_000
 # Sequences that have ended are decoded along until they are this share of a group.
 ENDED = 0.25
 
@@ -37,7 +35,7 @@ def groups(prompts: Sequence[Ids], prefix: int) -> list[list[int]]:
     for number in sorted(range(len(prompts)), key=lambda each: len(prompts[each])):
         length = len(prompts[number])
         products = (len(parts[-1]) + 1) * (length - prefix) * length if parts else 0
-        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or products > PRODUCTS_AT_ONCE:
+        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or products > decoding.PRODUCTS_AT_ONCE:
             parts.append([])
         parts[-1].append(number)
     return parts

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill import decoding
 from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, groups
 from tests.devices import EVERY_DEVICE
 from tests.tiny import tiny_model
@@ -73,6 +74,18 @@ def test_prompts_of_any_lengths_and_beginning_are_answered_as_alone(model, share
 
     for prompt, completion in zip(prompts, sampled, strict=True):
         assert_greedy(model, prompt, completion, 5, stop)
+
+
+@pytest.mark.parametrize("products", [1, 60, 150])
+def test_prompts_too_long_to_be_read_at_once_are_read_in_pieces(model, monkeypatch, products):
+    monkeypatch.setattr(decoding, "PRODUCTS_AT_ONCE", products)
+    prompts = [(5, 9, *range(10, 10 + length)) for length in (3, 11, 20)]
+    sampler = LocalSampler(model, frozenset({2}), 6, torch.Generator())
+
+    sampled = sampler.sample(prompts, temperature=0)
+
+    for prompt, completion in zip(prompts, sampled, strict=True):
+        assert_greedy(model, prompt, completion, 6, frozenset({2}))
 
 
 def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
