@@ -50,6 +50,16 @@ class EngineAt:
             timeout=TIMEOUT_S,
         )
 
+    def longest(self) -> int:
+        """The longest prompt with its answer that the engine takes, in tokens.
+
+        Raises:
+            EngineAway: It cannot be reached, or refuses.
+        """
+        with reached(self), self.client() as client:
+            cards = _checked(client.get("/v1/models")).json()["data"]
+        return min(int(card["max_model_len"]) for card in cards if card.get("max_model_len"))
+
 
 @dataclass
 class EngineSampler:
@@ -81,20 +91,17 @@ class EngineSampler:
         return self.processes.agreed(lambda: self._ask(prompts, temperature)) if prompts else []
 
     def _ask(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
-        try:
-            with self.engine.client() as client, self._loaded(client) as model:
-                body = {
-                    "model": model,
-                    "prompt": [list(prompt) for prompt in prompts],
-                    "max_tokens": self.max_tokens,
-                    "temperature": temperature,
-                    "stop_token_ids": sorted(self.stop_ids),
-                    "return_token_ids": True,
-                    **PLAIN,
-                }
-                choices = _post(client, "/v1/completions", body).json()["choices"]
-        except (httpx.HTTPError, OSError) as error:
-            raise EngineAway(f"{self.engine.url}: {type(error).__name__}: {error}") from error
+        body = {
+            "prompt": [list(prompt) for prompt in prompts],
+            "max_tokens": self.max_tokens,
+            "temperature": temperature,
+            "stop_token_ids": sorted(self.stop_ids),
+            "return_token_ids": True,
+            **PLAIN,
+        }
+        with reached(self.engine), self.engine.client() as client, self._loaded(client) as model:
+            answer = client.post("/v1/completions", json={"model": model, **body})
+            choices = _checked(answer).json()["choices"]
         ordered = sorted(choices, key=lambda choice: choice["index"])
         return [tuple(choice["token_ids"]) for choice in ordered]
 
@@ -106,24 +113,29 @@ class EngineSampler:
         folder.mkdir(parents=True)
         try:
             write_adapter(folder, self.student, self.base_name)
-            _post(
-                client,
-                "/v1/load_lora_adapter",
-                {"lora_name": name, "lora_path": str(folder.absolute())},
-            )
+            adapter = {"lora_name": name, "lora_path": str(folder.absolute())}
+            _checked(client.post("/v1/load_lora_adapter", json=adapter))
             try:
                 yield name
             finally:
-                _post(client, "/v1/unload_lora_adapter", {"lora_name": name})
+                _checked(client.post("/v1/unload_lora_adapter", json={"lora_name": name}))
         finally:
             shutil.rmtree(folder)
 
 
-def _post(client: httpx.Client, path: str, body: dict[str, object]) -> httpx.Response:
-    answer = client.post(path, json=body)
+@contextmanager
+def reached(engine: EngineAt) -> Iterator[None]:
+    """What goes wrong on the way to the engine, as one error."""
+    try:
+        yield
+    except (httpx.HTTPError, OSError) as error:
+        raise EngineAway(f"{engine.url}: {type(error).__name__}: {error}") from error
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
     if answer.is_error:
         raise EngineAway(
-            f"The engine answered {path} with {answer.status_code}: {answer.text[:300]}. With "
-            "distill.sampler = 'local' a run samples by itself."
+            f"The engine answered {answer.request.url.path} with {answer.status_code}: "
+            f"{answer.text[:300]}. With distill.sampler = 'local' a run samples by itself."
         )
     return answer

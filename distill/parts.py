@@ -1,6 +1,7 @@
 """The model of a run in its roles: student, teacher and sampler share one copy of the weights."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -79,7 +80,8 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
         torch.Generator().manual_seed(settings.seed),
     )
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
-    limit = max_positions(student.model) - longest_answer
+    longest = min(max_positions(student.model), spec.engine.longest() if spec.engine else math.inf)
+    limit = int(longest) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit)
     on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
     return Parts(student, Teacher(student), sampler, on_policy, processes, encoder, base_sha256)

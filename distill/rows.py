@@ -16,7 +16,7 @@ from typing import Any
 from config.sections import Distill
 from config.settings import Settings
 from distill import checkpoint, material, preflight, train
-from distill.engine_sampler import EngineAt
+from distill.engine_sampler import EngineAt, EngineAway
 from distill.parts import SHAPE
 from distill.plot import plot_curves
 from distill.processes import join
@@ -42,7 +42,8 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
-        AWAY: The database is away; nothing is recorded, and the run can be resumed.
+        AWAY, EngineAway: The database is away, or the engine that samples; nothing is recorded, and
+            the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
     if not join().is_first:
@@ -54,7 +55,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         with db.read() as session:
             spec, snapshot = read_spec(session, row, settings)
         outcome = train.run(spec, progress_rows(db, run_id))
-    except AWAY:
+    except (*AWAY, EngineAway):
         raise
     except preflight.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from config.sections import Distill
+from distill.base import max_positions
 from distill.data import user
 from distill.engine_sampler import EngineAt, EngineAway, EngineSampler
 from distill.parts import Parts, load_parts
@@ -95,6 +96,13 @@ def test_each_sampling_is_of_the_student_as_it_is_then(parts):
     assert all(len(ids) <= 12 for ids in after)
 
 
+def test_no_prompt_of_a_run_is_longer_than_the_engine_takes(parts):
+    longest = parts.on_policy.engine.longest()
+
+    assert longest < max_positions(parts.student.model)
+    assert parts.encoder.limit == longest - parts.on_policy.max_tokens
+
+
 def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(parts, tmp_path):
     wrong = EngineAt(parts.on_policy.engine.url, "not the key")
     sampler = EngineSampler(wrong, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
@@ -109,5 +117,6 @@ def test_an_engine_that_is_not_there_is_an_error(parts, tmp_path):
     nowhere = EngineAt("http://127.0.0.1:9")
     sampler = EngineSampler(nowhere, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
 
-    with pytest.raises(EngineAway, match=httpx.ConnectError.__name__):
-        sampler.sample([(1, 2, 3)], 1.0)
+    for asking in (nowhere.longest, lambda: sampler.sample([(1, 2, 3)], 1.0)):
+        with pytest.raises(EngineAway, match=httpx.ConnectError.__name__):
+            asking()
