@@ -114,6 +114,13 @@ def _plain(message: Message) -> Message:
     return {**message, "content": message_text(message)}
 
 
+def text_ids(tokenizer: Any, text: str) -> Ids:  # noqa: ANN401
+    """The tokens of a text by itself, behind the one with which the tokenizer begins any text."""
+    begins = tokenizer.bos_token_id in tokenizer("")["input_ids"]
+    start = (tokenizer.bos_token_id,) if begins else ()
+    return (*start, *tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def user(text: str) -> Messages:
     """A conversation of one user message."""
     return ({"role": "user", "content": text},)

@@ -188,4 +188,4 @@ def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> Ids:
     chance = random.Random(number)  # noqa: S311 - reproducible, not secret
     some = chance.sample(list(shown), min(len(shown), SHOWN))
     text = "\n".join(["Messages from different people:", *(f"- {one}" for one in some), "-"])
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return data.text_ids(tokenizer, text)

@@ -154,10 +154,7 @@ def best_first(
             distinct.append(draft)
     answer = tuple(tokenizer(f" {passage}", add_special_tokens=False)["input_ids"])
     pairs = [
-        (
-            tuple(tokenizer(f"Question: {each}\nAnswer:", add_special_tokens=False)["input_ids"]),
-            answer,
-        )
+        (data.text_ids(tokenizer, f"Question: {each}\nAnswer:"), answer)
         for each in [PLAIN_REQUESTS[0].format("it"), *distinct]
     ]
     scores: list[float] = []
@@ -199,7 +196,7 @@ def _few_shot(
     if topic is not None:
         last += f" {topic}\nQuestion:{opening}"
     text = "\n\n".join([HEADER, *shown, last])
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return data.text_ids(tokenizer, text)
 
 
 def line_end_ids(tokenizer: Tokenizer) -> frozenset[int]:

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from config.sections import Distill
 from distill import data, passages, questions
@@ -16,6 +17,17 @@ CONTEXT = Context(system_prompt="The shop opens at 7.", lessons=("Refunds take 3
 @pytest.fixture(scope="module")
 def encoder():
     return Encoder(tiny_tokenizer(), CONTEXT, limit=200)
+
+
+def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
+    plain, opened = tiny_tokenizer(), tiny_tokenizer()
+    opened.add_special_tokens({"bos_token": "<s>"})
+    opened.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", opened.bos_token_id)]
+    )
+
+    assert data.text_ids(plain, "Hi") == tuple(plain("Hi")["input_ids"])
+    assert data.text_ids(opened, "Hi") == (opened.bos_token_id, *data.text_ids(plain, "Hi"))
 
 
 def test_the_teacher_sees_what_the_gateway_sends(encoder):
