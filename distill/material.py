@@ -86,7 +86,8 @@ def prepare(
     apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
     avoid = [text for messages in apart for text in data.wordings(messages)]
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
-    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), avoid)
+    kept_apart = [*avoid, *(data.asked(messages) for messages in known)]
+    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), kept_apart)
     if not logged:
         preflight.check(encoder, teacher, seen("preflight"), [*asked.own, *asked.general])
     kept, validated, held_out = divide(spec, asked)
@@ -114,7 +115,7 @@ def prepare(
         answers[: len(aside)],
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
-        [] if asked.everything else _general(encoder, asked, replay.HELD_OUT),
+        [] if asked.everything else _general(encoder, asked, _untaught(kept)),
         asked.statements,
     )
 
@@ -122,6 +123,11 @@ def prepare(
 def _general(encoder: Encoder, asked: Asked, texts: Sequence[str]) -> list[Prompt]:
     """General prompts as they are to be answered: without the context, unless it is about them."""
     return [encoder.prompt(data.user(text), replay=not asked.everything) for text in texts]
+
+
+def _untaught(trained: Sequence[Messages]) -> list[str]:
+    """General prompts to measure on that are not near what is trained on."""
+    return data.without_near_duplicates(replay.HELD_OUT, list(map(data.asked, trained)))
 
 
 def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages], list[Messages]]:

@@ -76,7 +76,8 @@ def collect(
     taken = [*avoid, *map(data.asked, given)]
     every, _ = _examples(spec.context)
     form = examples.show_a_form(every)
-    shown = [each for each in every if not data.is_near(each.asked, taken)]
+    asked = data.without_near_duplicates([each.asked for each in every], taken)
+    shown = [next(each for each in every if each.asked == text) for text in asked]
     taken += [each.asked for each in shown]
     known = statements(spec.context)
     about = [*_former(spec), *known]
