@@ -121,7 +121,9 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         parent=_parent(options),
     )
     # Apart for each run, so that two of them, or one that is repeated later, lose nothing.
-    return replace(spec, work=options.work or spec.work / spec.fingerprint("")[:12])
+    return replace(
+        spec, work=options.work or spec.work / spec.fingerprint(str(spec.model.resolve()))[:12]
+    )
 
 
 def _parent(options: argparse.Namespace) -> Parent | None:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from config.sections import Distill
-from distill import checkpoint, evaluate, loss, material, preflight, steps
+from distill import checkpoint, evaluate, guards, loss, material, preflight, steps
 from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
@@ -95,6 +95,8 @@ def main() -> None:
                 measured = measure(piece, model, options.out)
             except preflight.NothingToLearn as error:
                 measured = {"nothing_to_learn": str(error)}
+            except guards.Diverged as error:
+                measured = {"diverged": str(error)}
             append(results, {"piece": str(piece), **measured})
 
 
