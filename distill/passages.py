@@ -5,18 +5,22 @@ of a word in most languages without a grammar of any.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
-from distill import markdown
+from distill import layout
 from store.contexts import Context
 
 SHORT_PASSAGE_CHARS = 24
 ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
+SENTENCE_END = re.compile(r"(?<=[.!?।؟])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
 # A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
-# A number, or a word with a capital that no beginning of a sentence explains.
-TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[A-Z][^\W_]{2,}", re.MULTILINE)
+# A number, or a word that no beginning of a sentence explains, if it has a capital.
+TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
+# Scripts without spaces between words: two characters after another are as telling as a word.
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 STOP_WORDS = frozenset(
     """
     the and for are with our you your that this from have has not only per can all any its was
@@ -29,9 +33,9 @@ STOP_WORDS = frozenset(
 def passages(context: Context) -> list[str]:
     """What questions are asked about: each lesson, each statement of a system prompt.
 
-    A statement is a sentence, or what a line of Markdown says by itself (`markdown.py`).
+    A statement is a sentence, or what a line says by itself (`layout.py`).
     """
-    lines = markdown.told(context.system_prompt or "")
+    lines = layout.told(context.system_prompt or "")
     pieces = [piece for line in lines for piece in _sentences(line)]
     return [piece for piece in [*pieces, *context.lessons] if content_words(piece)]
 
@@ -50,9 +54,23 @@ def _sentences(line: str) -> list[str]:
 
 
 def content_words(text: str) -> set[str]:
-    """Lower-case word stems (first five letters) that carry meaning."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    return {word[:5] for word in words if len(word) > 1 and word not in STOP_WORDS}
+    """Lower-case word stems (first five letters) that carry meaning.
+
+    Where no spaces are written between words, pairs of characters.
+    """
+    known = words(UNSPACED.sub(" ", text.lower()))
+    stems = {word[:5] for word in known if len(word) > 1 and word not in STOP_WORDS}
+    pairs = {one + other for run in UNSPACED.findall(text) for one, other in pairwise(run)}
+    return stems | pairs
+
+
+def words(text: str) -> list[str]:
+    """The words of a text; a vowel sign is part of its word."""
+    return "".join(each if _is_of_word(each) else " " for each in text).split()
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def numbers(text: str) -> set[str]:
@@ -62,7 +80,7 @@ def numbers(text: str) -> set[str]:
 
 def facts(text: str) -> set[str]:
     """The numbers and names in a text of sentences, one a line or several."""
-    return set(TELLING.findall(text))
+    return {each for each in TELLING.findall(text) if each.isdigit() or each[0].isupper()}
 
 
 def passage_of(question: str, about: Sequence[str]) -> str | None:

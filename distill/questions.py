@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from distill import data, packing
 from distill.loss import token_logprobs
 from distill.packing import Ids
-from distill.passages import ASKING, content_words, facts, numbers
+from distill.passages import ASKING, UNSPACED, content_words, facts, numbers, words
 from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
 
@@ -60,7 +60,7 @@ PLAIN_REQUESTS = (
     "Can you tell me about {}?",
     "I have a question about {}. What can you tell me?",
 )
-TOPIC_WORDS = 5
+TOPIC_WORDS, TOPIC_CHARACTERS = 5, 6
 TEMPERATURE = 0.6
 MAX_TOKENS = 28
 # Nats by which a question must make its passage likelier. Of the drafts of the embedded model those
@@ -124,9 +124,14 @@ def usable_topic(topic: str, passage: str) -> str:
     telling = numbers(topic) & numbers(passage) or gives_away(topic, passage)
     if shared and not telling and "?" not in topic:
         return topic
-    words = re.findall(r"[^\W\d_]+", passage)
-    plain = [word for word in words if content_words(word) and word not in facts(passage)]
-    return " ".join(plain[:TOPIC_WORDS] or words)
+    known = [each for each in words(passage) if not each.isdigit()]
+    plain = [each for each in known if content_words(each) and each not in facts(passage)]
+    # Where no spaces are written, a word is a whole clause: its beginning says what it is about.
+    return " ".join(UNSPACED.sub(_begun, each) for each in plain[:TOPIC_WORDS] or known)
+
+
+def _begun(clause: re.Match[str]) -> str:
+    return clause[0][:TOPIC_CHARACTERS]
 
 
 def write_drafts(

@@ -187,69 +187,6 @@ def test_passages_are_sentences_and_lessons():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            "Never share:\n- prices\n\n- the owner's phone number\nBe kind to all who ask.",
-            [
-                "Never share: prices",
-                "Never share: the owner's phone number",
-                "Be kind to all who ask.",
-            ],
-        ),
-        (
-            "| Plan | Price |\n|---|:--|\n| Basic | 9 euros |\n| Pro | 19 euros |",
-            [
-                "Plan: Basic; Price: 9 euros",
-                "Plan: Pro; Price: 19 euros",
-            ],
-        ),
-        (
-            "You can return anything that you have bought here within\n45 days.\n\n"
-            "- Lamps are tested\n  before they leave.\nOpen: 7\nClosed: 9",
-            [
-                "You can return anything that you have bought here within 45 days.",
-                "Lamps are tested before they leave.",
-                "Open: 7",
-                "Closed: 9",
-            ],
-        ),
-        ("# Refunds\n## When\nWithin 30 days.\n# The end", ["Within 30 days.", "The end"]),
-        (
-            'Answer like this:\n```json\n{"score": 1}\n```\nNo prose at all, please.',
-            [
-                "Answer like this:",
-                "No prose at all, please.",
-            ],
-        ),
-        (
-            "Wir öffnen um sieben Uhr morgens. Über Mittag ist zu.",
-            [
-                "Wir öffnen um sieben Uhr morgens.",
-                "Über Mittag ist zu.",
-            ],
-        ),
-        (
-            "Магазин открывается в семь утра. Возврат занимает три дня.",
-            [
-                "Магазин открывается в семь утра.",
-                "Возврат занимает три дня.",
-            ],
-        ),
-        ("我们早上七点开门。退款需要三天。", ["我们早上七点开门。", "退款需要三天。"]),
-        (
-            "It takes 3 to 5 working days in all, i.e. not long.",
-            [
-                "It takes 3 to 5 working days in all, i.e. not long.",
-            ],
-        ),
-    ],
-)
-def test_lists_tables_code_and_other_scripts_are_told_apart(text, said):
-    assert passages.passages(Context(system_prompt=text)) == said
-
-
-@pytest.mark.parametrize(
     ("question", "accepted"),
     [
         ("How much is a tune-up?", True),

@@ -1,0 +1,204 @@
+"""A system prompt is told line by line, whatever it is written in, and nothing is made up."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill import layout, passages
+from store.contexts import Context
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "Never share:\n- prices\n\n- the owner's phone number\nBe kind to all who ask.",
+            [
+                "Never share: prices",
+                "Never share: the owner's phone number",
+                "Be kind to all who ask.",
+            ],
+        ),
+        (
+            "Shops:\n- Ely\n  - phone 12\n  - opens at 9\n- Hull\n  - phone 34",
+            ["Shops: Ely: phone 12", "Shops: Ely: opens at 9", "Shops: Hull: phone 34"],
+        ),
+        (
+            'End with "Bye!"\n\n- Lamps are tested.\n- Returns take up to 45 days\n  - not lamps',
+            [
+                'End with "Bye!"',
+                "Lamps are tested.",
+                "Returns take up to 45 days",
+                "Returns take up to 45 days: not lamps",
+            ],
+        ),
+        (
+            "Be brief.\n1. Count: one.\n   Then rest.",
+            ["Be brief.", "Count: one. Then rest."],
+        ),
+    ],
+)
+def test_items_are_said_with_what_announces_them(text, said):
+    assert layout.told(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "| Plan | Price |\n|---|:--|\n| Basic | 9 euros |\n| Pro | 19 euros |",
+            ["Plan: Basic; Price: 9 euros", "Plan: Pro; Price: 19 euros"],
+        ),
+        (
+            "shop:\n  city: Ely\n  open_from: 7\nnotes: |\n  We are small,\n  and kind.",
+            ["shop: city: Ely", "shop: open_from: 7", "notes: We are small, and kind."],
+        ),
+        (
+            '{"shop": {"open_from": 7, "vip": true},\n "plans": [{"name": "Pro", "price": 19}]}',
+            ["shop open from: 7", "shop vip: true", "plans: name: Pro; price: 19"],
+        ),
+        (
+            'What we know:\n{\n  "shop": {\n    "city": "Ely",\n    "open": 7\n  }\n}\nBe kind.',
+            ["What we know: shop: city: Ely", "What we know: shop: open: 7", "Be kind."],
+        ),
+        (
+            "<policy>\n<returns>Within 45 days</returns>\n<hours>\n7 to 9\n</hours>\nBe kind.\n",
+            ["policy: returns: Within 45 days", "hours: 7 to 9", "Be kind."],
+        ),
+    ],
+)
+def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
+    assert layout.told(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("# Refunds\n## When\nWithin 30 days.\n# The end", ["When: Within 30 days.", "The end"]),
+        (
+            "# Handbook\nBe kind.\n## Ely\nOpen at 7.\nThe shop in Ely has two floors and a yard.\n"
+            "**Hull**\nOpen at 9.",
+            [
+                "Be kind.",
+                "Ely: Open at 7.",
+                "The shop in Ely has two floors and a yard.",
+                "Hull: Open at 9.",
+            ],
+        ),
+    ],
+)
+def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
+    assert layout.told(text) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "You can return anything that you have bought here within\n45 days.\n\n"
+            "- Lamps are tested\n  before they leave.\nOpen: 7\nClosed: 9",
+            [
+                "You can return anything that you have bought here within 45 days.",
+                "Lamps are tested before they leave.",
+                "Open: 7",
+                "Closed: 9",
+            ],
+        ),
+        (
+            "  You help people who want\n  to buy lamps, and never talk about a man called\n"
+            "  Smith.",
+            ["You help people who want to buy lamps, and never talk about a man called Smith."],
+        ),
+        (
+            "You can return anything within 45 days of the day of delivery\n"
+            "Delivery is free for all orders above the amount of 70 euros",
+            [
+                "You can return anything within 45 days of the day of delivery",
+                "Delivery is free for all orders above the amount of 70 euros",
+            ],
+        ),
+        ("be brief\nnever lie\nprices in euros", ["be brief", "never lie", "prices in euros"]),
+        ("return_window: 45 days\ncity: Ely", ["return_window: 45 days", "city: Ely"]),
+    ],
+)
+def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
+    assert [line.strip() for line in layout.told(text)] == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'Like this:\n```json\n{"score": 1}\n```\nor:\n```\n{"a": 1}\n```\nNo prose, please.',
+            ["Like this:", "or:", "No prose, please."],
+        ),
+        ("```yaml\ncity: Ely\n```\n~~~\nOpen at 7.\n~~~", ["city: Ely", "Open at 7."]),
+        ("Never answer with\n```\nBe kind.", ["Never answer with", "Be kind."]),
+    ],
+)
+def test_code_states_nothing_and_text_in_fences_does(text, said):
+    assert layout.told(text) == said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["Wir öffnen um sieben Uhr morgens.", "Über Mittag ist zu."],
+        ["Магазин открывается в семь утра.", "Возврат занимает три дня."],
+        ["दुकान सुबह 9 बजे खुलती है।", "वारंटी 6 साल की है।"],
+        ["هل المتجر مفتوح؟", "نعم من 9 إلى 5."],
+        ["It takes 3 to 5 working days in all, i.e. not long."],
+    ],
+)
+def test_sentences_end_as_their_script_ends_them(said):
+    assert passages.passages(Context(system_prompt=" ".join(said))) == said
+
+
+def test_where_no_spaces_are_written_sentences_end_without():
+    assert passages.passages(Context(system_prompt="我们早上七点开门。退款需要三天。")) == [
+        "我们早上七点开门。",
+        "退款需要三天。",
+    ]
+
+
+PIECES = [
+    "- a b",
+    "  - c",
+    "Key: d",
+    "k: e",
+    "# F",
+    "| g | h |",
+    "|---|---|",
+    "```",
+    "<rules>",
+    "i,",
+]
+TEXTS = st.lists(st.sampled_from([*PIECES, "", "J is k.", "l m", '  "n": 1,', "{", "**O**"]))
+
+
+@given(TEXTS.map("\n".join) | st.text(max_size=80))
+def test_no_word_is_made_up(text):
+    known = set(re.findall(r"\w+", text))
+
+    assert {word for line in layout.told(text) for word in re.findall(r"\w+", line)} <= known
+
+
+VALUES = st.recursive(
+    st.text("ab ", min_size=1) | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("xy", min_size=1), inner),
+)
+
+
+@given(st.dictionaries(st.text("xy", min_size=1), VALUES))
+def test_every_value_of_a_json_object_is_said(value):
+    def leaves(of):
+        below = of.values() if isinstance(of, dict) else of if isinstance(of, list) else None
+        return [of] if below is None else [leaf for each in below for leaf in leaves(each)]
+
+    said = layout.told(json.dumps(value))
+
+    text = "\n".join(said)
+    assert all(str(leaf) in text or json.dumps(leaf) in text for leaf in leaves(value))
