@@ -83,11 +83,10 @@ def prepare(
     logged = [*spec.prompts, *spec.held_out]
     known = preflight.check(encoder, teacher, seen("preflight"), logged) if logged else []
     anchored = preflight.check_anchors(spec, encoder, teacher, seen("preflight"))
-    apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
-    avoid = [text for messages in apart for text in data.wordings(messages)]
+    avoid = _measured_on(spec)
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
-    kept_apart = [*avoid, *(data.asked(messages) for messages in known)]
-    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), kept_apart)
+    taken = [*avoid, *map(data.asked, known)]
+    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), taken)
     if not logged:
         preflight.check(encoder, teacher, seen("preflight"), [*asked.own, *asked.general])
     kept, validated, held_out = divide(spec, asked)
@@ -100,8 +99,6 @@ def prepare(
     # Together, since a decoding step of many takes hardly longer than one of few.
     sampler = seen("sample the teacher")
     guided = spec.effective_settings().guided_share > 0
-    drawn = _drawn(spec, asked, spec.settings.replay_share if guided else 0)
-    replayed = unchanged[: min(drawn, GUIDED_REPLAY)]
     answers = sample_guided(teacher, sampler, [*aside, *(trained if guided else [])], temperature=0)
     return Material(
         trained,
@@ -111,13 +108,19 @@ def prepare(
             *_recited(spec, encoder, teacher, trained, asked.said),
         ],
         unchanged,
-        sample_guided(teacher, sampler, replayed, spec.settings.temperature),
+        _replayed(spec, teacher, sampler, unchanged, asked),
         answers[: len(aside)],
         anchored,
         [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
         [] if asked.everything else _general(encoder, asked, _untaught(kept)),
         asked.statements,
     )
+
+
+def _measured_on(spec: RunSpec) -> list[str]:
+    """What is asked only to measure, and nothing near it to train."""
+    apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
+    return [text for messages in apart for text in data.wordings(messages)]
 
 
 def _general(encoder: Encoder, asked: Asked, texts: Sequence[str]) -> list[Prompt]:
@@ -193,6 +196,20 @@ def _more_answers(
         return []
     again = [*asked] * (spec.settings.answers_per_question - 1)
     return sample_guided(teacher, sampler, again, spec.settings.guided_temperature)
+
+
+def _replayed(
+    spec: RunSpec,
+    teacher: Teacher,
+    sampler: LocalSampler,
+    unchanged: Sequence[Prompt],
+    asked: Asked,
+) -> list[Trajectory]:
+    """Answers to prompts that are to be left unchanged; none without guidance."""
+    if not spec.effective_settings().guided_share:
+        return []
+    drawn = min(_drawn(spec, asked, spec.settings.replay_share), GUIDED_REPLAY)
+    return sample_guided(teacher, sampler, unchanged[:drawn], spec.settings.temperature)
 
 
 def _recited(

@@ -108,9 +108,9 @@ def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
             ],
         ),
         (
-            "  You help people who want\n  to buy lamps, and never talk about a man called\n"
+            "  You help people who want\n  to buy lamps, and never do talk about a man called\n"
             "  Smith.",
-            ["You help people who want to buy lamps, and never talk about a man called Smith."],
+            ["You help people who want to buy lamps, and never do talk about a man called Smith."],
         ),
         (
             "You can return anything within 45 days of the day of delivery\n"
