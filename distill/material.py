@@ -141,16 +141,24 @@ def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages],
     if not asked.everything:
         missing = MIN_HELD_OUT - len(spec.held_out) - len(held_back)
     general, more = hold_back(asked.general, missing, chance)
-    kept, validated = set_aside(own, general, chance)
-    most = min(len(kept), _drawn(spec, asked, share=1.0))
-    drawn = [kept[place] for place in sorted(chance.sample(range(len(kept)), most))]
-    return drawn, validated, [*spec.held_out, *held_back, *more]
+    own, general, validated = set_aside(own, general, chance)
+    most = _drawn(spec, asked, share=1.0)
+    own = _some(own, most, chance)
+    general = _some(general, most - len(own), chance)
+    return [*general, *own], validated, [*spec.held_out, *held_back, *more]
 
 
 def _drawn(spec: RunSpec, asked: Asked, share: float) -> int:
     """How many trajectories the steps draw of a share of each batch: more are answered in vain."""
     settings = spec.planned_settings(asked.statements)
     return math.ceil(settings.steps * settings.batch_size * share)
+
+
+def _some(conversations: Sequence[Messages], most: int, chance: random.Random) -> list[Messages]:
+    """At most so many of the conversations, from all over them."""
+    count = min(len(conversations), most)
+    places = sorted(chance.sample(range(len(conversations)), count))
+    return [conversations[place] for place in places]
 
 
 def hold_back(
@@ -172,12 +180,12 @@ def hold_back(
 
 def set_aside(
     own: Sequence[Messages], general: Sequence[Messages], chance: random.Random
-) -> tuple[list[Messages], list[Messages]]:
+) -> tuple[list[Messages], list[Messages], list[Messages]]:
     """Split off what a step is chosen by: a quarter of each sort at most, a few in all."""
     kept, aside = hold_back(own, min(MAX_VALIDATION, len(own) // 4), chance)
     most = min(MAX_VALIDATION - len(aside), len(general) // 4)
     plain, more = hold_back(general, most, chance)
-    return [*plain, *kept], [*aside, *more]
+    return kept, plain, [*aside, *more]
 
 
 def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:

@@ -10,7 +10,7 @@ greet whom they ask, and ask who it is.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distill import data, examples, passages, preflight, questions, replay
+from distill import data, examples, passages, preflight, questions, replay, similar
 from distill.data import Encoder, Messages
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
@@ -86,7 +86,7 @@ def collect(
     if form and shown:
         with teacher.student.adapter_off():
             inputs = [each.asked for each in shown]
-            texts += examples.write_similar(
+            texts += similar.write_similar(
                 writer, encoder.tokenizer, inputs, SIMILAR, [*taken, *written]
             )
     said = {question: known[about] for question, about in written.items() if about in known}
@@ -98,10 +98,9 @@ def collect(
         texts += data.without_near_duplicates(GREETINGS, [*taken, *texts])
     own = [*given, *map(data.user, texts)]
     unrelated = data.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
-    general: list[Messages] = []
-    if everything or too_few:
-        general, unrelated = list(map(data.user, unrelated[::2])), unrelated[1::2]
-    return Asked(own, general, said, unrelated, everything, len(about))
+    general = unrelated[::2] if everything else unrelated[::6] if too_few else []
+    unrelated = [text for text in unrelated if text not in general]
+    return Asked(own, list(map(data.user, general)), said, unrelated, everything, len(about))
 
 
 def statements(context: Context) -> dict[str, str]:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import data, evaluate, examples, material, preflight, prompts, replay
+from distill import data, evaluate, material, preflight, prompts, replay, similar
 from distill.data import PromptTooLong, user
 from distill.parts import load_parts
 from distill.pool import recite
@@ -84,7 +84,7 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     model, tmp_path, monkeypatch, everything
 ):
     monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", 0.0 if everything else math.inf)
-    monkeypatch.setattr(examples, "write_similar", lambda *_: ["You took twice the price!"])
+    monkeypatch.setattr(similar, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
     parts = load_parts(spec)
@@ -243,9 +243,9 @@ def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own
     conversations = [user(f"question {number}") for number in range(general + own)]
     sorts = conversations[:general], conversations[general:]
 
-    kept, aside = material.set_aside(sorts[1], sorts[0], chance)
+    *kept, aside = material.set_aside(sorts[1], sorts[0], chance)
 
-    assert sorted([*kept, *aside], key=str) == sorted(conversations, key=str)
+    assert sorted([*kept[0], *kept[1], *aside], key=str) == sorted(conversations, key=str)
     assert len(aside) <= material.MAX_VALIDATION
     assert all(4 * sum(each in aside for each in sort) <= len(sort) for sort in sorts)
 

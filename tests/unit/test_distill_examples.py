@@ -24,6 +24,20 @@ TWICE = Example("I paid twice.", "BILLING")
         "- Input 1: Where is my parcel?\n- Output 1: DELIVERY\n- Input 2: I paid twice.\n"
         "- Output 2: BILLING",
         'Kunde: "Where is my parcel?"\nAntwort: DELIVERY\nKunde: "I paid twice."\nAntwort: BILLING',
+        "User: Where is my parcel?\nQueue: DELIVERY\nUser: I paid twice.\nQueue: BILLING",
+        "### User\nWhere is my parcel?\n### Assistant\n\nDELIVERY\n\n### User\nI paid twice.\n"
+        "### Assistant\nBILLING",
+        "**User**\nWhere is my parcel?\n**Assistant**\nDELIVERY\n**User**\nI paid twice.\n"
+        "**Assistant**\nBILLING",
+        "<example><input>Where is my parcel?</input><output>DELIVERY</output></example>\n"
+        "<example><input>I paid twice.</input><output>BILLING</output></example>",
+        "<input>\nWhere is my parcel?\n</input>\n<output>\nDELIVERY\n</output>\n"
+        "<input>I paid twice.</input>\n<output>BILLING</output>",
+        '{"input": "Where is my parcel?", "output": "DELIVERY"},\n'
+        '{"input": "I paid twice.", "output": "BILLING"}',
+        "- message: Where is my parcel?\n  label: DELIVERY\n- message: I paid twice.\n"
+        "  label: BILLING",
+        "用户：Where is my parcel?\n助手：DELIVERY\n用户：I paid twice.\n助手：BILLING",  # noqa: RUF001
         "Text:\nWhere is my parcel?\nClassification:\nDELIVERY\n\nText:\nI paid twice.\n"
         "Classification:\nBILLING",
     ],
@@ -33,6 +47,26 @@ def test_pairs_of_the_same_two_names_are_examples(text):
 
     assert found == [PARCEL, TWICE]
     assert rest.split() == ["Sort", "messages.", "Be", "brief."]
+
+
+def test_rows_of_a_table_with_a_column_of_answers_are_examples():
+    table = "| Message | Label |\n|---|---|\n| Where is my parcel? | DELIVERY |"
+
+    found, rest = split(f"Sort.\n{table}\n| I paid twice. | BILLING |\nBe brief.")
+
+    assert found == [PARCEL, TWICE]
+    assert rest == "Sort.\n| Message | Label |\n|---|---|\nBe brief."
+
+
+def test_two_names_that_are_not_known_are_examples_from_three_pairs_of_message_and_label():
+    two = "Ticket: Where is my parcel?\nTeam: DELIVERY\n\nTicket: I paid it twice.\nTeam: BILLING"
+
+    assert split(two) == ([], two)
+    assert [each.answer for each in split(f"{two}\nTicket: Are you there?\nTeam: OTHER")[0]] == [
+        "DELIVERY",
+        "BILLING",
+        "OTHER",
+    ]
 
 
 def test_an_answer_may_have_several_lines():
@@ -61,6 +95,12 @@ def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
         "Opening hours:\nMonday: 9 to 5\nTuesday: 10 to 6",
         "Email: help@acme.com\nPhone: 555\nEmail: sales@acme.com\nPhone: 556",
         "Question: see the list first.\nAnswer: below",
+        "Phone: 123\nResponse: within two days\nPhone: 124\nResponse: within a week",
+        "User: Ann\nRole: admin\nUser: Bo\nRole: guest",
+        "Name: Ann\nCity: Ely\nName: Bo\nCity: Hull\nName: Cy\nCity: York",
+        "Plan: Basic for small teams\nPrice: 9 euros\nPlan: Pro for large teams\n"
+        "Price: 19 euros\nPlan: Max for all the others\nPrice: 99 euros",
+        "| Plan | Price |\n|---|---|\n| Basic | 9 |\n| Pro | 19 |",
         "To cancel: Settings -> Billing -> Cancel.\nSettings -> Account\nA -> B -> C",
     ],
 )
@@ -68,7 +108,15 @@ def test_other_lines_with_colons_or_arrows_stay_as_they_are(text):
     assert split(text) == ([], text)
 
 
-LINES = st.lists(st.sampled_from(["Q: a", "A: b", "User: c", "{d}", "answer: e", "", "-> f"]))
+LINES = st.lists(
+    st.sampled_from(
+        [
+            *["Q: a", "A: b", "User: c", "{d}", "answer: e", "", "-> f", "### User", "# Answer"],
+            *["<input>g</input>", "<output>h</output>", "<input>", "</input>", "| q | a |"],
+            *["| i | j |", '{"input": "k l", "output": 1}', "Team: m", "Ticket: n o p q"],
+        ]
+    )
+)
 
 
 @given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60) | LINES.map("\n".join))
