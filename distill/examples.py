@@ -43,8 +43,11 @@ ARROW = re.compile(
 ARROWS = re.compile("->|=>|→")
 # A name by itself: "### User", "**User**", "[user]", "<input>".
 ALONE = re.compile(r"^\s*[#*\[<|=-]+\s*(?P<close>/?)(?P<label>[^\W\d_]+)\s*:?[*\]>|=-]*\s*$")
-FRAME = re.compile(r"</?examples?\b[^<>]*>")
-TAGGED = re.compile(r"<(?P<label>[^\W\d_]+)>\s*(?P<said>.*?)\s*</(?P=label)>")
+FRAME = re.compile(r"^\s*</?examples?\b[^<>]*>\s*$")
+FRAMED = re.compile(
+    r"^[ \t]*<example\b[^<>]*>(?P<inside>.*?)</example>[ \t]*$", re.DOTALL | re.MULTILINE
+)
+TAGGED = re.compile(r"<(?P<label>[^\W\d]\w*)>\s*(?P<said>.*?)\s*</(?P=label)>", re.DOTALL)
 # One pair may be anything; two of a kind are examples, and of names that are not known, three.
 # Arrows also show the way through menus.
 MIN_PAIRS, MIN_UNKNOWN, MIN_ARROWS = 2, 3, 3
@@ -67,6 +70,7 @@ def split(text: str) -> tuple[list[Example], str]:
     name, of which there must be two with the same names; or lines "... -> ...", of which there must
     be three.
     """
+    framed, text = _framed(text)
     lines = text.split("\n")
     plain = list(_plain(lines))
     pairs, kept = _all_pairs([piece for _, piece in plain])
@@ -74,14 +78,14 @@ def split(text: str) -> tuple[list[Example], str]:
     rest = [
         line
         for number, line in enumerate(lines)
-        if number not in gone and not (pairs and _is_frame(line))
+        if number not in gone and not ((framed or pairs) and _is_frame(line))
     ]
     arrows = [line for line in rest if len(ARROWS.findall(line)) == 1 and ARROW.match(line)]
     if len(arrows) < MIN_ARROWS:
-        return pairs, "\n".join(rest)
+        return [*framed, *pairs], "\n".join(rest)
     matches = [match for line in arrows if (match := ARROW.match(line))]
     shown = [Example(bare(each["asked"]), bare(each["answer"])) for each in matches]
-    return [*pairs, *shown], "\n".join(line for line in rest if line not in arrows)
+    return [*framed, *pairs, *shown], "\n".join(line for line in rest if line not in arrows)
 
 
 def show_a_form(shown: Sequence[Example]) -> bool:
@@ -96,6 +100,17 @@ def show_a_form(shown: Sequence[Example]) -> bool:
 def bare(text: str) -> str:
     """Without the quotes around it."""
     return text.strip().strip("\"'“”`").strip()
+
+
+def _framed(text: str) -> tuple[list[Example], str]:
+    """Examples in tags of that name, whatever the tags within are called, and the text without."""
+    found: list[Example] = []
+    for frame in FRAMED.finditer(text):
+        said = [bare(each["said"]) for each in TAGGED.finditer(frame["inside"])]
+        found += [Example(said[0], said[-1])] if len(said) > 1 and said[0] and said[-1] else []
+    if len(found) < MIN_PAIRS:
+        return [], text
+    return found, FRAMED.sub("", text)
 
 
 def _plain(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -121,7 +136,6 @@ def _pieces(line: str) -> list[str]:
     alone = ALONE.match(line)
     if alone and alone["label"].lower() in ROLES:
         return ["" if alone["close"] else f"{alone['label']}:"]
-    line = FRAME.sub("", line)
     tagged = [f"{each['label']}: {each['said']}" for each in TAGGED.finditer(line)]
     if tagged and ANSWERS & set(map(_label, tagged)):
         return [*tagged, ""]
@@ -134,7 +148,7 @@ def _is_frame(line: str) -> bool:
     """Whether a line only holds together the examples around it."""
     alone = ALONE.match(line)
     named = alone is not None and alone["label"].lower() in ROLES
-    return named or (bool(FRAME.search(line)) and not FRAME.sub("", line).strip())
+    return named or bool(FRAME.match(line))
 
 
 def _of_object(line: str) -> list[str]:

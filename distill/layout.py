@@ -171,7 +171,7 @@ def _outlined(lines: Sequence[str]) -> Iterator[str]:
     heading = ""
     above: list[tuple[int, str]] = []
     for line, following in zip_longest(lines, lines[1:], fillvalue=""):
-        said = MARKUP.sub("", line).replace("**", "").strip()
+        said = _as_said(line)
         if HEADING.match(line):
             above, heading = [], "" if line == title else said.rstrip(":")
             if said and not following:
@@ -187,6 +187,13 @@ def _outlined(lines: Sequence[str]) -> Iterator[str]:
             above.append((_depth(line), said))
         if not parent or _ended(said) or not announces:
             yield " ".join([f"{heading}:", said] if leans else [*carried, said])
+
+
+def _as_said(line: str) -> str:
+    """A line without markup, its key in words."""
+    said = MARKUP.sub("", line).replace("**", "").strip()
+    key, colon, rest = said.partition(":")
+    return f"{key.replace('_', ' ')}{colon}{rest}" if colon and _is_key(said) else said
 
 
 def _ended(text: str) -> bool:

@@ -31,6 +31,9 @@ TWICE = Example("I paid twice.", "BILLING")
         "**Assistant**\nBILLING",
         "<example><input>Where is my parcel?</input><output>DELIVERY</output></example>\n"
         "<example><input>I paid twice.</input><output>BILLING</output></example>",
+        "<examples>\n<example>\n<mail>Where is my parcel?</mail>\n<team>\nDELIVERY\n</team>\n"
+        '</example>\n<example id="2"><mail>I paid twice.</mail><team>BILLING</team></example>\n'
+        "</examples>",
         "<input>\nWhere is my parcel?\n</input>\n<output>\nDELIVERY\n</output>\n"
         "<input>I paid twice.</input>\n<output>BILLING</output>",
         '{"input": "Where is my parcel?", "output": "DELIVERY"},\n'
@@ -112,6 +115,7 @@ LINES = st.lists(
     st.sampled_from(
         [
             *["Q: a", "A: b", "User: c", "{d}", "answer: e", "", "-> f", "### User", "# Answer"],
+            *["<example><x>a</x><y>b</y></example>", "<example>", "</example>", "<y>c</y>"],
             *["<input>g</input>", "<output>h</output>", "<input>", "</input>", "| q | a |"],
             *["| i | j |", '{"input": "k l", "output": 1}', "Team: m", "Ticket: n o p q"],
         ]

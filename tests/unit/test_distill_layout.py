@@ -54,7 +54,7 @@ def test_items_are_said_with_what_announces_them(text, said):
         ),
         (
             "shop:\n  city: Ely\n  open_from: 7\nnotes: |\n  We are small,\n  and kind.",
-            ["shop: city: Ely", "shop: open_from: 7", "notes: We are small, and kind."],
+            ["shop: city: Ely", "shop: open from: 7", "notes: We are small, and kind."],
         ),
         (
             '{"shop": {"open_from": 7, "vip": true},\n "plans": [{"name": "Pro", "price": 19}]}',
@@ -121,7 +121,7 @@ def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
             ],
         ),
         ("be brief\nnever lie\nprices in euros", ["be brief", "never lie", "prices in euros"]),
-        ("return_window: 45 days\ncity: Ely", ["return_window: 45 days", "city: Ely"]),
+        ("return_window: 45 days\ncity: Ely", ["return window: 45 days", "city: Ely"]),
     ],
 )
 def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
@@ -181,9 +181,9 @@ TEXTS = st.lists(st.sampled_from([*PIECES, "", "J is k.", "l m", '  "n": 1,', "{
 
 @given(TEXTS.map("\n".join) | st.text(max_size=80))
 def test_no_word_is_made_up(text):
-    known = set(re.findall(r"\w+", text))
+    known = set(re.findall(r"[^\W_]+", text))
 
-    assert {word for line in layout.told(text) for word in re.findall(r"\w+", line)} <= known
+    assert {word for line in layout.told(text) for word in re.findall(r"[^\W_]+", line)} <= known
 
 
 VALUES = st.recursive(
