@@ -4,10 +4,11 @@ The defaults here are written out in `default.toml`; the docstrings are its comm
 `python -m distill`.
 """
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
@@ -56,12 +57,26 @@ class Engine(Section):
     """Serve adapters on the CPU at nearly the base's speed, by a plugin in place of vLLM's own."""
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes; training needs room for the model beside it."""
+    chat_template_kwargs: str = ""
+    """JSON for the chat template in answers and runs: '{"enable_thinking": false}'; empty: none."""
     args: tuple[str, ...] = ()
     """More arguments for vLLM, as on its command line."""
     start_timeout_s: float = Field(600.0, gt=0)
     """How long to wait for vLLM to become ready, in seconds."""
     first_byte_timeout_s: float = Field(120.0, gt=0)
     """How long an answer may take to begin, in seconds."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _is_json_object(cls, value: str) -> str:
+        if value and not isinstance(json.loads(value), dict):
+            raise ValueError("not an object in JSON")
+        return value
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is rendered with, beside the messages."""
+        return dict(json.loads(self.chat_template_kwargs or "{}"))
 
 
 class Store(Section):

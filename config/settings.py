@@ -57,11 +57,12 @@ class Settings(Section):
         return self.data_dir / "models" / EMBEDDED_MODEL
 
     def environment(self) -> dict[str, str]:
-        """Variables that give a child process the same database, data folder and model."""
+        """Variables that give a child process the same database, data folder, model and prompts."""
         return {
             f"{ENV_PREFIX}STORE__URL": self.database_url,
             f"{ENV_PREFIX}STORE__DATA_DIR": str(self.data_dir),
             f"{ENV_PREFIX}ENGINE__MODEL": str(self.model_folder),
+            f"{ENV_PREFIX}ENGINE__CHAT_TEMPLATE_KWARGS": self.engine.chat_template_kwargs,
         }
 
 

@@ -96,9 +96,6 @@ def max_positions(model: PreTrainedModel) -> int:
 def check_template(tokenizer: Any) -> None:  # noqa: ANN401
     """Make sure that the chat template has a place for the context.
 
-    It is rendered as serving renders it, without arguments of its own: a model that thinks by
-    default thinks here too.
-
     Raises:
         ModelError: There is no chat template, or it refuses or drops a system message.
     """

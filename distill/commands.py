@@ -115,6 +115,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         anchors=files.read_anchors(options.anchors),
         settings=loaded.distill,
         engine=rows.engine_of(loaded, loaded.distill),
+        template=loaded.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",
         lesson_kinds=kinds,

@@ -9,8 +9,8 @@ random state.
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -65,6 +65,8 @@ class Encoder:
     context: Context
     limit: int
     """Most tokens that a prompt may have beside the longest completion."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, as serving gives them: whether the model thinks, say."""
 
     def prompt(self, messages: Messages, replay: bool = False) -> Prompt:
         """Encode messages for both sides.
@@ -91,6 +93,7 @@ class Encoder:
                 [_plain(message) for message in composed],
                 add_generation_prompt=True,
                 return_dict=False,
+                **self.template,
             )
         )
 

@@ -106,6 +106,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         drop_long=True,
         run=row.id,
         engine=engine_of(settings, chosen),
+        template=settings.engine.template_arguments,
         parent=parent_of(session, row.namespace, chosen),
     )
     return spec, snapshot.hash

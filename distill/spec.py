@@ -1,7 +1,8 @@
 """What one run is given: everything that its result follows from."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class RunSpec:
     sent must not end every run of its namespace."""
     engine: EngineAt | None = None
     """Where the student's trajectories are sampled; None: in this process."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the chat template, as serving gives them."""
     run: str | None = None
     """Identifier of the run's row; None where there is no database."""
     parent: Parent | None = None
@@ -112,5 +115,6 @@ class RunSpec:
     def fingerprint(self, base_sha256: str) -> str:
         """Hash of everything that the run's result follows from."""
         value = [base_sha256, self.context.hash, self.data_sha256(), self.material_settings()]
+        value += [self.template] if self.template else []
         parent = [self.parent.folder.name, self.parent.context.hash] if self.parent else None
         return hashlib.sha256(canonical([*value, parent])).hexdigest()

@@ -30,6 +30,21 @@ def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
     assert data.text_ids(opened, "Hi") == (opened.bos_token_id, *data.text_ids(plain, "Hi"))
 
 
+def test_both_sides_are_rendered_with_the_arguments_that_serving_gives():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += "{% if not enable_thinking | default(true) %}(){% endif %}"
+    plain, told = (
+        Encoder(tokenizer, CONTEXT, limit=200, template=template)
+        for template in ({}, {"enable_thinking": False})
+    )
+
+    one, other = (each.prompt(user("Hi")) for each in (plain, told))
+
+    empty = data.text_ids(tokenizer, "()")
+    assert other.student_ids == (*one.student_ids, *empty)
+    assert other.teacher_ids == (*one.teacher_ids, *empty)
+
+
 def test_the_teacher_sees_what_the_gateway_sends(encoder):
     messages = ({"role": "system", "content": "Be kind."}, *user("When do you open?"))
 

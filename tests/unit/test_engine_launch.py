@@ -94,6 +94,14 @@ def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment(
     }
 
 
+def test_the_chat_template_is_rendered_with_the_arguments_that_runs_use() -> None:
+    rendered = '{"enable_thinking": false}'
+
+    words = command(chat_template_kwargs=rendered)
+
+    assert following(words, "--default-chat-template-kwargs") == rendered
+
+
 def test_the_cpu_build_is_started_as_a_module() -> None:
     with_bf16 = "flags : fpu avx2 avx512_bf16"
 

@@ -39,6 +39,20 @@ def test_the_environment_wins_over_the_file_and_overrides_win_over_both(tmp_path
     assert (settings.server.port, settings.distill.steps, settings.distill.rank) == (3, 7, 8)
 
 
+@pytest.mark.parametrize("text", ["[1]", "enable_thinking", '"no"'])
+def test_arguments_of_the_chat_template_are_an_object_in_json(text):
+    with pytest.raises(ConfigError, match=r"engine.chat_template_kwargs"):
+        load(environ={"BYHEART_ENGINE__CHAT_TEMPLATE_KWARGS": text})
+
+
+def test_the_trainer_renders_prompts_as_the_engine_does():
+    given = {"BYHEART_ENGINE__CHAT_TEMPLATE_KWARGS": '{"enable_thinking": false}'}
+
+    child = load(environ=load(environ=given).environment())
+
+    assert child.engine.template_arguments == {"enable_thinking": False}
+
+
 def test_lists_in_the_environment_are_separated_by_commas():
     settings = load(environ={"BYHEART_ENGINE__URLS": "http://a:1,http://b:2"})
     assert settings.engine.urls == ("http://a:1", "http://b:2")
