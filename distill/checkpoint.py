@@ -2,6 +2,7 @@
 
     pool.pt      what is constant in a run: questions, guided trajectories
     latest.pt    step, weights, the best so far, optimiser state, trajectories sampled ahead, curves
+    given.json   of a run with a row, what was read from rows that may change (`given.py`)
     metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from distill import atomic
 
-POOL, LATEST, METRICS = "pool.pt", "latest.pt", "metrics.jsonl"
+POOL, LATEST, GIVEN, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
 
 
@@ -120,5 +121,5 @@ class Checkpoints:
 
 def clear(folder: Path) -> None:
     """Remove the resume points of a run that is over: they can be larger than its adapter."""
-    for name in (POOL, LATEST):
+    for name in (POOL, LATEST, GIVEN):
         (folder / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from config.sections import Distill
 from config.settings import Settings
-from distill import checkpoint, material, preflight, train
+from distill import checkpoint, given, material, preflight, train
 from distill.engine_sampler import EngineAt, EngineAway
 from distill.parts import SHAPE
 from distill.plot import plot_curves
@@ -54,6 +54,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     try:
         with db.read() as session:
             spec, snapshot = read_spec(session, row, settings)
+        spec = given.as_begun(spec, writes=True)
         outcome = train.run(spec, progress_rows(db, run_id))
     except (*AWAY, EngineAway):
         raise
@@ -76,7 +77,7 @@ def help_train(run_id: str, settings: Settings, db: Database) -> None:
         if row is None:
             raise UnknownRun(run_id)
         spec, _ = read_spec(session, row, settings)
-    train.run(spec, unheard)
+    train.run(given.as_begun(spec, writes=False), unheard)
 
 
 def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:

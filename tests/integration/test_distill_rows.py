@@ -8,7 +8,7 @@ from config.sections import Distill
 from config.settings import Settings, load
 from distill import rows
 from distill.base import ModelError
-from distill.checkpoint import LATEST, METRICS, POOL
+from distill.checkpoint import GIVEN, LATEST, METRICS, POOL
 from distill.preflight import NothingToLearn
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
@@ -81,6 +81,27 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
     assert Path(adapter.path).parent == settings.data_dir / "adapters" / "shop"
 
 
+def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run, monkeypatch):
+    specs = []
+
+    def killed(spec, _):
+        specs.append(spec)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows.train, "run", killed)
+    for text in ("Do lamps burn?", "Where are you?"):
+        anchor = ([user(text)], {"contains": text})
+        with db.begin() as session:
+            prompts.replace_seeds(session, "shop", [[user(text)]])
+            prompts.replace_anchors(session, "shop", [anchor])
+        with pytest.raises(KeyboardInterrupt):
+            rows.run(run, settings, db)
+
+    assert specs[0] == specs[1]
+    assert ({"role": "user", "content": "Do lamps burn?"},) in specs[1].prompts
+    assert specs[1].anchors[0].expect == {"contains": "Do lamps burn?"}
+
+
 def test_a_run_whose_context_helps_with_no_anchor_records_that_there_is_nothing_to_learn(
     db, settings, run
 ):
@@ -127,7 +148,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         other = runs.open_run(session, "shop", {}, "a test", 100, NOW).id
         runs.cancel(session, other, NOW)
     for folder in (run, other, "run_unknown"):
-        for name in (POOL, LATEST, METRICS):
+        for name in (POOL, LATEST, GIVEN, METRICS):
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
@@ -137,7 +158,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         folder.name: {path.name for path in folder.iterdir()}
         for folder in (tmp_path / "runs").iterdir()
     }
-    everything = {POOL, LATEST, METRICS}
+    everything = {POOL, LATEST, GIVEN, METRICS}
     assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
 
 
