@@ -20,7 +20,7 @@ from store.contexts import Context, message_text
 # Below so many prompts, general ones are added: a context of rules alone yields few questions.
 MIN_PROMPTS = 16
 # Beyond so many statements a run would leave most of them unasked.
-MAX_STATEMENTS, MAX_QUESTIONS = 160, 640
+MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
 SIMILAR = 48
 # What is said to any assistant, whatever its system prompt is about.
 GREETINGS = (

@@ -172,13 +172,16 @@ def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model
     assert len(prepared.prompts) >= len(PROMPTS) - 1
 
 
-def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(model, tmp_path):
-    lines = "\n".join(f"Item {number} costs {number} euros." for number in range(200))
+def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(
+    model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prompts, "MAX_STATEMENTS", 20)
+    lines = "\n".join(f"Item {number} costs {number} euros." for number in range(21))
     spec = make_spec(model, tmp_path, context=Context(system_prompt=lines))
     parts = load_parts(spec)
     encoder = replace(parts.encoder, limit=100_000)
 
-    with pytest.raises(prompts.ContextTooLong, match="200 sentences"):
+    with pytest.raises(prompts.ContextTooLong, match="21 sentences"):
         material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
 
 
