@@ -42,7 +42,8 @@ def load_base(
 ) -> tuple[PreTrainedModel, Any]:
     """Load the frozen base and its tokenizer.
 
-    On a CPU without bf16 arithmetic fp32 is many times faster, and exact for bf16 weights.
+    On the CPU its weights are fp32: exact for bf16 weights, and without bf16 arithmetic many times
+    faster.
 
     Args:
         folder: Of the model.
