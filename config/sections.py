@@ -169,7 +169,7 @@ class Distill(Section):
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
     validate_every: int = Field(5, gt=0)
-    """Steps between measurements on prompts set aside; the best step without guidance is kept."""
+    """Steps between measurements that choose the step to keep; four times as many with guidance."""
     patience: int = Field(3, gt=0)
     """So many measurements in a row without a better one end a run, once nothing guides it."""
     checkpoint_every: int = Field(10, gt=0)

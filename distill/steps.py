@@ -35,6 +35,7 @@ from distill.student import Student
 GRADIENT_CLIP = 1.0
 BETAS = (0.9, 0.99)
 FINAL_LR = 0.1
+GUIDED_TIMES = 4
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def train(
             fresh = sample_ahead(settings, parts, prepared, step)
         guided = guided_of_step(settings, prepared, step)
         line = {"step": step, **take(settings, parts, optimiser, step, guided, fresh[step])}
-        if prepared.validation and is_due(step, settings):
+        if prepared.validation and is_due(step, settings, alone):
             line["validation"] = parts.processes.from_first(validate)
         curves.append(line)
         checkpoints.append_metrics(line)
@@ -132,9 +133,13 @@ def alone_from(settings: Distill) -> int:
     return guided[-1] + 1 if guided else 0
 
 
-def is_due(step: int, settings: Distill) -> bool:
-    """Whether the student is measured on the validation split after this step."""
-    return (step + 1) % settings.validate_every == 0 or step + 1 == settings.steps
+def is_due(step: int, settings: Distill, alone: int) -> bool:
+    """Whether the student is measured on the validation split after this step.
+
+    Seldom before it is left alone: those measurements are for who watches, and choose nothing.
+    """
+    every = settings.validate_every * (1 if step >= alone else GUIDED_TIMES)
+    return (step + 1) % every == 0 or step + 1 == settings.steps
 
 
 def restore(parameters: Sequence[torch.nn.Parameter], kept: Sequence[Tensor] | None) -> None:

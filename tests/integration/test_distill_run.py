@@ -227,7 +227,7 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
     asked = tuple(user(f"{word} {what}?") for word in words for what in ("do you open", "is it"))
     settings = SETTINGS.model_copy(update={"validate_every": 1, "on_policy_tail": 0.5})
     spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
-    worst_last = iter([0.9, 0.8, 0.7, 0.2, 0.3, 0.4])
+    worst_last = iter([0.2, 0.3, 0.4])
     real = steps.evaluate.student_kl
     seen: list[list[torch.Tensor]] = []
 
@@ -242,10 +242,18 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
     assert not aside & {prompt.text for prompt in prepared.prompts}
     monkeypatch.setattr(steps.evaluate, "student_kl", validation)
 
-    steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
+    curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
 
-    assert steps.alone_from(settings) == 3
-    assert all(map(torch.equal, parts.student.parameters(), seen[3]))
+    assert [line["step"] for line in curves if "validation" in line] == [3, 4, 5]
+    assert all(map(torch.equal, parts.student.parameters(), seen[0]))
+
+
+def test_a_student_that_is_guided_is_measured_seldom():
+    settings = SETTINGS.model_copy(update={"validate_every": 5, "steps": 50})
+
+    measured = [step for step in range(50) if steps.is_due(step, settings, alone=42)]
+
+    assert measured == [19, 39, 44, 49]
 
 
 def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
