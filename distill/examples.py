@@ -17,7 +17,8 @@ from distill.passages import ASKING
 
 LINE = re.compile(
     r"^\W{0,4}(?P<label>[^\W\d_]+(?: [^\W\d_]+){0,2})(?: ?\d+)?[*_]{0,2}"
-    r"(?::[*_]{0,2}(?:\s|$)|：)(?P<said>.*)$"  # noqa: RUF001 - not only Latin script
+    r"(?::[*_]{0,2}(?:\s|$)|：)(?P<said>.*)$",  # noqa: RUF001 - not only Latin script
+    re.DOTALL,
 )
 # What an answer is called; whatever stands above it is what was asked.
 ANSWERS = frozenset(
@@ -105,12 +106,16 @@ def bare(text: str) -> str:
 def _framed(text: str) -> tuple[list[Example], str]:
     """Examples in tags of that name, whatever the tags within are called, and the text without."""
     found: list[Example] = []
-    for frame in FRAMED.finditer(text):
+
+    def take(frame: re.Match[str]) -> str:
         said = [bare(each["said"]) for each in TAGGED.finditer(frame["inside"])]
-        found += [Example(said[0], said[-1])] if len(said) > 1 and said[0] and said[-1] else []
-    if len(found) < MIN_PAIRS:
-        return [], text
-    return found, FRAMED.sub("", text)
+        if len(said) < 2 or not said[0] or not said[-1]:
+            return frame[0]
+        found.append(Example(said[0], said[-1]))
+        return ""
+
+    rest = FRAMED.sub(take, text)
+    return (found, rest) if len(found) >= MIN_PAIRS else ([], text)
 
 
 def _plain(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -155,7 +160,7 @@ def _of_object(line: str) -> list[str]:
     """The named values of an object of JSON on one line, if one of them is an answer."""
     try:
         value = json.loads(line.strip().removesuffix(",")) if line.lstrip()[:1] == "{" else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     named = {str(key).lower(): each for key, each in value.items()} if value else {}
     if len(named) < 2 or not ANSWERS & named.keys():

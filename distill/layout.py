@@ -15,7 +15,7 @@ from typing import Any
 # Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
 MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
 ITEM = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s")
-HEADING = re.compile(r"^\s*(?P<level>#+)\s|^\s*\*\*(?=\w)(?:[^\s*.!?]+ ?){1,4}\*\*:?\s*$")
+HEADING = re.compile(r"^\s*(?P<level>#+)\s|^\s*\*\*(?=\w)[^\s*.!?]+(?: [^\s*.!?]+){0,3}\*\*:?\s*$")
 FENCE = re.compile(r"^\s*(?:```|~~~)\s*(?P<kind>\w*)")
 # What stands in fences of these kinds, and does not begin as code does, states something.
 TEXT_KINDS = frozenset({"", "text", "txt", "md", "markdown", "yaml", "yml"})
@@ -42,7 +42,7 @@ def told(text: str) -> list[str]:
     """The lines that state something, without markup."""
     try:
         value = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if value is not None:
         return list(_leaves(value, ""))
@@ -61,13 +61,16 @@ def _leaves(value: Any, above: str) -> Iterator[str]:  # noqa: ANN401 - any JSON
             if isinstance(each, dict) and not any(
                 isinstance(v, dict | list) for v in each.values()
             ):
-                row = "; ".join(f"{key}: {below}" for key, below in each.items())
+                row = "; ".join(f"{key}: {_value(below)}" for key, below in each.items())
                 yield f"{above}: {row}" if above else row
             else:
                 yield from _leaves(each, above)
     else:
-        said = value if isinstance(value, str) else json.dumps(value)
-        yield f"{above}: {said}" if above else said
+        yield f"{above}: {_value(value)}" if above else _value(value)
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - any JSON
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _without_code(lines: Sequence[str]) -> list[str]:

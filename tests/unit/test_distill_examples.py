@@ -1,5 +1,6 @@
 """Examples are found where a prompt shows what was asked and what to answer, and nowhere else."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -72,6 +73,24 @@ def test_two_names_that_are_not_known_are_examples_from_three_pairs_of_message_a
     ]
 
 
+def test_a_frame_without_a_pair_stays_where_others_have_one():
+    framed = "<example><a>one b</a><b>two</b></example>"
+    plain = "<example>Be nice.</example>"
+
+    assert split(f"{framed}\n{plain}\n{framed}") == ([Example("one b", "two")] * 2, f"\n{plain}\n")
+
+
+def test_what_is_asked_in_an_object_may_have_several_lines():
+    line = json.dumps({"input": "one\ntwo", "output": {"n": 2}})
+
+    assert split(f"{line}\n{line}")[0] == [Example("one\ntwo", '{"n": 2}')] * 2
+
+
+@pytest.mark.parametrize("text", ["[" * 9_999, "{" * 9_999, "<a>" * 3_000, "<example>" * 3_000])
+def test_a_text_that_is_made_to_be_hard_to_read_is_read(text):
+    assert split(text) == ([], text)
+
+
 def test_an_answer_may_have_several_lines():
     text = 'Input: one\nOutput: {\n  "a": 1\n}\nInput: two\nOutput: {}\n\nNo prose.'
 
@@ -128,7 +147,7 @@ def test_no_line_is_made_up(text):
     found, rest = split(text)
 
     assert rest == text or found
-    assert not Counter(rest.split("\n")) - Counter([*text.split("\n"), ""])
+    assert not Counter(filter(None, rest.split("\n"))) - Counter(text.split("\n"))
 
 
 def test_answers_without_a_name_are_examples_where_two_stand_below_what_is_asked():

@@ -157,6 +157,13 @@ def test_sentences_end_as_their_script_ends_them(said):
     assert passages.passages(Context(system_prompt=" ".join(said))) == said
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "**" + "a" * 20_000, "- " * 5_000 + "x", "<a>" * 5_000, '{"' * 5_000]
+)
+def test_a_text_that_is_made_to_be_hard_to_read_is_read(text):
+    assert isinstance(layout.told(text), list)
+
+
 def test_where_no_spaces_are_written_sentences_end_without():
     assert passages.passages(Context(system_prompt="我们早上七点开门。退款需要三天。")) == [
         "我们早上七点开门。",
@@ -186,13 +193,15 @@ def test_no_word_is_made_up(text):
     assert {word for line in layout.told(text) for word in re.findall(r"[^\W_]+", line)} <= known
 
 
+KEYS = st.text("xy", min_size=1, max_size=3)
 VALUES = st.recursive(
-    st.text("ab ", min_size=1) | st.integers() | st.booleans() | st.none(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text("xy", min_size=1), inner),
+    st.text("ab ", min_size=1, max_size=5) | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text("xy", min_size=1), VALUES))
+@given(st.dictionaries(KEYS, VALUES, max_size=4))
 def test_every_value_of_a_json_object_is_said(value):
     def leaves(of):
         below = of.values() if isinstance(of, dict) else of if isinstance(of, list) else None
