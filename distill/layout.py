@@ -9,6 +9,7 @@ code; lines that were broken to fit a width are one again.
 import json
 import re
 from collections.abc import Iterator, Sequence
+from inspect import cleandoc
 from itertools import zip_longest
 from typing import Any
 
@@ -46,7 +47,7 @@ def told(text: str) -> list[str]:
         value = None
     if value is not None:
         return list(_leaves(value, ""))
-    lines = [_keyed(line) for line in _without_code(text.expandtabs(4).splitlines())]
+    lines = [_keyed(line) for line in _without_code(cleandoc(text).splitlines())]
     unwrapped = [line for paragraph in _paragraphs(lines) for line in _unwrapped(paragraph)]
     return list(_outlined(list(_rows_told(unwrapped))))
 

@@ -120,6 +120,7 @@ def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
                 "Delivery is free for all orders above the amount of 70 euros",
             ],
         ),
+        ("You are Ivy\n    Open at 7\n    Be kind", ["You are Ivy", "Open at 7", "Be kind"]),
         ("be brief\nnever lie\nprices in euros", ["be brief", "never lie", "prices in euros"]),
         ("return_window: 45 days\ncity: Ely", ["return window: 45 days", "city: Ely"]),
     ],
