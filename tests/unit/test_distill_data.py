@@ -1,12 +1,15 @@
 """What prompts look like to both sides, what a batch is made of, and what is kept out of it."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from config.sections import Distill
-from distill import data, passages, questions
+from distill import data, passages, questions, replay
 from distill.data import Encoder, PromptTooLong, user
 from store.contexts import Context, compose
 from tests.tiny import tiny_tokenizer
@@ -177,6 +180,14 @@ def test_draws_go_through_everything_before_anything_again():
     assert sorted(drawn[:10]) == list(range(10))
     assert sorted(drawn[10:]) == list(range(10))
     assert drawn[:10] != drawn[10:]
+
+
+def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured_on():
+    contexts = Path(__file__).parents[1] / "bench" / "contexts"
+    checks = tomllib.loads((contexts / "retention.toml").read_text())["check"]
+    measured = [*replay.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
+
+    assert data.without_near_duplicates(replay.PROMPTS, measured) == list(replay.PROMPTS)
 
 
 def test_nothing_is_drawn_from_nothing():
