@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from distill import data, examples, passages, preflight, questions, replay, similar
 from distill.data import Encoder, Messages
 from distill.sampler import LocalSampler
+from distill.sentences import in_sentences
 from distill.spec import RunSpec
 from distill.teacher import Teacher
 from store.contexts import Context, message_text
@@ -80,7 +81,10 @@ def collect(
     shown = [next(each for each in every if each.asked == text) for text in asked]
     taken += [each.asked for each in shown]
     known = statements(spec.context)
-    about = [*_former(spec), *known]
+    with teacher.student.adapter_off():
+        told = in_sentences(writer, encoder.tokenizer, [*_former(spec), *known])
+    known = {told.get(each, each): told.get(each, said) for each, said in known.items()}
+    about = [*(told.get(each, each) for each in _former(spec)), *known]
     written = _questions(spec, encoder, teacher, writer, about, taken)
     texts = [*(each.asked for each in shown), *written]
     if form and shown:

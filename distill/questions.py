@@ -18,7 +18,6 @@ from distill.passages import ASKING, UNSPACED, content_words, facts, numbers, wo
 from distill.sampler import LocalSampler
 from distill.student import Student, Tokenizer
 
-NAMED = re.compile(r"^[^.!?,]{1,40}: ")
 HEADER = "Questions that people ask, each answered by the statement above it."
 EXAMPLES = (
     (
@@ -38,25 +37,6 @@ EXAMPLES = (
     ),
     (
         "Guided tours must be booked two weeks ahead.",
-        "booking of guided tours",
-        "Is it enough to book a tour tomorrow?",
-    ),
-)
-# For what is told by its names, as rows of a table and keys are.
-NAMED_EXAMPLES = (
-    (
-        "museum: opening hours: monday: 10 to 6",
-        "opening hours on Monday",
-        "Until when are you open on Mondays?",
-    ),
-    ("prices: tickets for children: 6 pounds", "price for children", "What does my son pay?"),
-    (
-        "Department: Complaints; Contact: Ms. Okafor",
-        "contact for complaints",
-        "Who should I talk to if I want to complain?",
-    ),
-    (
-        "guided tours: booked at least: 2 weeks ahead",
         "booking of guided tours",
         "Is it enough to book a tour tomorrow?",
     ),
@@ -215,7 +195,7 @@ def _few_shot(
     """The pattern up to where the model goes on: with the topic, or with a question about it."""
     shown = [
         f"Statement: {statement}\nTopic: {about}\nQuestion: {question}"
-        for statement, about, question in (NAMED_EXAMPLES if NAMED.search(passage) else EXAMPLES)
+        for statement, about, question in EXAMPLES
     ]
     last = f"Statement: {passage}\nTopic:"
     if topic is not None:

@@ -114,20 +114,3 @@ def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_noth
     assert questions.usable_topic("owner Mirel Sandu", owner) == "owner shop"
     assert not questions.acceptable("Is Mirel Sandu the owner of the shop?", owner, [])
     assert questions.acceptable("Is Mirel the owner of the shop?", owner, [])
-
-
-def test_what_is_told_by_its_names_is_asked_about_after_examples_of_that_kind():
-    tokenizer = tiny_tokenizer()
-    shown: list[str] = []
-
-    class Noting(Scripted):
-        def sample(self, prompts, _temperature):
-            shown.extend(map(tokenizer.decode, prompts))
-            return [tokenizer(" refunds")["input_ids"] for _ in prompts]
-
-    questions.name_topics(Noting(tokenizer), tokenizer, ["prices: lamp: 9 euros", REFUNDS])
-
-    named, told = (
-        f"Statement: {each[0][0]}" for each in (questions.NAMED_EXAMPLES, questions.EXAMPLES)
-    )
-    assert [(named in each, told in each) for each in shown] == [(True, False), (False, True)]

@@ -1,0 +1,67 @@
+"""What is told by names is said as a sentence only where that says all of it, and nothing else."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from distill.sentences import DRAFTS, best_of, in_sentences, is_faithful
+from tests.tiny import tiny_tokenizer
+
+DEPOSIT = "rentals: deposit for bikes: 80 euros"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "faithful"),
+    [
+        ("The deposit for bikes is 80 euros.", True),
+        ("The deposit is 80 Euros.", True),
+        ("The deposit is 80.", False),
+        ("The deposit is 80 euros for 3 days.", False),
+        ("For 80 euros.", False),
+        ("The deposit is 80 euros", False),
+        ("The deposit for bikes at the museum is 80 euros.", False),
+    ],
+)
+def test_a_sentence_has_every_value_a_name_and_nothing_out_of_the_examples(sentence, faithful):
+    assert is_faithful(sentence, DEPOSIT) == faithful
+
+
+def test_every_value_of_a_row_has_to_be_said():
+    row = "Plan: Basic; Price: 9 euros"
+
+    assert is_faithful("The Basic plan costs 9 euros.", row)
+    assert not is_faithful("The plan costs 9 euros.", row)
+
+
+def test_the_sentence_that_says_most_of_the_names_is_taken():
+    drafts = ["No.", "The deposit is 80 euros.", "The deposit for bikes is 80 euros."]
+
+    assert best_of(drafts, DEPOSIT) == drafts[2]
+    assert best_of(drafts[:1], DEPOSIT) is None
+
+
+@dataclass
+class Scripted:
+    """Says the same of each statement in the first draft, and nothing in later ones."""
+
+    said: dict[str, str]
+    max_tokens: int = 1
+
+    def sample(self, prompts, temperature):
+        tokenizer = tiny_tokenizer()
+        texts = [tokenizer.decode(ids).rsplit("List: ", 1)[1].split("\n")[0] for ids in prompts]
+        assert len(prompts) == len(self.said) * (1 if temperature == 0 else DRAFTS)
+        lines = [self.said[text] if temperature == 0 else "Nothing." for text in texts]
+        return [tokenizer(line)["input_ids"] for line in lines]
+
+
+def test_statements_that_are_sentences_or_find_none_stay_as_they_are():
+    sampler = Scripted({DEPOSIT: " The deposit is 80 euros.", "owner: Ann Lee": " It is Bo."})
+
+    found = in_sentences(sampler, tiny_tokenizer(), [DEPOSIT, "We open at 7.", "owner: Ann Lee"])
+
+    assert found == {DEPOSIT: "The deposit is 80 euros."}
+
+
+def test_a_context_of_sentences_asks_the_model_for_none():
+    assert in_sentences(Scripted({}), tiny_tokenizer(), ["We open at 7."]) == {}
