@@ -53,7 +53,7 @@ def told(text: str) -> list[str]:
 
 
 def _leaves(value: Any, above: str) -> Iterator[str]:  # noqa: ANN401 - any JSON
-    """What a JSON value states: each value with the keys above it, a list's flat objects whole."""
+    """What a JSON value states: each value with its keys, flat objects in lists as rows."""
     if isinstance(value, dict):
         for key, below in value.items():
             yield from _leaves(below, f"{above} {key}".replace("_", " ").strip())
@@ -62,8 +62,9 @@ def _leaves(value: Any, above: str) -> Iterator[str]:  # noqa: ANN401 - any JSON
             if isinstance(each, dict) and not any(
                 isinstance(v, dict | list) for v in each.values()
             ):
-                row = "; ".join(f"{key}: {_value(below)}" for key, below in each.items())
-                yield f"{above}: {row}" if above else row
+                cells = {key: _value(below) for key, below in each.items()}
+                for said in _row(list(cells), list(cells.values())):
+                    yield f"{above}: {said}" if above else said
             else:
                 yield from _leaves(each, above)
     else:
@@ -158,15 +159,19 @@ def _rows_told(lines: Sequence[str]) -> Iterator[str]:
         if row and RULE.match(following):
             columns = cells
         elif row:
-            yield "; ".join(_named(columns, cells))
+            yield from _row(columns, cells)
         else:
             yield line
 
 
-def _named(columns: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
-    for column, cell in zip_longest(columns[: len(cells)], cells, fillvalue=""):
-        if cell:
-            yield f"{column}: {cell}" if column else cell
+def _row(columns: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """What a row states: of what its first cell names, each other cell."""
+    named = [
+        f"{column}: {cell}" if column else cell
+        for column, cell in zip_longest(columns[: len(cells)], cells, fillvalue="")
+        if cell
+    ]
+    return [f"{named[0]}; {each}" for each in named[1:]] or named
 
 
 def _outlined(lines: Sequence[str]) -> Iterator[str]:

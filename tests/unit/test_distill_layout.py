@@ -53,6 +53,10 @@ def test_items_are_said_with_what_announces_them(text, said):
             ["Plan: Basic; Price: 9 euros", "Plan: Pro; Price: 19 euros"],
         ),
         (
+            "| Day | Opens | Closes |\n|---|---|---|\n| Monday | 9 | 5 |\n| Sunday | | 2 |",
+            ["Day: Monday; Opens: 9", "Day: Monday; Closes: 5", "Day: Sunday; Closes: 2"],
+        ),
+        (
             "shop:\n  city: Ely\n  open_from: 7\nnotes: |\n  We are small,\n  and kind.",
             ["shop: city: Ely", "shop: open from: 7", "notes: We are small, and kind."],
         ),
