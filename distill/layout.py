@@ -37,6 +37,8 @@ WRAPPED = 50
 TAG_NAME = 5
 # A line of so few words leans on its heading; one of so few, in front of others, is only a name.
 LEANING, NAME = 6, 4
+# Where a line has so many letters of its heading, it says itself what it is about.
+STEM = 4
 
 
 def told(text: str) -> list[str]:
@@ -188,7 +190,7 @@ def _outlined(lines: Sequence[str]) -> Iterator[str]:
             continue
         above = [(depth, text) for depth, text in above if depth < _depth(line)]
         carried = [f"{text.rstrip(':')}:" for _, text in above]
-        named = heading.lower() in said.lower()
+        named = heading[:STEM].lower() in said.lower()
         leans = not named and not above and len(said.split()) <= LEANING
         parent = following and not HEADING.match(following) and _depth(following) > _depth(line)
         announces = said.endswith(":") or len(said.split()) <= NAME
