@@ -100,10 +100,15 @@ class Rollout(RuleBasedStateMachine):
             with self.db.begin() as session:
                 rollouts.promote(session, name, expected, "Better.", NOW)
 
+        with self.db.read() as session:
+            used = {lessons.text(lesson) for lesson in lessons.in_use(session, self.namespace)}
         if name == self.live:
             write()
         elif name in self.over or not self.passed[name]:
-            with pytest.raises((IllegalTransition, StaleAlias)):
+            with pytest.raises((IllegalTransition, StaleAlias, Outdated)):
+                write()
+        elif not self.held[name] <= used:
+            with pytest.raises(Outdated):
                 write()
         elif expected != self.live:
             with pytest.raises(StaleAlias):
