@@ -151,4 +151,4 @@ def _enqueue_train(session: Session, run: Run, now: datetime) -> None:
 
 def _steps(run: Run) -> int:
     """The optimiser steps that a run was seen to have taken; 0 until it trains."""
-    return int(run.progress["step"]) if run.progress.get("phase") == "train" else 0
+    return int(run.progress.get(runs.TRAINED, 0))

@@ -29,7 +29,7 @@ from store.anchors import Anchor
 from store.db import AWAY, Database, Session
 from store.manifests import sha256
 from store.models import Run
-from store.runs import UnknownRun
+from store.runs import TRAINED, UnknownRun
 from store.schema import RunStatus
 
 MAX_LOGGED = 400
@@ -173,6 +173,7 @@ def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.m
         last.update(stage=stage, at=timer())
         with db.begin() as session:
             values = {"phase": stage, "step": done, "total": total, **without_nan(metrics)}
+            values |= {TRAINED: done} if stage == "train" else {}
             runs.progress(session, run_id, values)
 
     return report

@@ -31,6 +31,8 @@ TRANSITIONS: dict[RunStatus, tuple[RunStatus, ...]] = {
     RunStatus.FAILED: (),
     RunStatus.CANCELLED: (),
 }
+TRAINED = "trained"
+"""In a run's progress, the optimiser steps that it was last seen to have taken, in any phase."""
 UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
