@@ -3,7 +3,7 @@
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
 each of its statements (`questions.py`). A context that is about everything, such as a way of
 speaking, is asked for by anything, so by general prompts. One that shows a form by examples, such
-as a set of labels, is asked for by more of the sort that these are (`examples.py`). And people
+as a set of labels, is asked for by more of the sort that these are (`similar.py`). And people
 greet whom they ask, and ask who it is.
 """
 
@@ -80,11 +80,11 @@ def collect(
     asked = data.without_near_duplicates([each.asked for each in every], taken)
     shown = [next(each for each in every if each.asked == text) for text in asked]
     taken += [each.asked for each in shown]
-    known = statements(spec.context)
+    former, known = _former(spec), statements(spec.context)
     with teacher.student.adapter_off():
-        told = in_sentences(writer, encoder.tokenizer, [*_former(spec), *known])
+        told = in_sentences(writer, encoder.tokenizer, [*former, *known])
     known = {told.get(each, each): told.get(each, said) for each, said in known.items()}
-    about = [*(told.get(each, each) for each in _former(spec)), *known]
+    about = [*(told.get(each, each) for each in former), *known]
     written = _questions(spec, encoder, teacher, writer, about, taken)
     texts = [*(each.asked for each in shown), *written]
     if form and shown:
@@ -102,6 +102,7 @@ def collect(
         texts += data.without_near_duplicates(GREETINGS, [*taken, *texts])
     own = [*given, *map(data.user, texts)]
     unrelated = data.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
+    # Half of them where they are what the context is learned by, beside few questions a few.
     general = unrelated[::2] if everything else unrelated[::6] if too_few else []
     unrelated = [text for text in unrelated if text not in general]
     return Asked(own, list(map(data.user, general)), said, unrelated, everything, len(about))
