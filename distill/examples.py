@@ -246,6 +246,7 @@ def _pairs(
         if answer and ((said and not line.strip()) or label == asking or place == len(lines)):
             question = _joined([lines[each] for each in asked])
             found += [Example(question, said)] if question and said else []
+            kept += [] if question and said else [*asked, *answer]
             asked, answer = [], []
         if label == asking:
             kept += asked

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distill.examples import Example, split
@@ -142,6 +142,7 @@ LINES = st.lists(
 )
 
 
+@example("#USER\nA:\n#USER\nA:")
 @given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60) | LINES.map("\n".join))
 def test_no_line_is_made_up(text):
     found, rest = split(text)
