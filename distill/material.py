@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
-from distill import data, preflight, prompts, replay
+from distill import data, duplicates, preflight, prompts, replay
 from distill.data import Encoder, Messages, Prompt
 from distill.evaluate import Anchored
 from distill.pool import Trajectory, recite, sample_guided
@@ -130,7 +130,7 @@ def _general(encoder: Encoder, asked: Asked, texts: Sequence[str]) -> list[Promp
 
 def _untaught(trained: Sequence[Messages]) -> list[str]:
     """General prompts to measure on that are not near what is trained on."""
-    return data.without_near_duplicates(replay.HELD_OUT, list(map(data.asked, trained)))
+    return duplicates.without_near_duplicates(replay.HELD_OUT, list(map(data.asked, trained)))
 
 
 def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages], list[Messages]]:

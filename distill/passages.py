@@ -6,7 +6,8 @@ of a word in most languages without a grammar of any.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from distill import layout
@@ -19,6 +20,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?।؟])\s+|(?<=[。！？])")  # noqa: RUF00
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
 # A number, or a word that no beginning of a sentence explains, if it has a capital.
 TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
+# Words that may stand before what a statement is about: "In room 12 ..."
+LEADING = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
 # Scripts without spaces between words: two characters after another are as telling as a word.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 STOP_WORDS = frozenset(
@@ -81,6 +84,37 @@ def numbers(text: str) -> set[str]:
 def facts(text: str) -> set[str]:
     """The numbers and names in a text of sentences, one a line or several."""
     return {each for each in TELLING.findall(text) if each.isdigit() or each[0].isupper()}
+
+
+def keys(about: Sequence[str]) -> dict[str, str]:
+    """Beginnings that tell passages of one kind apart: "Error 41" beside "Error 42".
+
+    What stands there is what is asked for, and not what is answered.
+    """
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for passage in about:
+        for kind, name in _beginnings(passage):
+            kinds[kind.lower()].add(name)
+    return {
+        passage: f"{kind} {name}".removeprefix(f"{_leading(passage)} ")
+        for passage in about
+        for kind, name in _beginnings(passage)
+        if len(kinds[kind.lower()]) > 1
+    }
+
+
+def _beginnings(passage: str) -> Iterator[tuple[str, str]]:
+    """The first word, or two, and the number or name behind it, if something is said of it."""
+    said, told = words(passage), facts(passage)
+    for place in (2, 1) if _leading(passage) else (1,):
+        if len(said) > place + 2 and told & {said[place], *numbers(said[place])}:
+            yield " ".join(said[:place]), said[place]
+
+
+def _leading(passage: str) -> str:
+    """The first word, if it is one that leads to what a statement is about."""
+    first = next(iter(words(passage)), "")
+    return first if first.lower() in LEADING else ""
 
 
 def passage_of(question: str, about: Sequence[str]) -> str | None:

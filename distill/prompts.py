@@ -10,7 +10,7 @@ greet whom they ask, and ask who it is.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distill import data, examples, passages, preflight, questions, replay, similar
+from distill import data, duplicates, examples, passages, preflight, questions, replay, similar
 from distill.data import Encoder, Messages
 from distill.sampler import LocalSampler
 from distill.sentences import in_sentences
@@ -77,7 +77,7 @@ def collect(
     taken = [*avoid, *map(data.asked, given)]
     every, _ = _examples(spec.context)
     form = examples.show_a_form(every)
-    asked = data.without_near_duplicates([each.asked for each in every], taken)
+    asked = duplicates.without_near_duplicates([each.asked for each in every], taken)
     shown = [next(each for each in every if each.asked == text) for text in asked]
     taken += [each.asked for each in shown]
     former, known = _former(spec), statements(spec.context)
@@ -99,9 +99,9 @@ def collect(
         said |= _answered(given, known)
     too_few = len(given) + len(texts) < MIN_PROMPTS
     if spec.context.system_prompt:
-        texts += data.without_near_duplicates(GREETINGS, [*taken, *texts])
+        texts += duplicates.without_near_duplicates(GREETINGS, [*taken, *texts])
     own = [*given, *map(data.user, texts)]
-    unrelated = data.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
+    unrelated = duplicates.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
     # Half of them where they are what the context is learned by, beside few questions a few.
     general = unrelated[::2] if everything else unrelated[::6] if too_few else []
     unrelated = [text for text in unrelated if text not in general]
@@ -125,8 +125,8 @@ def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Me
     """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
     kept: dict[str, Messages] = {}
     for messages in conversations:
-        repeats = any(data.is_near(text, avoid) for text in data.wordings(messages))
-        if not repeats and not data.is_near(data.asked(messages), list(kept)):
+        repeats = any(duplicates.is_near(text, avoid) for text in data.wordings(messages))
+        if not repeats and not duplicates.is_near(data.asked(messages), list(kept)):
             kept[data.asked(messages)] = messages
     return list(kept.values())
 

@@ -3,15 +3,16 @@
 Logged prompts rarely touch everything a context says. The base completes a few-shot pattern
 (statement, topic, question), which also small models do well: the topic first, then questions that
 begin in different ways. Drafts are kept that make their passage likelier as an answer, look like
-questions, share a content word with it, and repeat neither another question nor a held-out prompt.
-Where a passage has few such drafts, plain requests for its topic fill up, so none is left out.
+questions, share a content word with it, do not answer themselves, and repeat neither another
+question nor a held-out prompt. Where a passage has few such drafts, plain requests for its topic
+fill up, so that none is left out.
 Pairing questions with single passages follows SIEVE (arXiv 2604.02339).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from distill import data, packing
+from distill import data, duplicates, packing, passages
 from distill.loss import token_logprobs
 from distill.packing import Ids
 from distill.passages import ASKING, UNSPACED, content_words, facts, numbers, words
@@ -91,39 +92,56 @@ def write_questions(
     """
     if not per_passage:
         return {}
+    keys = passages.keys(about)
     with student.adapter_off():
-        topics = name_topics(sampler, tokenizer, about)
+        topics = name_topics(sampler, tokenizer, about, keys)
         drafts = write_drafts(sampler, tokenizer, topics)
         written: dict[str, str] = {}
         for number, (passage, topic) in enumerate(topics.items()):
             sampler.progress(number, len(topics))
-            asked = best_first(student, tokenizer, passage, drafts[passage])
-            plain = [each.format(topic) for each in PLAIN_REQUESTS]
-            for question in [*asked[: per_passage - 1], *plain]:
-                fresh = not data.is_near(question, [*written, *avoid])
-                if fresh and list(written.values()).count(passage) < per_passage:
-                    written[question] = passage
+            usable = acceptable(drafts[passage], passage, keys.get(passage, ""))
+            asked = best_first(student, tokenizer, passage, usable)[: per_passage - 1]
+            by_topic = _new([*asked, *plain_requests(topic)], [*written, *avoid])
+            # Another passage may have the same topic.
+            chosen = by_topic or _new(plain_requests(own_words(passage)), [*written, *avoid])
+            written |= dict.fromkeys(chosen[:per_passage], passage)
     return written
 
 
+def plain_requests(topic: str) -> list[str]:
+    """Ways to ask about a topic that need no model."""
+    return [each.format(topic) for each in PLAIN_REQUESTS]
+
+
+def _new(asked: Sequence[str], avoid: Sequence[str]) -> list[str]:
+    return duplicates.without_near_duplicates(asked, avoid)
+
+
 def name_topics(
-    sampler: LocalSampler, tokenizer: Tokenizer, about: Sequence[str]
+    sampler: LocalSampler, tokenizer: Tokenizer, about: Sequence[str], keys: Mapping[str, str]
 ) -> dict[str, str]:
     """What each passage is about, in a few words that do not give away its numbers."""
     prompts = [_few_shot(tokenizer, passage) for passage in about]
     named = zip(about, sampler.sample(prompts, 0.0), strict=True)
     return {
-        passage: usable_topic(tokenizer.decode(ids, skip_special_tokens=True).strip(), passage)
+        passage: usable_topic(
+            tokenizer.decode(ids, skip_special_tokens=True).strip(), passage, keys.get(passage, "")
+        )
         for passage, ids in named
     }
 
 
-def usable_topic(topic: str, passage: str) -> str:
-    """The topic, or words of the passage where it is none of the passage's or gives it away."""
+def usable_topic(topic: str, passage: str, key: str = "") -> str:
+    """The topic, or the passage's own words where it is none of the passage's or gives it away."""
     shared = content_words(topic) & content_words(passage)
-    telling = numbers(topic) & numbers(passage) or gives_away(topic, passage)
-    if shared and not telling and "?" not in topic:
+    told = _tells(topic, passage, key) or "?" in topic
+    if shared and not told and key.rpartition(" ")[2].lower() in topic.lower():
         return topic
+    return key or own_words(passage)
+
+
+def own_words(passage: str) -> str:
+    """The first words of a passage that are no facts."""
     known = [each for each in words(passage) if not each.isdigit()]
     plain = [each for each in known if content_words(each) and each not in facts(passage)]
     # Where no spaces are written, a word is a whole clause: its beginning says what it is about.
@@ -152,41 +170,44 @@ def write_drafts(
 def best_first(
     student: Student, tokenizer: Tokenizer, passage: str, drafts: Sequence[str]
 ) -> list[str]:
-    """Distinct drafts that make the passage likelier as an answer, by how much they do."""
-    distinct: list[str] = []
-    for draft in drafts:
-        if acceptable(draft, passage, distinct):
-            distinct.append(draft)
+    """The drafts that make the passage likelier as an answer, by how much they do."""
     answer = tuple(tokenizer(f" {passage}", add_special_tokens=False)["input_ids"])
     pairs = [
         (data.text_ids(tokenizer, f"Question: {each}\nAnswer:"), answer)
-        for each in [PLAIN_REQUESTS[0].format("it"), *distinct]
+        for each in [PLAIN_REQUESTS[0].format("it"), *drafts]
     ]
     scores: list[float] = []
     for run in packing.passes(pairs, 0, student.model.device):
         states = student.states(pairs[run]).split(len(answer))
         scores += [float(token_logprobs(part, student.head, answer).sum()) for part in states]
     unasked, *scores = scores
-    gains = sorted(zip(scores, distinct, strict=True), key=lambda each: -each[0])
+    gains = sorted(zip(scores, drafts, strict=True), key=lambda each: -each[0])
     return [draft for score, draft in gains if score - unasked >= MIN_GAIN]
 
 
-def acceptable(question: str, passage: str, others: Sequence[str]) -> bool:
-    """Whether a draft is a question about the passage, does not answer itself, and is new."""
-    return (
-        question.endswith(ASKING)
-        and sum(question.count(mark) for mark in ASKING) == 1
-        and bool(content_words(question) & content_words(passage))
-        and not numbers(question) & numbers(passage)
-        and not gives_away(question, passage)
-        and not data.is_near(question, others)
-    )
+def acceptable(drafts: Sequence[str], passage: str, key: str = "") -> list[str]:
+    """Distinct drafts that are questions about the passage and do not answer themselves.
+
+    Args:
+        drafts: Lines of text.
+        passage: What they are to ask about.
+        key: Beginning of the passage that a question may name (`passages.keys`).
+    """
+    asking = [
+        draft
+        for draft in drafts
+        if draft.endswith(ASKING)
+        and sum(draft.count(mark) for mark in ASKING) == 1
+        and content_words(draft) & content_words(passage)
+        and not _tells(draft, passage, key)
+    ]
+    return duplicates.without_near_duplicates(asking)
 
 
-def gives_away(text: str, passage: str) -> bool:
-    """Whether a text holds every number and name of the passage: then it asks for nothing."""
-    told = facts(passage)
-    return bool(told) and told <= set(re.findall(r"[^\W_]+", text))
+def _tells(text: str, passage: str, key: str) -> bool:
+    """Whether a text has a number of the passage, or all its names: then it asks for nothing."""
+    told = facts(passage) - {*words(key), *numbers(key)}
+    return bool(numbers(text) & told) or (bool(told) and told <= set(words(text)))
 
 
 def _few_shot(

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distill import data
+from distill import data, duplicates
 from distill.examples import bare
 from distill.packing import Ids
 from distill.sampler import LocalSampler
@@ -44,7 +44,7 @@ def write_similar(
         if ids[-1] in sampler.stop_ids  # what does not end is cut off
     ]
     usable = [text for text in written if len(text.split()) >= MIN_WORDS]
-    return data.without_near_duplicates(usable, [*avoid, *shown])
+    return duplicates.without_near_duplicates(usable, [*avoid, *shown])
 
 
 def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> Ids:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from config.sections import Distill
 from distill import evaluate, guards, loss, packing
+from distill.batches import drawn, share_of_step
 from distill.checkpoint import Checkpoints, Resumed
-from distill.data import draw, share_of_step
 from distill.guards import Style
 from distill.material import Material
 from distill.meter import Meter
@@ -36,8 +36,6 @@ GRADIENT_CLIP = 1.0
 BETAS = (0.9, 0.99)
 FINAL_LR = 0.1
 GUIDED_TIMES = 4
-
-T = TypeVar("T")
 
 
 def train(
@@ -180,13 +178,6 @@ def sample_ahead(
     )
     sampled = iter(parts.processes.merged(done))
     return {ahead: [next(sampled) for _ in prompts] for ahead, prompts in asked.items()}
-
-
-def drawn(settings: Distill, kind: str, source: Sequence[T], step: int) -> list[T]:
-    """What step `step` draws of one kind: everything once before anything again."""
-    counts = [asdict(share_of_step(each, settings))[kind] for each in range(step + 1)]
-    chosen = draw(counts[step], sum(counts[:step]), len(source), f"{settings.seed}/{kind}")
-    return [source[index] for index in chosen]
 
 
 def backward(

@@ -1,10 +1,13 @@
 """Questions as a model writes them: of its drafts, the good ones are kept, and no others."""
 
 import math
+import re
+from collections import Counter
 
 import pytest
 
 from distill import questions
+from distill.passages import keys
 from distill.student import Student
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -112,5 +115,101 @@ def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_noth
     owner = "The owner of the shop is Mirel Sandu."
 
     assert questions.usable_topic("owner Mirel Sandu", owner) == "owner shop"
-    assert not questions.acceptable("Is Mirel Sandu the owner of the shop?", owner, [])
-    assert questions.acceptable("Is Mirel the owner of the shop?", owner, [])
+    drafts = ["Is Mirel Sandu the owner of the shop?", "Is Mirel the owner of the shop?"]
+    assert questions.acceptable(drafts, owner) == drafts[1:]
+
+
+def test_drafts_are_kept_that_are_questions_about_the_passage_each_once():
+    drafts = [
+        "What do I pay for a tune-up?",
+        "What will I pay for a tune up?",
+        "A tune-up costs 48 euros.",
+        "What is a prime number?",
+        "Is a tune-up 48 euros?",
+        "How much is a tune-up?",
+    ]
+
+    kept = questions.acceptable(drafts, "A tune-up costs 48 euros.")
+
+    assert kept == ["What do I pay for a tune-up?", "How much is a tune-up?"]
+
+
+ERRORS = [
+    f"Error {code} means that the {part} is broken."
+    for code, part in ((41, "pump"), (42, "fan"), (43, "lamp"), (44, "door"), (45, "belt"))
+]
+ZONES = [f"A permit for zone {zone} costs {20 + 5 * n} euros." for n, zone in enumerate("ABCDEF")]
+
+
+class Ideal:
+    """Writes what a person would ask about one of several passages that are alike."""
+
+    def __init__(self, tokenizer, name) -> None:
+        self.tokenizer, self.name = tokenizer, name
+        self.asked: Counter[str] = Counter()
+
+    def sample(self, prompts, _temperature):
+        return [self.tokenizer(self.line(ids))["input_ids"] for ids in prompts]
+
+    def progress(self, done, total) -> None:
+        assert done < total
+
+    def line(self, ids) -> str:
+        passage, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
+        name = re.search(self.name, passage)[0]
+        if asked_for == "Topic:":
+            return f" {name}"
+        self.asked[passage] += 1
+        ways = (" What about {}?", " How is it with {}?", " Why {}?", " Is {} good?")
+        return ways[self.asked[passage] % len(ways)].format(name)
+
+
+@pytest.mark.parametrize(
+    ("passages", "name"), [(ERRORS, r"Error \d+"), (ZONES, "zone [A-F]")], ids=["errors", "zones"]
+)
+def test_facts_that_stand_side_by_side_are_each_asked_for_by_what_tells_them_apart(
+    student, passages, name
+):
+    tokenizer = tiny_tokenizer()
+
+    written = questions.write_questions(student, Ideal(tokenizer, name), tokenizer, passages, 5, ())
+
+    assert Counter(written.values()) == dict.fromkeys(passages, 5)
+    assert all(re.search(name, passage)[0] in asked for asked, passage in written.items())
+
+
+def test_a_passage_with_the_topic_of_another_is_asked_for_by_its_own_words(student, monkeypatch):
+    monkeypatch.setitem(TOPICS, OPENING, " the shop")
+    monkeypatch.setitem(TOPICS, REFUNDS, " the shop refunds")
+    monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
+    taken = questions.plain_requests("the shop")
+
+    written = write(student, 2, avoid=tuple(taken))
+
+    assert [asked for asked, passage in written.items() if passage == OPENING] == [
+        "What should I know about shop opens morning?",
+        "Can you tell me about shop opens morning?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("passage", "key"),
+    [
+        ("Error 41 means that the battery is low.", "Error 41"),
+        ("The error 43 means that the fuse is blown.", ""),
+        ("In room 12 there is a printer.", "room 12"),
+        ("On Sundays we are closed.", "Sundays"),
+        ("Delivery costs 12 euros within the city.", ""),
+        ("Refunds take 3 days after they are asked for.", ""),
+    ],
+)
+def test_a_key_is_what_tells_one_of_several_like_passages_apart(passage, key):
+    others = [
+        "Error 42 means that the door is open.",
+        "In room 14 there is a scanner.",
+        "On Saturdays we close at 4.",
+        "Delivery costs 20 euros to the islands.",
+        "Refunds take 9 days in December.",
+    ]
+
+    assert keys([passage, *others]).get(passage, "") == key

@@ -1,0 +1,104 @@
+"""Two wordings of a question are one question; two questions that differ in a word are two."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill import duplicates, replay
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("When do you open?", True),
+        ("when do you open", True),
+        ("When do you open up?", True),
+        ("Why do you open?", False),
+        ("When do you open on Sundays?", False),
+        ("How much is a tune-up?", False),
+        ("Can I ask when your shop opens?", False),
+        ("When will you be open?", True),
+    ],
+)
+def test_near_duplicates(text, near):
+    assert duplicates.is_near(text, ["What is your name?", "When do you open?"]) is near
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the return period for your shop?", "What's the return period of the shop?"),
+        ("How can I return a lamp?", "How do I return lamps?"),
+        ("Do you ship to Norway?", "Can you ship to Norway"),
+    ],
+)
+def test_small_words_make_no_other_question(one, other):
+    assert duplicates.is_near(one, [other])
+
+
+def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
+    texts = ["When do you open?", "when do you OPEN", "Where are you?", "What does it cost?"]
+
+    assert duplicates.without_near_duplicates(texts, avoid=["what does it cost"]) == [
+        "When do you open?",
+        "Where are you?",
+    ]
+
+
+def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured_on():
+    contexts = Path(__file__).parents[1] / "bench" / "contexts"
+    checks = tomllib.loads((contexts / "retention.toml").read_text())["check"]
+    measured = [*replay.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
+
+    assert duplicates.without_near_duplicates(replay.PROMPTS, measured) == list(replay.PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What does plan A cost?", "What does plan B cost?"),
+        ("When does the north depot open?", "When does the south depot open?"),
+        ("What are your hours on Saturday?", "What are your hours on Sunday?"),
+        ("What does error E41 mean on the display?", "What does error E42 mean on the display?"),
+        ("How much is the shirt in size M?", "How much is the shirt in size L?"),
+        ("What does zone D cost?", "What does zone S cost?"),
+        ("How long does delivery take to Norway?", "How long does delivery take to Sweden?"),
+        ("A套餐一个月多少钱?", "B套餐一个月多少钱?"),
+        ("Translate this sentence: the cat sat.", "Translate this sentence: the dog sat."),
+    ],
+)
+def test_what_differs_in_one_telling_word_is_another_question(one, other):
+    assert not duplicates.is_near(one, [other])
+    assert not duplicates.is_near(other, [one])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            "Where is my pacakge, it was due on Monday?",
+            "Where is my package? It was due on Monday!",
+        ),
+        ("套餐一个月多少钱?", "一个月套餐多少钱?"),
+        ("Do you repair bicycles on Saturdays?", "Do you repair a bicycle on Saturday?"),
+    ],
+)
+def test_a_misspelt_word_or_another_order_makes_no_other_question(one, other):
+    assert duplicates.is_near(one, [other])
+    assert duplicates.is_near(other, [one])
+
+
+WORDS = st.sampled_from(
+    ["when", "what", "plan", "a", "b", "open", "3", "4", "norway", "norwya", "shops", "shop"]
+)
+
+
+@given(one=st.lists(WORDS, max_size=8), other=st.lists(WORDS, max_size=8))
+def test_near_is_mutual_and_every_text_is_near_itself(one, other):
+    left, right = " ".join(one), " ".join(other)
+
+    assert duplicates.is_near(left, [right]) == duplicates.is_near(right, [left])
+    assert duplicates.is_near(left, [left])
