@@ -79,8 +79,13 @@ class Student:
     def states(self, sequences: list[tuple[packing.Ids, packing.Ids]]) -> Tensor:
         """Float[N, D]: hidden states predicting the completions, with the adapter on."""
         prefix = packing.common_prefix([prompt for prompt, _ in sequences])
-        with self._recomputing():
+        with self._recomputing(), self._in_base_precision():
             return packing.completion_states(self.model, sequences, prefix)
+
+    def _in_base_precision(self) -> torch.autocast:
+        """The adapter's weights are fp32, and without this so would be each layer's kept inputs."""
+        reduced = self.model.dtype != torch.float32
+        return torch.autocast(self.model.device.type, self.model.dtype, enabled=reduced)
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:
