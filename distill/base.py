@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicLayer
 
 from distill import decoding, packing
 from distill.decoding import Decoding, Shared
+from distill.student import linear_names
 
 PREFIX = (11, 7, 23, 5, 17, 3)
 SEQUENCES = (
@@ -69,8 +70,14 @@ def load_base(
     model = model.to(device)
     check_template(tokenizer)
     check_layers(model)
-    check_packing(model)
-    check_decoding(model)
+    try:
+        check_packing(model)
+        check_decoding(model)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ModelError(
+            f"Models of the kind {type(model).__name__} are not supported: packed sequences and "
+            f"cached prefixes do not run through it ({error})."
+        ) from error
     return model, tokenizer
 
 
@@ -90,7 +97,7 @@ def max_positions(model: PreTrainedModel) -> int:
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") in CHANGING_POSITIONS:
-        return int(rope["original_max_position_embeddings"])
+        return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
     return int(config.max_position_embeddings)
 
 
@@ -118,8 +125,14 @@ def check_layers(model: PreTrainedModel) -> None:
     """Make sure that every layer attends to the whole text.
 
     Raises:
-        ModelError: One does not; the message says what it does instead.
+        ModelError: One does not; the message says what it does instead. Or there is no linear layer
+            that an adapter could sit on.
     """
+    if not linear_names(model):
+        raise ModelError(
+            f"Models of the kind {type(model).__name__} are not supported: they have no linear "
+            "layers for an adapter to sit on."
+        )
     for layer in DynamicCache(config=model.config).layers:
         window = getattr(layer, "sliding_window", None)
         if window is not None and window < max_positions(model):

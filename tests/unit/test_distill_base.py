@@ -135,6 +135,50 @@ def test_a_damaged_model_is_bad_input_that_names_the_folder(tmp_path, name, cont
         base.load_base(folder, CPU)
 
 
+def test_positions_that_change_beyond_the_models_own_length_are_used_up_to_it():
+    parameters = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
+    config = transformers.LlamaConfig(max_position_embeddings=64, rope_parameters=parameters)
+
+    assert base.max_positions(type("Model", (), {"config": config})()) == 64
+
+
+def save(model: transformers.PreTrainedModel, folder) -> None:
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+COMPRESSED = {
+    "num_key_value_heads": 4,
+    "head_dim": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
+
+
+@pytest.mark.parametrize(("family", "options"), [("StableLm", {}), ("DeepseekV3", COMPRESSED)])
+def test_a_model_that_cannot_be_packed_at_all_is_refused_by_its_kind(tmp_path, family, options):
+    save(model_of(family, **options), tmp_path)
+
+    with pytest.raises(ModelError, match=f"{family}ForCausalLM are not supported: packed"):
+        base.load_base(tmp_path, CPU)
+
+
+def test_a_model_without_linear_layers_is_refused(tmp_path):
+    config = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    save(transformers.GPT2LMHeadModel(config), tmp_path)
+
+    with pytest.raises(ModelError, match="GPT2LMHeadModel are not supported: they have no linear"):
+        base.load_base(tmp_path, CPU)
+
+
 def test_the_longest_text_is_that_of_the_text_part():
     text = transformers.LlamaConfig(max_position_embeddings=77)
     several = type("Several", (), {"get_text_config": lambda _: text})()
