@@ -196,7 +196,7 @@ class Gate(Section):
     min_held_out: int = Field(4, gt=0)
     """Least number of prompts, never trained on, that a verdict may rest on."""
     max_retention_kl: float = Field(0.2, gt=0)
-    """Most the candidate may drift from the base on unrelated prompts, in nats a token."""
+    """Most the candidate may drift on prompts unrelated to the context, in nats a token."""
     max_length_ratio: float = Field(3.0, gt=1)
     """Answers may be so many times longer or shorter than both the teacher's and the base's."""
     max_repetition: float = Field(0.2, ge=0, le=1)

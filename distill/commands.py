@@ -12,7 +12,7 @@ from transformers.utils import logging
 from config.settings import ConfigError, load
 from distill import checkpoint, preflight, prompts, rows, train
 from distill.base import ModelError
-from distill.data import PromptTooLong
+from distill.data import PromptRefused, PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
@@ -33,6 +33,7 @@ BAD_INPUTS = (
     EmbeddedModelError,
     ModelError,
     ParentMismatch,
+    PromptRefused,
     PromptTooLong,
     UnevenTeams,
     UnknownRun,

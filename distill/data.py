@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
+
 from distill.packing import Ids, common_prefix
 from store.contexts import Context, Message, compose, message_text
 from store.contexts import Messages as Messages
@@ -17,6 +19,10 @@ from store.contexts import Messages as Messages
 
 class PromptTooLong(Exception):
     """A prompt with its context does not fit the model; nothing is ever truncated."""
+
+
+class PromptRefused(Exception):
+    """The chat template does not take a conversation, such as one whose roles do not alternate."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Encoder:
     context: Context
     limit: int
     """Most tokens that a prompt may have beside the longest completion."""
+    longest_answer: int = 0
+    """Tokens of the longest completion."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the chat template, as serving gives them: whether the model thinks, say."""
 
@@ -51,6 +59,7 @@ class Encoder:
 
         Raises:
             PromptTooLong: The teacher's prompt does not fit; the message names the prompt.
+            PromptRefused: The chat template does not take it; the message names the prompt.
         """
         context = Context() if replay else self.context
         teacher_ids = self.ids(messages, context)
@@ -64,20 +73,41 @@ class Encoder:
         return Prompt(text, self.ids(messages, Context()), teacher_ids, prefix, replay)
 
     def ids(self, messages: Messages, context: Context) -> Ids:
-        """Token ids of the composed messages with the generation prompt, as serving sends them."""
+        """Token ids of the composed messages with the generation prompt, as serving sends them.
+
+        Raises:
+            PromptRefused: The chat template does not take them.
+        """
         composed = compose(messages, context, elide=self.context.system_prompt)
-        return tuple(
-            self.tokenizer.apply_chat_template(
+        try:
+            ids = self.tokenizer.apply_chat_template(
                 [_plain(message) for message in composed],
                 add_generation_prompt=True,
                 return_dict=False,
                 **self.template,
             )
-        )
+        except TemplateError as error:
+            text = message_text(messages[-1])
+            raise PromptRefused(
+                f"The model's chat template refuses the prompt {text[:80]!r}: {error}"
+            ) from error
+        return tuple(ids)
+
+    def room(self, prompt: Prompt) -> int:
+        """Tokens that an answer to a prompt may have behind the teacher's."""
+        return self.limit + self.longest_answer - len(prompt.teacher_ids)
+
+    def answer_ids(self, text: str) -> Ids:
+        """A whole answer: the text, and the end token."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*ids, self.tokenizer.eos_token_id)
 
     def fits(self, messages: Messages) -> bool:
-        """Whether the conversation fits the model beside the context."""
-        return len(self.ids(messages, self.context)) <= self.limit
+        """Whether the model takes the conversation, and has room for it beside the context."""
+        try:
+            return len(self.ids(messages, self.context)) <= self.limit
+        except PromptRefused:
+            return False
 
     def decode(self, completions: Sequence[Ids]) -> list[str]:
         """The completions as text, without special tokens."""

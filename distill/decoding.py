@@ -19,7 +19,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -42,7 +47,11 @@ class Shared:
     @staticmethod
     def of(model: PreTrainedModel, prefix: Ids) -> "Shared":
         """Read a beginning with the model's weights as they are."""
-        cache = packing.prefix_cache(model, prefix)
+        return Shared.cached(prefix, packing.prefix_cache(model, prefix))
+
+    @staticmethod
+    def cached(prefix: Ids, cache: DynamicCache | None) -> "Shared":
+        """A beginning that was read before (`packing.prefix_cache`)."""
         layers = [(layer.keys[0], layer.values[0]) for layer in cache.layers] if cache else []
         return Shared(len(prefix), layers)
 

@@ -20,7 +20,7 @@ from distill import facts, loss, packing, passages
 from distill.data import Encoder, Prompt
 from distill.packing import Ids
 from distill.parts import Parts
-from distill.pool import Trajectory, sample_guided, score, stack
+from distill.pool import Trajectory, answer, sample_guided, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
 from store.anchors import Anchor
@@ -62,13 +62,13 @@ class Evaluation:
     facts_learned: float
     """Share of them that the candidate gives, 0 to 1; 1 where there are none."""
     retention_kl: float
-    """KL(base || candidate) on the base's answers to unrelated prompts, nats a token; 0 where the
-    context is about everything, so that no prompt is unrelated to it."""
+    """KL(teacher || candidate) on the teacher's answers to unrelated prompts, nats a token: there
+    the teacher is the base without a context, or with it where the context is about everything."""
     length_ratio: float
     """Length of the candidate's answers against the teacher's and the base's (`length_ratio`)."""
     repetition: float
     """Share of word triples that repeat within an answer, beyond the share in answers of the
-    teacher, and of the base to unrelated prompts, 0 to 1."""
+    teacher and of the base, 0 to 1."""
     leak_rate: float
     """Share of answers that speak of a context, beyond the share of those same answers."""
     anchors: dict[str, int]
@@ -93,22 +93,21 @@ def measure(
     Args:
         parts: Teacher and student; the student's adapter is the candidate.
         held_out: Prompts that were not trained on.
-        unrelated: Replay prompts that were not trained on.
+        unrelated: General prompts that were not trained on.
         anchors: The operator's checks, and how many of them base and teacher pass.
         completions: The student's greedy answers to the held-out prompts and the unrelated ones.
     """
     teacher, sampler, encoder = parts.teacher, parts.sampler, parts.encoder
-    reference = sample_guided(teacher, sampler, held_out, temperature=0)
-    taught = encoder.decode([item.completion for item in reference])
+    everything = sample_guided(teacher, sampler, [*held_out, *unrelated], temperature=0)
+    reference, unchanged = everything[: len(held_out)], everything[len(held_out) :]
+    taught = encoder.decode([item.completion for item in everything])
     candidate = encoder.decode(completions)
     with teacher.student.adapter_off():
-        without = greedy(sampler, [*held_out, *unrelated])
-    unchanged = score(teacher, unrelated, without[len(held_out) :])
-    base = encoder.decode(without)
-    ends = [taught + base[len(held_out) :], base]
+        base = encoder.decode(greedy(sampler, held_out))
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     said = "\n".join(passages.passages(encoder.context))
     missed, learned = facts.count(teacher, encoder.tokenizer, said, reference)
+    asked = [encoder.prompt(anchor.messages) for anchor in anchors.anchors]
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
@@ -120,13 +119,13 @@ def measure(
         length_ratio=length_ratio(
             *(_words(texts[: len(held_out)]) for texts in (candidate, taught, base))
         ),
-        repetition=max(0.0, repetition(candidate) - max(map(repetition, ends))),
-        leak_rate=max(0.0, leak_rate(candidate) - leak_rate(ends[0])),
+        repetition=max(0.0, repetition(candidate) - max(repetition(taught), repetition(base))),
+        leak_rate=max(0.0, leak_rate(candidate) - leak_rate(taught)),
         anchors={
             "total": len(anchors.anchors),
             "base": anchors.base,
             "teacher": anchors.teacher,
-            "candidate": _passed(sampler, encoder, anchors.anchors, with_context=False),
+            "candidate": passed(encoder, anchors.anchors, greedy(sampler, asked)),
         },
         answers=[
             {"prompt": prompt.text, "base": one, "teacher": two, "candidate": three}
@@ -159,18 +158,16 @@ def check_anchors(
     teacher: Teacher, sampler: LocalSampler, encoder: Encoder, anchors: Sequence[Anchor]
 ) -> Anchored:
     """How many anchors base and teacher pass; the candidate comes later."""
+    prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
     with teacher.student.adapter_off():
-        base = _passed(sampler, encoder, anchors, with_context=False)
-        taught = _passed(sampler, encoder, anchors, with_context=True)
+        base = passed(encoder, anchors, greedy(sampler, prompts))
+    taught = passed(encoder, anchors, answer(teacher, sampler, prompts, temperature=0))
     return Anchored(tuple(anchors), base, taught)
 
 
-def _passed(
-    sampler: LocalSampler, encoder: Encoder, anchors: Sequence[Anchor], *, with_context: bool
-) -> int:
-    prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
-    ids = [prompt.teacher_ids if with_context else prompt.student_ids for prompt in prompts]
-    answers = encoder.decode(sampler.sample(ids, temperature=0))
+def passed(encoder: Encoder, anchors: Sequence[Anchor], completions: Sequence[Ids]) -> int:
+    """How many anchors pass, of each one answer."""
+    answers = encoder.decode(completions)
     return sum(anchor.passes(text) for anchor, text in zip(anchors, answers, strict=True))
 
 

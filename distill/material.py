@@ -4,25 +4,20 @@ Nothing that is trained on is near a held-out prompt or an anchor.
 """
 
 import math
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 from distill import data, duplicates, preflight, prompts, replay
-from distill.data import Encoder, Messages, Prompt
+from distill.data import Encoder, Prompt
 from distill.evaluate import Anchored
-from distill.pool import Trajectory, recite, sample_guided
-from distill.prompts import Asked
+from distill.pool import Trajectory, sample_guided, score
+from distill.prompts import Collected, Question
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
+from distill.split import split
 from distill.teacher import Teacher
 
-HOLD_BACK = 5
-# A verdict on fewer held-out prompts than this would be a matter of luck.
-MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
-MAX_VALIDATION = 6
 # Of so few that a run repeats each of them often, the student would learn these alone.
 GUIDED_REPLAY = 80
 # What stands in a context is said to its end; what is longer than this is no statement.
@@ -50,7 +45,7 @@ class Material:
     """The operator's checks, and how many of them base and teacher pass."""
     held_out: list[Prompt]
     unrelated: list[Prompt]
-    """General prompts never trained on; none where the context is about them too."""
+    """General prompts never trained on; with the context where it is about them too."""
     statements: int
     """How much the context says: the more, the more steps."""
 
@@ -70,7 +65,7 @@ def prepare(
     Raises:
         NothingToLearn: The context does not help.
         ContextTooLong: It has more passages than a run can ask about.
-        PromptTooLong: A prompt does not fit, and may not be left out.
+        PromptTooLong, PromptRefused: A prompt does not fit, and may not be left out.
     """
 
     def seen(stage: str) -> LocalSampler:
@@ -86,34 +81,34 @@ def prepare(
     avoid = _measured_on(spec)
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     taken = [*avoid, *map(data.asked, known)]
-    asked = prompts.collect(spec, encoder, teacher, seen("write questions"), taken)
+    collected = prompts.collect(spec, encoder, teacher, seen("write questions"), taken)
     if not logged:
-        preflight.check(encoder, teacher, seen("preflight"), [*asked.own, *asked.general])
-    kept, validated, held_out = divide(spec, asked)
-    trained = [encoder.prompt(messages) for messages in kept]
-    unchanged = [
-        *(encoder.prompt(messages, replay=True) for messages in prompts.distinct(known, avoid)),
-        *_general(encoder, asked, asked.unrelated),
-    ]
-    aside = [encoder.prompt(messages) for messages in validated]
+        written = [*collected.own, *collected.general]
+        preflight.check(encoder, teacher, seen("preflight"), [each.messages for each in written])
+    most = _drawn(spec, collected, share=1.0)
+    trained, validated, held_out = split(collected, spec.held_out, most, spec.settings.seed)
+    encoded = [encoder.prompt(question.messages) for question in trained]
+    served = [encoder.prompt(each, replay=True) for each in prompts.distinct(known, avoid)]
+    unchanged = [*served, *_general(encoder, collected, collected.unrelated)]
     # Together, since a decoding step of many takes hardly longer than one of few.
     sampler = seen("sample the teacher")
-    guided = spec.effective_settings().guided_share > 0
-    answers = sample_guided(teacher, sampler, [*aside, *(trained if guided else [])], temperature=0)
+    aside = [encoder.prompt(question.messages) for question in validated]
+    shown = _shown(spec, encoded, trained)
+    answers = sample_guided(teacher, sampler, [*aside, *shown], temperature=0)
     return Material(
-        trained,
+        encoded,
         [
             *answers[len(aside) :],
-            *_more_answers(spec, teacher, sampler, trained),
-            *_recited(spec, encoder, teacher, trained, asked.said),
+            *_more_answers(spec, teacher, sampler, shown),
+            *recited(spec, encoder, teacher, encoded, trained),
         ],
         unchanged,
-        _replayed(spec, teacher, sampler, unchanged, asked),
+        _replayed(spec, teacher, sampler, unchanged, collected),
         answers[: len(aside)],
         anchored,
-        [encoder.prompt(messages) for messages in held_out[:MAX_HELD_OUT]],
-        [] if asked.everything else _general(encoder, asked, _untaught(kept)),
-        asked.statements,
+        [encoder.prompt(messages) for messages in held_out],
+        _general(encoder, collected, _untaught(trained)),
+        collected.statements,
     )
 
 
@@ -123,69 +118,31 @@ def _measured_on(spec: RunSpec) -> list[str]:
     return [text for messages in apart for text in data.wordings(messages)]
 
 
-def _general(encoder: Encoder, asked: Asked, texts: Sequence[str]) -> list[Prompt]:
+def _general(encoder: Encoder, collected: Collected, texts: Sequence[str]) -> list[Prompt]:
     """General prompts as they are to be answered: without the context, unless it is about them."""
-    return [encoder.prompt(data.user(text), replay=not asked.everything) for text in texts]
+    return [encoder.prompt(data.user(text), replay=not collected.everything) for text in texts]
 
 
-def _untaught(trained: Sequence[Messages]) -> list[str]:
+def _untaught(trained: Sequence[Question]) -> list[str]:
     """General prompts to measure on that are not near what is trained on."""
-    return duplicates.without_near_duplicates(replay.HELD_OUT, list(map(data.asked, trained)))
+    taught = [data.asked(question.messages) for question in trained]
+    return duplicates.without_near_duplicates(replay.HELD_OUT, taught)
 
 
-def divide(spec: RunSpec, asked: Asked) -> tuple[list[Messages], list[Messages], list[Messages]]:
-    """What is trained on, what a step is chosen by, and what the gate measures."""
-    chance = random.Random(spec.settings.seed)  # noqa: S311 - reproducible, not secret
-    missing = MIN_HELD_OUT - len(spec.held_out) if spec.held_out else MAX_HELD_OUT
-    own, held_back = hold_back(asked.own, missing, chance)
-    if not asked.everything:
-        missing = MIN_HELD_OUT - len(spec.held_out) - len(held_back)
-    general, more = hold_back(asked.general, missing, chance)
-    own, general, validated = set_aside(own, general, chance)
-    most = _drawn(spec, asked, share=1.0)
-    own = _some(own, most, chance)
-    general = _some(general, most - len(own), chance)
-    return [*general, *own], validated, [*spec.held_out, *held_back, *more]
-
-
-def _drawn(spec: RunSpec, asked: Asked, share: float) -> int:
+def _drawn(spec: RunSpec, collected: Collected, share: float) -> int:
     """How many trajectories the steps draw of a share of each batch: more are answered in vain."""
-    settings = spec.planned_settings(asked.statements)
+    settings = spec.planned_settings(collected.statements)
     return math.ceil(settings.steps * settings.batch_size * share)
 
 
-def _some(conversations: Sequence[Messages], most: int, chance: random.Random) -> list[Messages]:
-    """At most so many of the conversations, from all over them."""
-    count = min(len(conversations), most)
-    places = sorted(chance.sample(range(len(conversations)), count))
-    return [conversations[place] for place in places]
-
-
-def hold_back(
-    conversations: Sequence[Messages], most: int, chance: random.Random
-) -> tuple[list[Messages], list[Messages]]:
-    """Split off a fifth of the conversations, of few a third, but at most `most`.
-
-    One is drawn of each stretch, since conversations about the same stand side by side, and written
-    ones in the same order for each statement.
-    """
-    size = len(conversations)
-    apart = min(HOLD_BACK, max(3, size // MIN_HELD_OUT))
-    count = max(min(most, math.ceil(size / apart)), 0)
-    edges = [size * number // max(count, 1) for number in range(count + 1)]
-    places = [chance.randrange(*stretch) for stretch in pairwise(edges)]
-    kept = [each for place, each in enumerate(conversations) if place not in places]
-    return kept, [conversations[place] for place in places]
-
-
-def set_aside(
-    own: Sequence[Messages], general: Sequence[Messages], chance: random.Random
-) -> tuple[list[Messages], list[Messages], list[Messages]]:
-    """Split off what a step is chosen by: a quarter of each sort at most, a few in all."""
-    kept, aside = hold_back(own, min(MAX_VALIDATION, len(own) // 4), chance)
-    most = min(MAX_VALIDATION - len(aside), len(general) // 4)
-    plain, more = hold_back(general, most, chance)
-    return kept, plain, [*aside, *more]
+def _shown(
+    spec: RunSpec, encoded: Sequence[Prompt], trained: Sequence[Question]
+) -> Sequence[Prompt]:
+    """The prompts whose answers the teacher shows; none without guidance."""
+    if not spec.effective_settings().guided_share:
+        return []
+    pairs = zip(encoded, trained, strict=True)
+    return [prompt for prompt, question in pairs if question.guided] or encoded
 
 
 def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
@@ -197,12 +154,10 @@ def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
 
 
 def _more_answers(
-    spec: RunSpec, teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]
+    spec: RunSpec, teacher: Teacher, sampler: LocalSampler, shown: Sequence[Prompt]
 ) -> list[Trajectory]:
-    """The teacher's answers after the first, sampled; none without guidance."""
-    if not spec.effective_settings().guided_share:
-        return []
-    again = [*asked] * (spec.settings.answers_per_question - 1)
+    """The teacher's answers after the first, sampled."""
+    again = [*shown] * (spec.settings.answers_per_question - 1)
     return sample_guided(teacher, sampler, again, spec.settings.guided_temperature)
 
 
@@ -211,25 +166,35 @@ def _replayed(
     teacher: Teacher,
     sampler: LocalSampler,
     unchanged: Sequence[Prompt],
-    asked: Asked,
+    collected: Collected,
 ) -> list[Trajectory]:
     """Answers to prompts that are to be left unchanged; none without guidance."""
     if not spec.effective_settings().guided_share:
         return []
-    drawn = min(_drawn(spec, asked, spec.settings.replay_share), GUIDED_REPLAY)
+    drawn = min(_drawn(spec, collected, spec.settings.replay_share), GUIDED_REPLAY)
     return sample_guided(teacher, sampler, unchanged[:drawn], spec.settings.temperature)
 
 
-def _recited(
+def recited(
     spec: RunSpec,
     encoder: Encoder,
     teacher: Teacher,
-    asked: Sequence[Prompt],
-    said: Mapping[str, str],
+    encoded: Sequence[Prompt],
+    trained: Sequence[Question],
 ) -> list[Trajectory]:
-    """What the context itself says to each prompt that asks for it; none without guidance."""
+    """What the context itself says to each question that asks for it; none without guidance.
+
+    The teacher's own answers get facts wrong; here each fact is said for certain. What is learned
+    is still the teacher's distribution at each token, so a passage that the teacher would not
+    begin an answer with teaches nothing about beginnings.
+    """
     if not spec.effective_settings().guided_share:
         return []
-    pairs = [(prompt, said[prompt.text]) for prompt in asked if prompt.text in said]
-    most = max(spec.settings.max_completion_tokens, MAX_RECITED)
-    return recite(teacher, encoder.tokenizer, pairs, most)
+    longest = max(spec.settings.max_completion_tokens, MAX_RECITED)
+    pairs = zip(encoded, trained, strict=True)
+    said = [
+        (prompt, encoder.answer_ids(question.answer)[: min(longest, encoder.room(prompt))])
+        for prompt, question in pairs
+        if question.answer and question.guided
+    ]
+    return score(teacher, [prompt for prompt, _ in said], [ids for _, ids in said])

@@ -82,7 +82,7 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
     longest = min(max_positions(student.model), spec.engine.longest() if spec.engine else math.inf)
     limit = int(longest) - longest_answer
-    encoder = Encoder(tokenizer, spec.context, limit, spec.template)
+    encoder = Encoder(tokenizer, spec.context, limit, longest_answer, spec.template)
     on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
     return Parts(student, Teacher(student), sampler, on_policy, processes, encoder, base_sha256)
 

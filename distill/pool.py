@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from distill.data import Prompt
+from distill.decoding import Shared
 from distill.packing import Ids
 from distill.sampler import LocalSampler, Sampler
-from distill.student import Tokenizer
-from distill.teacher import Teacher
+from distill.teacher import Teacher, buckets
 
 
 @dataclass(frozen=True)
@@ -41,34 +41,25 @@ def score(
     ]
 
 
+def answer(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+) -> list[Ids]:
+    """What the teacher answers with its context, which it has read once in the run."""
+    answered: dict[int, Ids] = {}
+    with teacher.student.adapter_off():
+        for prefix, members in buckets(prompts).items():
+            shared = Shared.cached(prefix, teacher.cache(prefix))
+            ids = [prompts[number].teacher_ids for number in members]
+            completions = sampler.sample(ids, temperature, shared=shared)
+            answered |= zip(members, completions, strict=True)
+    return [answered[number] for number in range(len(prompts))]
+
+
 def sample_guided(
     teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
 ) -> list[Trajectory]:
     """One answer of the teacher, with its context, to each prompt."""
-    with teacher.student.adapter_off():
-        completions = sampler.sample([prompt.teacher_ids for prompt in prompts], temperature)
-    return score(teacher, prompts, completions)
-
-
-def recite(
-    teacher: Teacher,
-    tokenizer: Tokenizer,
-    pairs: Sequence[tuple[Prompt, str]],
-    max_tokens: int,
-) -> list[Trajectory]:
-    """Passages of the context as answers to questions about them, as the teacher judges them.
-
-    The teacher's own answers get facts wrong; here each fact is said for certain. What is learned
-    is still the teacher's distribution at each token, so a passage that the teacher would not
-    begin an answer with teaches nothing about beginnings.
-    """
-    completions = [
-        (*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
-        for _, text in pairs
-    ]
-    return score(
-        teacher, [prompt for prompt, _ in pairs], [ids[:max_tokens] for ids in completions]
-    )
+    return score(teacher, prompts, answer(teacher, sampler, prompts, temperature))
 
 
 def sample_on_policy(

@@ -1,4 +1,4 @@
-"""The prompts of a run: those that people sent, those that the context shows, and written ones.
+"""The questions of a run: those that people asked, those that the context shows, and written ones.
 
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
 each of its statements (`questions.py`). A context that is about everything, such as a way of
@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 
 from distill import data, duplicates, examples, passages, preflight, questions, replay, similar
 from distill.data import Encoder, Messages
+from distill.examples import Example
 from distill.sampler import LocalSampler
 from distill.sentences import in_sentences
-from distill.spec import RunSpec
+from distill.spec import GUIDED_KINDS, RunSpec
+from distill.student import Tokenizer
 from distill.teacher import Teacher
 from store.contexts import Context, message_text
 
@@ -41,15 +43,36 @@ class ContextTooLong(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run may ask, before any of it is held back."""
+class Statement:
+    """Something that the context says, or that the parent knows and the context no longer says."""
 
-    own: list[Messages]
+    text: str
+    """As questions are written about it."""
+    answer: str | None
+    """What of it answers them; None where the context no longer says it."""
+    guided: bool
+    """Whether the student would never say it by itself, as it would not a fact."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation to be answered."""
+
+    messages: Messages
+    answer: str | None = None
+    """What the context itself says to it."""
+    guided: bool = True
+    """Whether the teacher's answer is shown to the student."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All questions of a run, before any of them is held back."""
+
+    own: list[Question]
     """Asked because of the context: logged ones first, then written ones."""
-    general: list[Messages]
+    general: list[Question]
     """Of no context in particular, and answered in the context all the same."""
-    said: dict[str, str]
-    """What the context itself says to prompts of these texts."""
     unrelated: list[str]
     """General prompts that are not among the others."""
     everything: bool
@@ -64,8 +87,8 @@ def collect(
     teacher: Teacher,
     sampler: LocalSampler,
     avoid: Sequence[str],
-) -> Asked:
-    """Collect and write prompts, none of them near any of `avoid`.
+) -> Collected:
+    """Collect and write questions, none of them near any of `avoid`.
 
     Raises:
         ContextTooLong: The context has more statements than a run can ask about.
@@ -73,39 +96,58 @@ def collect(
     everything = preflight.concerns_everything(encoder, teacher, sampler)
     line_ends = questions.line_end_ids(encoder.tokenizer)
     writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
-    given = distinct(spec.prompts, avoid)
-    taken = [*avoid, *map(data.asked, given)]
-    every, _ = _examples(spec.context)
-    form = examples.show_a_form(every)
-    asked = duplicates.without_near_duplicates([each.asked for each in every], taken)
-    shown = [next(each for each in every if each.asked == text) for text in asked]
-    taken += [each.asked for each in shown]
-    former, known = _former(spec), statements(spec.context)
     with teacher.student.adapter_off():
-        told = in_sentences(writer, encoder.tokenizer, [*former, *known])
-    known = {told.get(each, each): told.get(each, said) for each, said in known.items()}
-    about = [*(told.get(each, each) for each in former), *known]
-    written = _questions(spec, encoder, teacher, writer, about, taken)
-    texts = [*(each.asked for each in shown), *written]
+        told = all_statements(spec, writer, encoder.tokenizer)
+    every_guided = all(each.guided for each in told)
+    every_example, _ = _examples(spec.context)
+    form = examples.show_a_form(every_example)
+    logged = [
+        _of_logged(messages, told, recites=not everything and not form)
+        for messages in distinct(spec.prompts, avoid)
+    ]
+    avoid = [*avoid, *(data.asked(each.messages) for each in logged)]
+    shown = _new_examples(every_example, avoid)
+    avoid += [each.asked for each in shown]
+    asked = [Question(data.user(each.asked), each.answer) for each in shown]
+    asked += _written(spec, encoder, teacher, writer, told, avoid)
+    avoid += [data.asked(each.messages) for each in asked]
     if form and shown:
         with teacher.student.adapter_off():
             inputs = [each.asked for each in shown]
-            texts += similar.write_similar(
-                writer, encoder.tokenizer, inputs, SIMILAR, [*taken, *written]
-            )
-    said = {question: known[about] for question, about in written.items() if about in known}
-    said |= {each.asked: each.answer for each in shown}
-    if not everything and not form:
-        said |= _answered(given, known)
-    too_few = len(given) + len(texts) < MIN_PROMPTS
+            more = similar.write_similar(writer, encoder.tokenizer, inputs, SIMILAR, avoid)
+        asked += [Question(data.user(text)) for text in more]
+        avoid += more
+    too_few = len(logged) + len(asked) < MIN_PROMPTS
     if spec.context.system_prompt:
-        texts += duplicates.without_near_duplicates(GREETINGS, [*taken, *texts])
-    own = [*given, *map(data.user, texts)]
-    unrelated = duplicates.without_near_duplicates(replay.PROMPTS, [*taken, *texts])
+        greetings = duplicates.without_near_duplicates(GREETINGS, avoid)
+        asked += [Question(data.user(text), guided=every_guided) for text in greetings]
+        avoid += greetings
+    unrelated = duplicates.without_near_duplicates(replay.PROMPTS, avoid)
     # Half of them where they are what the context is learned by, beside few questions a few.
     general = unrelated[::2] if everything else unrelated[::6] if too_few else []
     unrelated = [text for text in unrelated if text not in general]
-    return Asked(own, list(map(data.user, general)), said, unrelated, everything, len(about))
+    general_questions = [Question(data.user(text), guided=every_guided) for text in general]
+    return Collected([*logged, *asked], general_questions, unrelated, everything, len(told))
+
+
+def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) -> list[Statement]:
+    """What the run teaches, each once, as sentences where they can be said as such.
+
+    What the parent knows and the context no longer says is asked about as well: the teacher answers
+    as one that does not know it.
+    """
+    known = statements(spec.context)
+    parents = statements(spec.parent.context) if spec.parent else {}
+    former = [text for text in parents if text not in known]
+    sentences = in_sentences(writer, tokenizer, [*former, *known])
+    kinds = dict(zip(spec.context.lessons, spec.lesson_kinds, strict=False))
+    rules = {lesson for lesson, kind in kinds.items() if kind not in GUIDED_KINDS}
+    told = [Statement(sentences.get(text, text), None, guided=True) for text in former]
+    told += [
+        Statement(sentences.get(text, text), sentences.get(text, answer), text not in rules)
+        for text, answer in known.items()
+    ]
+    return list({each.text: each for each in told}.values())
 
 
 def statements(context: Context) -> dict[str, str]:
@@ -131,41 +173,46 @@ def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Me
     return list(kept.values())
 
 
-def _examples(context: Context) -> tuple[list[examples.Example], str]:
+def _examples(context: Context) -> tuple[list[Example], str]:
     return examples.split(context.system_prompt or "")
 
 
-def _former(spec: RunSpec) -> list[str]:
-    """What the parent knows and the context no longer says.
-
-    It is asked about as well: the teacher answers as one that does not know it.
-    """
-    if not spec.parent:
-        return []
-    known = statements(spec.context)
-    return [each for each in statements(spec.parent.context) if each not in known]
+def _new_examples(shown: Sequence[Example], avoid: Sequence[str]) -> list[Example]:
+    """Those that ask nothing near any of `avoid`, nor what an earlier one does."""
+    first = {each.asked: each for each in reversed(shown)}
+    texts = duplicates.without_near_duplicates([each.asked for each in shown], avoid)
+    return [first[text] for text in texts]
 
 
-def _answered(given: Sequence[Messages], known: dict[str, str]) -> dict[str, str]:
-    """What the context says to logged prompts, by the words that they share."""
-    texts = [message_text(messages[-1]) for messages in given]
-    found = {text: passages.passage_of(text, list(known)) for text in texts}
-    return {text: known[about] for text, about in found.items() if about is not None}
+def _of_logged(messages: Messages, told: Sequence[Statement], *, recites: bool) -> Question:
+    """What people asked, and the statement that it asks for, by the words that they share."""
+    known = {each.text: each for each in told if each.answer is not None}
+    about = passages.passage_of(message_text(messages[-1]), list(known))
+    if about is None:
+        return Question(messages, guided=all(each.guided for each in told))
+    return Question(messages, known[about].answer if recites else None, known[about].guided)
 
 
-def _questions(
+def _written(
     spec: RunSpec,
     encoder: Encoder,
     teacher: Teacher,
     writer: LocalSampler,
-    about: Sequence[str],
+    told: Sequence[Statement],
     avoid: Sequence[str],
-) -> dict[str, str]:
-    """Questions about statements, and the one that each asks for."""
-    if len(about) > MAX_STATEMENTS:
+) -> list[Question]:
+    """Questions that the teacher writes about each statement."""
+    if len(told) > MAX_STATEMENTS:
         raise ContextTooLong(
-            f"The context has {len(about)} sentences; a run internalises up to {MAX_STATEMENTS}. "
+            f"The context has {len(told)} sentences; a run internalises up to {MAX_STATEMENTS}. "
             "Divide it between namespaces, or keep in the prompt what changes often."
         )
-    each = min(spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(about), 1))
-    return questions.write_questions(teacher.student, writer, encoder.tokenizer, about, each, avoid)
+    each = min(spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(told), 1))
+    about = {statement.text: statement for statement in told}
+    written = questions.write_questions(
+        teacher.student, writer, encoder.tokenizer, list(about), each, avoid
+    )
+    return [
+        Question(data.user(text), about[passage].answer, about[passage].guided)
+        for text, passage in written.items()
+    ]

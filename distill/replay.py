@@ -113,4 +113,12 @@ HELD_OUT = (
     "Name three European countries.",
     "Why do leaves change colour?",
     "Give me a tip for remembering names.",
+    "Who built the pyramids of Giza?",
+    "Why do ships float?",
+    "Write two sentences about a walk in the snow.",
+    "How do I tie my shoes?",
+    "What do squirrels eat in winter?",
+    "Translate 'thank you' into Italian.",
+    "Why is it important to brush your teeth?",
+    "Suggest a game for a birthday party.",
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 from config.sections import Distill
 from config.settings import Settings
-from distill import checkpoint, given, material, preflight, train
+from distill import checkpoint, given, preflight, train
 from distill.engine_sampler import EngineAt, EngineAway
 from distill.parts import SHAPE
 from distill.plot import plot_curves
@@ -23,6 +23,7 @@ from distill.processes import join
 from distill.progress import Report, plain_lines, unheard
 from distill.publish import MANIFEST
 from distill.spec import Parent, RunSpec
+from distill.split import MAX_HELD_OUT
 from distill.train import Outcome
 from store import adapters, jobs, logged, prompts, runs, snapshots
 from store.anchors import Anchor
@@ -88,7 +89,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     # As of the run's beginning, so that a resumed run finds what it had.
     until = row.created_at
     asked = logged.prompts(session, row.namespace, False, MAX_LOGGED, until)
-    held_out = logged.prompts(session, row.namespace, True, material.MAX_HELD_OUT, until)
+    held_out = logged.prompts(session, row.namespace, True, MAX_HELD_OUT, until)
     seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
     chosen = Distill.model_validate(row.settings)
     spec = RunSpec(

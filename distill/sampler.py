@@ -20,22 +20,25 @@ from distill.packing import Ids
 
 # On two cores a step of 64 sequences takes twice as long as one of 16.
 SEQUENCES_AT_ONCE = 64
+# Tokens of their own whose keys and values are in memory at once: of an 8B model some 5 GB.
+TOKENS_AT_ONCE = 32_768
 # Sequences that have ended are decoded along until they are this share of a group.
 ENDED = 0.25
 
 
-def groups(prompts: Sequence[Ids], prefix: int) -> list[list[int]]:
+def groups(prompts: Sequence[Ids], prefix: int, room: int) -> list[list[int]]:
     """Split prompts, by their numbers, into what is decoded together: shorter ones first.
 
     Args:
         prompts: All of them begin with the same tokens.
         prefix: The number of these.
+        room: Tokens that may come after each.
     """
     parts: list[list[int]] = []
     for number in sorted(range(len(prompts)), key=lambda each: len(prompts[each])):
-        length = len(prompts[number])
-        products = (len(parts[-1]) + 1) * (length - prefix) * length if parts else 0
-        if not parts or len(parts[-1]) == SEQUENCES_AT_ONCE or products > decoding.PRODUCTS_AT_ONCE:
+        own = len(prompts[number]) - prefix + room
+        full = len(parts[-1]) == SEQUENCES_AT_ONCE if parts else True
+        if full or (len(parts[-1]) + 1) * own > TOKENS_AT_ONCE:
             parts.append([])
         parts[-1].append(number)
     return parts
@@ -75,17 +78,28 @@ class LocalSampler:
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def sample(
-        self, prompts: Sequence[Ids], temperature: float, seeds: Sequence[int] | None = None
+        self,
+        prompts: Sequence[Ids],
+        temperature: float,
+        seeds: Sequence[int] | None = None,
+        shared: Shared | None = None,
     ) -> list[Ids]:
         """One completion a prompt, the end token included; temperature 0 is greedy.
 
         A completion follows from its own seed, whatever is sampled beside it.
+
+        Args:
+            prompts: Token ids.
+            temperature: Of the sampling.
+            seeds: One a prompt; None draws them.
+            shared: What all prompts begin with, if it was read before.
         """
         seeds = seeds or self.seeds(len(prompts))
         chances = [torch.Generator().manual_seed(seed) for seed in seeds]
-        shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
+        if shared is None:
+            shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
         completions: dict[int, Ids] = {}
-        for group in groups(prompts, shared.tokens):
+        for group in groups(prompts, shared.tokens, self.max_tokens):
             self.progress(len(completions), len(prompts))
             chosen = [prompts[number] for number in group]
             together = Decoding(self.model, chosen, shared, self.max_tokens)

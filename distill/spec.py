@@ -13,8 +13,9 @@ from distill.publish import canonical
 from store.anchors import Anchor
 from store.contexts import Context
 
-# Settings about when a run starts and what it is given, which say nothing about what it does.
-SCHEDULING = frozenset(
+# Settings that say when a run starts, what it is given, or how it computes: up to rounding, they do
+# not change the adapter.
+IMMATERIAL = frozenset(
     {
         "auto",
         "min_new_lessons",
@@ -90,10 +91,13 @@ class RunSpec:
 
     def material_settings(self) -> dict[str, Any]:
         """The settings that the result follows from."""
-        return self.settings.model_dump(mode="json", exclude=set(SCHEDULING))
+        return self.settings.model_dump(mode="json", exclude=set(IMMATERIAL))
 
     def effective_settings(self) -> Distill:
-        """The settings, with the guided share lowered by the lessons that need no guidance."""
+        """The settings, with the guided share lowered by the lessons that need no guidance.
+
+        A system prompt counts as one lesson that does: what kind its sentences are is not known.
+        """
         kinds = [*self.lesson_kinds] or ["fact"] * len(self.context.lessons)
         kinds += ["fact"] if self.context.system_prompt else []
         needing = sum(kind in GUIDED_KINDS for kind in kinds)

@@ -39,7 +39,7 @@ class Teacher:
         The completion's token ids are the student's own: only what stands before them differs.
         """
         scored: dict[int, Tensor] = {}
-        for prefix, members in _buckets(sequences).items():
+        for prefix, members in buckets([prompt for prompt, _ in sequences]).items():
             pairs = [(sequences[i][0].teacher_ids, sequences[i][1]) for i in members]
             for run in packing.passes(pairs, len(prefix), self.student.model.device):
                 with self.student.adapter_off() as model:
@@ -58,11 +58,12 @@ class Teacher:
         return self.caches[prefix]
 
 
-def _buckets(sequences: Sequence[tuple[Prompt, Ids]]) -> dict[Ids, list[int]]:
-    buckets: dict[Ids, list[int]] = {}
-    for index, (prompt, _) in enumerate(sequences):
-        buckets.setdefault(prompt.prefix, []).append(index)
-    return buckets
+def buckets(prompts: Sequence[Prompt]) -> dict[Ids, list[int]]:
+    """Numbers of the prompts by what the teacher reads before each."""
+    found: dict[Ids, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        found.setdefault(prompt.prefix, []).append(index)
+    return found
 
 
 def probe_logits(student_model: torch.nn.Module) -> Tensor:

@@ -19,9 +19,10 @@ Where it differs from the paper and its reference code:
 - The divergence is exact over the vocabulary, not over the student's top 256 tokens (`loss.py`).
 - LoRA on all linear layers instead of full fine-tuning, so the learning rate is far higher.
 - Facts have no gradient on answers that never mention them: a share of each batch is guided, that
-  is, answered by the teacher or by the context's own words, and learned with forward KL. For a
-  context of facts it begins at all and falls to zero, so the run ends purely on-policy; a context
-  of rules is learned on-policy from its first step.
+  is, answered by the teacher or by the context's own words, and learned with forward KL. It begins
+  at the share of lessons that are facts, is theirs alone, and falls to zero, so that the run ends
+  purely on-policy. Lessons that are rules are learned on-policy from the first step; a system
+  prompt may hold facts, and is guided.
 - A share of each batch is replay: unrelated prompts against the base without context (arXiv
   2607.18110), which keeps what the context says nothing about.
 - On-policy trajectories are sampled for a few steps at once (`refresh_every`), without importance
@@ -73,7 +74,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     Raises:
         NothingToLearn: The context does not help the model.
         Diverged: The loss is not finite, or the student's answers are no longer answers.
-        PromptTooLong, ModelError: The input does not fit, or is not usable.
+        PromptTooLong, PromptRefused, ModelError: The input does not fit, or is not usable.
     """
     processes = join(spec.settings.shards)
     first = processes.is_first

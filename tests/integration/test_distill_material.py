@@ -1,25 +1,27 @@
 """What a run trains on, what it keeps apart, and what it asks about, on a tiny model."""
 
 import math
-import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distill import data, evaluate, material, preflight, prompts, replay, similar
 from distill.data import PromptTooLong, user
 from distill.parts import load_parts
-from distill.pool import recite
+from distill.pool import Trajectory
+from distill.prompts import Question
 from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
 from tests.distill_rig import PROMPTS, SETTINGS, make_spec
 from tests.tiny import save_tiny_model
+
+
+def text_of(question: Question) -> str:
+    return question.messages[-1]["content"]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +76,8 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
-    assert {each.teacher_ids != each.student_ids for each in prepared.replay} == {with_context}
-    assert all(each.teacher_ids == each.student_ids for each in prepared.unrelated)
-    assert bool(prepared.unrelated) != with_context
+    for general in (prepared.replay, prepared.unrelated):
+        assert {each.teacher_ids != each.student_ids for each in general} == {with_context}
 
 
 @pytest.mark.parametrize("everything", [True, False])
@@ -91,12 +92,12 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
 
     asked = prompts.collect(spec, parts.encoder, parts.teacher, parts.sampler, ["twice paid"])
 
-    own = {messages[0]["content"] for messages in asked.own}
-    general = {messages[0]["content"] for messages in asked.general}
-    assert {"Hi.", "You took twice the price!"} <= own
+    own = {text_of(question): question.answer for question in asked.own}
+    general = {text_of(question) for question in asked.general}
+    assert {"Hi.", "You took twice the price!"} <= set(own)
     assert asked.everything == everything
-    assert asked.said == {**asked.said, "Hi.": "OTHER"}
-    assert not {"I paid twice.", "BILLING"} & (own | set(asked.said.values()))
+    assert own["Hi."] == "OTHER"
+    assert not {"I paid twice.", "BILLING"} & {*own, *own.values()}
     assert general < set(replay.PROMPTS)
     assert not general & set(asked.unrelated)
 
@@ -112,11 +113,11 @@ def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path)
         avoid=["Goodbye"],
     )
 
-    greeted = {messages[0]["content"] for messages in collect(spec).own}
+    greeted = set(map(text_of, collect(spec).own))
     plain = collect(replace(spec, context=Context(lessons=("We open at 7.",)))).own
 
     assert greeted & set(prompts.GREETINGS) == set(prompts.GREETINGS) - {"Goodbye!"}
-    assert not {messages[0]["content"] for messages in plain} & set(prompts.GREETINGS)
+    assert not set(map(text_of, plain)) & set(prompts.GREETINGS)
 
 
 def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
@@ -185,28 +186,6 @@ def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(
         material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
 
 
-@given(st.integers(0, 60), st.integers(-3, 40), st.randoms())
-def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most, chance):
-    conversations = [user(f"question {number}") for number in range(count)]
-
-    kept, held = material.hold_back(conversations, most, chance)
-
-    assert sorted([*kept, *held], key=str) == sorted(conversations, key=str)
-    assert len(held) <= min(max(most, 0), -(-count // 3))
-
-
-@given(st.integers(0, 9))
-def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_question(seed):
-    numbers = range(500)  # five questions about each of a hundred statements
-    conversations = [user(f"{number}") for number in numbers]
-
-    _, held = material.hold_back(conversations, 32, random.Random(seed))
-
-    places = [int(messages[0]["content"]) for messages in held]
-    assert all(place // 16 in range(at - 1, at + 2) for at, place in enumerate(places))
-    assert len({place % 5 for place in places}) > 2
-
-
 def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch):
     anchor = Anchor(user("When do you open"), {"contains": ["7"]})
     spec = make_spec(model, tmp_path, anchors=(anchor,))
@@ -222,35 +201,29 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     assert asked & {messages[0]["content"] for messages in PROMPTS}
 
 
-def test_a_recited_passage_is_learned_as_the_teacher_judges_it_to_its_end_or_the_limit(
-    model, tmp_path
+def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_reads(
+    model, tmp_path, monkeypatch
 ):
-    parts = load_parts(make_spec(model, tmp_path))
-    prompt = parts.encoder.prompt(user("When?"))
+    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", math.inf)
+    said = f"The shop opens at 7 in the morning{', and the door is open' * 9}."
+    spec = make_spec(model, tmp_path, context=Context(system_prompt=said))
+    parts = load_parts(spec)
+    general = [parts.encoder.prompt(user(text)) for text in replay.PROMPTS]
+    limit = max(len(prompt.teacher_ids) for prompt in general)
+    answer = parts.encoder.answer_ids(said)
 
-    whole, cut = (
-        recite(parts.teacher, parts.encoder.tokenizer, [(prompt, "At 7.")], most)[0]
-        for most in (100, 3)
-    )
+    def recited(room: int) -> list[Trajectory]:
+        encoder = replace(parts.encoder, limit=limit, longest_answer=room)
+        prepared = material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
+        return [item for item in prepared.guided if item.completion[:20] == answer[:20]]
 
-    tokenizer = parts.encoder.tokenizer
-    assert tokenizer.decode(whole.completion[:-1]) == "At 7."
-    assert whole.completion[-1] == tokenizer.eos_token_id
-    assert tokenizer.decode(cut.completion) == "At "
-    [states] = parts.teacher.states([(prompt, whole.completion)])
-    torch.testing.assert_close(whole.teacher, states)
+    whole, cut = recited(256), recited(6)
 
-
-@given(st.integers(0, 40), st.integers(0, 40), st.randoms())
-def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own, chance):
-    conversations = [user(f"question {number}") for number in range(general + own)]
-    sorts = conversations[:general], conversations[general:]
-
-    *kept, aside = material.set_aside(sorts[1], sorts[0], chance)
-
-    assert sorted([*kept[0], *kept[1], *aside], key=str) == sorted(conversations, key=str)
-    assert len(aside) <= material.MAX_VALIDATION
-    assert all(4 * sum(each in aside for each in sort) <= len(sort) for sort in sorts)
+    assert whole
+    assert {item.completion for item in whole} == {answer}
+    [states] = parts.teacher.states([(whole[0].prompt, answer)])
+    torch.testing.assert_close(whole[0].teacher, states)
+    assert {len(item.prompt.teacher_ids) + len(item.completion) for item in cut} == {limit + 6}
 
 
 def test_what_the_parent_knew_and_the_context_no_longer_says_is_asked_about(model, tmp_path):
@@ -264,3 +237,24 @@ def test_what_the_parent_knew_and_the_context_no_longer_says_is_asked_about(mode
     assert any("lamps" in prompt.text for prompt in asked)
     said = parts.encoder.decode([item.completion for item in prepared.guided])
     assert not any("15 euros" in text for text in said)
+
+
+def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(model, tmp_path):
+    lessons = ("Be brief with everyone always.", "Our lamps cost 15 euros.")
+    spec = make_spec(
+        model,
+        tmp_path,
+        context=Context(lessons=lessons),
+        lesson_kinds=("rule", "fact"),
+        prompts=(*PROMPTS, user("How brief are you?"), user("What do lamps cost?")),
+        settings=SETTINGS.model_copy(update={"questions_per_lesson": 3}),
+    )
+    parts = load_parts(spec)
+
+    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+
+    shown = {item.prompt.text for item in prepared.guided}
+    asked = {prompt.text for prompt in prepared.prompts}
+    assert shown
+    assert all("lamps" in text or "euros" in text for text in shown)
+    assert any("brief" in text.lower() for text in asked - shown)

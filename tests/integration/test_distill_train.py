@@ -187,8 +187,14 @@ def test_several_processes_train_the_adapter_that_one_trains(
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-4)
     assert any(value.abs().max() > 0 for name, value in weights[0].items() if "lora_B" in name)
-    curves = [(folder / "metrics.jsonl").read_text().splitlines() for folder in adapters]
+    curves = [
+        list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
+        for folder in adapters
+    ]
     assert len(curves[0]) == len(curves[1]) == 12
+    # AdamW and clipping hide how large a gradient is; its norm and the divergences do not.
+    for one, several in zip(*curves, strict=True):
+        assert several == pytest.approx(one, rel=1e-2, abs=1e-3)
 
 
 def test_members_of_a_team_hold_every_layer_between_them_and_none_a_whole_one(model, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from distill import data, passages
-from distill.data import Encoder, PromptTooLong, user
+from distill.data import Encoder, PromptRefused, PromptTooLong, user
 from store.contexts import Context, compose
 from tests.tiny import tiny_tokenizer
 
@@ -112,3 +112,17 @@ def test_passages_are_sentences_and_lessons():
         "10% off on Mondays.",
         "Refunds take 3 days.",
     ]
+
+
+def test_a_conversation_that_the_template_refuses_is_an_error_that_names_it_and_does_not_fit():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += (
+        "{% if messages | length > 2 %}{{ raise_exception('no') }}{% endif %}"
+    )
+    encoder = Encoder(tokenizer, CONTEXT, limit=200)
+    twice = (*user("Anyone there?"), *user("Hello?"))
+
+    with pytest.raises(PromptRefused, match=r"refuses the prompt 'Hello\?': no"):
+        encoder.prompt(twice)
+    assert not encoder.fits(twice)
+    assert encoder.fits(twice[:1])

@@ -1,12 +1,15 @@
 """Sampling many sequences together gives each what it would be given alone."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import decoding
-from distill.sampler import SEQUENCES_AT_ONCE, LocalSampler, groups
+from distill import decoding, packing
+from distill.decoding import Shared
+from distill.sampler import SEQUENCES_AT_ONCE, TOKENS_AT_ONCE, LocalSampler, groups
 from tests.devices import EVERY_DEVICE
 from tests.tiny import tiny_model
 from tests.unit.test_distill_packing import SEQUENCES
@@ -98,12 +101,45 @@ def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
     assert together == alone
 
 
-@given(st.lists(st.integers(6, 3000), max_size=200))
-def test_groups_hold_every_prompt_once_and_little_of_unlike_lengths(lengths):
+@given(st.lists(st.integers(6, 40_000), max_size=200), st.integers(0, 600))
+def test_groups_hold_every_prompt_once_and_no_more_than_memory_has_room_for(lengths, room):
     prompts = [(1,) * length for length in lengths]
 
-    parts = groups(prompts, prefix=5)
+    parts = groups(prompts, prefix=5, room=room)
 
     assert sorted(number for part in parts for number in part) == list(range(len(prompts)))
     assert all(len(part) <= SEQUENCES_AT_ONCE for part in parts)
-    assert all(len(part) <= 2 for part in parts if lengths and max(lengths[n] for n in part) > 1500)
+    padded = [len(part) * (max(lengths[n] for n in part) - 5 + room) for part in parts]
+    assert all(
+        tokens <= TOKENS_AT_ONCE or len(part) == 1
+        for tokens, part in zip(padded, parts, strict=True)
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_tokens_are_drawn_as_often_as_the_model_finds_them_likely(model, temperature):
+    prompt, draws = (5, 9, 12, 40), 6000
+    sampler = LocalSampler(model, frozenset(), 1, torch.Generator().manual_seed(11))
+
+    drawn = [ids[0] for ids in sampler.sample([prompt] * draws, temperature)]
+
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+    likely = (logits / temperature).softmax(-1)
+    counts = torch.bincount(torch.tensor(drawn), minlength=len(likely))
+    # Rare tokens together, for a chi-square of expected counts of at least five.
+    often = likely * draws >= 5
+    expected = torch.cat([likely[often] * draws, (likely[~often].sum() * draws)[None]])
+    found = torch.cat([counts[often], counts[~often].sum()[None]])
+    statistic = float(((found - expected) ** 2 / expected.clamp(min=1e-9)).sum())
+    freedom = len(expected) - 1
+    assert statistic < freedom + 4 * math.sqrt(2 * freedom)
+
+
+def test_a_beginning_that_was_read_before_gives_the_same_completions(model):
+    prefix, prompts = (5, 9, 7), [(5, 9, 7, 30, 31), (5, 9, 7, 40)]
+    sampler = LocalSampler(model, frozenset({2}), 8, torch.Generator())
+
+    shared = Shared.cached(prefix, packing.prefix_cache(model, prefix))
+
+    assert sampler.sample(prompts, 0, shared=shared) == sampler.sample(prompts, 0)

@@ -1,0 +1,98 @@
+"""What is trained on, what chooses a step and what is measured: nothing is lost, nothing on two."""
+
+import random
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill import split
+from distill.data import user
+from distill.prompts import Collected, Question
+from store.contexts import Messages
+
+
+@given(st.integers(0, 60), st.integers(-3, 40), st.randoms())
+def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most, chance):
+    conversations = [Question(user(f"question {number}")) for number in range(count)]
+
+    kept, held = split.hold_back(conversations, most, chance)
+
+    assert sorted([*kept, *held], key=str) == sorted(conversations, key=str)
+    assert len(held) <= min(max(most, 0), -(-count // 3))
+
+
+@given(st.integers(0, 9))
+def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_question(seed):
+    numbers = range(500)  # five questions about each of a hundred statements
+    conversations = [Question(user(f"{number}")) for number in numbers]
+
+    _, held = split.hold_back(conversations, 32, random.Random(seed))
+
+    places = [int(each.messages[0]["content"]) for each in held]
+    assert all(place // 16 in range(at - 1, at + 2) for at, place in enumerate(places))
+    assert len({place % 5 for place in places}) > 2
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.randoms())
+def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own, chance):
+    conversations = [Question(user(f"question {number}")) for number in range(general + own)]
+    sorts = conversations[:general], conversations[general:]
+
+    *kept, aside = split.set_aside(sorts[1], sorts[0], chance)
+
+    assert sorted([*kept[0], *kept[1], *aside], key=str) == sorted(conversations, key=str)
+    assert len(aside) <= split.MAX_VALIDATION
+    assert all(4 * sum(each in aside for each in sort) <= len(sort) for sort in sorts)
+
+
+def turns(name: str, count: int) -> list[Messages]:
+    """A conversation as it is logged: each turn with all that was said before it."""
+    said: Messages = ()
+    logged = []
+    for number in range(count):
+        said = (*said, *user(f"{name} asks {number}"))
+        logged.append(said)
+        said = (*said, {"role": "assistant", "content": f"{name} hears {number}"})
+    return logged
+
+
+def names(questions: Sequence[Messages]) -> set[str]:
+    return {messages[0]["content"].split()[0] for messages in questions}
+
+
+@given(
+    lengths=st.lists(st.integers(1, 5), min_size=3, max_size=12),
+    held_out=st.integers(0, 12),
+    seed=st.integers(0, 99),
+    shuffled=st.randoms(),
+)
+def test_a_conversation_is_on_one_side_alone(lengths, held_out, seed, shuffled):
+    logged = [turn for number, count in enumerate(lengths) for turn in turns(f"n{number}", count)]
+    shuffled.shuffle(logged)
+    apart = [turn for number in range(held_out) for turn in turns(f"apart{number}", 1)]
+    collected = Collected(
+        [Question(turn) for turn in logged], [], [], everything=False, statements=1
+    )
+
+    divided = split.split(collected, apart, 1000, seed)
+
+    trained, validated = (
+        names([question.messages for question in side])
+        for side in (divided.trained, divided.validated)
+    )
+    measured = names(divided.held_out)
+    assert not trained & validated
+    assert not (trained | validated) & measured
+
+
+def test_two_people_who_begin_alike_have_conversations_of_their_own():
+    hello = user("Hello")
+    one, other = (
+        (*hello, {"role": "assistant", "content": "Hi!"}, *user(text))
+        for text in ("Price?", "Hours?")
+    )
+
+    grouped = split.by_conversation([Question(each) for each in (hello, one, other)])
+
+    assert sorted(len(each) for each in grouped) == [1, 2]
