@@ -85,7 +85,12 @@ def split(text: str) -> tuple[list[Example], str]:
     if len(arrows) < MIN_ARROWS:
         return [*framed, *pairs], "\n".join(rest)
     matches = [match for line in arrows if (match := ARROW.match(line))]
-    shown = [Example(bare(each["asked"]), bare(each["answer"])) for each in matches]
+    # One name in front of all of them is none of what is asked.
+    named = len({_label(each["asked"]) for each in matches}) == 1
+    shown = [
+        Example(_joined([each["asked"]]) if named else bare(each["asked"]), bare(each["answer"]))
+        for each in matches
+    ]
     return [*framed, *pairs, *shown], "\n".join(line for line in rest if line not in arrows)
 
 

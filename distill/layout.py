@@ -13,9 +13,15 @@ from inspect import cleandoc
 from itertools import zip_longest
 from typing import Any
 
-# Headings, quotes, bullets and numbers of lists; a number that a sentence begins with stays.
-MARKUP = re.compile(r"^\s*(?:#+|>|[-*+•]|\d+[.)])\s+")
-ITEM = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s")
+# Bullets, numbers and letters of lists; a number or an initial that a sentence begins with stays.
+BULLET = r"[-*+•]|\d+[.)]|[a-z][.)]|[ivx]+[.)]|[A-Z]\)|\((?:\d+|[a-zA-Z])\)"
+ITEM = re.compile(rf"^\s*(?:{BULLET})\s")
+MARKUP = re.compile(rf"^\s*(?:#+|>|{BULLET})\s+")
+# How a text looks, and not what it says.
+HTML = re.compile(
+    r"</?(?:a|b|br|div|em|font|h[1-6]|i|li|ol|p|small|span|strong|u|ul)(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
 HEADING = re.compile(r"^\s*(?P<level>#+)\s|^\s*\*\*(?=\w)[^\s*.!?]+(?: [^\s*.!?]+){0,3}\*\*:?\s*$")
 FENCE = re.compile(r"^\s*(?:```|~~~)\s*(?P<kind>\w*)")
 # What stands in fences of these kinds, and does not begin as code does, states something.
@@ -49,7 +55,7 @@ def told(text: str) -> list[str]:
         value = None
     if value is not None:
         return list(_leaves(value, ""))
-    lines = [_keyed(line) for line in _without_code(cleandoc(text).splitlines())]
+    lines = [_keyed(HTML.sub("", line)) for line in _without_code(cleandoc(text).splitlines())]
     unwrapped = [line for paragraph in _paragraphs(lines) for line in _unwrapped(paragraph)]
     return list(_outlined(list(_rows_told(unwrapped))))
 
@@ -179,15 +185,19 @@ def _row(columns: Sequence[str], cells: Sequence[str]) -> list[str]:
 def _outlined(lines: Sequence[str]) -> Iterator[str]:
     """Each line with what stands above it, where it does not state anything without."""
     title = _title(lines)
-    heading = ""
+    heading, listed = "", False
     above: list[tuple[int, str]] = []
     for line, following in zip_longest(lines, lines[1:], fillvalue=""):
         said = _as_said(line)
         if HEADING.match(line):
-            above, heading = [], "" if line == title else said.rstrip(":")
+            above, listed = [], False
+            heading = "" if line == title else said.rstrip(":")
             if said and not following:
                 yield said
             continue
+        if listed and _ended(said) and not ITEM.match(line):
+            heading = ""  # a sentence after a list is no part of it
+        listed = bool(ITEM.match(line))
         above = [(depth, text) for depth, text in above if depth < _depth(line)]
         carried = [f"{text.rstrip(':')}:" for _, text in above]
         named = heading[:STEM].lower() in said.lower()
@@ -213,10 +223,11 @@ def _ended(text: str) -> bool:
 
 
 def _title(lines: Sequence[str]) -> str | None:
-    """The first line, if it is the heading of the whole text."""
+    """The first line, if it is the heading of the whole text, and not of a list."""
     headings = [match["level"] for match in map(HEADING.match, lines) if match]
     first = HEADING.match(lines[0]) if lines else None
-    return lines[0] if first and headings.count(first["level"]) == 1 else None
+    alone = first and headings.count(first["level"]) == 1
+    return lines[0] if alone and not _as_said(lines[0]).endswith(":") else None
 
 
 def _depth(line: str) -> int:

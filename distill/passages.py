@@ -18,6 +18,7 @@ ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
 SENTENCE_END = re.compile(r"(?<=[.!?।؟])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
 # A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
+TIME, ZONE = re.compile(r"\b[ap]\.m\.$"), re.compile(r"[A-Z]{2,4}\b")
 # A number, or a word that no beginning of a sentence explains, if it has a capital.
 TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
 # Words that may stand before what a statement is about: "In room 12 ..."
@@ -49,11 +50,17 @@ def _sentences(line: str) -> list[str]:
         begins = part[0].isalpha() and not part[0].islower()
         # A split after an abbreviation ("approx.") leaves a stump that belongs to what follows.
         stump = joined and len(joined[-1]) < SHORT_PASSAGE_CHARS and part[0].isascii()
-        if joined and (stump or not begins or ABBREVIATED.search(joined[-1])):
+        if joined and (stump or not begins or _goes_on(joined[-1], part)):
             joined[-1] += f" {part}"
         else:
             joined.append(part)
     return joined
+
+
+def _goes_on(said: str, part: str) -> bool:
+    """Whether a sentence is not over where it looks as if it were."""
+    zone = TIME.search(said) and ZONE.match(part)
+    return bool(ABBREVIATED.search(said) or zone) or said.count("(") > said.count(")")
 
 
 def content_words(text: str) -> set[str]:

@@ -7,7 +7,7 @@ one stacked tensor and no linear layers, as in mixtures of experts, they stay as
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,10 +82,12 @@ class Student:
         with self._recomputing(), self._in_base_precision():
             return packing.completion_states(self.model, sequences, prefix)
 
-    def _in_base_precision(self) -> torch.autocast:
+    def _in_base_precision(self) -> AbstractContextManager[object]:
         """The adapter's weights are fp32, and without this so would be each layer's kept inputs."""
-        reduced = self.model.dtype != torch.float32
-        return torch.autocast(self.model.device.type, self.model.dtype, enabled=reduced)
+        if self.model.dtype == torch.float32:
+            return nullcontext()
+        cast: torch.autocast = torch.autocast(self.model.device.type, self.model.dtype)
+        return cast
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:

@@ -111,6 +111,12 @@ def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
     assert split(f"{two}\nHi -> OTHER")[0] == [PARCEL, TWICE, Example("Hi", "OTHER")]
 
 
+def test_a_name_in_front_of_all_arrows_is_not_asked():
+    text = "Ticket: I paid twice. -> BILLING\nTicket: Hi -> OTHER\nTicket: Where is it? -> DELIVERY"
+
+    assert [each.asked for each in split(text)[0]] == ["I paid twice.", "Hi", "Where is it?"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

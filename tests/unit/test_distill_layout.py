@@ -39,6 +39,18 @@ from store.contexts import Context
             "Be brief.\n1. Count: one.\n   Then rest.",
             ["Be brief.", "Count: one. Then rest."],
         ),
+        (
+            "If it fails:\n1. Restart it.\n2. Otherwise:\n   a. Check the cable.\n   b) Call us.",
+            [
+                "If it fails: Restart it.",
+                "If it fails: Otherwise: Check the cable.",
+                "If it fails: Otherwise: Call us.",
+            ],
+        ),
+        (
+            "<ul>\n<li>Be <b>kind</b>.</li>\n<li>Never swear.</li>\n</ul>",
+            ["Be kind.", "Never swear."],
+        ),
     ],
 )
 def test_items_are_said_with_what_announces_them(text, said):
@@ -91,6 +103,10 @@ def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
                 "The shop in Ely has two floors and a yard.",
                 "Hull: Open at 9.",
             ],
+        ),
+        (
+            "**Fees:**\n- Transfer: 2 euros\n- Card: 10 euros\n\nDo not give legal advice.",
+            ["Fees: Transfer: 2 euros", "Fees: Card: 10 euros", "Do not give legal advice."],
         ),
     ],
 )
@@ -156,6 +172,13 @@ def test_code_states_nothing_and_text_in_fences_does(text, said):
         ["दुकान सुबह 9 बजे खुलती है।", "वारंटी 6 साल की है।"],
         ["هل المتجر مفتوح؟", "نعم من 9 إلى 5."],
         ["It takes 3 to 5 working days in all, i.e. not long."],
+        ["We answer calls (Mon to Fri, 8 a.m. to 6 p.m. CET).", "Parking is free."],
+        [
+            "The desk opens at 9 a.m. GMT on all days.",
+            "It closes in the evening at 6 p.m.",
+            "Parking is free.",
+        ],
+        ["Ask for a form (see the desk. It is on floor 2).", "Parking is free."],
     ],
 )
 def test_sentences_end_as_their_script_ends_them(said):
