@@ -55,11 +55,11 @@ def fact_places(tokenizer: Tokenizer, context: str, question: str, completion: I
     ends = [len(tokenizer.decode(completion[: n + 1])) for n in range(len(completion))]
     spans = zip([0, *ends], ends, strict=False)
     text = tokenizer.decode(completion)
-    facts = [each.span() for each in WORD.finditer(text) if each.group() in told]
+    named = [each.span() for each in WORD.finditer(text) if each.group() in told]
     return [
         place
         for place, (start, end) in enumerate(spans)
-        if any(start < fact_end and end > fact_start for fact_start, fact_end in facts)
+        if any(start < fact_end and end > fact_start for fact_start, fact_end in named)
     ]
 
 

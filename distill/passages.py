@@ -126,6 +126,6 @@ def _leading(passage: str) -> str:
 
 def passage_of(question: str, about: Sequence[str]) -> str | None:
     """The passage that shares most content words with a question; None if none shares any."""
-    words = content_words(question)
-    best = max(about, key=lambda passage: len(words & content_words(passage)), default=None)
-    return best if best is not None and words & content_words(best) else None
+    asked = content_words(question)
+    best = max(about, key=lambda passage: len(asked & content_words(passage)), default=None)
+    return best if best is not None and asked & content_words(best) else None
