@@ -124,7 +124,7 @@ class Distill(Section):
     """Most tokens of lessons that a run learns: pinned ones, then the newest; no others."""
     generation: Literal["from_base", "from_parent"] = "from_base"
     """Whether a run starts from the base, or from the adapter that serves, if it has its rank."""
-    rank: int = Field(32, gt=0)
+    rank: int = Field(32, gt=0, le=1024)
     """LoRA rank, on all linear layers."""
     alpha: int = Field(64, gt=0)
     """LoRA scaling numerator; the update is scaled by alpha / rank."""
@@ -182,7 +182,7 @@ class Distill(Section):
     """Whether the backward pass computes each layer again instead of keeping what it made."""
     threads: int = Field(0, ge=0)
     """CPU threads for training; 0 means all."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     """Seed of everything random in a run."""
 
 

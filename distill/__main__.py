@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 from config.sections import Distill
-from distill import runtime
+from config.settings import ConfigError
+from distill import inputs, runtime
+from store import files
 
 # Settings that the command line has an option for; all others are in the configuration file.
 OPTIONS = (
@@ -35,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     chosen = {name: getattr(options, name, None) for name in OPTIONS}
     options.settings = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        options.inputs = inputs.read(options) if options.command == "train" else None
+    except (files.BadInput, ConfigError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return inputs.BAD_INPUT
     os.environ.update(runtime.VARIABLES | os.environ)
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m distill",
         description="Distil a context into a LoRA adapter (OPCD, arXiv 2602.12275).",
         epilog=__doc__,
@@ -64,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser(
         "train",
+        allow_abbrev=False,
         help="distil a context and publish the adapter",
         description="Distil a context into an adapter and print the adapter's folder.",
         epilog=__doc__,

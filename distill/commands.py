@@ -3,10 +3,11 @@
 import argparse
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from config.settings import ConfigError, load
@@ -14,23 +15,28 @@ from distill import checkpoint, preflight, prompts, rows, train
 from distill.base import ModelError
 from distill.data import PromptRefused, PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
+from distill.evaluate import Evaluation
+from distill.folders import FolderError
+from distill.inputs import BAD_INPUT, Inputs
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
 from distill.processes import UnevenTeams
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
 from distill.spec import Parent, RunSpec
 from store import files
-from store.contexts import Context
+from store.anchors import BadAnchor
 from store.db import AWAY, Database
 from store.manifests import AdapterCorrupt
 from store.runs import UnknownRun
 
-DONE, FAILED, BAD_INPUT, NOTHING_TO_LEARN = 0, 1, 2, 3
+DONE, FAILED, NOTHING_TO_LEARN, INTERRUPTED = 0, 1, 3, 130
 BAD_INPUTS = (
     AdapterCorrupt,
+    BadAnchor,
     files.BadInput,
     ConfigError,
     EmbeddedModelError,
+    FolderError,
     ModelError,
     ParentMismatch,
     PromptRefused,
@@ -53,6 +59,16 @@ def perform(options: argparse.Namespace) -> int:
     except preflight.NothingToLearn as error:
         print(f"nothing to learn: {error}", file=sys.stderr)
         return NOTHING_TO_LEARN
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last resume point.", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, SafetensorError) as error:
+        print(
+            f"failed: {error}\nWhat was trained is kept: once that is mended, the same command "
+            "goes on from the last resume point.",
+            file=sys.stderr,
+        )
+        return FAILED
     except Exception as error:  # noqa: BLE001 - boundary: the exit code is the result
         traceback.print_exc()
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
@@ -85,16 +101,7 @@ def _train(options: argparse.Namespace) -> int:
         outcome = train.run(spec, plain_lines)
     if outcome is None:
         return DONE
-    measured = outcome.evaluation
-    print(
-        f"gap closed {measured.gap_closed:.0%} (KL to the teacher {measured.kl_base:.3f} -> "
-        f"{measured.kl_candidate:.3f} nats a token, {measured.held_out} held-out prompts), "
-        f"drift on unrelated prompts {measured.retention_kl:.3f}",
-        file=sys.stderr,
-    )
-    if measured.anchors["total"]:
-        counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
-        print("anchors passed:", counts.format(**measured.anchors), file=sys.stderr)
+    print("\n".join(summary(outcome.evaluation)), file=sys.stderr)
     print(outcome.adapter, flush=True)
     checkpoint.clear(spec.work)
     curves = spec.work / "curves.png"
@@ -103,38 +110,44 @@ def _train(options: argparse.Namespace) -> int:
     return DONE
 
 
+def summary(measured: Evaluation) -> Iterator[str]:
+    """What a run came to, for people; the gate of `byheart serve` decides by the same numbers."""
+    yield (
+        f"gap closed {measured.gap_closed:.0%} (KL to the teacher {measured.kl_base:.3f} -> "
+        f"{measured.kl_candidate:.3f} nats a token, {measured.held_out} held-out prompts), "
+        f"drift on unrelated prompts {measured.retention_kl:.3f}"
+    )
+    if measured.facts:
+        yield f"numbers and names learned {measured.facts_learned:.0%} of {measured.facts}"
+    if measured.anchors["total"]:
+        counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
+        yield f"anchors passed: {counts.format(**measured.anchors)}"
+    for check in measured.checks:
+        if "candidate" not in check["passed"]:
+            also = "" if "teacher" in check["passed"] else " (nor does the teacher)"
+            yield f"  not passed{also}: {check['prompt'][:60]!r} -> {check['candidate'][:80]!r}"
+
+
 def _spec(options: argparse.Namespace) -> RunSpec:
-    loaded = load(options.config, overrides={"distill": options.settings})
-    if loaded.distill.sampler == "engine" and not loaded.engine.urls:
-        raise files.BadInput("distill.sampler = 'engine' needs the engine's address: engine.urls.")
-    context, kinds = files.read_context(options.context)
+    given: Inputs = options.inputs
     spec = RunSpec(
         model=options.model,
-        context=context,
-        prompts=files.read_prompts(options.prompts),
-        held_out=files.read_prompts(options.held_out),
-        anchors=files.read_anchors(options.anchors),
-        settings=loaded.distill,
-        engine=rows.engine_of(loaded, loaded.distill),
-        template=loaded.engine.template_arguments,
+        context=given.context,
+        prompts=given.prompts,
+        held_out=given.held_out,
+        anchors=given.anchors,
+        settings=given.settings.distill,
+        engine=rows.engine_of(given.settings, given.settings.distill),
+        template=given.settings.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",
-        lesson_kinds=kinds,
-        parent=_parent(options),
+        lesson_kinds=given.lesson_kinds,
+        parent=Parent(options.parent, given.parent_context) if options.parent else None,
     )
     # Apart for each run, so that two of them, or one that is repeated later, lose nothing.
     return replace(
         spec, work=options.work or spec.work / spec.fingerprint(str(spec.model.resolve()))[:12]
     )
-
-
-def _parent(options: argparse.Namespace) -> Parent | None:
-    former = options.parent_context
-    if options.parent is None and former:
-        raise files.BadInput("--parent-context says what --parent has learned: give that too.")
-    if options.parent is None:
-        return None
-    return Parent(options.parent, files.read_context(former)[0] if former else Context())
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

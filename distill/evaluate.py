@@ -24,6 +24,7 @@ from distill.pool import Trajectory, answer, sample_guided, stack
 from distill.sampler import LocalSampler
 from distill.teacher import Teacher
 from store.anchors import Anchor
+from store.contexts import message_text
 
 # Ways in which an answer speaks of its context instead of from it.
 LEAK = re.compile(
@@ -38,11 +39,37 @@ NGRAM = 3
 
 @dataclass(frozen=True)
 class Anchored:
-    """Anchors, and how many of them pass without training."""
+    """Anchors, and what is answered without training."""
 
     anchors: tuple[Anchor, ...]
-    base: int
-    teacher: int
+    base_answers: tuple[str, ...] = ()
+    teacher_answers: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> int:
+        """How many of them the base passes."""
+        return self.passed(self.base_answers)
+
+    @property
+    def teacher(self) -> int:
+        """How many of them the teacher passes."""
+        return self.passed(self.teacher_answers)
+
+    def passed(self, answers: Sequence[str]) -> int:
+        """How many of them pass."""
+        pairs = zip(self.anchors, answers, strict=True)
+        return sum(anchor.passes(answer) for anchor, answer in pairs)
+
+    def checks(self, candidate: Sequence[str]) -> list[dict[str, Any]]:
+        """Each anchor with the three answers, and who passes it, as plain values."""
+        columns = (self.base_answers, self.teacher_answers, candidate)
+        checked = []
+        for anchor, *said in zip(self.anchors, *columns, strict=True):
+            answers = dict(zip(("base", "teacher", "candidate"), said, strict=True))
+            passed = [who for who, answer in answers.items() if anchor.passes(answer)]
+            asked = {"prompt": message_text(anchor.messages[-1]), "expect": anchor.expect}
+            checked.append({**asked, **answers, "passed": passed})
+        return checked
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,8 @@ class Evaluation:
     """Share of answers that speak of a context, beyond the share of those same answers."""
     anchors: dict[str, int]
     """How many anchors base, teacher and candidate pass, and how many there are (`total`)."""
+    checks: list[dict[str, Any]]
+    """Each anchor: prompt, what is expected, the three answers, and who passes."""
     answers: list[dict[str, str]]
     """Prompt and the three answers, for people."""
 
@@ -94,20 +123,22 @@ def measure(
         parts: Teacher and student; the student's adapter is the candidate.
         held_out: Prompts that were not trained on.
         unrelated: General prompts that were not trained on.
-        anchors: The operator's checks, and how many of them base and teacher pass.
+        anchors: The operator's checks, and how base and teacher answer them.
         completions: The student's greedy answers to the held-out prompts and the unrelated ones.
     """
     teacher, sampler, encoder = parts.teacher, parts.sampler, parts.encoder
-    everything = sample_guided(teacher, sampler, [*held_out, *unrelated], temperature=0)
+    patient = sampler.at("measure the teacher")
+    everything = sample_guided(teacher, patient, [*held_out, *unrelated], temperature=0)
     reference, unchanged = everything[: len(held_out)], everything[len(held_out) :]
     taught = encoder.decode([item.completion for item in everything])
     candidate = encoder.decode(completions)
     with teacher.student.adapter_off():
-        base = encoder.decode(greedy(sampler, held_out))
+        base = encoder.decode(greedy(sampler.at("measure the base"), held_out))
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     said = "\n".join(passages.passages(encoder.context))
     missed, learned = facts.count(teacher, encoder.tokenizer, said, reference)
     asked = [encoder.prompt(anchor.messages) for anchor in anchors.anchors]
+    given = encoder.decode(greedy(sampler.at("anchors, candidate"), asked))
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
@@ -125,8 +156,9 @@ def measure(
             "total": len(anchors.anchors),
             "base": anchors.base,
             "teacher": anchors.teacher,
-            "candidate": passed(encoder, anchors.anchors, greedy(sampler, asked)),
+            "candidate": anchors.passed(given),
         },
+        checks=anchors.checks(given),
         answers=[
             {"prompt": prompt.text, "base": one, "teacher": two, "candidate": three}
             for prompt, one, two, three in zip(held_out, base, taught, candidate, strict=False)
@@ -157,18 +189,13 @@ def length_ratio(candidate: float, teacher: float, base: float) -> float:
 def check_anchors(
     teacher: Teacher, sampler: LocalSampler, encoder: Encoder, anchors: Sequence[Anchor]
 ) -> Anchored:
-    """How many anchors base and teacher pass; the candidate comes later."""
+    """What base and teacher answer to the anchors; the candidate comes later."""
     prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
     with teacher.student.adapter_off():
-        base = passed(encoder, anchors, greedy(sampler, prompts))
-    taught = passed(encoder, anchors, answer(teacher, sampler, prompts, temperature=0))
-    return Anchored(tuple(anchors), base, taught)
-
-
-def passed(encoder: Encoder, anchors: Sequence[Anchor], completions: Sequence[Ids]) -> int:
-    """How many anchors pass, of each one answer."""
-    answers = encoder.decode(completions)
-    return sum(anchor.passes(text) for anchor, text in zip(anchors, answers, strict=True))
+        base = encoder.decode(greedy(sampler.at("anchors, base"), prompts))
+    patient = sampler.at("anchors, teacher")
+    taught = encoder.decode(answer(teacher, patient, prompts, temperature=0))
+    return Anchored(tuple(anchors), tuple(base), tuple(taught))
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

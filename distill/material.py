@@ -6,7 +6,6 @@ Nothing that is trained on is near a held-out prompt or an anchor.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from distill import data, duplicates, preflight, prompts, replay
 from distill.data import Encoder, Prompt
@@ -42,7 +41,7 @@ class Material:
     validation: list[Trajectory]
     """The teacher's answers to prompts that are not trained on, by which a step is chosen."""
     anchored: Anchored
-    """The operator's checks, and how many of them base and teacher pass."""
+    """The operator's checks, and how base and teacher answer them."""
     held_out: list[Prompt]
     unrelated: list[Prompt]
     """General prompts never trained on; with the context where it is about them too."""
@@ -64,34 +63,31 @@ def prepare(
 
     Raises:
         NothingToLearn: The context does not help.
-        ContextTooLong: It has more passages than a run can ask about.
+        ContextTooLong: It does not fit the model, or says more than a run can ask about.
         PromptTooLong, PromptRefused: A prompt does not fit, and may not be left out.
     """
-
-    def seen(stage: str) -> LocalSampler:
-        return replace(sampler, progress=partial(advance, stage))
-
-    encoder.prompt(data.user(""))  # the context by itself
+    sampler = replace(sampler, progress=advance)
+    _check_length(encoder)
     if not spec.context:
         raise preflight.NothingToLearn("The context is empty.")
     spec = _fitting(spec, encoder)
     logged = [*spec.prompts, *spec.held_out]
-    known = preflight.check(encoder, teacher, seen("preflight"), logged) if logged else []
-    anchored = preflight.check_anchors(spec, encoder, teacher, seen("preflight"))
+    known = preflight.check(encoder, teacher, sampler, logged) if logged else []
+    anchored = preflight.check_anchors(spec, encoder, teacher, sampler)
     avoid = _measured_on(spec)
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     taken = [*avoid, *map(data.asked, known)]
-    collected = prompts.collect(spec, encoder, teacher, seen("write questions"), taken)
+    collected = prompts.collect(spec, encoder, teacher, sampler, taken)
     if not logged:
         written = [*collected.own, *collected.general]
-        preflight.check(encoder, teacher, seen("preflight"), [each.messages for each in written])
+        preflight.check(encoder, teacher, sampler, [each.messages for each in written])
     most = _drawn(spec, collected, share=1.0)
     trained, validated, held_out = split(collected, spec.held_out, most, spec.settings.seed)
     encoded = [encoder.prompt(question.messages) for question in trained]
     served = [encoder.prompt(each, replay=True) for each in prompts.distinct(known, avoid)]
     unchanged = [*served, *_general(encoder, collected, collected.unrelated)]
     # Together, since a decoding step of many takes hardly longer than one of few.
-    sampler = seen("sample the teacher")
+    sampler = sampler.at("sample the teacher")
     aside = [encoder.prompt(question.messages) for question in validated]
     shown = _shown(spec, encoded, trained)
     answers = sample_guided(teacher, sampler, [*aside, *shown], temperature=0)
@@ -110,6 +106,15 @@ def prepare(
         _general(encoder, collected, _untaught(trained)),
         collected.statements,
     )
+
+
+def _check_length(encoder: Encoder) -> None:
+    tokens = len(encoder.ids(data.user(""), encoder.context))
+    if tokens > encoder.limit:
+        raise prompts.ContextTooLong(
+            f"The context has {tokens} tokens; {encoder.limit} fit the model beside an answer. "
+            "Shorten it, or divide it."
+        )
 
 
 def _measured_on(spec: RunSpec) -> list[str]:

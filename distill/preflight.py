@@ -5,7 +5,6 @@ an adapter that is worth nothing. All of it is measured on answers of the teache
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -69,7 +68,7 @@ def check_anchors(
     Raises:
         NothingToLearn: The model passes no more of them with the context than without.
     """
-    patient = replace(sampler, max_tokens=spec.settings.max_answer_tokens)
+    patient = sampler.at("anchors", max_tokens=spec.settings.max_answer_tokens)
     passed = evaluate.check_anchors(teacher, patient, encoder, spec.anchors)
     if spec.anchors and passed.teacher <= passed.base:
         advice = " Add anchors that need the context." if passed.base == len(spec.anchors) else ""
@@ -92,5 +91,5 @@ def concerns_everything(encoder: Encoder, teacher: Teacher, sampler: LocalSample
 
 def _begun(teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]) -> list[Trajectory]:
     """The beginnings of the teacher's answers."""
-    brief = replace(sampler, max_tokens=min(sampler.max_tokens, BEGINNING))
+    brief = sampler.at("preflight", max_tokens=min(sampler.max_tokens, BEGINNING))
     return sample_guided(teacher, brief, asked, temperature=0)

@@ -1,6 +1,7 @@
 """How a run shows itself: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Callable
 from typing import TextIO
 
@@ -18,6 +19,8 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, done, total, metrics) as a run goes on."""
 
 LINE_EVERY = 10
+RESUME = "go on after step"
+"""The stage of a run that was broken off: how many of its steps are taken."""
 
 
 class TerminalProgress:
@@ -52,9 +55,10 @@ def terminal_bars() -> Progress:
 
 
 def plain_lines(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-    """A line at the start of a stage, at its end, and every few steps."""
-    if done in (0, 1, total) or done % LINE_EVERY == 0:
-        _write(f"{stage} {done}/{total} {numbers(metrics)}".rstrip(), sys.stderr)
+    """A line at the start of a stage, at its end, and every few steps; with the time of day."""
+    if done in (0, 1, total) or done % LINE_EVERY == 0 or stage == RESUME:
+        line = f"{time.strftime('%H:%M:%S')} {stage} {done}/{total} {numbers(metrics)}"
+        _write(line.rstrip(), sys.stderr)
 
 
 def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:

@@ -98,7 +98,7 @@ def write_questions(
         drafts = write_drafts(sampler, tokenizer, topics)
         written: dict[str, str] = {}
         for number, (passage, topic) in enumerate(topics.items()):
-            sampler.progress(number, len(topics))
+            sampler.progress("rate questions", number, len(topics))
             usable = acceptable(drafts[passage], passage, keys.get(passage, ""))
             asked = best_first(student, tokenizer, passage, usable)[: per_passage - 1]
             by_topic = _new([*asked, *plain_requests(topic)], [*written, *avoid])
@@ -122,7 +122,7 @@ def name_topics(
 ) -> dict[str, str]:
     """What each passage is about, in a few words that do not give away its numbers."""
     prompts = [_few_shot(tokenizer, passage) for passage in about]
-    named = zip(about, sampler.sample(prompts, 0.0), strict=True)
+    named = zip(about, sampler.at("name topics").sample(prompts, 0.0), strict=True)
     return {
         passage: usable_topic(
             tokenizer.decode(ids, skip_special_tokens=True).strip(), passage, keys.get(passage, "")
@@ -160,8 +160,9 @@ def write_drafts(
     prompts = [
         _few_shot(tokenizer, passage, topics[passage], opening) for opening, passage in asked
     ]
+    written = sampler.at("write questions").sample(prompts, TEMPERATURE)
     drafts: dict[str, list[str]] = {passage: [] for passage in topics}
-    for (opening, passage), ids in zip(asked, sampler.sample(prompts, TEMPERATURE), strict=True):
+    for (opening, passage), ids in zip(asked, written, strict=True):
         rest = tokenizer.decode(ids, skip_special_tokens=True).rstrip()
         drafts[passage].append((opening + rest).strip())
     return drafts

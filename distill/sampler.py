@@ -6,8 +6,8 @@ each other; a shared beginning is read once.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def groups(prompts: Sequence[Ids], prefix: int, room: int) -> list[list[int]]:
     return parts
 
 
-def unseen(done: int, total: int) -> None:
+def unseen(stage: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
@@ -66,11 +66,17 @@ class LocalSampler:
     max_tokens: int
     generator: torch.Generator
     """Of seeds, on the CPU."""
-    progress: Callable[[int, int], None] = unseen
-    """Called with (done, total) completions before each group of them."""
+    progress: Callable[[str, int, int], None] = unseen
+    """Called with (stage, done, total) completions when work begins, and as they end."""
+    stage: str = "sample"
+    """What the completions are for, in the words of who watches."""
 
     def __post_init__(self) -> None:
         self.model.set_attn_implementation(decoding.NAME)
+
+    def at(self, stage: str, **changes: Any) -> "LocalSampler":  # noqa: ANN401 - any field
+        """This sampler for other completions."""
+        return replace(self, stage=stage, **changes)
 
     def seeds(self, count: int) -> list[int]:
         """A seed for each of the next `count` completions."""
@@ -100,26 +106,40 @@ class LocalSampler:
             shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
         completions: dict[int, Ids] = {}
         for group in groups(prompts, shared.tokens, self.max_tokens):
-            self.progress(len(completions), len(prompts))
             chosen = [prompts[number] for number in group]
             together = Decoding(self.model, chosen, shared, self.max_tokens)
-            done = self._decode(together, temperature, [chances[number] for number in group])
+            before = len(completions)
+
+            def ended(count: int, before: int = before) -> None:
+                self.progress(self.stage, before + count, len(prompts))
+
+            drawn = [chances[number] for number in group]
+            done = self._decode(together, temperature, drawn, ended)
             completions |= zip(group, done, strict=True)
         return [completions[number] for number in range(len(prompts))]
 
     def _decode(
-        self, together: Decoding, temperature: float, chances: Sequence[torch.Generator]
+        self,
+        together: Decoding,
+        temperature: float,
+        chances: Sequence[torch.Generator],
+        ended: Callable[[int], None],
     ) -> list[Ids]:
         """Decode until all sequences have ended; those that have go on for a while, unheard."""
         completions: list[list[int]] = [[] for _ in chances]
         rows = [*range(len(chances))]  # the sequence in each row
+        left = rows
+        ended(0)
         states = together.begin()
         while True:
             tokens = self._choose(states, temperature, [chances[number] for number in rows])
             for number, token in zip(rows, tokens, strict=True):
                 if not self._ended(completions[number]):
                     completions[number].append(token)
+            before = len(left)
             left = [row for row, number in enumerate(rows) if not self._ended(completions[number])]
+            if len(left) < before:
+                ended(len(chances) - len(left))
             if not left:
                 return [tuple(completion) for completion in completions]
             if len(left) <= (1 - ENDED) * len(rows):

@@ -7,7 +7,6 @@ drafts only those count that say every word of what the names stand for, and no 
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from distill import data
 from distill.packing import Ids
@@ -43,7 +42,7 @@ def in_sentences(
     """
     named = [each for each in statements if NAMED.search(each)]
     prompts = [_few_shot(tokenizer, each) for each in named]
-    patient = replace(sampler, max_tokens=MAX_TOKENS)
+    patient = sampler.at("say as sentences", max_tokens=MAX_TOKENS)
     drafts = [*patient.sample(prompts, 0.0), *patient.sample(prompts * DRAFTS, TEMPERATURE)]
     said = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in drafts]
     best = {each: best_of(said[place :: len(named)], each) for place, each in enumerate(named)}

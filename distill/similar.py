@@ -6,7 +6,6 @@ with a list of the messages in its examples (`examples.py`).
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 
 from distill import data, duplicates
 from distill.examples import bare
@@ -36,7 +35,7 @@ def write_similar(
         avoid: What must not be repeated, such as held-out prompts.
     """
     lengths = [len(tokenizer(each, add_special_tokens=False)["input_ids"]) for each in shown]
-    patient = replace(sampler, max_tokens=max(lengths) + MARGIN)
+    patient = sampler.at("write messages", max_tokens=max(lengths) + MARGIN)
     prompts = [_list(tokenizer, shown, number) for number in range(drafts)]
     written = [
         bare(tokenizer.decode(ids, skip_special_tokens=True))

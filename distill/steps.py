@@ -29,7 +29,7 @@ from distill.packing import Ids
 from distill.parts import Parts
 from distill.pool import Trajectory, sample_on_policy, stack
 from distill.processes import ALONE, Processes
-from distill.progress import Report
+from distill.progress import RESUME, Report
 from distill.student import Student
 
 GRADIENT_CLIP = 1.0
@@ -52,6 +52,8 @@ def train(
     parameters = parts.student.parameters()
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, betas=BETAS, weight_decay=0.0)
     start, fresh, kept, curves = checkpoints.resume(parameters, optimiser)
+    if start:
+        report(RESUME, start, settings.steps, {})
     alone = alone_from(settings)
     validate = partial(evaluate.student_kl, parts.teacher, prepared.validation)
     meter = Meter(time.monotonic)

@@ -86,7 +86,9 @@ class Student:
         """The adapter's weights are fp32, and without this so would be each layer's kept inputs."""
         if self.model.dtype == torch.float32:
             return nullcontext()
-        cast: AbstractContextManager[object] = torch.autocast(self.model.device.type, self.model.dtype)
+        cast: AbstractContextManager[object] = torch.autocast(
+            self.model.device.type, self.model.dtype
+        )
         return cast
 
     @contextmanager

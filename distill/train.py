@@ -37,16 +37,19 @@ Shapes: N completion tokens of a pass, D hidden size.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distill import evaluate, material, probe, publish, steps
+import torch
+
+from distill import evaluate, folders, material, probe, publish, steps
 from distill.checkpoint import POOL, Checkpoints
 from distill.evaluate import Evaluation
 from distill.material import Material
 from distill.parts import Parts, device, load_parts
-from distill.processes import join, leave
+from distill.processes import Processes, join, leave
 from distill.progress import Report, unheard
 from distill.publish import Probe
 from distill.spec import RunSpec
@@ -74,14 +77,27 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     Raises:
         NothingToLearn: The context does not help the model.
         Diverged: The loss is not finite, or the student's answers are no longer answers.
-        PromptTooLong, PromptRefused, ModelError: The input does not fit, or is not usable.
+        PromptTooLong, PromptRefused, ContextTooLong, ModelError, FolderError: What the run was
+            given does not fit, or is not usable.
     """
     processes = join(spec.settings.shards)
+    if not processes.is_first:
+        _distil(spec, processes, unheard)
+        return None
+    for folder in (spec.out, spec.work):
+        folders.check_writable(folder)
+    with folders.held(spec.work):
+        return _distil(spec, processes, report)
+
+
+def _distil(spec: RunSpec, processes: Processes, report: Report) -> Outcome | None:
+    """The run, as each of its processes does it; None in all but the first."""
     first = processes.is_first
-    report = report if first else unheard
     report("load the model", 0, 1, {})
     spec = spec.suited(device().type)
     parts = load_parts(spec, processes)
+    if first:
+        folders.check_room(spec.out, spec.work, _size(parts.student.parameters()))
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
     settings = spec.planned_settings(prepared.statements)
@@ -93,6 +109,11 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
         return None
     adapter = publish_adapter(spec, parts, evaluation, curves, probes)
     return Outcome(adapter, evaluation, curves)
+
+
+def _size(parameters: Sequence[torch.nn.Parameter]) -> int:
+    """Bytes of some weights."""
+    return sum(each.numel() * each.element_size() for each in parameters)
 
 
 def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Report) -> Material:
@@ -118,10 +139,10 @@ def measure(
     spec: RunSpec, parts: Parts, prepared: Material, report: Report
 ) -> tuple[Evaluation, list[Probe]]:
     """Measure the trained student as the gate wants it, and how an engine may know it."""
-    patient = replace(
-        parts.sampler,
+    patient = parts.sampler.at(
+        "measure the candidate",
         max_tokens=spec.settings.max_answer_tokens,
-        progress=lambda done, total: report("measure", done, total, {}),
+        progress=lambda stage, done, total: report(stage, done, total, {}),
     )
     completions = evaluate.greedy(patient, [*prepared.held_out, *prepared.unrelated])
     evaluation = evaluate.measure(

@@ -9,19 +9,21 @@ A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or mor
 """
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import regex  # type: ignore[import-untyped]
 
 from store.contexts import Messages
 
 UNUSABLE = (
-    *(TypeError, re.error, OverflowError, RecursionError),  # the last two of regular expressions
+    *(TypeError, regex.error, OverflowError, RecursionError),  # the last two of regular expressions
     jsonschema.SchemaError,
 )
+# Of one expression on one answer: nested repetition takes years, and whoever waits is a run.
+REGEX_S = 2.0
 
 
 class BadAnchor(ValueError):
@@ -47,7 +49,11 @@ class Anchor:
                 raise BadAnchor(f"expect.{name} cannot be used: {reason}") from error
 
     def passes(self, answer: str) -> bool:
-        """Whether the answer is as expected, in everything that is expected."""
+        """Whether the answer is as expected, in everything that is expected.
+
+        Raises:
+            BadAnchor: A regular expression takes too long.
+        """
         return all(CHECKS[name](answer, wanted) for name, wanted in self.expect.items())
 
 
@@ -67,7 +73,14 @@ def _texts(wanted: object) -> list[str]:
 
 
 def _regex(answer: str, wanted: str) -> bool:
-    return re.search(wanted, answer, re.IGNORECASE | re.DOTALL) is not None
+    flags = regex.IGNORECASE | regex.DOTALL
+    try:
+        return regex.search(wanted, answer, flags, timeout=REGEX_S) is not None
+    except TimeoutError as error:
+        raise BadAnchor(
+            f"the regular expression {wanted!r} takes more than {REGEX_S:g} s on an answer of "
+            f"{len(answer)} characters; repeat nothing that itself repeats, as in (a+)+."
+        ) from error
 
 
 def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:

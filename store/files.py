@@ -1,6 +1,7 @@
 """The files that an operator gives: contexts, prompts and anchors; errors name file and line."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from store.contexts import Context, Messages
 from store.schema import LessonKind
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 T = TypeVar("T")
 
 
@@ -81,9 +83,19 @@ def _refuse_constant(name: str) -> None:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"Cannot read {path}: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no file {path}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadInput(f"{path} is not UTF-8 (line {line}): save it as UTF-8.") from error
+    except OSError as error:
+        raise BadInput(f"Cannot read {path}: {error.strerror}.") from error
+    control = CONTROL.search(text)
+    if control:
+        line = text[: control.start()].count("\n") + 1
+        raise BadInput(f"{path} is not text: line {line} has the character {control[0]!r}.")
+    return text
 
 
 def _lesson(value: dict[str, Any]) -> tuple[str, str]:

@@ -191,7 +191,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     spec = make_spec(model, tmp_path, anchors=(anchor,))
     parts = load_parts(spec)
     monkeypatch.setattr(
-        preflight, "check_anchors", lambda *_: evaluate.Anchored(spec.anchors, base=0, teacher=1)
+        preflight, "check_anchors", lambda *_: evaluate.Anchored(spec.anchors, ("",), ("At 7.",))
     )
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)

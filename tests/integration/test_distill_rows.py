@@ -74,7 +74,8 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
         row = runs.get(session, run)
         adapter = adapters.existing(session, row.adapter)
         assert (row.status, adapter.status) == (RunStatus.PUBLISHED, AdapterStatus.CANDIDATE)
-        assert (row.progress["phase"], row.progress[runs.TRAINED]) == ("measure", DISTILL.steps)
+        assert row.progress["phase"].startswith("measure")
+        assert row.progress[runs.TRAINED] == DISTILL.steps
         assert (adapter.namespace, adapter.run, adapter.snapshot) == ("shop", run, row.snapshot)
         verify_files(Path(adapter.path), adapter.manifest_sha256)
         [job] = jobs.listing(session, 10)

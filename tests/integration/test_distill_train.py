@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import publish
+from distill import folders, publish
 from distill.__main__ import main
 from distill.base import load_base
 from distill.commands import BAD_INPUT
@@ -168,6 +168,54 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
     assert done.returncode == 3, done.stderr
     assert "0 of 1 anchors" in done.stderr
     assert list((tmp_path / "out").glob("bh-*")) == []
+
+
+def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, capsys):
+    (tmp_path / "work").mkdir()
+    asked = command(model, tmp_path / "out", inputs | {"--work": tmp_path / "work"})
+
+    with folders.held(tmp_path / "work"):
+        said = refusal(asked, capsys)
+
+    assert f"is in use by process {os.getpid()}" in said
+
+
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_a_folder_that_cannot_be_written_to_is_bad_input_before_anything_is_loaded(
+    model, inputs, tmp_path, capsys, option
+):
+    (tmp_path / "file").touch()
+    asked = command(model, tmp_path / "out", inputs | {option: tmp_path / "file" / "below"})
+
+    said = refusal(asked, capsys)
+
+    assert "below: Not a directory" in said
+    assert "load the model" not in said
+
+
+def test_an_adapter_for_which_there_is_no_room_is_bad_input(
+    model, inputs, tmp_path, capsys, monkeypatch
+):
+    usage = type("Usage", (), {"free": 2**20})()
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(folders, "RESUME_POINTS", 5000)
+
+    said = refusal(command(model, tmp_path / "out", inputs), capsys)
+
+    assert "has 1 MiB free; this run needs about" in said
+
+
+def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
+    asked = command(model, tmp_path / "out", inputs, **{"--steps": "2000"})
+    process = subprocess.Popen(asked, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for_steps(tmp_path / "out" / ".work", 3)
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=DEADLINE_S)
+
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])

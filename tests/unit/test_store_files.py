@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store import anchors
 from store.anchors import CHECKS, Anchor, BadAnchor
-from store.files import BadInput, read_anchors, read_prompts
+from store.files import BadInput, read_anchors, read_prompts, read_system_prompt
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -81,3 +82,41 @@ def write(folder: Path, *lines: object) -> Path:
     path = folder / "lines.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
+
+
+def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatch):
+    monkeypatch.setattr(anchors, "REGEX_S", 0.05)
+    anchor = Anchor(ASKED, {"regex": "^(?:a|[a-z ]|[a-z])+$"})
+
+    with pytest.raises(BadAnchor, match=r"takes more than 0\.05 s on an answer of 60 characters"):
+        anchor.passes("when do you open " * 3 + "or close?")
+    assert anchor.passes("a")
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(tmp_path):
+    path = tmp_path / "context.md"
+    path.write_bytes("\ufeffWe open at 7.\r\nBe kind.".encode())
+
+    assert read_system_prompt(path) == "We open at 7.\nBe kind."
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"We open at 7.\nCaf\xe9", r"is not UTF-8 \(line 2\): save it as UTF-8"),
+        ("Café".encode("utf-16"), "is not UTF-8"),
+        (b"We open\nat\x00 7.", r"is not text: line 2 has the character '\\x00'"),
+        (b" \n", "is empty"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_what_to_do(tmp_path, content, problem):
+    path = tmp_path / "context.md"
+    path.write_bytes(content)
+
+    with pytest.raises(BadInput, match=f"context.md {problem}"):
+        read_system_prompt(path)
+
+
+def test_a_file_that_is_not_there_is_said_to_be_not_there(tmp_path):
+    with pytest.raises(BadInput, match=r"There is no file .*none\.md\.$"):
+        read_system_prompt(tmp_path / "none.md")

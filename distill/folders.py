@@ -1,0 +1,72 @@
+"""The folders of a run: made and tried before anything is computed, and one run's alone.
+
+A run takes long, so what its end needs is looked at in its beginning: that both folders can be
+written to and have room, and that no other run has its resume points in the same place.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK = ".lock"
+# Resume points hold the weights, the best ones, two moments of each in the optimiser, and answers.
+RESUME_POINTS = 5
+
+
+class FolderError(Exception):
+    """A folder of a run cannot be used; the message says why."""
+
+
+@contextmanager
+def held(work: Path) -> Iterator[None]:
+    """Hold the folder of a run's resume points; a killed process lets go of it.
+
+    Raises:
+        FolderError: Another run holds it.
+    """
+    with (work / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise FolderError(
+                f"{work} is in use by process {file.read().strip()}: wait for it, or give this run "
+                "a folder of its own (--work)."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder, and write to it.
+
+    Raises:
+        FolderError: That does not work.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"byheart")
+    except OSError as error:
+        raise FolderError(f"Cannot write to {folder}: {error.strerror}.") from error
+
+
+def check_room(out: Path, work: Path, adapter_bytes: int) -> None:
+    """Make sure that an adapter and its resume points fit.
+
+    Raises:
+        FolderError: There is not enough room.
+    """
+    for folder, needed in ((out, adapter_bytes), (work, RESUME_POINTS * adapter_bytes)):
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise FolderError(
+                f"{folder} has {free / 2**20:.0f} MiB free; this run needs about "
+                f"{needed / 2**20:.0f} MiB there."
+            )
