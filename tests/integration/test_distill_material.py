@@ -258,3 +258,15 @@ def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(m
     assert shown
     assert all("lamps" in text or "euros" in text for text in shown)
     assert any("brief" in text.lower() for text in asked - shown)
+
+
+@pytest.mark.parametrize(("moved", "everything"), [([0.0] * 7 + [9.0], False), ([0.3] * 8, True)])
+def test_a_context_is_about_everything_if_most_answers_are_others_with_it(
+    model, tmp_path, monkeypatch, moved, everything
+):
+    parts = load_parts(make_spec(model, tmp_path))
+    monkeypatch.setattr(preflight.evaluate, "token_kls", lambda *_: map(torch.tensor, moved))
+
+    found = preflight.concerns_everything(parts.encoder, parts.teacher, parts.sampler)
+
+    assert found is everything
