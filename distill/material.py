@@ -11,6 +11,7 @@ from distill import data, duplicates, preflight, prompts, replay
 from distill.data import Encoder, Prompt
 from distill.evaluate import Anchored
 from distill.pool import Trajectory, sample_guided, score
+from distill.progress import PASSED
 from distill.prompts import Collected, Question
 from distill.sampler import LocalSampler
 from distill.spec import RunSpec
@@ -74,6 +75,8 @@ def prepare(
     logged = [*spec.prompts, *spec.held_out]
     known = preflight.check(encoder, teacher, sampler, logged) if logged else []
     anchored = preflight.check_anchors(spec, encoder, teacher, sampler)
+    if spec.anchors:
+        advance(PASSED, anchored.teacher, len(spec.anchors))
     avoid = _measured_on(spec)
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     taken = [*avoid, *map(data.asked, known)]

@@ -19,8 +19,9 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, done, total, metrics) as a run goes on."""
 
 LINE_EVERY = 10
-RESUME = "go on after step"
-"""The stage of a run that was broken off: how many of its steps are taken."""
+PASSED, PLAN, RESUME = "anchors that the teacher passes", "plan, steps", "go on after step"
+"""What is told once: how many anchors can be passed; how many steps will be taken, and of a run
+that was broken off, how many are."""
 
 
 class TerminalProgress:
@@ -56,7 +57,7 @@ def terminal_bars() -> Progress:
 
 def plain_lines(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
     """A line at the start of a stage, at its end, and every few steps; with the time of day."""
-    if done in (0, 1, total) or done % LINE_EVERY == 0 or stage == RESUME:
+    if done in (0, 1, total) or done % LINE_EVERY == 0 or stage in (PASSED, PLAN, RESUME):
         line = f"{time.strftime('%H:%M:%S')} {stage} {done}/{total} {numbers(metrics)}"
         _write(line.rstrip(), sys.stderr)
 

@@ -50,7 +50,7 @@ from distill.evaluate import Evaluation
 from distill.material import Material
 from distill.parts import Parts, device, load_parts
 from distill.processes import Processes, join, leave
-from distill.progress import Report, unheard
+from distill.progress import PLAN, Report, unheard
 from distill.publish import Probe
 from distill.spec import RunSpec
 
@@ -101,6 +101,12 @@ def _distil(spec: RunSpec, processes: Processes, report: Report) -> Outcome | No
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
     prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
     settings = spec.planned_settings(prepared.statements)
+    counts: dict[str, float] = {
+        "statements": prepared.statements,
+        "prompts": len(prepared.prompts),
+        "guided": len(prepared.guided),
+    }
+    report(PLAN, settings.steps, settings.steps, counts)
     curves = steps.train(settings, parts, prepared, checkpoints, report)
     if processes.rank == 0:
         evaluation, probes = measure(spec, parts, prepared, report)

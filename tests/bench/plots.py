@@ -7,6 +7,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator
 
 Share = tuple[float, float, float]
 """A share, and the ends of its interval."""
@@ -55,6 +56,8 @@ def plot_lines(
     places = sorted({place for points in lines.values() for place, _ in points})
     axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)

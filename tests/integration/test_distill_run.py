@@ -15,7 +15,7 @@ from distill.loss import FORWARD
 from distill.parts import ParentMismatch, load_parts
 from distill.pool import Trajectory
 from distill.preflight import NothingToLearn
-from distill.progress import RESUME
+from distill.progress import PLAN, RESUME
 from distill.spec import Parent
 from distill.student import Student
 from distill.teacher import Teacher
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_bit_identical_adapter(
     kept = step - 1 - (step - 1) % SETTINGS.checkpoint_every
     assert [done for stage, done in reported if stage == "train"] == list(range(kept + 1, 7))
     stages = {stage for stage, _ in reported if not stage.startswith("measure")}
-    assert stages == {"load the model", "train", *([RESUME] if kept else [])}
+    assert stages == {"load the model", PLAN, "train", *([RESUME] if kept else [])}
 
 
 def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkeypatch):
