@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LOCK = ".lock"
 # Resume points hold the weights, the best ones, two moments of each in the optimiser, and answers.
 RESUME_POINTS = 5
 
@@ -28,19 +27,22 @@ def held(work: Path) -> Iterator[None]:
     Raises:
         FolderError: Another run holds it.
     """
-    with (work / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise FolderError(
-                f"{work} is in use by process {file.read().strip()}: wait for it, or give this run "
-                "a folder of its own (--work)."
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    folder = os.open(work, os.O_RDONLY)
+    try:
+        _lock(folder, work)
         yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, work: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FolderError(
+            f"Another run is at work in {work}: wait for it, or give this one a folder of its own "
+            "(--work)."
+        ) from error
 
 
 def check_writable(folder: Path) -> None:

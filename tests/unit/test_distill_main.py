@@ -23,7 +23,8 @@ def test_a_crash_leaves_its_traceback_where_the_log_is(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(train, "run", crash)
 
-    assert main(arguments(tmp_path, tmp_path)) == commands.FAILED
+    model = save_tiny_model(tmp_path / "model")
+    assert main(arguments(tmp_path, model)) == commands.FAILED
     said = capsys.readouterr().err
     assert 'in crash\n    raise ZeroDivisionError("of some tensor")' in said
     assert said.endswith("failed: ZeroDivisionError: of some tensor\n")
@@ -35,6 +36,33 @@ def test_a_damaged_model_is_bad_input(tmp_path, capsys):
 
     assert main(arguments(tmp_path, model)) == commands.BAD_INPUT
     assert str(model) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("", "There is no folder"),
+        ("config.json", "has no config.json"),
+        ("tokenizer*", "has no tokenizer files"),
+    ],
+)
+def test_a_folder_that_holds_no_model_is_bad_input_that_says_what_is_missing(
+    tmp_path, capsys, missing, said
+):
+    model = tmp_path / "none" if not missing else save_tiny_model(tmp_path / "model")
+    for path in model.glob(missing or "*"):
+        path.unlink()
+
+    assert main(arguments(tmp_path, model)) == commands.BAD_INPUT
+    assert said in capsys.readouterr().err
+
+
+def test_a_context_that_does_not_fit_the_model_is_bad_input_that_says_what_fits(tmp_path, capsys):
+    asked = arguments(tmp_path, save_tiny_model(tmp_path / "model"))
+    (tmp_path / "handbook.md").write_text("The shop opens at 7. " * 500)
+
+    assert main(asked) == commands.BAD_INPUT
+    assert "The context has 10" in capsys.readouterr().err
 
 
 def test_sampling_by_an_engine_that_is_not_named_is_bad_input(tmp_path, capsys, monkeypatch):

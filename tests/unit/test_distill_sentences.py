@@ -46,7 +46,9 @@ class Scripted:
     """Says the same of each statement in the first draft, and nothing in later ones."""
 
     said: dict[str, str]
-    max_tokens: int = 1
+
+    def at(self, _stage, **_changes):
+        return self
 
     def sample(self, prompts, temperature):
         tokenizer = tiny_tokenizer()

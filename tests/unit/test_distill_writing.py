@@ -3,6 +3,8 @@
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -30,25 +32,32 @@ TOPICS = {REFUNDS: " refunds", OPENING: " the 7 o'clock opening"}
 
 
 class Scripted:
-    """Writes the topics and drafts above, whatever the model says; notes what it was asked."""
+    """Writes topics and drafts as it is told to, whatever the model says."""
 
-    def __init__(self, tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.asked: list[str] = []
+    def __init__(self, topic: Callable[[str], str], draft: Callable[[str, int], str]) -> None:
+        self.tokenizer = tiny_tokenizer()
+        self.topic, self.draft = topic, draft
+        self.asked: Counter[str] = Counter()
+
+    def at(self, _stage):
+        return self
 
     def sample(self, prompts, _temperature):
         return [self.tokenizer(self.line(ids))["input_ids"] for ids in prompts]
 
-    def progress(self, done, total) -> None:
+    def progress(self, _stage, done, total) -> None:
         assert done < total
 
     def line(self, ids) -> str:
         passage, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
         if asked_for == "Topic:":
-            return TOPICS[passage]
-        self.asked.append(passage)
-        drafts = DRAFTS[passage]
-        return drafts[self.asked.count(passage) % len(drafts)]
+            return self.topic(passage)
+        self.asked[passage] += 1
+        return self.draft(passage, self.asked[passage])
+
+
+def drafted(passage: str, number: int) -> str:
+    return DRAFTS[passage][number % len(DRAFTS[passage])]
 
 
 @pytest.fixture
@@ -60,9 +69,9 @@ def student(monkeypatch) -> Student:
 
 
 def write(student: Student, per_passage: int, avoid: tuple[str, ...] = ()) -> dict[str, str]:
-    tokenizer = tiny_tokenizer()
+    writer = Scripted(TOPICS.__getitem__, drafted)
     return questions.write_questions(
-        student, Scripted(tokenizer), tokenizer, [REFUNDS, OPENING], per_passage, avoid
+        student, writer, writer.tokenizer, [REFUNDS, OPENING], per_passage, avoid
     )
 
 
@@ -141,27 +150,7 @@ ERRORS = [
 ZONES = [f"A permit for zone {zone} costs {20 + 5 * n} euros." for n, zone in enumerate("ABCDEF")]
 
 
-class Ideal:
-    """Writes what a person would ask about one of several passages that are alike."""
-
-    def __init__(self, tokenizer, name) -> None:
-        self.tokenizer, self.name = tokenizer, name
-        self.asked: Counter[str] = Counter()
-
-    def sample(self, prompts, _temperature):
-        return [self.tokenizer(self.line(ids))["input_ids"] for ids in prompts]
-
-    def progress(self, done, total) -> None:
-        assert done < total
-
-    def line(self, ids) -> str:
-        passage, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
-        name = re.search(self.name, passage)[0]
-        if asked_for == "Topic:":
-            return f" {name}"
-        self.asked[passage] += 1
-        ways = (" What about {}?", " How is it with {}?", " Why {}?", " Is {} good?")
-        return ways[self.asked[passage] % len(ways)].format(name)
+WAYS = (" What about {}?", " How is it with {}?", " Why {}?", " Is {} good?")
 
 
 @pytest.mark.parametrize(
@@ -170,9 +159,12 @@ class Ideal:
 def test_facts_that_stand_side_by_side_are_each_asked_for_by_what_tells_them_apart(
     student, passages, name
 ):
-    tokenizer = tiny_tokenizer()
+    def named(passage: str, number: int = 0, ways: tuple[str, ...] = (" {}",)) -> str:
+        return ways[number % len(ways)].format(re.search(name, passage)[0])
 
-    written = questions.write_questions(student, Ideal(tokenizer, name), tokenizer, passages, 5, ())
+    writer = Scripted(named, partial(named, ways=WAYS))
+
+    written = questions.write_questions(student, writer, writer.tokenizer, passages, 5, ())
 
     assert Counter(written.values()) == dict.fromkeys(passages, 5)
     assert all(re.search(name, passage)[0] in asked for asked, passage in written.items())
