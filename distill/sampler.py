@@ -7,6 +7,7 @@ each other; a shared beginning is read once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -108,15 +109,14 @@ class LocalSampler:
         for group in groups(prompts, shared.tokens, self.max_tokens):
             chosen = [prompts[number] for number in group]
             together = Decoding(self.model, chosen, shared, self.max_tokens)
-            before = len(completions)
-
-            def ended(count: int, before: int = before) -> None:
-                self.progress(self.stage, before + count, len(prompts))
-
+            ended = partial(self._tell, len(prompts), len(completions))
             drawn = [chances[number] for number in group]
             done = self._decode(together, temperature, drawn, ended)
             completions |= zip(group, done, strict=True)
         return [completions[number] for number in range(len(prompts))]
+
+    def _tell(self, total: int, before: int, ended: int) -> None:
+        self.progress(self.stage, before + ended, total)
 
     def _decode(
         self,
