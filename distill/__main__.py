@@ -96,7 +96,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--anchors",
         type=Path,
         help='checks, {"prompt": ..., "expect": {"contains": [...]}} a line (also contains_any, '
-        "regex, json_schema)",
+        "regex, json_schema; all that is expected must hold)",
     )
     add("--parent", type=Path, help="adapter folder to start from (default: a fresh adapter)")
     add("--parent-context", type=Path, help="what the parent learned, so that it can be unlearned")

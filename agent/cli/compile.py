@@ -35,7 +35,10 @@ def compile_prompt(
     seeds: Annotated[Path | None, typer.Option(help='Prompts, {"prompt": ...} a line.')] = None,
     anchors: Annotated[
         Path | None,
-        typer.Option(help='Checks, {"prompt": ..., "expect": {"contains": [...]}} a line.'),
+        typer.Option(
+            help='Checks, {"prompt": ..., "expect": {"contains": [...]}} a line; also '
+            "contains_any, regex, json_schema. All that is expected must hold."
+        ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it serves or failed.")] = False,
     config: ConfigOption = None,
@@ -62,6 +65,8 @@ def compile_prompt(
                 checks = [(list(anchor.messages), anchor.expect) for anchor in given_anchors]
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
+        counts = f"{len(given_seeds)} seeds, {len(given_anchors)} anchors"
+        console.print(f"system prompt of {length} tokens, {counts}", markup=False)
         console.print(f"run {run}", markup=False)
         if wait:
             _wait(settings, db, run)
