@@ -207,7 +207,14 @@ def test_an_adapter_for_which_there_is_no_room_is_bad_input(
 
 def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
     asked = command(model, tmp_path / "out", inputs, **{"--steps": "2000"})
-    process = subprocess.Popen(asked, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        asked,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who starts these tests in the background has them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for_steps(tmp_path / "out" / ".work", 3)
 
     process.send_signal(signal.SIGINT)
