@@ -66,12 +66,13 @@ class Lines:
 
     def __init__(self) -> None:
         self._began_s = self._said_s = time.monotonic()
-        self._what = ""
+        self._what = self._amount = ""
 
     def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
         """Say it where it is news."""
         now_s = time.monotonic()
-        if what != self._what or now_s - self._said_s > LINE_EVERY_S or (done and done == total):
-            amount = f" {done:g}/{total:g}" if done is not None and total else ""
+        amount = f" {done:g}/{total:g}" if done is not None and total else ""
+        ends = done and done == total and amount != self._amount
+        if what != self._what or now_s - self._said_s > LINE_EVERY_S or ends:
             console.print(f"{now_s - self._began_s:5.0f} s  {what}{amount}", markup=False)
-            self._what, self._said_s = what, now_s
+            self._what, self._amount, self._said_s = what, amount, now_s
