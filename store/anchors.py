@@ -9,7 +9,7 @@ A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or mor
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,26 @@ def _regex(answer: str, wanted: str) -> bool:
 
 
 def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:
-    jsonschema.Draft202012Validator.check_schema(wanted)
+    # With the formats of a schema's own words: a pattern must be a regular expression.
+    formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.Draft202012Validator.check_schema(wanted, format_checker=formats)
     try:
         value = json.loads(answer)
     except json.JSONDecodeError:
         return False
-    return bool(jsonschema.Draft202012Validator(wanted).is_valid(value))
+    return bool(SCHEMA(wanted).is_valid(value))
 
+
+def _pattern(_: object, wanted: str, value: object, __: object) -> Iterator[Exception]:
+    """The keyword of a schema, in limited time."""
+    try:
+        if isinstance(value, str) and not regex.search(wanted, value, timeout=REGEX_S):
+            yield jsonschema.ValidationError(f"{value!r} does not match {wanted!r}")
+    except TimeoutError as error:
+        raise BadAnchor(f"the pattern {wanted!r} takes more than {REGEX_S:g} s.") from error
+
+
+SCHEMA = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})
 
 CHECKS: dict[str, Callable[[str, Any], bool]] = {
     "contains": _contains,

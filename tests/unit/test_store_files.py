@@ -43,6 +43,7 @@ def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, ans
         ({"prompt": "q", "expect": {"regex": "("}}, "regex"),
         ({"prompt": "q", "expect": {"regex": "a{99999999999}"}}, "regex"),
         ({"prompt": "q", "expect": {"json_schema": {"type": "texts"}}}, "json_schema"),
+        ({"prompt": "q", "expect": {"json_schema": {"pattern": "("}}}, "json_schema"),
         ({"prompt": "q", "expect": {"includes": "x"}}, "includes"),
         ({"prompt": "q"}, "expect"),
         ({"messages": ["q"], "expect": {"regex": "a"}}, "role"),
@@ -91,6 +92,16 @@ def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatc
     with pytest.raises(BadAnchor, match=r"takes more than 0\.05 s on an answer of 60 characters"):
         anchor.passes("when do you open " * 3 + "or close?")
     assert anchor.passes("a")
+
+
+def test_a_pattern_of_a_schema_that_takes_years_is_an_error_in_seconds(monkeypatch):
+    monkeypatch.setattr(anchors, "REGEX_S", 0.05)
+    anchor = Anchor(ASKED, {"json_schema": {"pattern": "^(?:a|[a-z ]|[a-z])+$"}})
+
+    with pytest.raises(BadAnchor, match=r"takes more than 0\.05 s"):
+        anchor.passes(json.dumps("when do you open " * 3 + "or close?"))
+    assert anchor.passes('"a"')
+    assert not anchor.passes('"7"')
 
 
 def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(tmp_path):
