@@ -122,10 +122,13 @@ def summary(measured: Evaluation) -> Iterator[str]:
     if measured.anchors["total"]:
         counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
         yield f"anchors passed: {counts.format(**measured.anchors)}"
-    for check in measured.checks:
-        if "candidate" not in check["passed"]:
-            also = "" if "teacher" in check["passed"] else " (nor does the teacher)"
-            yield f"  not passed{also}: {check['prompt'][:60]!r} -> {check['candidate'][:80]!r}"
+    failed = [check for check in measured.checks if "candidate" not in check["passed"]]
+    lost = [check for check in failed if "teacher" in check["passed"]]
+    for check in lost:
+        yield f"  only the teacher: {check['prompt'][:60]!r} -> {check['candidate'][:80]!r}"
+    if len(failed) > len(lost):
+        count = len(failed) - len(lost)
+        yield f"  {count} that the teacher does not pass either: see evaluation.json, checks"
 
 
 def _spec(options: argparse.Namespace) -> RunSpec:

@@ -1,12 +1,16 @@
 """The trainer's command line: what it reads, what it prints, and what its exit codes mean."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from distill import commands, train
 from distill.__main__ import main
+from distill.data import user
+from distill.evaluate import Anchored, Evaluation
 from store import files
+from store.anchors import Anchor
 from tests.tiny import save_tiny_model
 
 
@@ -82,6 +86,25 @@ def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
     (work,) = (tmp_path / "out" / ".work").iterdir()
     left = {path.name for path in work.iterdir()}
     assert left == {"metrics.jsonl", "curves.png"}
+
+
+def test_the_anchors_that_only_the_teacher_passes_are_named_and_others_counted():
+    asked = [
+        Anchor(user(text), {"contains": [wanted]})
+        for text, wanted in (("When?", "7"), ("Who?", "Ann"), ("Where?", "Ely"))
+    ]
+    anchored = Anchored(tuple(asked), ("", "", ""), ("At 7.", "Ann.", "Here."))
+    counts = {"total": 3, "base": 0, "teacher": 2, "candidate": 1}
+    numbers = dict.fromkeys([field.name for field in fields(Evaluation)], 0)
+    checks = anchored.checks(["At 9.", "It is Ann.", "There."])
+
+    said = list(commands.summary(Evaluation(**numbers | {"anchors": counts, "checks": checks})))
+
+    assert said[1:] == [
+        "anchors passed: 0 base, 2 teacher, 1 candidate of 3",
+        "  only the teacher: 'When?' -> 'At 9.'",
+        "  1 that the teacher does not pass either: see evaluation.json, checks",
+    ]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
