@@ -37,6 +37,7 @@ from distill import checkpoint, evaluate, guards, loss, material, preflight, ste
 from distill.checkpoint import Checkpoints
 from distill.data import user
 from distill.embedded import embed
+from distill.evaluate import Anchored
 from distill.parts import Parts, device, load_parts
 from distill.pool import sample_guided
 from distill.progress import plain_lines
@@ -152,7 +153,7 @@ def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
         "questions": len(spec.anchors),
         "base": prepared.anchored.base,
         "teacher": prepared.anchored.teacher,
-        "candidate": right(spec.anchors, alone),
+        "candidate": prepared.anchored.passed(alone),
         "leaks": evaluate.leak_rate(alone),
         "with_context": passed(parts, spec.anchors, in_context=True),
         "general": len(general),
@@ -203,12 +204,7 @@ def reference_reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, T
 
 def passed(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> int:
     """How many checks the model passes as it is, its adapter on or off."""
-    return right(checks, answers(parts, checks, in_context=in_context))
-
-
-def right(checks: tuple[Anchor, ...], given: list[str]) -> int:
-    """How many answers pass their checks."""
-    return sum(check.passes(answer) for check, answer in zip(checks, given, strict=True))
+    return Anchored(checks).passed(answers(parts, checks, in_context=in_context))
 
 
 def answers(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> list[str]:
