@@ -64,8 +64,7 @@ def perform(options: argparse.Namespace) -> int:
         return INTERRUPTED
     except (OSError, SafetensorError) as error:
         print(
-            f"failed: {error}\nWhat was trained is kept: once that is mended, the same command "
-            "goes on from the last resume point.",
+            f"failed: {error}\nOnce that is mended, the same command goes on from what was kept.",
             file=sys.stderr,
         )
         return FAILED
