@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from rapidfuzz import fuzz, process
 
-from distill.passages import UNSPACED
+from distill.passages import UNSPACED, words
 
 # Similarity (0 to 100) that the telling words of two near-duplicates have at least.
 SAME = 90.0
@@ -55,8 +55,8 @@ def without_near_duplicates(texts: Sequence[str], avoid: Sequence[str] = ()) -> 
 def _telling(text: str) -> str:
     """The words that tell a question from another, sorted; characters where no spaces are."""
     apart = UNSPACED.sub(lambda run: " ".join(f" {run[0]} "), SHORTENED.sub("", text.lower()))
-    words = "".join(c if c.isalnum() else " " for c in apart).split()
-    return " ".join(sorted(w for w in words if w not in TELLING_NOTHING) or words)
+    said = words(apart)
+    return " ".join(sorted(each for each in said if each not in TELLING_NOTHING) or said)
 
 
 def _say_the_same(one: Sequence[str], other: Sequence[str]) -> bool:

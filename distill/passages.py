@@ -60,7 +60,9 @@ def _sentences(line: str) -> list[str]:
 def _goes_on(said: str, part: str) -> bool:
     """Whether a sentence is not over where it looks as if it were."""
     zone = TIME.search(said) and ZONE.match(part)
-    return bool(ABBREVIATED.search(said) or zone) or said.count("(") > said.count(")")
+    # A bracket that nothing closes would hold together all that follows.
+    bracket = said.count("(") > said.count(")") and ")" in part
+    return bool(ABBREVIATED.search(said) or zone or bracket)
 
 
 def content_words(text: str) -> set[str]:

@@ -83,6 +83,7 @@ def test_what_differs_in_one_telling_word_is_another_question(one, other):
             "Where is my package? It was due on Monday!",
         ),
         ("套餐一个月多少钱?", "一个月套餐多少钱?"),
+        ("दुकान कितने बजे खुलती है?", "दुकान कितने बजे खुलतीं है?"),
         ("Do you repair bicycles on Saturdays?", "Do you repair a bicycle on Saturday?"),
     ],
 )

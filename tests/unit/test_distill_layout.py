@@ -179,6 +179,7 @@ def test_code_states_nothing_and_text_in_fences_does(text, said):
             "Parking is free.",
         ],
         ["Ask for a form (see the desk. It is on floor 2).", "Parking is free."],
+        ["We open on all Mondays (at 7 in the morning.", "Parking is free."],
     ],
 )
 def test_sentences_end_as_their_script_ends_them(said):
