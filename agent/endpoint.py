@@ -22,10 +22,14 @@ from agent.lock import StartError
 from agent.work import Work
 from config.settings import Settings
 
+from agent.gateway.spool import Spool
 
+from agent.keys import pepper
+from agent.lasting import lasting
 class QuietServer(uvicorn.Server):
     """uvicorn without signal handlers of its own: the daemon has them."""
 
+from store.db import Database
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
@@ -84,7 +88,7 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
         db=work.db,
         engine=work.engine,
         views=Views(work.db, settings.learning.token_budget, metrics),
-        recorder=Recorder(work.db, settings.data_dir / "spool", metrics),
+        recorder=_recorder(settings, work.db, metrics),
         inflight=work.inflight,
         metrics=metrics,
         unserved=work.unserved,
@@ -100,6 +104,16 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
+def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:
+    return Recorder(
+        db,
+        Spool(settings.data_dir / "spool", settings.store.spool_mib * 2**20),
+        metrics,
+        server=lasting(settings.data_dir / "server_id"),
+        strict=settings.server.on_log_failure == "reject",
+    )
+
+
         raise StartError(
             f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with "
             "--port or server.port; 0 picks a free one."

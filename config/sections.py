@@ -32,6 +32,8 @@ class Server(Section):
     """Largest `max_tokens` a client may ask for."""
     drain_s: float = Field(30.0, ge=0)
     """How long a shutdown waits for running answers, in seconds."""
+    on_log_failure: Literal["spool", "reject"] = "spool"
+    """With the database away, `spool` to disk, or `reject` requests before the model is asked."""
 
 
 class Engine(Section):
@@ -88,6 +90,8 @@ class Store(Section):
     """SQLAlchemy database URL; empty means SQLite in `data_dir`."""
 
 
+    spool_mib: int = Field(1024, gt=0)
+    """Most disk space for what the database cannot take for now, in MiB."""
 class Learning(Section):
     """From conversations to lessons."""
 

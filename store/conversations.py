@@ -6,11 +6,15 @@ after it began: one that began before a reading may not have been in it.
 """
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import and_, case, exists, literal, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from store.db import Session, insert_new
+from store.db import Session
 from store.jobs import UNFINISHED
 from store.models import UNREAD, Conversation
 from store.operations import Job
@@ -20,28 +24,56 @@ HELD_OUT_ONE_IN = 5
 KEY_PREFIX = "extract "
 
 
-def begin(session: Session, conversation_id: str, namespace: str, at: datetime) -> None:
-    """Create the conversation, if it is not there."""
-    digest = hashlib.sha256(conversation_id.encode()).digest()
-    values = {
-        "id": conversation_id,
-        "namespace": namespace,
-        "held_out": int.from_bytes(digest[:8]) % HELD_OUT_ONE_IN == 0,
-        "last_at": at,
-    }
-    insert_new(session, Conversation, values)
+@dataclass(frozen=True)
+class Sign:
+    """A sign of life of a conversation, which may be its first."""
+
+    conversation: str
+    namespace: str
+    at: datetime
+    is_signal: bool
+    """Whether it also has to be read."""
+
+
+def touch_all(session: Session, signs: Sequence[Sign]) -> None:
+    """Move the last sign of life of conversations on; those that are not there begin."""
+    if not signs:
+        return
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    row = (sqlite if on_sqlite else postgresql).insert(Conversation)
+    upsert = row.on_conflict_do_update(
+        index_elements=[Conversation.id],
+        set_={
+            "last_at": _later_of(row.excluded.last_at),
+            "signals": Conversation.signals + row.excluded.signals,
+        },
+    )
+    session.connection().execute(upsert, [_row(sign) for sign in signs])
 
 
 def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool) -> None:
-    """Move its last sign of life on; a signal also has to be read."""
+    """Move the last sign of life of a conversation on that is there."""
     session.execute(
         update(Conversation)
         .where(Conversation.id == conversation_id)
-        .values(
-            last_at=case((Conversation.last_at < at, at), else_=Conversation.last_at),
-            signals=Conversation.signals + int(is_signal),
-        )
+        .values(last_at=_later_of(at), signals=Conversation.signals + int(is_signal))
     )
+
+
+def _later_of(at: ColumnElement[datetime] | datetime) -> ColumnElement[datetime]:
+    return case((Conversation.last_at < at, at), else_=Conversation.last_at)
+
+
+def _row(sign: Sign) -> dict[str, Any]:
+    digest = hashlib.sha256(sign.conversation.encode()).digest()
+    return {
+        "id": sign.conversation,
+        "namespace": sign.namespace,
+        "held_out": int.from_bytes(digest[:8]) % HELD_OUT_ONE_IN == 0,
+        "last_at": sign.at,
+        "signals": int(sign.is_signal),
+        "signals_read": 0,
+    }
 
 
 def signals(session: Session, conversation_id: str) -> int:

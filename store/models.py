@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.schema import (
     AdapterStatus,
     Base,
+    Compressed,
     InteractionStatus,
     LessonKind,
     LessonStatus,
@@ -24,6 +25,7 @@ from store.schema import (
     Trust,
 )
 
+RUNNING = "status = 'running'"
 UNREAD = "signals >= 2 AND signals > signals_read"
 """A conversation with something to read, as SQL: the same for the index and for its query."""
 
@@ -62,7 +64,7 @@ class Conversation(Base):
 
 
 class Interaction(Base):
-    """One served request and its response, without the texts."""
+    """One request and its response, without the texts."""
 
     __tablename__ = "interactions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -83,11 +85,19 @@ class Interaction(Base):
     first_token_ms: Mapped[float | None]
     total_ms: Mapped[float]
     error: Mapped[str | None]
+    server: Mapped[str]
+    """Which daemon answers; what it was answering when it was killed is aborted at its start."""
     prefix_hash: Mapped[str]
     """Hash of the messages up to and with the answer: the next turn's prefix is found by it."""
     __table_args__ = (
         Index(None, "namespace", "created_at"),
         Index(None, "namespace", "prefix_hash"),
+        Index(
+            "ix_interactions_running",
+            "server",
+            sqlite_where=text(RUNNING),
+            postgresql_where=text(RUNNING),
+        ),
     )
 
 
@@ -96,10 +106,10 @@ class Payload(Base):
 
     __tablename__ = "payloads"
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), primary_key=True)
-    messages: Mapped[list[Any]]
+    messages: Mapped[list[Any]] = mapped_column(Compressed)
     """As the client sent them: text the gateway put in front is never in here."""
-    params: Mapped[dict[str, Any]]
-    response: Mapped[str]
+    params: Mapped[dict[str, Any]] = mapped_column(Compressed)
+    response: Mapped[str] = mapped_column(Compressed)
 
 
 class Feedback(Base):

@@ -4,11 +4,11 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from store import adapters, interactions, lessons, rollouts, runs
+from store import adapters, lessons, records, rollouts, runs
 from store.db import Session, new_id
-from store.interactions import Record
 from store.lessons import Support
 from store.models import Adapter, Lesson
+from store.records import Record
 from store.schema import InteractionStatus, LessonKind, LessonStatus, Trust
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -56,7 +56,7 @@ def make_record(**values: Any) -> Record:
 
 def record(session: Session, **values: Any) -> Record:
     made = make_record(**values)
-    assert interactions.record(session, made)
+    assert records.keep(session, [made])
     return made
 
 

@@ -31,6 +31,7 @@ from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
 from config.sections import Server
 from store import interactions, namespaces
+from agent.gateway.spool import Spool
 from store.db import Database
 from tests.factories import add_lesson
 from tests.fake_vllm import FakeVllm
@@ -116,7 +117,12 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         engine=engine,
         views=Views(db, TOKEN_BUDGET, metrics),
         recorder=Recorder(
-            db, folder / "spool", metrics, patience_s=options.get("patience_s", 10.0)
+            db,
+            Spool(folder / "spool", options.get("spool_bytes", 2**30)),
+            metrics,
+            server="rig",
+            strict=options.get("strict", False),
+            patience_s=options.get("patience_s", 10.0),
         ),
         inflight=Inflight(),
         metrics=metrics,

@@ -8,7 +8,7 @@ Prints one line per committed step, after the commit.
 import sys
 from datetime import UTC, datetime
 
-from store import interactions, jobs, namespaces
+from store import interactions, jobs, namespaces, records
 from store.db import Database
 from tests.factories import make_record
 
@@ -34,7 +34,7 @@ def storm(db: Database) -> None:
         with db.begin() as session:
             interactions.recent(session, "shop", 1)  # reads first, then writes
             made = make_record()
-            interactions.record(session, made)
+            records.keep(session, [made])
         with db.read() as session:
             assert interactions.get(session, made.id)
         print(made.id, flush=True)
@@ -45,7 +45,7 @@ def record(db: Database) -> None:
     while True:
         made = make_record()
         with db.begin() as session:
-            interactions.record(session, made)
+            records.keep(session, [made])
         print(made.id, flush=True)
 
 

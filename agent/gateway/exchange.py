@@ -15,11 +15,12 @@ from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, engine_silent, unavailable
 from agent.gateway.parts import Parts
 from agent.gateway.route import Route, nobody
+from agent.gateway.recorder import NotLogged
 from agent.gateway.schema import ChatRequest
 from agent.gateway.wire import Headers
 from store.contexts import Context, compose
 from store.db import new_id
-from store.interactions import Record
+from store.records import Record
 from store.schema import InteractionStatus, Trust
 from store.views import BASE
 
@@ -111,13 +112,26 @@ class Exchange:
         self._count(answer, total_s)
         try:
             await self.parts.recorder.record(self._record(status, answer, total_s))
-        except Exception as error:  # boundary: recorder, an answer that is not logged is not given
-            failure = unavailable(
-                "The answer could not be logged, so it is withheld. Is the disk full?",
-                code="not_logged",
-            )
-            failure.headers += self.headers()
-            raise failure from error
+    async def begin(self) -> None:
+        """Have the interaction shown as running, before the engine is asked.
+
+        Raises:
+            RequestError: The answer could not be logged (503).
+        """
+        try:
+            await self.parts.recorder.begin(self._record(InteractionStatus.RUNNING, Answer(), 0.0))
+        except NotLogged as error:
+            message = "The answer could not be logged, so the model is not asked. Try again later."
+            raise self._withheld(message) from error
+
+        except NotLogged as error:
+            message = "The answer could not be logged, so it is withheld. Is the disk full?"
+            raise self._withheld(message) from error
+
+    def _withheld(self, message: str) -> RequestError:
+        failure = unavailable(message, code="not_logged")
+        failure.headers += self.headers()
+        return failure
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s
@@ -155,6 +169,7 @@ class Exchange:
         metrics.tokens_saved.inc(self.route.view.saved_tokens)
 
 
+            server=self.parts.recorder.server,
 def engine_failure(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
     return _refusal(error) if isinstance(error, EngineRefused) else engine_silent()

@@ -6,6 +6,7 @@ nobody.
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -13,13 +14,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from store.interactions import Record
+from store.records import Record
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 256
 
-Item = tuple[Record, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+Waiting = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+Item = tuple[Record, Waiting | None]
+"""A record, and who waits until it is written."""
 
 
 class Full(Exception):
@@ -61,15 +64,15 @@ class GroupCommit:
             Full: It was not taken.
             Exception: Whatever writing the batch raised.
         """
-        if self._closed:
-            raise Full(f"{self._thread.name}: closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        try:
-            self._queue.put_nowait((record, loop, future))
-        except queue.Full as error:
-            raise Full(f"{self._thread.name}: {self.waiting} records are waiting") from error
+        self._put((record, (loop, future)))
         await future
+
+    def hand_in(self, record: Record) -> None:
+        """Have a record written that nobody waits for, as long as there is room."""
+        with contextlib.suppress(Full):
+            self._put((record, None))
 
     def close(self, timeout_s: float) -> bool:
         """Write what is waiting and end; False if it took too long."""
@@ -82,6 +85,14 @@ class GroupCommit:
             return False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def _put(self, item: Item) -> None:
+        if self._closed:
+            raise Full(f"{self._thread.name}: closed")
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full as error:
+            raise Full(f"{self._thread.name}: {self.waiting} records are waiting") from error
 
     def _run(self) -> None:
         last_idle, last = float("-inf"), False
@@ -118,11 +129,11 @@ class GroupCommit:
     def _write_batch(self, batch: list[Item]) -> None:
         error: Exception | None = None
         try:
-            self._write([record for record, _, _ in batch])
+            self._write([record for record, _ in batch])
         except Exception as caught:  # noqa: BLE001 — boundary: recorder, each waiting request is told
             error = caught
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
-        for _, loop, future in batch:
+        for loop, future in (waiting for _, waiting in batch if waiting):
             by_loop[loop].append(future)
         for loop, futures in by_loop.items():
             if not loop.is_closed():

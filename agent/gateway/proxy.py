@@ -58,6 +58,7 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
             answer = _streamed if exchange.request.stream else _plain
+            await exchange.begin()
             code = await answer(exchange, receive, send)
     except RequestError as error:
         code = error.status

@@ -1,23 +1,26 @@
 """The durable log: once `record` returns, the interaction is on stable storage.
 
+A request is handed over when it begins, so that what dies in flight shows, and again when it ends.
 It goes to the database in group commits. A database that fails, or is slower than `patience_s`,
 costs no request more than that: the record goes to the spool instead, and later ones straight
-there, until the database has taken everything back, in order, each exactly once (recording is
+there, until the database has taken everything back, in order, each exactly once (keeping is
 idempotent by id, so a record may be in both places). Only when the spool fails too does `record`
-raise, and the answer is withheld: what a client has in full is never unlogged.
+raise, and the answer is withheld: what a client has in full is never unlogged. From then on the
+engine is asked nothing whose answer would be withheld, until something can be written again.
 """
 
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.admin.metrics import Metrics
 from agent.gateway.group import GroupCommit
 from agent.gateway.spool import Spool, encode
-from store import interactions
+from store import records
 from store.db import Database
-from store.interactions import Record
+from store.records import Record
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +30,50 @@ REPLAY_S = 5.0
 """How long a pass over the spool goes on while batches fail."""
 
 
+class NotLogged(Exception):
+    """A record could not be made durable."""
+
+
 class Recorder:
-    """Two writer threads: one for the database, one for the spool."""
+    """Two writer threads: one for the database, one for the spool.
+
+    Args:
+        db: The database.
+        spool: Where records go that the database does not take.
+        metrics: Where they are counted.
+        server: Which daemon this is, for what it finds of its own at the next start.
+        strict: Whether a request that the database does not take must not be answered at all.
+        patience_s: How long the database may take, in seconds.
+    """
 
     def __init__(
-        self, db: Database, spool_folder: Path, metrics: Metrics, patience_s: float = 2.0
+        self,
+        db: Database,
+        spool: Spool,
+        metrics: Metrics,
+        *,
+        server: str = "",
+        strict: bool = False,
+        patience_s: float = 2.0,
     ) -> None:
+        self.server = server
         self._db = db
-        self._spool = Spool(spool_folder)
+        self._spool = spool
         self._metrics = metrics
+        self._strict = strict
         self._patience_s = patience_s
+        self._started = datetime.now(UTC)
+        self._lost: set[str] = set()
+        """Interactions whose end could not be recorded."""
+        self._tidy = False
+        """Whether all that nobody will end any more is marked as aborted."""
         self._spooling = False
+        self._withholding = False
         self._new_rows = 0
         self._failed: dict[str, int] = {}
         """How many rows were new when a batch first failed."""
         self._database = GroupCommit(
-            "record-database", self._commit, capacity=CAPACITY, idle=self._replay_if_any
+            "record-database", self._commit, capacity=CAPACITY, idle=self._catch_up
         )
         self._disk = GroupCommit("record-spool", self._append, capacity=CAPACITY)
         metrics.watch_queue(lambda: self._database.waiting + self._disk.waiting)
@@ -59,15 +90,29 @@ class Recorder:
         self._database.start()
         self._disk.start()
 
+    async def begin(self, record: Record) -> None:
+        """Say that a request is going to be answered; waits only where it may have to be refused.
+
+        Raises:
+            NotLogged: Its answer could not be logged, so the engine should not be asked.
+        """
+        if self._strict and (self._spooling or not await self._in_database(record)):
+            raise NotLogged("the database does not take it")
+        if self._withholding:
+            await self.record(record)
+        elif not self._strict:
+            writer = self._disk if self._spooling else self._database
+            writer.hand_in(record)
+
     async def record(self, record: Record) -> None:
         """Make an interaction durable.
 
         Raises:
-            Exception: Neither the database nor the spool could take it.
+            NotLogged: Neither the database nor the spool could take it.
         """
-        if not self._spooling and await self._in_database(record):
-            return
-        await self._disk.submit(record)
+        if self._spooling or not await self._in_database(record):
+            await self._in_spool(record)
+        self._withholding = False
 
     async def close(self) -> None:
         """Write what is waiting and end."""
@@ -84,29 +129,54 @@ class Recorder:
             return False
         return True
 
-    def _commit(self, records: list[Record]) -> None:
+    async def _in_spool(self, record: Record) -> None:
+        try:
+            await self._disk.submit(record)
+        except Exception as error:  # boundary: recorder, the answer is withheld
+            self._withholding = True
+            if not record.is_running:
+                self._lost.add(record.id)
+                self._tidy = False
+            raise NotLogged(f"neither database nor spool take it: {error}") from error
+
+    def _commit(self, batch: list[Record]) -> None:
         with self._db.begin() as session:
-            new = sum(interactions.record(session, record) for record in records)
+            new = records.keep(session, batch)
         self._new_rows += new
 
-    def _append(self, records: list[Record]) -> None:
-        self._spool.append(records)
-        self._metrics.spooled.inc(len(records))
+    def _append(self, batch: list[Record]) -> None:
+        self._spool.append(batch)
+        self._metrics.spooled.inc(sum(not record.is_running for record in batch))
 
-    def _replay_if_any(self) -> None:
+    def _catch_up(self) -> None:
         """Try to empty the spool; the next tick goes on where the database still refuses."""
         give_up = time.monotonic() + REPLAY_S
         for batch in self._spool.batches():
             if not self._replay(batch) and time.monotonic() > give_up:
                 return
         self._spooling = bool(self._spool.batches())
+        if not (self._spooling or self._tidy):
+            self._mark_aborted()
+
+    def _mark_aborted(self) -> None:
+        """Nobody will end these any more: every end that was recorded is in the database by now."""
+        self._tidy, lost = True, set(self._lost)
+        try:
+            with self._db.begin() as session:
+                died = records.abort_running(session, self.server, self._started, lost)
+        except Exception:
+            self._tidy = False
+            raise
+        self._lost -= lost
+        if died:
+            logger.warning("aborted interactions=%d", died)
 
     def _replay(self, batch: Path) -> bool:
         """Commit a batch and forget it; False if it has to be tried again."""
         try:
-            records, broken = self._spool.read(batch)
-            if not self._committed(batch, records):
-                broken += [encode(record).strip() for record in records if self._refused(record)]
+            spooled, broken = self._spool.read(batch)
+            if not self._committed(batch, spooled):
+                broken += [encode(record).strip() for record in spooled if self._refused(record)]
             if broken:
                 self._spool.quarantine(broken)
                 self._metrics.quarantined.inc(len(broken))
@@ -116,10 +186,10 @@ class Recorder:
             logger.warning("not replayed batch=%s error=%r", batch.name, error)
             return False
         self._failed.pop(batch.name, None)
-        logger.info("replayed batch=%s records=%d", batch.name, len(records))
+        logger.info("replayed batch=%s records=%d", batch.name, len(spooled))
         return True
 
-    def _committed(self, batch: Path, records: list[Record]) -> bool:
+    def _committed(self, batch: Path, spooled: list[Record]) -> bool:
         """Whether the batch is in the database; False if one of its records must be the reason.
 
         Raises:
@@ -127,7 +197,7 @@ class Recorder:
                 that the database may be the reason.
         """
         try:
-            self._commit(records)
+            self._commit(spooled)
         except Exception:
             if self._failed.setdefault(batch.name, self._new_rows) == self._new_rows:
                 raise

@@ -6,6 +6,7 @@ so that one broken byte or a torn end costs that one record. What does not check
 `quarantine.log` and counted, and never stops the rest.
 """
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterable
@@ -14,32 +15,53 @@ from pathlib import Path
 import orjson
 
 from store.db import new_id
-from store.interactions import Record
+from store.records import Record
 
 SUFFIX = ".spool"
 BESIDE = ".unfinished-"
 QUARANTINE = "quarantine.log"
 
 
-class Spool:
-    """A folder of batches, oldest first."""
+class SpoolFull(Exception):
+    """The spool has as much as it may."""
 
-    def __init__(self, folder: Path) -> None:
+
+class Spool:
+    """A folder of batches, oldest first; at most `quota_bytes`, so that it fills no disk."""
+
+    def __init__(self, folder: Path, quota_bytes: int = 2**30) -> None:
         self.folder = folder
+        self._quota_bytes = quota_bytes
         folder.mkdir(parents=True, exist_ok=True)
         for unfinished in folder.glob(f"{BESIDE}*"):
             unfinished.unlink()
 
     def append(self, records: Iterable[Record]) -> None:
-        """Keep a batch; on stable storage when this returns."""
+        """Keep a batch; on stable storage when this returns.
+
+        Raises:
+            SpoolFull: It would have more than its quota.
+            OSError: The disk does not take it.
+        """
         name = new_id("batch")
         beside = self.folder / f"{BESIDE}{name}"
+        data = b"".join(map(encode, records))
+        size = self._size()
+        if size + len(data) > self._quota_bytes:
+            raise SpoolFull(f"{self.folder} has {size} bytes, and may have {self._quota_bytes}")
         try:
-            _write_synced(beside, b"".join(map(encode, records)))
+            _write_synced(beside, data)
             beside.rename(self.folder / f"{name}{SUFFIX}")
         finally:
             beside.unlink(missing_ok=True)
         _sync_folder(self.folder)
+
+    def _size(self) -> int:
+        size = 0
+        for batch in self.batches():
+            with contextlib.suppress(FileNotFoundError):  # replayed meanwhile
+                size += batch.stat().st_size
+        return size
 
     def batches(self) -> list[Path]:
         """The batches there are, oldest first."""

@@ -5,7 +5,9 @@ import shutil
 import time
 from pathlib import Path
 
+from store import records
 from store.schema import InteractionStatus
+from tests.factories import make_record
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run, until
 
@@ -19,6 +21,11 @@ async def ask(rig: Rig, text: str, **headers: str) -> tuple[int, str]:
         http.post("/v1/chat/completions", json=body, headers=headers) as response,
     ):
         return response.status, response.headers["X-Byheart-Interaction"]
+
+
+def running(rig: Rig) -> list[str]:
+    states = {said.interaction.id: said.interaction.status for said in rig.said()}
+    return [key for key, status in states.items() if status is InteractionStatus.RUNNING]
 
 
 def spooled(rig: Rig) -> int:
@@ -120,6 +127,75 @@ def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(tmp_path: Path) ->
             spool.mkdir()
             await until(lambda: not rig.parts.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
+
+    run(scenario())
+
+
+def test_once_nothing_can_be_logged_the_model_is_not_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.1, spool_bytes=10) as rig,
+        ):
+            with rig.locked_database():
+                assert (await ask(rig, "answered, and withheld"))[0] == 503
+                assert len(fake.history) == 1
+                assert (await ask(rig, "refused"))[0] == 503
+                assert len(fake.history) == 1
+            await until(lambda: not rig.parts.recorder.degraded)
+            assert (await ask(rig, "after"))[0] == 200
+            await until(lambda: not running(rig))
+
+    run(scenario())
+
+
+def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.1, strict=True) as rig,
+        ):
+            assert (await ask(rig, "before"))[0] == 200
+            with rig.locked_database():
+                assert (await ask(rig, "during"))[0] == 503
+                assert (await ask(rig, "during again"))[0] == 503
+            assert len(fake.history) == 1
+            await until(lambda: not rig.parts.recorder.degraded)
+            assert (await ask(rig, "after"))[0] == 200
+            assert len(fake.history) == 2
+
+    run(scenario())
+
+
+def test_a_request_shows_while_it_is_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.token_delay_s = 0.3
+            asking = asyncio.create_task(ask(rig, "one two three"))
+            (said,) = await rig.recorded(1)
+            assert said.interaction.status is InteractionStatus.RUNNING
+            assert said.payload.messages == [{"role": "user", "content": "one two three"}]
+            await asking
+            (said,) = rig.said()
+            assert said.interaction.status is InteractionStatus.DONE
+
+    run(scenario())
+
+
+def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake:
+            async with gateway(tmp_path, fake) as rig:
+                with rig.parts.db.begin() as session:
+                    died = make_record(
+                        namespace="default", server="rig", status=InteractionStatus.RUNNING
+                    )
+                    records.keep(session, [died])
+            async with gateway(tmp_path, fake) as rig:
+                await until(lambda: rig.said()[0].interaction.status is InteractionStatus.ABORTED)
+                assert rig.said()[0].interaction.error == records.DIED
 
     run(scenario())
 

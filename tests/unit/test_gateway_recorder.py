@@ -14,7 +14,7 @@ from agent.gateway.recorder import Recorder
 from agent.gateway.spool import QUARANTINE, Spool, encode
 from store import interactions, namespaces
 from store.db import Database
-from store.interactions import Record
+from store.records import Record, keep
 from tests.factories import NOW, make_record
 
 
@@ -103,7 +103,7 @@ def test_an_unfinished_batch_of_a_dead_process_is_no_batch(tmp_path: Path) -> No
 
 def test_what_is_acknowledged_is_in_the_database(shop: Database, tmp_path: Path) -> None:
     async def scenario() -> None:
-        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
         recorder.start()
         records = [make_record() for _ in range(40)]
         for number, record in enumerate(records[:3]):
@@ -123,10 +123,10 @@ def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
     Spool(tmp_path / "spool").append(records)
     with shop.begin() as session:
         for record in records[:3]:
-            interactions.record(session, record)
+            keep(session, [record])
 
     async def scenario() -> None:
-        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
         recorder.start()
         await until(lambda: not recorder.degraded)
         await recorder.close()
@@ -148,7 +148,7 @@ def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Pat
     metrics = Metrics()
 
     async def scenario() -> None:
-        recorder = Recorder(shop, folder, metrics)
+        recorder = Recorder(shop, spool, metrics)
         recorder.start()
         await until(lambda: not recorder.degraded)
         await recorder.close()
@@ -167,7 +167,7 @@ def test_a_record_the_database_refuses_does_not_hold_up_the_others(
     records = [make_record() for _ in range(6)]
 
     async def scenario() -> None:
-        recorder = Recorder(shop, tmp_path / "spool", Metrics())
+        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
         recorder.start()
         await asyncio.gather(*map(recorder.record, [records[0], poison, records[1]]))
         for record in records[2:]:
@@ -187,7 +187,7 @@ def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) 
     broken = Database(f"sqlite:///{tmp_path / 'empty.db'}")
 
     async def scenario() -> None:
-        recorder = Recorder(broken, folder, Metrics())
+        recorder = Recorder(broken, Spool(folder), Metrics())
         recorder.start()
         for record in records:
             await recorder.record(record)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from store import conversations, feedback, interactions, jobs
+from store import conversations, feedback, jobs, records
 from store.db import Database, Session
 from store.feedback import NewFeedback
 from store.models import Conversation, Interaction
@@ -116,7 +116,7 @@ def test_a_record_and_feedback_that_come_twice_are_one_signal_each(shop: Databas
     made = make_record()
     with shop.begin() as session:
         for _ in range(2):
-            interactions.record(session, made)
+            records.keep(session, [made])
             give_feedback(session, made.id, 1, id="f1")
         assert conversations.signals(session, conversation_of(session, made.id)) == 2
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DatabaseError as SQLError
 from sqlalchemy.exc import StatementError
 
 from store import db as store_db
-from store import interactions, namespaces, operations, prompts
+from store import interactions, namespaces, operations, prompts, records
 from store.db import Database, DatabaseError, insert_new, without_password
 from store.models import Namespace, Payload
 from store.schema import Base
@@ -184,7 +184,7 @@ def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) ->
     sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        assert interactions.record(session, sent)
+        assert records.keep(session, [sent])
     with any_db.read() as session:
         payload = interactions.payload(session, sent.id)
         assert payload is not None

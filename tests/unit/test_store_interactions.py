@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from store import feedback, interactions, logged, namespaces
+from store import feedback, interactions, logged, namespaces, records
 from store.db import Database, Session
 from store.feedback import Conflict, NewFeedback, UnknownTarget
-from store.interactions import Record
 from store.models import Conversation, Feedback, Interaction
+from store.records import Record
 from store.schema import InteractionStatus, Trust
 from tests.factories import NOW, assistant, later, make_record, record, user
 
@@ -25,9 +25,9 @@ def _conversation(session: Session, made: Record) -> str:
 def test_recording_twice_is_recording_once(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        assert interactions.record(session, made)
+        assert records.keep(session, [made])
     with shop.begin() as session:
-        assert not interactions.record(session, made)
+        assert not records.keep(session, [made])
     with shop.read() as session:
         assert [row.id for row in interactions.recent(session, "shop", 10)] == [made.id]
 
@@ -45,7 +45,7 @@ def test_everything_recorded_can_be_read(shop: Database) -> None:
         texts = interactions.payload(session, made.id)
         assert row is not None
         assert texts is not None
-        kept = {name: getattr(row, name) for name in interactions._SHARED_COLUMNS}
+        kept = {name: getattr(row, name) for name in records.SHARED_COLUMNS}
     assert kept == {name: getattr(made, name) for name in kept}
     assert len(kept) == len(dataclasses.fields(Record)) - 4  # conversation is resolved; three texts
     assert (texts.messages, texts.params, texts.response) == (
@@ -118,11 +118,11 @@ def test_a_conversation_named_by_the_client_belongs_to_its_namespace(shop: Datab
 def test_a_replay_finds_the_same_conversation(shop: Database, db: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        interactions.record(session, made)
+        records.keep(session, [made])
         here = session.get_one(Conversation, _conversation(session, made))
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        interactions.record(session, made)
+        records.keep(session, [made])
         there = session.get_one(Conversation, _conversation(session, made))
     assert (here.id, here.held_out) == (there.id, there.held_out)
 
@@ -193,7 +193,7 @@ def test_prefixes_are_equal_when_the_same_was_said(
             if message["role"] != "system"
         ]
 
-    same = interactions.prefix_hash(one) == interactions.prefix_hash(other)
+    same = records.prefix_hash(one) == records.prefix_hash(other)
     assert same == (said(one) == said(other))
 
 

@@ -1,0 +1,159 @@
+"""Keeping records: once, whatever the order and the batches, and how those end that never ended."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from alembic import command
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from store import conversations, interactions, namespaces, records
+from store import db as store_db
+from store.db import Database, Session
+from store.models import Interaction
+from store.records import DIED, Record
+from store.schema import InteractionStatus
+from tests.factories import NOW, assistant, later, make_record, user
+
+RUNNING, DONE, ABORTED = (
+    InteractionStatus.RUNNING,
+    InteractionStatus.DONE,
+    InteractionStatus.ABORTED,
+)
+
+
+def begun(ended: Record) -> Record:
+    """The beginning of an interaction that ends like this."""
+    return dataclasses.replace(ended, status=RUNNING, response="", params={}, total_ms=0.0)
+
+
+def kept(session: Session, one: Record) -> dict[str, Any]:
+    row = session.get_one(Interaction, one.id, populate_existing=True)
+    texts = interactions.payload(session, one.id)
+    assert texts
+    session.refresh(texts)
+    columns = {one.key: getattr(row, one.key) for one in Interaction.__table__.columns}
+    return columns | {"texts": (texts.messages, texts.params, texts.response)}
+
+
+def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -> None:
+    ended = make_record()
+    with shop.begin() as session:
+        assert records.keep(session, [begun(ended)]) == 1
+        row = session.get_one(Interaction, ended.id)
+        assert row.status is RUNNING
+        assert interactions.turns(session, row.conversation) == []
+        assert conversations.signals(session, row.conversation) == 0
+        assert records.keep(session, [ended]) == 1
+        session.expire_all()
+        (turn,) = interactions.turns(session, row.conversation)
+        assert (turn.interaction.status, turn.response) == (DONE, "Yes.")
+        assert conversations.signals(session, row.conversation) == 1
+
+
+BATCHES = st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=BATCHES)
+def test_however_a_record_arrives_the_end_counts_once_and_stays(
+    shop: Database, batches: list[list[bool]]
+) -> None:
+    ended, alone = make_record(), make_record()
+    alone = dataclasses.replace(ended, id=alone.id)
+    with shop.begin() as session:
+        for batch in batches:
+            records.keep(session, [ended if is_end else begun(ended) for is_end in batch])
+        records.keep(session, [ended])
+        records.keep(session, [begun(ended)])
+        records.keep(session, [alone])
+        differ = {"id", "conversation"}
+        one, other = kept(session, ended), kept(session, alone)
+        assert {key: one[key] for key in one.keys() - differ} == {
+            key: other[key] for key in other.keys() - differ
+        }
+        assert conversations.signals(session, one["conversation"]) == 1
+
+
+def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> None:
+    said: list[dict[str, Any]] = []
+    batch = []
+    for turn in range(3):
+        said = [*said, user(f"Question {turn}?")]
+        batch.append(make_record(messages=said, response=f"Answer {turn}."))
+        said = [*said, assistant(f"Answer {turn}.")]
+    with shop.begin() as session:
+        assert records.keep(session, batch) == 3
+        found = {session.get_one(Interaction, one.id).conversation for one in batch}
+    assert len(found) == 1
+
+
+def test_at_its_start_a_daemon_marks_what_died_with_it_and_nothing_else(shop: Database) -> None:
+    dead, fresh, elsewhere, over = (
+        make_record(server=server, created_at=later(at), status=status)
+        for server, at, status in (
+            ("here", 1, RUNNING),
+            ("here", 3, RUNNING),
+            ("there", 1, RUNNING),
+            ("here", 1, DONE),
+        )
+    )
+    with shop.begin() as session:
+        records.keep(session, [dead, fresh, elsewhere, over])
+        assert records.abort_running(session, "here", later(2)) == 1
+        states = [session.get_one(Interaction, one.id) for one in (dead, fresh, elsewhere, over)]
+        assert [row.status for row in states] == [ABORTED, RUNNING, RUNNING, DONE]
+        assert states[0].error == DIED
+        records.keep(session, [dataclasses.replace(dead, status=DONE)])
+        session.expire_all()
+        assert session.get_one(Interaction, dead.id).status is ABORTED
+
+
+@pytest.mark.parametrize("rows", [0, 3, 1203])
+def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: int) -> None:
+    database = Database(blank_url)
+    config = store_db._alembic_config()
+    with database.engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001_first")
+    with database.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        session.execute(
+            text("INSERT INTO conversations VALUES ('c', false, :at, 0, 0, 'shop')"),
+            {"at": str(NOW)},
+        )
+        for number in range(rows):
+            _insert_old(session, f"int_{number:05}", f"Answer {number} \N{SNOWMAN}")
+    database.upgrade()
+    database.check()
+    with database.read() as session:
+        for number in range(rows):
+            texts = interactions.payload(session, f"int_{number:05}")
+            assert texts
+            assert texts.response == f"Answer {number} \N{SNOWMAN}"
+            assert (texts.messages, texts.params) == ([user("Hi")], {"n": 1})
+    database.close()
+
+
+def _insert_old(session: Session, key: str, response: str) -> None:
+    values = {
+        "id": key,
+        "at": str(NOW),
+        "messages": '[{"role": "user", "content": "Hi"}]',
+        "params": '{"n": 1}',
+        "response": response,
+    }
+    session.execute(
+        text(
+            "INSERT INTO interactions (id, principal, version, arm, context_hash, prefix_hash, "
+            "trust, status, learn, created_at, tokens_saved, total_ms, namespace, conversation) "
+            "VALUES (:id, 'p', 'base', 'champion', '', '', 'user', 'done', true, :at, 0, 1.0, "
+            "'shop', 'c')"
+        ),
+        values,
+    )
+    session.execute(
+        text("INSERT INTO payloads VALUES (:messages, :params, :response, :id)"), values
+    )
