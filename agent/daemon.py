@@ -24,6 +24,7 @@ from agent.due import enqueue_due
 from agent.engine.supervisor import Supervisor
 from agent.gateway.inflight import Inflight
 from agent.jobs import worker_thread
+from agent.keys import first_admin_key, pepper
 from agent.lock import only_daemon
 from agent.model import attached_engine, attached_model, model_folder, refuse_unfit, served_name
 from agent.rollout.reconcile import reconcile
@@ -61,6 +62,7 @@ async def _start(
     """Start everything, on the stack; a future that ends when the engine has failed for good."""
     stack.enter_context(only_daemon(settings.data_dir))
     db = stack.enter_context(open_database(settings))
+    _tell_first_key(settings, db, report)
     supervisor, work = await _prepare(stack, settings, db, report)
     restored = asyncio.Event()
 
@@ -80,6 +82,14 @@ async def _start(
     await stack.enter_async_context(_ticking(settings, db))
     report(f"ready: {http.url}/v1 serves {work.model}")
     return crashed
+
+
+def _tell_first_key(settings: Settings, db: Database, report: Report) -> None:
+    """Where keys are needed, nobody could make the first one but who starts the service."""
+    if settings.server.keys == "required":
+        key = first_admin_key(db, pepper(settings.data_dir), utcnow())
+        if key:
+            report(f"admin key, shown this once, keep it: {key}")
 
 
 async def _prepare(

@@ -7,29 +7,34 @@ taking requests before the engine is ended, so that answers are finished.
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import uvicorn
 
 from agent.admin.metrics import Metrics
+from agent.clock import utcnow
 from agent.discovery import DISCOVERY, announce
 from agent.gateway.app import Gateway
+from agent.gateway.auth import Door
+from agent.gateway.keyring import Keyring
+from agent.gateway.limits import Limiter
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import Recorder
+from agent.gateway.spool import Spool
 from agent.gateway.views import Views
+from agent.keys import pepper
+from agent.lasting import lasting
 from agent.lock import StartError
 from agent.work import Work
 from config.settings import Settings
+from store.db import Database
 
-from agent.gateway.spool import Spool
 
-from agent.keys import pepper
-from agent.lasting import lasting
 class QuietServer(uvicorn.Server):
     """uvicorn without signal handlers of its own: the daemon has them."""
 
-from store.db import Database
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
@@ -82,10 +87,13 @@ async def listening(
 
 def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
     metrics = Metrics()
+    keyring = Keyring(work.db, pepper(settings.data_dir), utcnow, time.monotonic)
     return Parts(
         settings=settings.server,
         served=work.model,
         db=work.db,
+        door=Door(keyring, needs_key=settings.server.keys == "required"),
+        limiter=Limiter(time.monotonic),
         engine=work.engine,
         views=Views(work.db, settings.learning.token_budget, metrics),
         recorder=_recorder(settings, work.db, metrics),
@@ -93,6 +101,16 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
         metrics=metrics,
         unserved=work.unserved,
         ready=ready,
+    )
+
+
+def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:
+    return Recorder(
+        db,
+        Spool(settings.data_dir / "spool", settings.store.spool_mib * 2**20),
+        metrics,
+        server=lasting(settings.data_dir / "server_id"),
+        strict=settings.server.on_log_failure == "reject",
     )
 
 
@@ -104,16 +122,6 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:
-    return Recorder(
-        db,
-        Spool(settings.data_dir / "spool", settings.store.spool_mib * 2**20),
-        metrics,
-        server=lasting(settings.data_dir / "server_id"),
-        strict=settings.server.on_log_failure == "reject",
-    )
-
-
         raise StartError(
             f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with "
             "--port or server.port; 0 picks a free one."

@@ -20,10 +20,12 @@ def refuse_unfit(settings: Settings) -> None:
     Raises:
         StartError: Two settings contradict each other.
     """
-    if settings.server.host not in LOOPBACK:
+    server = settings.server
+    if server.host not in LOOPBACK and server.keys != "required":
         raise StartError(
-            f"server.host is {settings.server.host}: without API keys only loopback is served, "
-            "because whoever reaches the endpoint is the operator. Use 127.0.0.1."
+            f"server.host is {server.host}: without API keys only loopback is served, because "
+            "whoever reaches the endpoint is the operator. Use 127.0.0.1, or set server.keys = "
+            '"required" and make keys with `byheart keys create`.'
         )
     if settings.distill.rank > settings.engine.max_lora_rank:
         raise StartError(

@@ -21,19 +21,21 @@ class Server(Section):
     """The endpoint that clients talk to."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Only loopback: whoever reaches the endpoint is the operator."""
+    """Address to listen on; another than loopback needs `keys` to be `required`."""
     port: int = Field(8080, ge=0, le=65535)
     """Port to listen on; 0 picks a free one and prints it."""
+    keys: Literal["optional", "required"] = "optional"
+    """Whether a request without an API key is this machine's operator's, or refused."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names to answer to beside loopback's, such as that of a reverse proxy here; no ports."""
     max_body_bytes: int = Field(4 * 2**20, gt=0)
     """Largest request body accepted; a larger one is answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)
     """Largest `max_tokens` a client may ask for."""
-    drain_s: float = Field(30.0, ge=0)
-    """How long a shutdown waits for running answers, in seconds."""
     on_log_failure: Literal["spool", "reject"] = "spool"
     """With the database away, `spool` to disk, or `reject` requests before the model is asked."""
+    drain_s: float = Field(30.0, ge=0)
+    """How long a shutdown waits for running answers, in seconds."""
 
 
 class Engine(Section):
@@ -88,10 +90,10 @@ class Store(Section):
     """Folder for the database, the adapters, the embedded model and the logs."""
     url: str = ""
     """SQLAlchemy database URL; empty means SQLite in `data_dir`."""
-
-
     spool_mib: int = Field(1024, gt=0)
     """Most disk space for what the database cannot take for now, in MiB."""
+
+
 class Learning(Section):
     """From conversations to lessons."""
 

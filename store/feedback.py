@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
+
 from store import conversations
 from store.db import Session, insert_new, new_id
 from store.models import Feedback, Interaction
@@ -22,6 +24,13 @@ class UnknownTarget(Exception):
             f"There is no interaction {target!r}: send the value of the answer's "
             "X-Byheart-Interaction header."
         )
+
+
+class UnknownFeedback(Exception):
+    """There is no such feedback in this namespace."""
+
+    def __init__(self, feedback: str) -> None:
+        super().__init__(f"There is no feedback {feedback!r} of this caller.")
 
 
 class Conflict(Exception):
@@ -49,15 +58,24 @@ class NewFeedback:
     trust: Trust
 
 
-def add(session: Session, namespace: str, new: NewFeedback, now: datetime) -> tuple[Feedback, bool]:
+def add(
+    session: Session, namespace: str, new: NewFeedback, now: datetime, by: str | None = None
+) -> tuple[Feedback, bool]:
     """Keep feedback; the row, and whether it is new.
 
+    Args:
+        session: In a write transaction.
+        namespace: Whose.
+        new: The feedback.
+        now: The time.
+        by: The principal on whose interactions alone it may be; None for any of the namespace.
+
     Raises:
-        UnknownTarget: The interaction is not in this namespace.
+        UnknownTarget: There is no such interaction.
         Conflict: The identifier is taken by other feedback.
     """
     target = session.get(Interaction, new.target_id)
-    if target is None or target.namespace != namespace:
+    if target is None or target.namespace != namespace or not _is_of(target.principal, by):
         raise UnknownTarget(new.target_id)
     feedback_id = storable(new.id) if new.id else new_id("fb")
     content = _content(new)
@@ -71,6 +89,52 @@ def add(session: Session, namespace: str, new: NewFeedback, now: datetime) -> tu
     if added:
         conversations.touch(session, target.conversation, now, is_signal=target.learn)
     return row, added
+
+
+def get(session: Session, namespace: str, feedback_id: str, by: str | None) -> Feedback:
+    """A feedback.
+
+    Raises:
+        UnknownFeedback: There is none of that identifier, or not by that principal.
+    """
+    row = session.get(Feedback, {"namespace": namespace, "id": storable(feedback_id)})
+    if row is None or not _is_of(row.principal, by):
+        raise UnknownFeedback(feedback_id)
+    return row
+
+
+def page(
+    session: Session,
+    namespace: str,
+    by: str | None,
+    *,
+    target: str | None,
+    after: str | None,
+    limit: int,
+) -> list[Feedback]:
+    """Feedback by identifier.
+
+    Args:
+        session: In any transaction.
+        namespace: Whose.
+        by: Only that of this principal; None for all of the namespace.
+        target: Only that on this interaction.
+        after: Only what comes after this identifier.
+        limit: Most of it.
+    """
+    rows = select(Feedback).where(Feedback.namespace == namespace)
+    if by is not None:
+        rows = rows.where(Feedback.principal == by)
+    if target is not None:
+        rows = rows.where(Feedback.interaction == storable(target))
+    if after is not None:
+        rows = rows.where(Feedback.id > storable(after))
+    return list(session.scalars(rows.order_by(Feedback.id).limit(limit)))
+
+
+def _is_of(principal: str, by: str | None) -> bool:
+    """Whether a principal is `by`, or one of its end users."""
+    return by is None or principal == by or principal.startswith(f"{by}/")
 
 
 def _content(new: NewFeedback) -> dict[str, Any]:

@@ -19,7 +19,8 @@ class Principal(Base):
 
     __tablename__ = "principals"
     id: Mapped[str] = mapped_column(primary_key=True)
-    namespace: Mapped[str] = mapped_column(ForeignKey(Namespace.name))
+    namespace: Mapped[str | None] = mapped_column(ForeignKey(Namespace.name))
+    """The only one it acts in; None for all."""
     name: Mapped[str]
     trust: Mapped[Trust]
     created_at: Mapped[datetime]
@@ -33,9 +34,14 @@ class ApiKey(Base):
     principal: Mapped[str] = mapped_column(ForeignKey(Principal.id))
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     scopes: Mapped[list[Any]]
+    concurrent: Mapped[int | None]
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    changed_at: Mapped[datetime] = mapped_column(index=True)
+    """When it was made or revoked: what a reader of the keys does not know yet."""
 
 
 class Job(Base):

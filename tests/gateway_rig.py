@@ -25,18 +25,22 @@ from openai import AsyncOpenAI
 from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
 from agent.gateway.app import Gateway
+from agent.gateway.auth import Door
 from agent.gateway.inflight import Inflight
+from agent.gateway.keyring import Keyring
+from agent.gateway.limits import Limiter
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import Recorder
+from agent.gateway.spool import Spool
 from agent.gateway.views import Views
 from config.sections import Server
 from store import interactions, namespaces
-from agent.gateway.spool import Spool
 from store.db import Database
 from tests.factories import add_lesson
 from tests.fake_vllm import FakeVllm
 
 TOKEN_BUDGET = 512
+PEPPER = "pepper"
 QUESTION = [{"role": "user", "content": "When do you open?"}]
 
 
@@ -56,11 +60,23 @@ class Rig:
         self.folder = folder
 
     def client(self, **options: Any) -> AsyncOpenAI:
-        options = {"max_retries": 0, "timeout": 30} | options
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", **options)
+        options = {"api_key": "none", "max_retries": 0, "timeout": 30} | options
+        return AsyncOpenAI(base_url=f"{self.url}/v1", **options)
 
     def http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(base_url=self.url)
+
+    async def fetch(
+        self, method: str, path: str, key: str | None = None, **sent: Any
+    ) -> tuple[int, Any]:
+        """Status and JSON of an answer."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with (
+            self.http() as http,
+            http.request(method, path, headers=headers, **sent) as response,
+        ):
+            is_json = response.content_type == "application/json"
+            return response.status, await response.json() if is_json else await response.text()
 
     def said(self, namespace: str = "default") -> list[Said]:
         """What was recorded, oldest first."""
@@ -114,6 +130,11 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         settings=options.get("settings", Server()),
         served=fake.model,
         db=db,
+        door=Door(
+            Keyring(db, PEPPER, lambda: datetime.now(UTC), time.monotonic),
+            needs_key=options.get("needs_key", False),
+        ),
+        limiter=Limiter(time.monotonic),
         engine=engine,
         views=Views(db, TOKEN_BUDGET, metrics),
         recorder=Recorder(

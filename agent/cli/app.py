@@ -7,6 +7,7 @@ from agent.cli import (
     compile,
     configuration,
     demo,
+    keys,
     lessons,
     logs,
     namespaces,
@@ -30,6 +31,7 @@ app.command("status")(service.status)
 app.command("demo")(demo.demo)
 app.command("compile")(compile.compile_prompt)
 app.add_typer(namespaces.app, name="namespaces")
+app.add_typer(keys.app, name="keys")
 app.add_typer(lessons.app, name="lessons")
 app.add_typer(train.app, name="train")
 app.add_typer(adapters.app, name="adapters")

@@ -10,6 +10,7 @@ from store.adapters import UnknownAdapter
 from store.audit import Tampered
 from store.db import AWAY, DatabaseError
 from store.files import BadInput
+from store.keys import TrustConflict, UnknownKey
 from store.manifests import AdapterCorrupt
 from store.namespaces import BadName, UnknownNamespace
 from store.rollouts import NothingToRollBack, StaleAlias
@@ -42,7 +43,9 @@ WRONG = (
     ConfigError,
     InputError,
     ShopError,
+    TrustConflict,
     UnknownAdapter,
+    UnknownKey,
     UnknownNamespace,
     UnknownRun,
 )

@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable
 
 from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import feedback, proxy
-from agent.gateway.auth import authenticate
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
 from agent.gateway.parts import Parts
 from agent.gateway.route import names, unknown_model
-from agent.gateway.wire import ClientGone, Event, Receive, Scope, Send, send_bytes, send_json
+from agent.gateway.wire import Call, ClientGone, Event, Receive, Send, send_bytes, send_json
+from agent.gateway.wire import Scope as AsgiScope
+from store.keys import Scope
 
 logger = logging.getLogger(__name__)
 
-MODELS = "/v1/models"
-Route = Callable[[Parts, dict[bytes, bytes], Receive, Send], Awaitable[None]]
+Route = Callable[[Parts, Call], Awaitable[None]]
 
 
 class Gateway:
@@ -39,7 +39,7 @@ class Gateway:
         await self.parts.recorder.close()
         self.parts.views.close()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the application's own beginning and end."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
@@ -54,13 +54,15 @@ class Gateway:
         await self.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         head = Head(send)
         try:
             headers = dict(scope["headers"])
-            refuse_pages(headers, self.parts.settings.allowed_hosts)
-            route = find(scope["path"], scope["method"])
-            await route(self.parts, headers, receive, head.send)
+            if not self.parts.door.needs_key:  # no page has one
+                refuse_pages(headers, self.parts.settings.allowed_hosts)
+            route, name = find(scope["path"], scope["method"])
+            call = Call(headers, scope["query_string"], name, receive, head.send)
+            await route(self.parts, call)
         except ClientGone:
             logger.info("client gone path=%s", scope["path"])
         except RequestError as error:
@@ -88,21 +90,18 @@ class Head:
         await self._send(event)
 
 
-def find(path: str, method: str) -> Route:
-    """The route of a path.
+def find(path: str, method: str) -> tuple[Route, str]:
+    """The route of a path, and what stands in it behind the route's own part.
 
     Raises:
         RequestError: There is none (404), or not for that method (405).
     """
-    if path.startswith(f"{MODELS}/"):
-        name = path.removeprefix(f"{MODELS}/")
-        methods: dict[str, Route] = {"GET": lambda *wires: _model(name, *wires)}
-    elif path in ROUTES:
-        methods = ROUTES[path]
-    else:
-        known = ", ".join(sorted(ROUTES))
+    stem = next((stem for stem in ROUTES if _takes(stem, path)), None)
+    if stem is None:
+        known = ", ".join(sorted(stem for stem in ROUTES if stem[-1] != "/"))
         message = f"There is nothing at {short(path)!r}. Known: {known}."
         raise RequestError(404, message, code="not_found")
+    methods = ROUTES[stem]
     if method not in methods:
         allowed = ", ".join(methods)
         error = RequestError(
@@ -110,22 +109,26 @@ def find(path: str, method: str) -> Route:
         )
         error.headers.append((b"allow", allowed.encode()))
         raise error
-    return methods[method]
+    return methods[method], path.removeprefix(stem)
 
 
-async def _models(parts: Parts, headers: dict[bytes, bytes], _receive: Receive, send: Send) -> None:
-    there = await names(parts, authenticate(headers).namespace)
+def _takes(stem: str, path: str) -> bool:
+    return path == stem if stem[-1] != "/" else path.startswith(stem) and path != stem
+
+
+async def _models(parts: Parts, call: Call) -> None:
+    caller = await parts.door.caller(call.headers, Scope.INFER)
+    there = await names(parts, caller.namespace)
     cards = [_card(parts, name) for name in there]
-    await send_json(send, 200, {"object": "list", "data": cards}, [])
+    await send_json(call.send, 200, {"object": "list", "data": cards}, [])
 
 
-async def _model(
-    name: str, parts: Parts, headers: dict[bytes, bytes], _receive: Receive, send: Send
-) -> None:
-    there = await names(parts, authenticate(headers).namespace)
-    if name not in there:
-        raise unknown_model(name, there)
-    await send_json(send, 200, _card(parts, name), [])
+async def _model(parts: Parts, call: Call) -> None:
+    caller = await parts.door.caller(call.headers, Scope.INFER)
+    there = await names(parts, caller.namespace)
+    if call.name not in there:
+        raise unknown_model(call.name, there)
+    await send_json(call.send, 200, _card(parts, call.name), [])
 
 
 def _card(parts: Parts, name: str) -> dict[str, object]:
@@ -133,36 +136,37 @@ def _card(parts: Parts, name: str) -> dict[str, object]:
     return {"id": name, "object": "model", "created": created, "owned_by": "byheart"}
 
 
-async def _health(
-    parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send
-) -> None:
+async def _health(parts: Parts, call: Call) -> None:
     degraded = parts.recorder.degraded
     payload = {
         "status": "degraded" if degraded else "ok",
         "log": "spool" if degraded else "database",
     }
-    await send_json(send, 200, payload, [])
+    await send_json(call.send, 200, payload, [])
 
 
-async def _ready(parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send) -> None:
+async def _ready(parts: Parts, call: Call) -> None:
     if not (parts.ready() and await parts.engine.alive()):
         parts.metrics.engine_up.set(0)
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
     parts.metrics.engine_up.set(1)
-    await send_json(send, 200, {"status": "ready"}, [])
+    await send_json(call.send, 200, {"status": "ready"}, [])
 
 
-async def _metrics(
-    parts: Parts, _headers: dict[bytes, bytes], _receive: Receive, send: Send
-) -> None:
-    await send_bytes(send, 200, parts.metrics.render(), [(b"content-type", CONTENT_TYPE.encode())])
+async def _metrics(parts: Parts, call: Call) -> None:
+    await parts.door.caller(call.headers, Scope.READ)
+    kind = (b"content-type", CONTENT_TYPE.encode())
+    await send_bytes(call.send, 200, parts.metrics.render(), [kind])
 
 
 ROUTES: dict[str, dict[str, Route]] = {
     "/v1/chat/completions": {"POST": proxy.chat},
-    "/v1/feedback": {"POST": feedback.give},
-    MODELS: {"GET": _models},
+    "/v1/feedback": {"POST": feedback.give, "GET": feedback.listed},
+    "/v1/feedback/": {"GET": feedback.one, "PUT": feedback.put},
+    "/v1/models": {"GET": _models},
+    "/v1/models/": {"GET": _model},
     "/healthz": {"GET": _health},
     "/readyz": {"GET": _ready},
     "/metrics": {"GET": _metrics},
 }
+"""By path; one that ends with a slash takes a name behind it."""

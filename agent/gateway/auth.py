@@ -1,19 +1,26 @@
-"""Who sends a request, and for which namespace.
+"""Who sends a request, for which namespace, and what they may do.
 
-There are no keys: only loopback is served, and whoever is on this machine is the operator. What the
-operator sends as feedback is the operator's word; what stands in a turn is its end user's. This is
-the one place that decides it, so that everything behind it works from the `Caller`.
+With a key, it says all three. Without one, whoever is on this machine is the operator, as long as
+`server.keys` is `optional`, which is possible on loopback only; what a proxy passes on is from
+elsewhere, and needs a key. What the operator sends as feedback is the operator's word; what stands
+in a turn is its end user's. This is the one place that decides it, so that everything behind it
+works from the `Caller`.
 """
 
 import re
 from dataclasses import dataclass
 
 from agent.gateway.errors import RequestError, short
+from agent.gateway.keyring import Keyring
+from agent.keys import PREFIX, parse
+from store.keys import Key, Scope
 from store.schema import Trust
 
 DEFAULT_NAMESPACE = "default"
 NAMESPACE_HEADER = b"x-byheart-namespace"
 NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+"""Headers of a request that a proxy passes on."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,12 @@ class Caller:
     namespace: str
     trust: Trust
     """Of feedback; the text of a turn is a user's, whoever passes it on."""
+    key: Key | None = None
+    """None for the operator on this machine."""
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the caller may do what has this scope."""
+        return self.key is None or scope in self.key.grant.scopes
 
     def end_user(self, name: str | None) -> str:
         """The principal of a turn: whom the request names as its end user, of this caller.
@@ -34,16 +47,78 @@ class Caller:
         return f"{self.principal}/{name}" if name else self.principal
 
 
-def authenticate(headers: dict[bytes, bytes]) -> Caller:
-    """The caller that a request's headers stand for.
+@dataclass(frozen=True)
+class Door:
+    """How callers are let in."""
 
-    Raises:
-        RequestError: The namespace cannot exist.
-    """
-    name = headers.get(NAMESPACE_HEADER, b"").decode("latin-1") or DEFAULT_NAMESPACE
+    keyring: Keyring
+    needs_key: bool
+
+    async def caller(self, headers: dict[bytes, bytes], scope: Scope) -> Caller:
+        """The caller that a request's headers stand for, who may do what has this scope.
+
+        Raises:
+            RequestError: There is no key where one is needed, or it is not good (401); it is not
+                for this (403); the namespace cannot exist (404).
+        """
+        key = await self._key(headers)
+        named = headers.get(NAMESPACE_HEADER, b"").decode("latin-1")
+        if key is None:
+            return Caller("local", _namespace(named), Trust.OPERATOR)
+        grant = key.grant
+        if scope not in grant.scopes:
+            has = ", ".join(sorted(grant.scopes))
+            message = f"This key is for {has}, not for {scope.value}. Use another, or create one."
+            raise RequestError(403, message, code="scope_missing")
+        if grant.namespace is not None and named not in ("", grant.namespace):
+            message = f"This key is not for namespace {short(named)!r}. Leave the header out."
+            raise RequestError(403, message, code="namespace_not_allowed")
+        namespace = grant.namespace or _namespace(named)
+        return Caller(key.principal, namespace, grant.trust, key)
+
+    async def _key(self, headers: dict[bytes, bytes]) -> Key | None:
+        """The key that a request carries; None where it carries none and needs none."""
+        text = _presented(headers)
+        presented = parse(text)
+        if presented:
+            key = await self.keyring.holder(presented)
+            if key is None:
+                raise _unauthorised("This key is not known, has expired, or was revoked.")
+            return key
+        if text.startswith(PREFIX):
+            raise _unauthorised("This key is not complete: it has the form bh_<id>_<secret>.")
+        if self.needs_key:
+            raise _unauthorised("A key is needed here.")
+        if any(name in headers for name in FORWARDED):
+            raise _unauthorised("What a proxy passes on needs a key.")
+        return None
+
+
+def _presented(headers: dict[bytes, bytes]) -> str:
+    """What stands where OpenAI's clients (RFC 6750) or Anthropic's put a key."""
+    bearer = headers.get(b"authorization", b"").decode("latin-1")
+    kind, _, token = bearer.partition(" ")
+    if kind.lower() == "bearer":
+        return token.strip()
+    return headers.get(b"x-api-key", b"").decode("latin-1").strip()
+
+
+def _unauthorised(problem: str) -> RequestError:
+    error = RequestError(
+        401,
+        f"{problem} Send `Authorization: Bearer bh_...`; `byheart keys create` makes one.",
+        code="invalid_api_key",
+        kind="authentication_error",
+    )
+    error.headers.append((b"www-authenticate", b"Bearer"))
+    return error
+
+
+def _namespace(named: str) -> str:
+    name = named or DEFAULT_NAMESPACE
     if not NAMESPACE.fullmatch(name):
         raise unknown_namespace(name)
-    return Caller(principal="local", namespace=name, trust=Trust.OPERATOR)
+    return name
 
 
 def unknown_namespace(name: str) -> RequestError:

@@ -3,6 +3,7 @@
 The identifier is minted here; a client's own request id is only stored.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,8 @@ from agent.gateway.answer import Answer
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, engine_silent, unavailable
 from agent.gateway.parts import Parts
-from agent.gateway.route import Route, nobody
 from agent.gateway.recorder import NotLogged
+from agent.gateway.route import Route, nobody
 from agent.gateway.schema import ChatRequest
 from agent.gateway.wire import Headers
 from store.contexts import Context, compose
@@ -60,6 +61,15 @@ class Exchange:
         self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
         self._client_id = headers.get(REQUEST_ID_HEADER, b"")[:MAX_ID].decode("latin-1") or None
 
+    def admitted(self) -> AbstractContextManager[None]:
+        """Count the request among those of its key.
+
+        Raises:
+            RequestError: On entering: the key has done as much as it may (429).
+        """
+        key = self._caller.key
+        return self.parts.limiter.admitted(key) if key else nullcontext()
+
     def asked(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""
         view = self.route.view
@@ -102,16 +112,6 @@ class Exchange:
             self.first_token_s = self.parts.timer() - self._started
             self.parts.metrics.first_token.observe(self.first_token_s)
 
-    async def record(self, status: InteractionStatus, answer: Answer) -> None:
-        """Make the interaction durable.
-
-        Raises:
-            RequestError: It could not be, so the answer must not be given in full (503).
-        """
-        total_s = self.parts.timer() - self._started
-        self._count(answer, total_s)
-        try:
-            await self.parts.recorder.record(self._record(status, answer, total_s))
     async def begin(self) -> None:
         """Have the interaction shown as running, before the engine is asked.
 
@@ -124,6 +124,16 @@ class Exchange:
             message = "The answer could not be logged, so the model is not asked. Try again later."
             raise self._withheld(message) from error
 
+    async def record(self, status: InteractionStatus, answer: Answer) -> None:
+        """Make the interaction durable.
+
+        Raises:
+            RequestError: It could not be, so the answer must not be given in full (503).
+        """
+        total_s = self.parts.timer() - self._started
+        self._count(answer, total_s)
+        try:
+            await self.parts.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
             message = "The answer could not be logged, so it is withheld. Is the disk full?"
             raise self._withheld(message) from error
@@ -159,17 +169,20 @@ class Exchange:
             params=params,
             response=answer.text,
             trust=Trust.USER,
+            server=self.parts.recorder.server,
         )
 
     def _count(self, answer: Answer, total_s: float) -> None:
         metrics = self.parts.metrics
+        if self._caller.key:
+            tokens = (answer.prompt_tokens or 0) + (answer.completion_tokens or 0)
+            self.parts.limiter.charge(self._caller.key, tokens)
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
         metrics.tokens_saved.inc(self.route.view.saved_tokens)
 
 
-            server=self.parts.recorder.server,
 def engine_failure(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
     return _refusal(error) if isinstance(error, EngineRefused) else engine_silent()

@@ -1,32 +1,39 @@
-"""`POST /v1/feedback`: a signal on an interaction, from which lessons are learned.
+"""`/v1/feedback`: signals on interactions, from which lessons are learned.
 
-Sent twice with the same id it is one feedback. Its trust is that of the caller, whatever it says;
-its target is found in the caller's namespace only.
+Sent twice with the same id it is one feedback. Its trust is that of the caller, whatever it says.
+Its target is found in the caller's namespace only, and, for a key without the scope `read`, among
+the interactions of its own principal: whoever may rate may not find out what others asked.
 """
 
 import asyncio
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from agent.gateway.auth import Caller, authenticate
+from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, unavailable
 from agent.gateway.messages import JsonSchema, Strict
 from agent.gateway.parts import Parts
 from agent.gateway.schema import Key, explain, parse_json
-from agent.gateway.wire import Receive, Send, read_body, send_json
+from agent.gateway.wire import Call, read_body, send_json
 from store import feedback
 from store.db import AWAY
-from store.feedback import Conflict, NewFeedback, UnknownTarget
+from store.feedback import Conflict, NewFeedback, UnknownFeedback, UnknownTarget
+from store.keys import Scope
+from store.models import Feedback
 
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\w.:-]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=65_536)]
 Tag = Annotated[str, Field(max_length=512)]
 TagValue = Tag | int | float | bool
 
+MANY = 256
+PAGE = 100
+
 
 class FeedbackRequest(Strict):
-    """The body of `POST /v1/feedback`."""
+    """One feedback, in the body of `POST /v1/feedback` or, without an id, of `PUT`."""
 
     id: Id | None = None
     target_id: Id
@@ -36,11 +43,11 @@ class FeedbackRequest(Strict):
     demonstration: Text | None = None
     tags: Annotated[dict[Key, TagValue], Field(fail_fast=True, max_length=16)] | None = None
 
-    def stored(self, caller: Caller) -> NewFeedback:
+    def stored(self, caller: Caller, feedback_id: str | None) -> NewFeedback:
         """The feedback as it is kept: a bare value becomes `{"value": ...}`."""
         value: dict[str, Any] = {} if self.value is None else {"value": self.value}
         return NewFeedback(
-            id=self.id,
+            id=feedback_id,
             target_id=self.target_id,
             name=self.name,
             value=self.value if isinstance(self.value, dict) else value,
@@ -52,41 +59,164 @@ class FeedbackRequest(Strict):
         )
 
 
-async def give(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-    """Answer `POST /v1/feedback`: 201, or 200 for what is known already.
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+
+
+async def give(parts: Parts, call: Call) -> None:
+    """Answer `POST /v1/feedback`, of one or of a list of many.
+
+    One: 201, or 200 for what is known already. Many: 200, and what became of each.
 
     Raises:
         RequestError: It is malformed (400), about nothing known (404), or contradicts itself (409);
             the database is away (503).
     """
-    caller = authenticate(headers)
-    body = await read_body(headers, receive, parts.settings.max_body_bytes)
+    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    said = parse_json(await read_body(call, parts.settings.max_body_bytes))
+    if not isinstance(said, list):
+        request = _validated(said)
+        status, payload = await _keep(parts, caller, request.stored(caller, request.id))
+        await send_json(call.send, status, payload, [])
+        return
+    if len(said) > MANY:
+        message = f"A list may have {MANY} feedbacks, and this has {len(said)}. Send several lists."
+        raise RequestError(400, message, code="too_many")
+    outcomes = [await _outcome(parts, caller, one) for one in said]
+    await send_json(call.send, 200, {"object": "list", "data": outcomes}, [])
+
+
+async def put(parts: Parts, call: Call) -> None:
+    """Answer `PUT /v1/feedback/{id}`, as `POST` with that id.
+
+    Raises:
+        RequestError: As for `POST`; the body has another id (400).
+    """
+    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    said = parse_json(await read_body(call, parts.settings.max_body_bytes))
+    request = _validated(said)
+    feedback_id = _checked_id(call.name)
+    if request.id not in (None, feedback_id):
+        message = f"The path says {feedback_id!r} and the body {request.id!r}. Leave 'id' out."
+        raise RequestError(400, message, code="id_mismatch", param="id")
+    status, payload = await _keep(parts, caller, request.stored(caller, feedback_id))
+    await send_json(call.send, status, payload, [])
+
+
+async def one(parts: Parts, call: Call) -> None:
+    """Answer `GET /v1/feedback/{id}`.
+
+    Raises:
+        RequestError: There is none that the caller may see (404); the database is away (503).
+    """
+    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    feedback_id = _checked_id(call.name)
+
+    def find() -> dict[str, Any]:
+        with parts.db.read() as session:
+            row = feedback.get(session, caller.namespace, feedback_id, _by(caller))
+            return _shown(row)
+
     try:
-        request = FeedbackRequest.model_validate(parse_json(body))
-    except ValidationError as error:
-        raise explain(error, FeedbackRequest) from error
+        await send_json(call.send, 200, await asyncio.to_thread(find), [])
+    except UnknownFeedback as error:
+        raise RequestError(404, str(error), code="feedback_not_found") from error
+    except AWAY as error:
+        raise _away("The database is away. Try again shortly.") from error
+
+
+async def listed(parts: Parts, call: Call) -> None:
+    """Answer `GET /v1/feedback?target_id=&after=`: a page of what the caller gave, or may see.
+
+    Raises:
+        RequestError: The database is away (503).
+    """
+    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    asked = parse_qs(call.query.decode("latin-1"))
+    target, after = (asked.get(name, [""])[0] or None for name in ("target_id", "after"))
+
+    def find() -> list[dict[str, Any]]:
+        with parts.db.read() as session:
+            rows = feedback.page(
+                session, caller.namespace, _by(caller), target=target, after=after, limit=PAGE + 1
+            )
+            return [_shown(row) for row in rows]
+
     try:
-        payload, created = await asyncio.to_thread(_keep, parts, caller, request.stored(caller))
+        rows = await asyncio.to_thread(find)
+    except AWAY as error:
+        raise _away("The database is away. Try again shortly.") from error
+    payload = {"object": "list", "data": rows[:PAGE], "has_more": len(rows) > PAGE}
+    await send_json(call.send, 200, payload, [])
+
+
+async def _outcome(parts: Parts, caller: Caller, said: object) -> dict[str, Any]:
+    """What became of one feedback of many."""
+    try:
+        request = _validated(said)
+        status, payload = await _keep(parts, caller, request.stored(caller, request.id))
+    except RequestError as error:
+        return {"status": error.status, **error.payload()}
+    return {"status": status, **payload}
+
+
+async def _keep(parts: Parts, caller: Caller, new: NewFeedback) -> tuple[int, dict[str, Any]]:
+    def add() -> tuple[int, dict[str, Any]]:
+        with parts.db.begin() as session:
+            row, created = feedback.add(session, caller.namespace, new, parts.now(), _by(caller))
+            payload = {"id": row.id, "target_id": row.interaction, "created": created}
+        return (201 if created else 200), payload
+
+    try:
+        return await asyncio.to_thread(add)
     except UnknownTarget as error:
         raise _not_found(parts, error) from error
     except Conflict as error:
         raise RequestError(409, str(error), code="feedback_conflict", param="id") from error
     except AWAY as error:
         message = "The database is away, and the feedback is not kept. Send it again shortly."
-        raise unavailable(message, code="database_unavailable") from error
-    await send_json(send, 201 if created else 200, payload, [])
+        raise _away(message) from error
+
+
+def _validated(said: object) -> FeedbackRequest:
+    try:
+        return FeedbackRequest.model_validate(said)
+    except ValidationError as error:
+        raise explain(error, FeedbackRequest) from error
+
+
+def _checked_id(name: str) -> str:
+    try:
+        return _ID.validate_python(name)
+    except ValidationError as error:
+        message = "An id has 1 to 128 letters, digits, '.', ':', '_' and '-'."
+        raise RequestError(400, message, code="bad_id", param="id") from error
+
+
+def _by(caller: Caller) -> str | None:
+    """The principal whose interactions and feedback the caller is bound to; None for all."""
+    return None if caller.may(Scope.READ) else caller.principal
+
+
+def _shown(row: Feedback) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "target_id": row.interaction,
+        "name": row.name,
+        "value": row.value,
+        "comment": row.comment,
+        "demonstration": row.demonstration,
+        "tags": row.tags,
+        "created_at": row.created_at.isoformat(),
+    }
 
 
 def _not_found(parts: Parts, error: UnknownTarget) -> RequestError:
     if parts.recorder.degraded:
         message = "The log is behind, and the interaction may still be in it. Try again shortly."
         return unavailable(message, code="log_behind")
-    hint = "Only what was answered in this namespace can be found."
+    hint = "Only what was answered for this caller in this namespace can be found."
     return RequestError(404, f"{error} {hint}", code="target_not_found", param="target_id")
 
 
-def _keep(parts: Parts, caller: Caller, new: NewFeedback) -> tuple[dict[str, Any], bool]:
-    with parts.db.begin() as session:
-        row, created = feedback.add(session, caller.namespace, new, parts.now())
-        payload = {"id": row.id, "target_id": row.interaction, "created": created}
-    return payload, created
+def _away(message: str) -> RequestError:
+    return unavailable(message, code="database_unavailable")

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
+from agent.gateway.auth import Door
 from agent.gateway.inflight import Inflight
+from agent.gateway.limits import Limiter
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
 from config.sections import Server
@@ -27,6 +29,8 @@ class Parts:
     served: str
     """Name of the model, for clients and for the engine."""
     db: Database
+    door: Door
+    limiter: Limiter
     engine: VllmEngine
     views: Views
     recorder: Recorder

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
 from agent.gateway.answer import Answer, answer_in_body, answer_in_events
-from agent.gateway.auth import authenticate
 from agent.gateway.errors import RequestError
 from agent.gateway.exchange import Exchange, engine_failure
 from agent.gateway.inflight import Ticket
@@ -22,6 +21,7 @@ from agent.gateway.schema import parse_chat
 from agent.gateway.stream import EventStream
 from agent.gateway.wire import (
     JSON,
+    Call,
     ClientGone,
     Receive,
     Send,
@@ -31,6 +31,7 @@ from agent.gateway.wire import (
     send_part,
     while_connected,
 )
+from store.keys import Scope
 from store.schema import InteractionStatus
 
 CLIENT_GONE = 499
@@ -42,7 +43,7 @@ T = TypeVar("T")
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+async def chat(parts: Parts, call: Call) -> None:
     """Answer `POST /v1/chat/completions`.
 
     Raises:
@@ -50,16 +51,16 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
     """
     arm, code = NOBODY, 500
     try:
-        exchange = await _read(parts, headers, receive)
-        with parts.inflight.request(exchange.namespace) as ticket:
+        exchange = await _read(parts, call)
+        with exchange.admitted(), parts.inflight.request(exchange.namespace) as ticket:
             await _route(exchange, ticket)
             arm = exchange.route.arm
             if not parts.ready():
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
-            answer = _streamed if exchange.request.stream else _plain
             await exchange.begin()
-            code = await answer(exchange, receive, send)
+            answer = _streamed if exchange.request.stream else _plain
+            code = await answer(exchange, call.receive, call.send)
     except RequestError as error:
         code = error.status
         raise
@@ -70,13 +71,13 @@ async def chat(parts: Parts, headers: dict[bytes, bytes], receive: Receive, send
         parts.metrics.requests.labels(str(code), arm).inc()
 
 
-async def _read(parts: Parts, headers: dict[bytes, bytes], receive: Receive) -> Exchange:
+async def _read(parts: Parts, call: Call) -> Exchange:
     started = parts.timer()
-    caller = authenticate(headers)
-    body = await read_body(headers, receive, parts.settings.max_body_bytes)
+    caller = await parts.door.caller(call.headers, Scope.INFER)
+    body = await read_body(call, parts.settings.max_body_bytes)
     request = parse_chat(body, parts.settings.max_tokens_cap)
     exchange = Exchange(parts, caller, request, started)
-    exchange.heed(headers)
+    exchange.heed(call.headers)
     return exchange
 
 

@@ -6,6 +6,7 @@ Content-Length says.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
@@ -22,26 +23,40 @@ Result = TypeVar("Result")
 JSON = (b"content-type", b"application/json")
 
 
+@dataclass(frozen=True)
+class Call:
+    """An HTTP request, and where its answer goes."""
+
+    headers: dict[bytes, bytes]
+    """By lower-case name; the last one where a name comes twice."""
+    query: bytes
+    """What stands behind the question mark, as it was sent."""
+    name: str
+    """What stands in the path behind the part that names the route; empty where that is all."""
+    receive: Receive
+    send: Send
+
+
 class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-async def read_body(headers: dict[bytes, bytes], receive: Receive, limit: int) -> bytes:
+async def read_body(call: Call, limit: int) -> bytes:
     """The whole request body.
 
     Raises:
         RequestError: It is not declared as JSON (415), or has more than `limit` bytes (413).
         ClientGone: The client went away before the end of it.
     """
-    if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
+    if call.headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
         raise _not_json()
-    declared = headers.get(b"content-length", b"")
+    declared = call.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        event = await receive()
+        event = await call.receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
         parts.append(event.get("body", b""))

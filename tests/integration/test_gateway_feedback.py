@@ -2,18 +2,22 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 
+from agent.keys import make
 from store import namespaces
+from store.keys import Grant, Scope
 from store.models import Feedback
+from store.schema import Trust
 from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run
+from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
 
 ASK = {"model": "small", "messages": QUESTION}
 
 
-async def give(rig: Rig, body: dict, namespace: str = "default") -> tuple[int, dict]:
+async def give(rig: Rig, body: Any, namespace: str = "default") -> tuple[int, dict]:
     headers = {"X-Byheart-Namespace": namespace}
     async with (
         rig.http() as http,
@@ -22,8 +26,12 @@ async def give(rig: Rig, body: dict, namespace: str = "default") -> tuple[int, d
         return response.status, await response.json()
 
 
-async def ask(rig: Rig) -> str:
-    async with rig.http() as http, http.post("/v1/chat/completions", json=ASK) as response:
+async def ask(rig: Rig, key: str = "none", **fields: Any) -> str:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        rig.http() as http,
+        http.post("/v1/chat/completions", json=ASK | fields, headers=headers) as response,
+    ):
         return response.headers["X-Byheart-Interaction"]
 
 
@@ -102,3 +110,98 @@ def test_malformed_feedback_is_refused_by_name(tmp_path: Path) -> None:
                 assert (status, answer["error"]["param"]) == (400, param)
 
     run(scenario())
+
+
+def test_many_feedbacks_are_kept_each_for_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            target = await ask(rig)
+            many = [
+                {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
+                {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
+                {"id": "f1", "target_id": target, "name": "thumbs", "value": False},
+                {"target_id": "int_0", "name": "thumbs"},
+                {"target_id": target, "nmae": "thumbs"},
+                "thumbs",
+            ]
+            status, answer = await give(rig, many)
+            assert status == 200
+            assert [one["status"] for one in answer["data"]] == [201, 200, 409, 404, 400, 400]
+            assert (await give(rig, many * 50))[0] == 400
+            _, kept = await rig.fetch("GET", "/v1/feedback")
+            assert [one["id"] for one in kept["data"]] == ["f1"]
+
+    run(scenario())
+
+
+def test_feedback_can_be_put_and_read_again(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            target = await ask(rig)
+            body = {"target_id": target, "name": "rating", "value": 4}
+            for path, sent, status in (
+                ("f1", body, 201),
+                ("f1", body, 200),
+                ("f1", body | {"value": 5}, 409),
+                ("f1", body | {"id": "f2"}, 400),
+                ("f%2F1", body, 400),
+            ):
+                assert (await rig.fetch("PUT", f"/v1/feedback/{path}", json=sent))[0] == status
+            _, found = await rig.fetch("GET", "/v1/feedback/f1")
+            assert found | body | {"value": {"value": 4}} == found
+            assert (await rig.fetch("GET", "/v1/feedback/f2"))[0] == 404
+
+    run(scenario())
+
+
+def test_feedback_is_read_in_pages(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            target, other = await ask(rig), await ask(rig)
+            ids = [f"f{number:03}" for number in range(120)]
+            await give(rig, [{"id": one, "target_id": target, "name": "thumbs"} for one in ids])
+            await give(rig, {"id": "other", "target_id": other, "name": "thumbs"})
+            seen: list[str] = []
+            more = True
+            while more:
+                asked = {"target_id": target} | ({"after": seen[-1]} if seen else {})
+                _, page = await rig.fetch("GET", "/v1/feedback", params=asked)
+                seen += [one["id"] for one in page["data"]]
+                more = page["has_more"]
+            assert seen == ids
+
+    run(scenario())
+
+
+def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            ann, bob, boss = (
+                make_key(rig, name, scopes)
+                for name, scopes in (
+                    ("ann", [Scope.INFER, Scope.FEEDBACK]),
+                    ("bob", [Scope.INFER, Scope.FEEDBACK]),
+                    ("boss", [Scope.FEEDBACK, Scope.READ]),
+                )
+            )
+            target = await ask(rig, key=ann, user="anns-customer")
+            body = {"id": "f1", "target_id": target, "name": "thumbs"}
+            for held, sent, status in (
+                (bob, body, 404),
+                (bob, body | {"target_id": "int_0"}, 404),
+                (ann, body, 201),
+                (boss, body, 409),
+                (boss, body | {"id": "f2"}, 201),
+            ):
+                assert (await rig.fetch("POST", "/v1/feedback", held, json=sent))[0] == status
+            for held, status, count in ((ann, 200, 1), (bob, 404, 0), (boss, 200, 2)):
+                assert (await rig.fetch("GET", "/v1/feedback/f1", held))[0] == status
+                assert len((await rig.fetch("GET", "/v1/feedback", held))[1]["data"]) == count
+
+    run(scenario())
+
+
+def make_key(rig: Rig, name: str, scopes: list[Scope]) -> str:
+    grant = Grant(name, "default", Trust.USER, frozenset(scopes))
+    with rig.parts.db.begin() as session:
+        return make(session, PEPPER, grant, "operator", datetime.now(UTC))

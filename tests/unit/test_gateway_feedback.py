@@ -1,6 +1,7 @@
 """Feedback while the log is behind."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,8 +9,11 @@ import orjson
 import pytest
 
 from agent.gateway import feedback
+from agent.gateway.auth import Door
 from agent.gateway.errors import RequestError
+from agent.gateway.keyring import Keyring
 from agent.gateway.parts import Parts, utc_now
+from agent.gateway.wire import Call
 from config.sections import Server
 from store import namespaces
 from store.db import Database
@@ -27,6 +31,7 @@ class Behind:
 class FewParts:
     db: Database
     recorder: Behind
+    door: Door
     settings: Server = Server()  # noqa: RUF009 — frozen
     now: Any = utc_now
 
@@ -35,7 +40,8 @@ class FewParts:
 def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, status: int) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "default", NOW)
-    parts = cast("Parts", FewParts(db, Behind(degraded)))
+    door = Door(Keyring(db, "", utc_now, time.monotonic), needs_key=False)
+    parts = cast("Parts", FewParts(db, Behind(degraded), door))
     body = orjson.dumps({"target_id": "int_1", "name": "thumbs"})
 
     async def receive() -> dict[str, Any]:
@@ -45,6 +51,6 @@ def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, sta
         raise AssertionError(event)
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(feedback.give(parts, JSON_BODY, receive, send))
+        asyncio.run(feedback.give(parts, Call(JSON_BODY, b"", "", receive, send)))
 
     assert caught.value.status == status

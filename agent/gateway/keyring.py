@@ -1,0 +1,91 @@
+"""Whether a key is good, asked with every request: all keys are held in memory.
+
+What changed is read again when the last look is a second old, or a key is not known, so a revoked
+key is of no use within a second, and a new one works at once. With the database away the keys that
+are known stay good, for as long as they would have been.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from agent.gateway.errors import unavailable
+from agent.keys import Presented, digest
+from store import keys
+from store.db import Database
+from store.keys import Key
+
+logger = logging.getLogger(__name__)
+
+FRESH_S = 1.0
+PATIENCE_S = 1.0
+OVERLAP = timedelta(minutes=1)
+"""How far each look goes back before the last change: changes come into view when they commit."""
+NOBODY = bytes(32)
+"""Compared with what a key that is not there would have as digest, so that both take as long."""
+
+
+class Keyring:
+    """The keys there are."""
+
+    def __init__(
+        self,
+        db: Database,
+        pepper: str,
+        now: Callable[[], datetime],
+        timer: Callable[[], float],
+    ) -> None:
+        self._db = db
+        self._pepper = pepper
+        self._now = now
+        self._timer = timer
+        self._known: dict[str, Key] = {}
+        self._since: datetime | None = None
+        self._looked = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def holder(self, presented: Presented) -> Key | None:
+        """The key that was presented; None where it is not good.
+
+        Raises:
+            RequestError: The database is away, and no keys are known (503).
+        """
+        if presented.id not in self._known or self._timer() - self._looked > FRESH_S:
+            await self._look()
+        key = self._known.get(presented.id)
+        expected = key.digest if key else NOBODY
+        is_holder = hmac.compare_digest(expected, digest(self._pepper, presented))
+        return key if key and is_holder and key.is_valid(self._now()) else None
+
+    async def _look(self) -> None:
+        """See what changed; all who ask meanwhile share one look."""
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(self._read())
+            self._looking.add_done_callback(self._looked_at)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.shield(self._looking)
+        except Exception as error:
+            logger.warning("last known keys serve error=%r", error)
+            if self._since is None:
+                message = "The database is away, and no keys are known. Try again shortly."
+                raise unavailable(message, code="database_unavailable") from error
+
+    def _looked_at(self, looking: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not looking.cancelled():
+            looking.exception()  # told to whoever waited
+
+    async def _read(self) -> None:
+        started = self._timer()
+        changed = await asyncio.to_thread(self._changed)
+        self._known |= {key.id: key for key in changed}
+        self._looked = started
+
+    def _changed(self) -> list[Key]:
+        with self._db.read() as session:
+            found = keys.keys(session, self._since and self._since - OVERLAP)
+            self._since = keys.last_change(session) or self._since
+        return found

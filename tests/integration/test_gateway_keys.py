@@ -1,0 +1,186 @@
+"""Who is let in, with which key, to what, and how often."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AuthenticationError, PermissionDeniedError, RateLimitError
+
+from agent.keys import issue, make, parse, written
+from store import keys, namespaces
+from store.keys import Grant, Limits, Scope
+from store.schema import InteractionStatus, Trust
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+
+USER = frozenset({Scope.INFER, Scope.FEEDBACK})
+
+
+def key(rig: Rig, **values: Any) -> str:
+    defaults: dict[str, Any] = {
+        "name": "app",
+        "namespace": "default",
+        "trust": Trust.USER,
+        "scopes": USER,
+    }
+    with rig.parts.db.begin() as session:
+        for name in ("shop", "bank"):
+            namespaces.ensure(session, name, datetime.now(UTC))
+        return make(session, PEPPER, Grant(**defaults | values), "operator", datetime.now(UTC))
+
+
+async def status(rig: Rig, held: str | None, **headers: str) -> tuple[int, str]:
+    """Of a chat request with a key, and the error's code."""
+    sent = headers | ({"Authorization": f"Bearer {held}"} if held else {})
+    body = {"model": "small", "messages": QUESTION}
+    async with (
+        rig.http() as http,
+        http.post("/v1/chat/completions", json=body, headers=sent) as response,
+    ):
+        said = await response.json()
+        return response.status, said.get("error", {}).get("code", "")
+
+
+def test_where_keys_are_needed_only_good_ones_reach_the_model(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, needs_key=True) as rig,
+        ):
+            good = key(rig)
+            parts = parse(good)
+            assert parts
+            past = datetime.now(UTC) - timedelta(seconds=1)
+            bad = [
+                None,
+                "sk-other",
+                good[:-1],
+                written(issue()),
+                f"bh_{parts.id}_{'0' * 64}",
+                key(rig, expires_at=past),
+            ]
+            for held in bad:
+                assert await status(rig, held) == (401, "invalid_api_key")
+            assert fake.history == []
+            assert await status(rig, good) == (200, "")
+            assert await status(rig, None, **{"X-Api-Key": good}) == (200, "")
+            for path, code in (("/v1/models", 401), ("/metrics", 401), ("/healthz", 200)):
+                assert (await rig.fetch("GET", path))[0] == code
+
+    run(scenario())
+
+
+def test_the_official_client_gets_its_own_errors(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, needs_key=True) as rig,
+        ):
+            may_only_rate = key(rig, scopes=frozenset({Scope.FEEDBACK}))
+            slow = key(rig, name="slow", limits=Limits(requests_per_minute=1))
+
+            async def ask(held: str) -> None:
+                async with rig.client(api_key=held) as client:
+                    await client.chat.completions.create(model="small", messages=QUESTION)
+
+            with pytest.raises(AuthenticationError):
+                await ask("none")
+            with pytest.raises(PermissionDeniedError, match="not for infer"):
+                await ask(may_only_rate)
+            await ask(slow)
+            with pytest.raises(RateLimitError, match="1 requests a minute") as caught:
+                await ask(slow)
+            assert 50 <= int(caught.value.response.headers["retry-after"]) <= 60
+
+    run(scenario())
+
+
+def test_a_revoked_key_is_of_no_use_within_a_second(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            held = key(rig)
+            presented = parse(held)
+            assert presented
+            assert (await status(rig, held))[0] == 200
+            with rig.parts.db.begin() as session:
+                keys.revoke(session, presented.id, "operator", datetime.now(UTC))
+            await asyncio.sleep(1.1)
+            assert (await status(rig, held))[0] == 401
+            assert (await status(rig, key(rig)))[0] == 200  # a new one works at once
+
+    run(scenario())
+
+
+def test_a_key_acts_in_its_namespace_only(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            held = key(rig, namespace="shop")
+            everywhere = key(rig, name="ops", namespace=None)
+            bank = {"X-Byheart-Namespace": "bank"}
+            assert await status(rig, held, **bank) == (403, "namespace_not_allowed")
+            assert (await status(rig, held))[0] == 200
+            assert (await status(rig, everywhere, **bank))[0] == 200
+            (one,), (other,) = rig.said("shop"), rig.said("bank")
+            assert one.interaction.principal != other.interaction.principal
+            assert rig.said("default") == []
+
+    run(scenario())
+
+
+def test_without_keys_a_proxy_is_nobody_and_a_client_with_a_foreign_key_is_the_operator(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            assert (await status(rig, "sk-whatever"))[0] == 200
+            assert (await status(rig, None))[0] == 200
+            for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
+                assert (await status(rig, None, **{header: "10.0.0.1"}))[0] == 401
+            assert (await status(rig, key(rig), **{"X-Forwarded-For": "10.0.0.1"}))[0] == 200
+
+    run(scenario())
+
+
+def test_a_key_has_so_many_requests_at_once_and_others_do_not_notice(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.first_byte_delay_s = 0.3
+            narrow = key(rig, limits=Limits(concurrent=2))
+            other = key(rig, name="other")
+            asked = [status(rig, held) for held in (narrow,) * 4 + (other,) * 4]
+            codes = [code for code, _ in await asyncio.gather(*asked)]
+            assert sorted(codes[:4]) == [200, 200, 429, 429]
+            assert codes[4:] == [200] * 4
+            assert (await status(rig, narrow))[0] == 200
+
+    run(scenario())
+
+
+def test_tokens_are_counted_when_an_answer_has_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            held = key(rig, limits=Limits(tokens_per_minute=5))
+            assert (await status(rig, held))[0] == 200
+            assert await status(rig, held) == (429, "rate_limit_exceeded")
+            (said,) = rig.said()
+            assert said.interaction.status is InteractionStatus.DONE
+
+    run(scenario())
+
+
+def test_with_the_database_away_known_keys_stay_good(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, patience_s=0.2, needs_key=True) as rig,
+        ):
+            held = key(rig)
+            assert (await status(rig, held))[0] == 200
+            with rig.no_database():
+                await asyncio.sleep(1.1)
+                assert (await status(rig, held))[0] == 200
+                assert (await status(rig, written(issue())))[0] == 401
+
+    run(scenario())
