@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, literal, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    exists,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.db import Session
@@ -35,20 +46,11 @@ class Sign:
     """Whether it also has to be read."""
 
 
-def touch_all(session: Session, signs: Sequence[Sign]) -> None:
+def touch_all(connection: Connection, signs: Sequence[Sign]) -> None:
     """Move the last sign of life of conversations on; those that are not there begin."""
-    if not signs:
-        return
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
-    row = (sqlite if on_sqlite else postgresql).insert(Conversation)
-    upsert = row.on_conflict_do_update(
-        index_elements=[Conversation.id],
-        set_={
-            "last_at": _later_of(row.excluded.last_at),
-            "signals": Conversation.signals + row.excluded.signals,
-        },
-    )
-    session.connection().execute(upsert, [_row(sign) for sign in signs])
+    if signs:
+        upsert = _UPSERT[connection.dialect.name]
+        connection.execute(upsert, [_row(sign) for sign in signs])
 
 
 def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool) -> None:
@@ -62,6 +64,23 @@ def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool)
 
 def _later_of(at: ColumnElement[datetime] | datetime) -> ColumnElement[datetime]:
     return case((Conversation.last_at < at, at), else_=Conversation.last_at)
+
+
+def _upsert(row: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresql.Insert:
+    return row.on_conflict_do_update(
+        index_elements=[Conversation.id],
+        set_={
+            "last_at": _later_of(row.excluded.last_at),
+            "signals": Conversation.signals + row.excluded.signals,
+        },
+    )
+
+
+_UPSERT = {
+    "sqlite": _upsert(sqlite.insert(Conversation)),
+    "postgresql": _upsert(postgresql.insert(Conversation)),
+}
+"""Built once: it is executed for every batch."""
 
 
 def _row(sign: Sign) -> dict[str, Any]:

@@ -22,11 +22,7 @@ from typing import Any
 
 import pysqlite3
 import uuid_utils
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import DatabaseError as DriverError
@@ -39,9 +35,11 @@ from store.schema import Base
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 HIDDEN = "***"
+MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = max(file.stem for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+"""The newest revision: each is named as its file, and they are numbered."""
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 60_000
-UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
 
 # NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
 _to_json = partial(json.dumps, allow_nan=False)
@@ -56,7 +54,7 @@ class DatabaseError(Exception):
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def damage_told() -> Iterator[None]:
     """Raises DatabaseError where the file is none, or broken; what SQLite says of it, in words."""
     try:
         yield
@@ -87,6 +85,12 @@ class Database:
         with self._read.begin() as session:
             yield session
 
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A bare connection in one write transaction, for what is written many times a second."""
+        with self.engine.begin() as connection:
+            yield connection
+
     def upgrade(self) -> None:
         """Bring the schema to this release; a newer schema is refused.
 
@@ -96,23 +100,12 @@ class Database:
         Raises:
             DatabaseError: The database was written by a newer release, or is damaged.
         """
-        config = _alembic_config()
-        with (
-            _damage_told(),
-            self.engine.connect() as connection,
-            _foreign_keys_off(connection),
-            connection.begin(),
-        ):
-            if connection.dialect.name == "postgresql":
-                # Another process may be at it, and a large table takes its time.
-                connection.execute(text("SET LOCAL lock_timeout = 0"))
-                connection.execute(text("SET LOCAL statement_timeout = 0"))
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK}
-                )
-            _refuse_newer(connection, config)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        with damage_told():
+            if _revision(self.engine) == HEAD:
+                return
+            from store import upgrade  # its library is as large as all the others together
+
+            upgrade.upgrade(self.engine)
 
     def check(self) -> None:
         """Read the whole database and compare it with itself (SQLite; PostgreSQL does by page).
@@ -122,7 +115,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return
-        with _damage_told(), self.read() as session:
+        with damage_told(), self.read() as session:
             problems = [
                 row[0] for row in session.execute(text("PRAGMA quick_check")) if row[0] != "ok"
             ]
@@ -163,34 +156,13 @@ def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> b
     return session.execute(statement).first() is not None
 
 
-def _alembic_config() -> AlembicConfig:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _refuse_newer(connection: Connection, config: AlembicConfig) -> None:
-    present = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if present is not None and present not in known:
-        raise DatabaseError(
-            f"The database has schema {present!r}, which this release does not know. "
-            "It was written by a newer byheart: install that release, or restore a backup."
-        )
-
-
-@contextmanager
-def _foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """SQLite alters a table by dropping and rebuilding it, which foreign keys would forbid."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.execute("PRAGMA foreign_keys=OFF")  # has no effect inside a transaction
-    try:
-        yield
-    finally:
-        driver.execute("PRAGMA foreign_keys=ON")
+def _revision(engine: Engine) -> str | None:
+    """The schema that the database has; None where it has none."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
 
 
 def _dangling(connection: Connection) -> list[Any]:
@@ -269,9 +241,11 @@ def _use_wal(cursor: Any) -> None:  # noqa: ANN401 — untyped driver
 def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that turns into a writer fails with SQLITE_BUSY at once, whatever the
     # busy timeout; taking the write lock first makes it wait instead. A reader is deferred, and
-    # `query_only` keeps it from becoming a writer. Connections are pooled: set it either way.
+    # `query_only` keeps it from becoming a writer. Connections are pooled, and know which.
     read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
+    if connection.info.get("read_only") != read_only:
+        connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
+        connection.info["read_only"] = read_only
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, or_, select, update
 from sqlalchemy.orm import aliased
 
 from store import conversations
@@ -79,15 +79,22 @@ class Record:
         )
 
 
-def keep(session: Session, records: Sequence[Record]) -> int:
-    """Keep interactions and their texts; how many of them are new, or have ended by it."""
+def keep(connection: Connection, records: Sequence[Record], new: Collection[str] = ()) -> int:
+    """Keep interactions and their texts; how many of them are new, or have ended by it.
+
+    Args:
+        connection: In a write transaction.
+        records: In the order in which they came.
+        new: Identifiers that are certainly not in the tables: they need not be looked for.
+    """
     latest: dict[str, Record] = {}
     for record in records:
         if record.id not in latest or latest[record.id].is_running:
             latest[record.id] = record
-    rows = select(Interaction.id, Interaction.status, Interaction.conversation)
-    known = {row.id: row for row in session.execute(rows.where(Interaction.id.in_(latest)))}
-    kept = _Kept(session)
+    there = [each for each in latest if each not in new]
+    rows = connection.execute(_KNOWN, {"ids": there}) if there else ()
+    known = {row.id: row for row in rows}
+    kept = _Kept(connection)
     for record in latest.values():
         row = known.get(record.id)
         if row is None:
@@ -101,9 +108,9 @@ def keep(session: Session, records: Sequence[Record]) -> int:
 class _Kept:
     """Rows on their way into the tables; the order is that of the records."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.count = 0
-        self._session = session
+        self._connection = connection
         self._forget()
 
     def _forget(self) -> None:
@@ -145,7 +152,7 @@ class _Kept:
 
     def flush(self) -> None:
         """Write what was added."""
-        conversations.touch_all(self._session, self._conversations)
+        conversations.touch_all(self._connection, self._conversations)
         for statement, rows in (
             (insert(Interaction), self._begun),
             (insert(Payload), self._texts),
@@ -153,7 +160,7 @@ class _Kept:
             (_ANSWER, self._answers),
         ):
             if rows:
-                self._session.connection().execute(statement, rows)
+                self._connection.execute(statement, rows)
         self._forget()
 
     def _touch(self, record: Record, conversation: str) -> None:
@@ -186,7 +193,8 @@ class _Kept:
             "principal": record.principal,
             "at": record.created_at,
         }
-        return self._session.scalar(_CONTINUED, asked)
+        found: str | None = self._connection.scalar(_CONTINUED, asked)
+        return found
 
 
 def abort_running(
@@ -264,6 +272,9 @@ _CONTINUED = (
         Interaction.id.desc(),
     )
     .limit(1)
+)
+_KNOWN = select(Interaction.id, Interaction.status, Interaction.conversation).where(
+    Interaction.id.in_(bindparam("ids", expanding=True))
 )
 _END = (
     update(Interaction)

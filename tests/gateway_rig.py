@@ -85,9 +85,16 @@ class Rig:
             return [Said(row, interactions.payload(session, row.id)) for row in rows]
 
     async def recorded(self, count: int, namespace: str = "default") -> list[Said]:
-        """Wait until so many interactions are recorded."""
-        await until(lambda: len(self.said(namespace)) >= count)
-        return self.said(namespace)
+        """Wait until so many interactions have ended."""
+        ended = list[Said]()
+
+        def are_enough() -> bool:
+            said = self.said(namespace)
+            ended[:] = [one for one in said if one.interaction.status != "running"]
+            return len(ended) >= count
+
+        await until(are_enough)
+        return ended
 
     @contextmanager
     def locked_database(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ def storm(db: Database) -> None:
         with db.begin() as session:
             interactions.recent(session, "shop", 1)  # reads first, then writes
             made = make_record()
-            records.keep(session, [made])
+            records.keep(session.connection(), [made])
         with db.read() as session:
             assert interactions.get(session, made.id)
         print(made.id, flush=True)
@@ -45,7 +45,7 @@ def record(db: Database) -> None:
     while True:
         made = make_record()
         with db.begin() as session:
-            records.keep(session, [made])
+            records.keep(session.connection(), [made])
         print(made.id, flush=True)
 
 

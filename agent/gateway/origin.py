@@ -8,6 +8,7 @@ here consents. Programs send no Origin.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -43,6 +44,7 @@ def _refuse_other(header: str, scheme: str, value: bytes, allowed: Sequence[str]
         )
 
 
+@lru_cache(1024)
 def _hostname(url: str) -> str:
     """The host in a URL, in lower case and without port and brackets; empty where there is none."""
     try:
@@ -51,6 +53,7 @@ def _hostname(url: str) -> str:
         return ""
 
 
+@lru_cache(1024)
 def _is_loopback(name: str) -> bool:
     try:
         return name == "localhost" or ip_address(name).is_loopback

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 CAPACITY = 4096
 CLOSE_S = 15.0
+SHOW_S = 0.05
+"""A request that takes longer is a row while it runs; for a shorter one that would cost as much as
+its end, and hold it up."""
 REPLAY_S = 5.0
 """How long a pass over the spool goes on while batches fail."""
 
@@ -67,6 +70,10 @@ class Recorder:
         """Interactions whose end could not be recorded."""
         self._tidy = False
         """Whether all that nobody will end any more is marked as aborted."""
+        self._begun: dict[str, asyncio.TimerHandle] = {}
+        """Requests that are not rows yet."""
+        self._new: set[str] = set()
+        """Of those that wait to be written, the ones that are certainly no rows yet."""
         self._spooling = False
         self._withholding = False
         self._new_rows = 0
@@ -101,8 +108,8 @@ class Recorder:
         if self._withholding:
             await self.record(record)
         elif not self._strict:
-            writer = self._disk if self._spooling else self._database
-            writer.hand_in(record)
+            loop = asyncio.get_running_loop()
+            self._begun[record.id] = loop.call_later(SHOW_S, self._show, record)
 
     async def record(self, record: Record) -> None:
         """Make an interaction durable.
@@ -110,14 +117,25 @@ class Recorder:
         Raises:
             NotLogged: Neither the database nor the spool could take it.
         """
-        if self._spooling or not await self._in_database(record):
-            await self._in_spool(record)
+        if record.id in self._begun:
+            self._begun.pop(record.id).cancel()
+            self._new.add(record.id)
+        try:
+            if self._spooling or not await self._in_database(record):
+                await self._in_spool(record)
+        finally:
+            self._new.discard(record.id)
         self._withholding = False
 
     async def close(self) -> None:
         """Write what is waiting and end."""
         await asyncio.to_thread(self._database.close, CLOSE_S)
         await asyncio.to_thread(self._disk.close, CLOSE_S)
+
+    def _show(self, record: Record) -> None:
+        """Have a running request written, which nobody waits for."""
+        del self._begun[record.id]
+        (self._disk if self._spooling else self._database).hand_in(record)
 
     async def _in_database(self, record: Record) -> bool:
         try:
@@ -140,9 +158,9 @@ class Recorder:
             raise NotLogged(f"neither database nor spool take it: {error}") from error
 
     def _commit(self, batch: list[Record]) -> None:
-        with self._db.begin() as session:
-            new = records.keep(session, batch)
-        self._new_rows += new
+        with self._db.writing() as connection:
+            kept = records.keep(connection, batch, self._new)
+        self._new_rows += kept
 
     def _append(self, batch: list[Record]) -> None:
         self._spool.append(batch)

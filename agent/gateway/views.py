@@ -1,9 +1,10 @@
 """The view of a namespace that a request is composed from: checked anew for every request.
 
 It is read again whenever the namespace's revision has moved, so what the operator or extraction
-adds is in the very next prompt, whichever process added it. Requests that arrive while a read is
-running share the next one, never the running one, so that each sees all that was committed before
-it came. With the database away, or slower than `PATIENCE_S`, the last view known serves.
+adds is in the very next prompt, whichever process added it. SQLite says at once whether it has;
+PostgreSQL is asked in a thread. Requests that arrive while a read is running share the next one,
+never the running one, so that each sees all that was committed before it came. With the database
+away, or slower than `PATIENCE_S`, the last view known serves.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from agent.admin.metrics import Metrics
 from agent.gateway.errors import unavailable
 from store.db import Database
+from store.peek import Peek
 from store.views import View, read_view, revision
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Views:
 
     def __init__(self, db: Database, token_budget: int, metrics: Metrics) -> None:
         self._db = db
+        self._peek = Peek(db.url)
         self._token_budget = token_budget
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="views")
@@ -44,6 +47,9 @@ class Views:
             RequestError: The database is away and nothing is known of the namespace (503).
         """
         key = (namespace, version)
+        known = self._known.get(key)
+        if known is not None and self._peek.revision(namespace) == known.revision:
+            return known
         try:
             async with asyncio.timeout(PATIENCE_S):
                 return await asyncio.shield(self._read_next(key))
@@ -60,6 +66,7 @@ class Views:
 
     def close(self) -> None:
         """End the thread."""
+        self._peek.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _read_next(self, key: Key) -> asyncio.Task[View | None]:

@@ -172,8 +172,8 @@ def test_a_request_shows_while_it_is_answered(tmp_path: Path) -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
             fake.token_delay_s = 0.3
             asking = asyncio.create_task(ask(rig, "one two three"))
-            (said,) = await rig.recorded(1)
-            assert said.interaction.status is InteractionStatus.RUNNING
+            await until(lambda: running(rig))
+            (said,) = rig.said()
             assert said.payload.messages == [{"role": "user", "content": "one two three"}]
             await asking
             (said,) = rig.said()
@@ -192,7 +192,7 @@ def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_start(
                     died = make_record(
                         namespace="default", server="rig", status=InteractionStatus.RUNNING
                     )
-                    records.keep(session, [died])
+                    records.keep(session.connection(), [died])
             async with gateway(tmp_path, fake) as rig:
                 await until(lambda: rig.said()[0].interaction.status is InteractionStatus.ABORTED)
                 assert rig.said()[0].interaction.error == records.DIED

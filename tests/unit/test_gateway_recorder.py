@@ -123,7 +123,7 @@ def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
     Spool(tmp_path / "spool").append(records)
     with shop.begin() as session:
         for record in records[:3]:
-            keep(session, [record])
+            keep(session.connection(), [record])
 
     async def scenario() -> None:
         recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())

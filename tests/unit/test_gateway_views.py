@@ -17,7 +17,9 @@ from tests.factories import NOW, add_lesson
 
 
 class Sluggish:
-    """A database that may be slow to read, or down."""
+    """A database that may be slow to read, or down, and is always asked in a thread."""
+
+    url = "sqlite://"
 
     def __init__(self, db: Database) -> None:
         self.delay_s = 0.0
@@ -93,6 +95,26 @@ def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: s
         with pytest.raises(RequestError) as caught:
             await views.of("never-asked")
         assert caught.value.status == 503
+        views.close()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_thread_every_change_is_in_the_next_view(db: Database) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+
+    async def scenario() -> None:
+        views = Views(db, 512, Metrics())
+        before = await views.of("shop")
+        assert await views.of("shop") is before
+        for number in range(20):
+            with db.begin() as session:
+                add_lesson(session, f"We sell {number} lamps.")
+                assert await views.of("shop") is before  # nothing is committed yet
+            before = await views.of("shop")
+            assert before
+            assert f"We sell {number} lamps." in before.context.lessons
         views.close()
 
     asyncio.run(scenario())

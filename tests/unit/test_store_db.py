@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -15,6 +17,7 @@ from sqlalchemy.exc import StatementError
 
 from store import db as store_db
 from store import interactions, namespaces, operations, prompts, records
+from store import upgrade as store_upgrade
 from store.db import Database, DatabaseError, insert_new, without_password
 from store.models import Namespace, Payload
 from store.schema import Base
@@ -30,6 +33,12 @@ def test_a_blank_database_upgraded_is_what_the_models_say(blank_url: str) -> Non
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
     database.close()
+
+
+def test_the_newest_revision_is_the_one_that_alembic_knows() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(store_db.MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [store_db.HEAD]
 
 
 def test_an_upgrade_can_be_repeated(any_db: Database) -> None:
@@ -114,10 +123,10 @@ def test_an_upgrade_waits_for_another_one(
 ) -> None:
     monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 1)
     impatient = Database(shared_postgres.url)
-    upgrade = threading.Thread(target=impatient.upgrade)
+    upgrade = threading.Thread(target=store_upgrade.upgrade, args=[impatient.engine])
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with shared_postgres.begin() as session:
-        session.execute(text(f"SELECT pg_advisory_xact_lock({store_db.UPGRADE_LOCK})"))
+        session.execute(text(f"SELECT pg_advisory_xact_lock({store_upgrade.UPGRADE_LOCK})"))
         upgrade.start()
         while not session.scalar(waiting):
             assert upgrade.is_alive()
@@ -162,7 +171,7 @@ def test_sqlite_commits_are_synced_and_keys_checked(db: Database) -> None:
 
 
 def test_a_dangling_row_is_damage(db: Database) -> None:
-    with db.engine.connect() as connection, store_db._foreign_keys_off(connection):
+    with db.engine.connect() as connection, store_upgrade.foreign_keys_off(connection):
         connection.execute(
             text("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
         )
@@ -184,7 +193,7 @@ def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) ->
     sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        assert records.keep(session, [sent])
+        assert records.keep(session.connection(), [sent])
     with any_db.read() as session:
         payload = interactions.payload(session, sent.id)
         assert payload is not None

@@ -25,9 +25,9 @@ def _conversation(session: Session, made: Record) -> str:
 def test_recording_twice_is_recording_once(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        assert records.keep(session, [made])
+        assert records.keep(session.connection(), [made])
     with shop.begin() as session:
-        assert not records.keep(session, [made])
+        assert not records.keep(session.connection(), [made])
     with shop.read() as session:
         assert [row.id for row in interactions.recent(session, "shop", 10)] == [made.id]
 
@@ -118,11 +118,11 @@ def test_a_conversation_named_by_the_client_belongs_to_its_namespace(shop: Datab
 def test_a_replay_finds_the_same_conversation(shop: Database, db: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        records.keep(session, [made])
+        records.keep(session.connection(), [made])
         here = session.get_one(Conversation, _conversation(session, made))
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        records.keep(session, [made])
+        records.keep(session.connection(), [made])
         there = session.get_one(Conversation, _conversation(session, made))
     assert (here.id, here.held_out) == (there.id, there.held_out)
 

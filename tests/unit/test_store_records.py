@@ -4,17 +4,16 @@ import dataclasses
 from typing import Any
 
 import pytest
-from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from store import conversations, interactions, namespaces, records
-from store import db as store_db
 from store.db import Database, Session
 from store.models import Interaction
 from store.records import DIED, Record
 from store.schema import InteractionStatus
+from store.upgrade import upgrade
 from tests.factories import NOW, assistant, later, make_record, user
 
 RUNNING, DONE, ABORTED = (
@@ -41,12 +40,12 @@ def kept(session: Session, one: Record) -> dict[str, Any]:
 def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -> None:
     ended = make_record()
     with shop.begin() as session:
-        assert records.keep(session, [begun(ended)]) == 1
+        assert records.keep(session.connection(), [begun(ended)]) == 1
         row = session.get_one(Interaction, ended.id)
         assert row.status is RUNNING
         assert interactions.turns(session, row.conversation) == []
         assert conversations.signals(session, row.conversation) == 0
-        assert records.keep(session, [ended]) == 1
+        assert records.keep(session.connection(), [ended]) == 1
         session.expire_all()
         (turn,) = interactions.turns(session, row.conversation)
         assert (turn.interaction.status, turn.response) == (DONE, "Yes.")
@@ -65,10 +64,12 @@ def test_however_a_record_arrives_the_end_counts_once_and_stays(
     alone = dataclasses.replace(ended, id=alone.id)
     with shop.begin() as session:
         for batch in batches:
-            records.keep(session, [ended if is_end else begun(ended) for is_end in batch])
-        records.keep(session, [ended])
-        records.keep(session, [begun(ended)])
-        records.keep(session, [alone])
+            records.keep(
+                session.connection(), [ended if is_end else begun(ended) for is_end in batch]
+            )
+        records.keep(session.connection(), [ended])
+        records.keep(session.connection(), [begun(ended)])
+        records.keep(session.connection(), [alone])
         differ = {"id", "conversation"}
         one, other = kept(session, ended), kept(session, alone)
         assert {key: one[key] for key in one.keys() - differ} == {
@@ -85,7 +86,7 @@ def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> No
         batch.append(make_record(messages=said, response=f"Answer {turn}."))
         said = [*said, assistant(f"Answer {turn}.")]
     with shop.begin() as session:
-        assert records.keep(session, batch) == 3
+        assert records.keep(session.connection(), batch) == 3
         found = {session.get_one(Interaction, one.id).conversation for one in batch}
     assert len(found) == 1
 
@@ -101,12 +102,12 @@ def test_at_its_start_a_daemon_marks_what_died_with_it_and_nothing_else(shop: Da
         )
     )
     with shop.begin() as session:
-        records.keep(session, [dead, fresh, elsewhere, over])
+        records.keep(session.connection(), [dead, fresh, elsewhere, over])
         assert records.abort_running(session, "here", later(2)) == 1
         states = [session.get_one(Interaction, one.id) for one in (dead, fresh, elsewhere, over)]
         assert [row.status for row in states] == [ABORTED, RUNNING, RUNNING, DONE]
         assert states[0].error == DIED
-        records.keep(session, [dataclasses.replace(dead, status=DONE)])
+        records.keep(session.connection(), [dataclasses.replace(dead, status=DONE)])
         session.expire_all()
         assert session.get_one(Interaction, dead.id).status is ABORTED
 
@@ -114,10 +115,7 @@ def test_at_its_start_a_daemon_marks_what_died_with_it_and_nothing_else(shop: Da
 @pytest.mark.parametrize("rows", [0, 3, 1203])
 def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: int) -> None:
     database = Database(blank_url)
-    config = store_db._alembic_config()
-    with database.engine.connect() as connection, connection.begin():
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001_first")
+    upgrade(database.engine, "0001_first")
     with database.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         session.execute(
