@@ -71,6 +71,8 @@ async def listening(
         http="httptools",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,  # whom a request names as its sender is never believed
+        server_header=False,
         log_config=None,
         timeout_graceful_shutdown=int(settings.server.drain_s),
     )
@@ -87,7 +89,8 @@ async def listening(
 
 def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
     metrics = Metrics()
-    keyring = Keyring(work.db, pepper(settings.data_dir), utcnow, time.monotonic)
+    secret = pepper(settings.data_dir)
+    keyring = Keyring(work.db, secret, utcnow, time.monotonic)
     return Parts(
         settings=settings.server,
         served=work.model,
@@ -101,6 +104,7 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
         metrics=metrics,
         unserved=work.unserved,
         ready=ready,
+        pepper=secret,
     )
 
 

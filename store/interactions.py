@@ -45,7 +45,7 @@ def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
 
 
 def turns(session: Session, conversation_id: str) -> list[Turn]:
-    """A conversation from its beginning, without turns whose texts were dropped."""
+    """A conversation from its beginning: what is no turn of it, or has no texts, left out."""
     said: dict[str, list[Feedback]] = {}
     signals = (
         select(Feedback)
@@ -61,6 +61,7 @@ def turns(session: Session, conversation_id: str) -> list[Turn]:
         .where(
             Interaction.conversation == conversation_id,
             Interaction.status != InteractionStatus.RUNNING,
+            ~Interaction.side,
         )
         .order_by(Interaction.created_at, Interaction.id)
     )

@@ -85,6 +85,10 @@ class Interaction(Base):
     first_token_ms: Mapped[float | None]
     total_ms: Mapped[float]
     error: Mapped[str | None]
+    endpoint: Mapped[str]
+    """The path that was asked."""
+    side: Mapped[bool]
+    """Whether a client asked for itself, as for a title: no turn of its conversation."""
     server: Mapped[str]
     """Which daemon answers; what it was answering when it was killed is aborted at its start."""
     prefix_hash: Mapped[str]

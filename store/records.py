@@ -56,6 +56,10 @@ class Record:
     """Of what the messages say."""
     server: str = ""
     """Which daemon answers, so that it knows at its next start what died with it."""
+    endpoint: str = "/v1/chat/completions"
+    """The path that was asked."""
+    side: bool = False
+    """Whether a client made the request itself: about its conversation, no turn of it."""
 
     @property
     def is_running(self) -> bool:

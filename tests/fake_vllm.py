@@ -19,7 +19,7 @@ What they switch, all at any time: `first_byte_delay_s`, `token_delay_s`, `die_a
 the connection after so many events of a stream; 0: before the headers), `refuse_with` (status,
 body), `may_load` (false: as if VLLM_ALLOW_RUNTIME_LORA_UPDATING were not set), `score_with(fn)` for
 the log-probability of an allowed token, and `await down()` / `await up()` (connection refused; a
-restart forgets the adapters, as vLLM does).
+restart forgets the adapters, as vLLM does). `can_embed` is switched before it is up.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ from aiohttp import web
 
 Body = dict[str, Any]
 MAX_MODEL_LEN = 2048
+LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 FINGERPRINT = "vllm-0.32.0-fake"
 
 
@@ -59,6 +60,7 @@ class FakeVllm:
         self.die_after_tokens: int | None = None
         self.refuse_with: tuple[int, Body] | None = None
         self.may_load = True
+        self.can_embed = False
         self._uds = uds
         self._port = port
         self._script: deque[str] = deque()
@@ -89,14 +91,20 @@ class FakeVllm:
 
     async def up(self) -> None:
         """Listen; on the same port or socket as before."""
+        from tests import fake_apis  # which needs this module
+
         app = web.Application(client_max_size=2**26, middlewares=[self._guard])
         posts = {
-            "/v1/chat/completions": self._chat,
-            "/v1/completions": self._complete,
+            "/v1/chat/completions": self._answering(ChatAnswer),
+            "/v1/completions": self._answering(Answer),
+            "/v1/messages": self._answering(fake_apis.MessageAnswer),
+            "/v1/responses": self._answering(fake_apis.ResponseAnswer),
             "/tokenize": self._tokenize,
             "/v1/load_lora_adapter": self._load,
             "/v1/unload_lora_adapter": self._unload,
         }
+        if self.can_embed:
+            posts["/v1/embeddings"] = self._embed
         app.add_routes([web.post(path, handler) for path, handler in posts.items()])
         app.add_routes([web.get("/health", self._health), web.get("/v1/models", self._models)])
         # Cancellation is how a server learns that the client went away; vLLM aborts on it.
@@ -201,15 +209,22 @@ class FakeVllm:
             return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._generate(request, chat=True)
+    async def _embed(self, request: web.Request) -> web.Response:
+        from tests import fake_apis
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        return await self._generate(request, chat=False)
+        body = await request.json()
+        self.history.append(body)
+        return web.json_response(fake_apis.embeddings(body))
 
     # Generation
 
-    async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+    def _answering(self, form: "type[Answer]") -> Callable[[web.Request], Any]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await self._generate(request, form)
+
+        return answer
+
+    async def _generate(self, request: web.Request, form: "type[Answer]") -> web.StreamResponse:
         body = await request.json()
         self.history.append(body)
         if self.refuse_with:
@@ -218,7 +233,7 @@ class FakeVllm:
             return refusal
         self.running += 1
         try:
-            return await self._reply(request, body, chat=chat)
+            return await self._reply(request, body, form)
         except Died:
             if request.transport:
                 request.transport.abort()
@@ -229,9 +244,11 @@ class FakeVllm:
         finally:
             self.running -= 1
 
-    async def _reply(self, request: web.Request, body: Body, *, chat: bool) -> web.StreamResponse:
+    async def _reply(
+        self, request: web.Request, body: Body, form: "type[Answer]"
+    ) -> web.StreamResponse:
         text = self._script.popleft() if self._script else self._answer(body)
-        answer = Answer(body, text, next(self._numbers), chat=chat)
+        answer = form(body, text, next(self._numbers))
         await asyncio.sleep(self.first_byte_delay_s)
         if self.die_after_tokens == 0:
             raise Died
@@ -244,12 +261,11 @@ class FakeVllm:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        for number, chunk in enumerate(answer.chunks()):
+        for number, frame in enumerate(answer.frames()):
             if number == self.die_after_tokens:
                 raise Died
-            await response.write(f"data: {dump(chunk)}\n\n".encode())
+            await response.write(frame)
             await asyncio.sleep(self.token_delay_s)
-        await response.write(b"data: [DONE]\n\n")
         return response
 
     def _forced_logprobs(self, body: Body) -> Body | None:
@@ -279,18 +295,19 @@ class FakeVllm:
 
 
 class Answer:
-    """One answer, cut to `max_tokens`, in the bodies and chunks that vLLM sends."""
+    """One answer, cut to `max_tokens`, in the bodies and chunks of `/v1/completions`."""
 
-    def __init__(self, body: Body, text: str, number: int, *, chat: bool) -> None:
-        limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    chat = False
+
+    def __init__(self, body: Body, text: str, number: int) -> None:
+        limit = next(filter(None, map(body.get, LIMITS)), None)
         every = words(text)
         self.body = body
-        self.chat = chat
         self.tokens = every[:limit]
         self.finish = "length" if limit and len(every) >= limit else "stop"
         self.head: Body = {
-            "id": f"chatcmpl-{number}" if chat else f"cmpl-{number}",
-            "object": "chat.completion" if chat else "text_completion",
+            "id": f"chatcmpl-{number}" if self.chat else f"cmpl-{number}",
+            "object": "chat.completion" if self.chat else "text_completion",
             "created": int(time.time()),
             "model": body["model"],
         }
@@ -312,6 +329,12 @@ class Answer:
             choice |= {"text": text, "logprobs": logprobs, "prompt_logprobs": None}
         last = {"system_fingerprint": FINGERPRINT, "usage": self.usage}
         return {**self.head, "choices": [choice], **last}
+
+    def frames(self) -> Iterator[bytes]:
+        """The events of a stream as they are sent."""
+        for chunk in self.chunks():
+            yield f"data: {dump(chunk)}\n\n".encode()
+        yield b"data: [DONE]\n\n"
 
     def chunks(self) -> Iterator[Body]:
         """The events of a stream in vLLM's order: role, a token each, the finish, usage.
@@ -340,6 +363,12 @@ class Answer:
         return {"index": 0, **content, "logprobs": None, "finish_reason": None}
 
 
+class ChatAnswer(Answer):
+    """One answer of `/v1/chat/completions`."""
+
+    chat = True
+
+
 class Died(ConnectionResetError):
     """The server breaks the connection, as one that is killed does; answers may raise it."""
 
@@ -351,8 +380,13 @@ def words(text: str) -> list[str]:
 
 def prompt_tokens(body: Body) -> int:
     """Tokens of a request's prompt, one for each word."""
-    prompt = body.get("prompt") or " ".join(map(text_of, body.get("messages", ())))
+    prompt = body.get("prompt") or " ".join(map(text_of, turns(body)))
     return len(prompt) if isinstance(prompt, list) else len(words(prompt))
+
+
+def turns(body: Body) -> list[Body]:
+    """What was said, whatever the API."""
+    return [turn for turn in body.get("messages") or body.get("input") or () if "role" in turn]
 
 
 def _too_long(body: Body) -> web.Response | None:
@@ -381,7 +415,7 @@ def text_of(message: Body) -> str:
 
 def echo(body: Body) -> str:
     """The default answer: the model's name and the last user text or the prompt."""
-    asked = body["prompt"] if "prompt" in body else text_of(body["messages"][-1])
+    asked = body["prompt"] if "prompt" in body else text_of(turns(body)[-1])
     return f"{body['model']} heard: {asked}"
 
 

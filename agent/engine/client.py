@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 120.0
 SLOWEST_TOKEN_S = 1.0
 """A plain answer begins when it is complete: patience for each token that it may have."""
-MOST_TOKENS = 2048  # when the request does not say
+TOKEN_LIMITS, MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens"), 2048
 KEEP_ALIVE_S = 2.0
 """Below vLLM's five seconds: else a request meets a connection that is being closed."""
 
@@ -120,19 +120,19 @@ class VllmEngine:
             await session.close()
         self._sessions.clear()
 
-    async def chat(self, body: Mapping[str, Any]) -> Reply:
-        """A chat completion that is not streamed."""
-        return await self._ask(CHAT, body, self._patience_s(body))
+    async def chat(self, body: Mapping[str, Any], path: str = CHAT) -> Reply:
+        """A chat completion that is not streamed, or what another path answers."""
+        return await self._ask(path, body, self._patience_s(body))
 
     @asynccontextmanager
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Stream]:
-        """A streamed chat completion; entered when the first bytes are here, aborted on leaving.
+    async def stream(self, body: Mapping[str, Any], path: str = CHAT) -> AsyncIterator[Stream]:
+        """A streamed answer of a path; entered when the first bytes are here, aborted on leaving.
 
         Raises:
             EngineUnavailable: Nothing came; inside the block, `EngineBroke` from `chunks`.
             EngineRefused: vLLM answered with an error.
         """
-        response = await self._open(CHAT, body, self._first_byte_timeout_s)
+        response = await self._open(path, body, self._first_byte_timeout_s)
         try:
             first = await self._next_chunk(response, EngineUnavailable)
             async with contextlib.aclosing(self._chunks(first, response)) as chunks:
@@ -243,8 +243,8 @@ class VllmEngine:
         return self._sessions[url], "http://engine" if socket else url
 
     def _patience_s(self, body: Mapping[str, Any]) -> float:
-        """How long a plain answer may take: it has no first byte before it is complete."""
-        tokens = body.get("max_completion_tokens") or body.get("max_tokens") or MOST_TOKENS
+        """How long a plain answer may take, which has no first byte before it is complete."""
+        tokens = next((body[name] for name in TOKEN_LIMITS if body.get(name)), MOST_TOKENS)
         return self._first_byte_timeout_s + SLOWEST_TOKEN_S * int(tokens)
 
     async def _chunks(

@@ -7,9 +7,12 @@ with it, replaying what an earlier process left in the spool, and is drained at 
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import feedback, proxy
+from agent.gateway.apis import APIS
+from agent.gateway.apis.api import openai_error
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
 from agent.gateway.parts import Parts
@@ -68,13 +71,18 @@ class Gateway:
         except RequestError as error:
             if head.sent:
                 raise  # the server closes the connection, so that the client sees the break
-            await send_json(send, error.status, error.payload(), error.headers)
+            await self._tell(scope["path"], error, send)
         except Exception:
             logger.exception("request failed path=%s", scope["path"])
             if head.sent:
                 raise
             failure = RequestError(500, "byheart failed on this request. Its log says why.")
-            await send_json(send, failure.status, failure.payload(), [])
+            await self._tell(scope["path"], failure, send)
+
+    async def _tell(self, path: str, error: RequestError, send: Send) -> None:
+        """Answer with an error, in the words of the API that was asked."""
+        payload = ERRORS.get(path, openai_error)(error)
+        await send_json(send, error.status, payload, error.headers)
 
 
 class Head:
@@ -160,7 +168,6 @@ async def _metrics(parts: Parts, call: Call) -> None:
 
 
 ROUTES: dict[str, dict[str, Route]] = {
-    "/v1/chat/completions": {"POST": proxy.chat},
     "/v1/feedback": {"POST": feedback.give, "GET": feedback.listed},
     "/v1/feedback/": {"GET": feedback.one, "PUT": feedback.put},
     "/v1/models": {"GET": _models},
@@ -170,3 +177,5 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/metrics": {"GET": _metrics},
 }
 """By path; one that ends with a slash takes a name behind it."""
+ROUTES |= {api.path: {"POST": partial(proxy.answer, api)} for api in APIS}
+ERRORS = {api.path: api.error for api in APIS}

@@ -6,8 +6,6 @@ into an answer in one place, `app.py`.
 
 from typing import Any
 
-import orjson
-
 RETRY_AFTER_S = 5
 MAX_ECHO = 64
 
@@ -42,10 +40,6 @@ class RequestError(Exception):
             "param": self.param,
         }
         return {"error": error}
-
-    def event(self) -> bytes:
-        """The error as a server-sent event, for a stream that has already begun."""
-        return b"data: " + orjson.dumps(self.payload()) + b"\n\n"
 
 
 def unavailable(message: str, code: str) -> RequestError:

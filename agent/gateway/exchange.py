@@ -1,4 +1,4 @@
-"""One chat request and its answer: what the engine is asked, what is recorded, what headers say.
+"""One request to the model: what the engine is asked, what is recorded, what headers say.
 
 The identifier is minted here; a client's own request id is only stored.
 """
@@ -11,13 +11,15 @@ import orjson
 import structlog
 
 from agent.engine.client import EngineError, EngineRefused
-from agent.gateway.answer import Answer
+from agent.gateway import conversation
+from agent.gateway.apis.answer import Answer
+from agent.gateway.apis.api import Api
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, engine_silent, unavailable
 from agent.gateway.parts import Parts
 from agent.gateway.recorder import NotLogged
+from agent.gateway.request import ApiRequest
 from agent.gateway.route import Route, nobody
-from agent.gateway.schema import ChatRequest
 from agent.gateway.wire import Headers
 from store.contexts import Context, compose
 from store.db import new_id
@@ -27,8 +29,6 @@ from store.views import BASE
 
 log = structlog.get_logger(__name__)
 
-CONVERSATION_HEADER = b"x-byheart-conversation"
-CONVERSATION_KEY = "conversation_id"
 NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_ID = 256
@@ -37,9 +37,12 @@ MAX_ID = 256
 class Exchange:
     """A request on its way; made when it is read, before it is known who answers it."""
 
-    def __init__(self, parts: Parts, caller: Caller, request: ChatRequest, started: float) -> None:
+    def __init__(
+        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float
+    ) -> None:
         self.id = new_id("int")
         self.parts = parts
+        self.api = api
         self.request = request
         self.namespace = caller.namespace
         self.route: Route = nobody(caller.namespace)
@@ -50,14 +53,14 @@ class Exchange:
         self._started = started
         self._created_at = parts.now()
         self._messages = request.chat()
-        self._conversation = (request.metadata or {}).get(CONVERSATION_KEY) or None
-        self._learn = request.store is not False
+        self._conversation: str | None = None
+        self._side = api.is_conversation and conversation.is_side(self._messages)
+        self._learn = api.is_conversation and request.store is not False and not self._side
         self._client_id: str | None = None
 
     def heed(self, headers: dict[bytes, bytes]) -> None:
         """Take what the request's headers say about it."""
-        conversation = headers.get(CONVERSATION_HEADER, b"")[:MAX_ID].decode("latin-1")
-        self._conversation = conversation or self._conversation
+        self._conversation = conversation.named(headers, self.request.tags())
         self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
         self._client_id = headers.get(REQUEST_ID_HEADER, b"")[:MAX_ID].decode("latin-1") or None
 
@@ -73,11 +76,13 @@ class Exchange:
     def asked(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""
         view = self.route.view
-        body = self.request.forwarded() | {
-            "model": self.parts.served if self.route.version == BASE else self.route.version,
-            "messages": compose(self._messages, view.context, elide=view.registered),
-        }
-        if self.request.stream:
+        messages = self._messages
+        if self.api.is_conversation:
+            messages = compose(messages, view.context, elide=view.registered)
+        body = self.request.forwarded() | self.request.said(messages)
+        body["model"] = self.parts.served if self.route.version == BASE else self.route.version
+        body["cache_salt"] = self.parts.salt(self.namespace)
+        if self.request.stream and self.api.has_usage_option:
             body["stream_options"] = {"include_usage": True}
         return body
 
@@ -152,7 +157,7 @@ class Exchange:
             id=self.id,
             namespace=self._caller.namespace,
             conversation=self._conversation,
-            principal=self._caller.end_user(self.request.safety_identifier or self.request.user),
+            principal=self._caller.end_user(self.request.end_user),
             status=status,
             version=self.route.version,
             arm=self.route.arm,
@@ -170,6 +175,8 @@ class Exchange:
             response=answer.text,
             trust=Trust.USER,
             server=self.parts.recorder.server,
+            endpoint=self.api.path,
+            side=self._side,
         )
 
     def _count(self, answer: Answer, total_s: float) -> None:
@@ -190,6 +197,9 @@ def engine_failure(error: EngineError) -> RequestError:
 
 def _refusal(error: EngineRefused) -> RequestError:
     """The engine's own error where it is the client's to mend; nothing of it otherwise."""
+    if error.status == 404 and b'"error"' not in error.body:
+        message = "The model server does not serve this with its model. Ask /v1/chat/completions."
+        return RequestError(404, message, code="not_served")
     if error.status == 404:
         # The route was checked against our table: the engine has lost the adapter, in a restart.
         return unavailable("The model is being loaded again. Try again shortly.", "model_loading")

@@ -13,9 +13,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, unavailable
-from agent.gateway.messages import JsonSchema, Strict
 from agent.gateway.parts import Parts
-from agent.gateway.schema import Key, explain, parse_json
+from agent.gateway.request import Key, explain, parse_json
+from agent.gateway.strict import JsonSchema, Strict
 from agent.gateway.wire import Call, read_body, send_json
 from store import feedback
 from store.db import AWAY

@@ -2,56 +2,22 @@
 
 Strict: a field that is not here is refused, so nothing unknown reaches the engine. Parts that make
 a server fetch something (images, files, audio) are refused with a reason. Tags in angle brackets
-tell the branches of a union apart and are taken out of what a client is told. A request is read in
-the event loop, so how long that takes is bounded: sizes are looked at before what is in them, and
-the first thing wrong in a list ends it.
+tell the branches of a union apart and are taken out of what a client is told.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-MAX_FIELDS = 64
-"""Most fields of one object: more than any has here."""
+from agent.gateway.strict import JsonSchema, Strict
+
 MAX_MESSAGES = 4096
 MAX_PARTS = 8192
 """Most content parts and tool calls in all messages together."""
 
-MAX_JSON_DEPTH = 32
-"""Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
-MAX_JSON_ITEMS = 4096
-"""Most values in one."""
-
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-
-
-class Strict(BaseModel):
-    """A part of a request: closed to unknown fields, types taken as they are."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_fields(cls, fields: object) -> object:
-        """Each unknown field is an error of its own, so many of them are one."""
-        if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
-            raise PydanticCustomError(
-                "too_many_fields",
-                "An object has {count} fields, more than any here. Leave out what is not of the "
-                "OpenAI API.",
-                {"count": len(fields)},
-            )
-        return fields
 
 
 class TextPart(Strict):
@@ -74,7 +40,8 @@ def _part_tag(part: object) -> str | None:
     return f"<{kind}>" if kind in ("text", "refusal") else None
 
 
-def _content_tag(content: object) -> str | None:
+def content_tag(content: object) -> str | None:
+    """Tells a text from a list of parts: the tags of a union of the two."""
     return (
         "<string>" if isinstance(content, str) else "<parts>" if isinstance(content, list) else None
     )
@@ -93,7 +60,7 @@ Content = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[list[Part], Tag("<parts>"), Field(fail_fast=True, min_length=1, max_length=256)],
     Discriminator(
-        _content_tag,
+        content_tag,
         custom_error_type="content",
         custom_error_message="The content of a message is a string or a list of text parts.",
     ),
@@ -205,33 +172,6 @@ Messages = Annotated[
     Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
     BeforeValidator(_bounded_parts),
 ]
-
-
-def _bounded_json(value: object) -> object:
-    """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
-    level: list[object] = [value]
-    items = 0
-    for _ in range(MAX_JSON_DEPTH):
-        level = [child for node in level for child in _children(node)]
-        items += len(level)
-        if not level:
-            return value
-        if items > MAX_JSON_ITEMS:
-            break
-    raise PydanticCustomError(
-        "json_size",
-        "A JSON schema may be nested {depth} deep and have {items} values. Simplify it.",
-        {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
-    )
-
-
-def _children(node: object) -> list[object]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
-
-
-JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
 
 
 class Function(Strict):

@@ -1,9 +1,12 @@
 """What the routes work with: everything that lives longer than a request."""
 
+import hashlib
+import hmac
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
@@ -40,6 +43,20 @@ class Parts:
     """Live adapters that the engine does not take (agent/rollout/reconcile.py)."""
     ready: Callable[[], bool] = lambda: True
     """Whether the engine has the adapters that it must answer with."""
+    pepper: str = ""
+    """What only this installation knows."""
     now: Callable[[], datetime] = utc_now
     timer: Callable[[], float] = time.monotonic
     """Seconds that only ever grow, for durations."""
+
+    def salt(self, namespace: str) -> str:
+        """What the engine's prefix cache is salted with, 64 hex digits.
+
+        With one for each namespace, none is told by the time of an answer what another has asked.
+        """
+        return _salt(self.pepper, namespace)
+
+
+@cache
+def _salt(pepper: str, namespace: str) -> str:
+    return hmac.digest(pepper.encode(), f"salt {namespace}".encode(), hashlib.sha256).hex()

@@ -1,8 +1,8 @@
-"""One chat request from its first byte to its last.
+"""One request to the model from its first byte to its last.
 
 auth -> schema -> version and view -> compose -> engine -> bytes through untouched -> record. The
-client gets its last byte (a plain answer's body, a stream's `[DONE]`) only after the interaction is
-durable. However it ends, it is recorded: DONE, FAILED with what there was when the engine broke
+client gets its last byte (a plain answer's body, a stream's last event) only after the interaction
+is durable. However it ends, it is recorded: DONE, FAILED with what there was when the engine broke
 off, ABORTED with what there was when the client went away, which stops the engine at once.
 """
 
@@ -11,13 +11,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
-from agent.gateway.answer import Answer, answer_in_body, answer_in_events
+from agent.gateway.apis.answer import Answer
+from agent.gateway.apis.api import Api, never
 from agent.gateway.errors import RequestError
 from agent.gateway.exchange import Exchange, engine_failure
 from agent.gateway.inflight import Ticket
 from agent.gateway.parts import Parts
+from agent.gateway.request import parse
 from agent.gateway.route import NOBODY, choose
-from agent.gateway.schema import parse_chat
 from agent.gateway.stream import EventStream
 from agent.gateway.wire import (
     JSON,
@@ -43,15 +44,15 @@ T = TypeVar("T")
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-async def chat(parts: Parts, call: Call) -> None:
-    """Answer `POST /v1/chat/completions`.
+async def answer(api: Api, parts: Parts, call: Call) -> None:
+    """Answer a request to the model.
 
     Raises:
         RequestError: Instead of an answer that has not begun.
     """
     arm, code = NOBODY, 500
     try:
-        exchange = await _read(parts, call)
+        exchange = await _read(api, parts, call)
         with exchange.admitted(), parts.inflight.request(exchange.namespace) as ticket:
             await _route(exchange, ticket)
             arm = exchange.route.arm
@@ -59,8 +60,8 @@ async def chat(parts: Parts, call: Call) -> None:
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
             await exchange.begin()
-            answer = _streamed if exchange.request.stream else _plain
-            code = await answer(exchange, call.receive, call.send)
+            give = _streamed if exchange.request.stream else _plain
+            code = await give(exchange, call.receive, call.send)
     except RequestError as error:
         code = error.status
         raise
@@ -71,12 +72,12 @@ async def chat(parts: Parts, call: Call) -> None:
         parts.metrics.requests.labels(str(code), arm).inc()
 
 
-async def _read(parts: Parts, call: Call) -> Exchange:
+async def _read(api: Api, parts: Parts, call: Call) -> Exchange:
     started = parts.timer()
     caller = await parts.door.caller(call.headers, Scope.INFER)
     body = await read_body(call, parts.settings.max_body_bytes)
-    request = parse_chat(body, parts.settings.max_tokens_cap)
-    exchange = Exchange(parts, caller, request, started)
+    request = parse(api.request, body, parts.settings.max_tokens_cap)
+    exchange = Exchange(parts, caller, api, request, started)
     exchange.heed(call.headers)
     return exchange
 
@@ -96,7 +97,7 @@ async def _route(exchange: Exchange, ticket: Ticket) -> None:
 async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     engine = exchange.parts.engine
     try:
-        asking = _fitted(exchange, lambda: engine.chat(exchange.asked()))
+        asking = _fitted(exchange, lambda: engine.chat(exchange.asked(), exchange.api.path))
         reply = await while_connected(asking, receive)
     except GONE:
         await exchange.record(InteractionStatus.ABORTED, Answer())
@@ -104,7 +105,7 @@ async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     except EngineError as error:
         raise await _failed(exchange, Answer(), error) from error
     exchange.parts.metrics.engine_up.set(1)
-    await exchange.record(InteractionStatus.DONE, answer_in_body(reply.body))
+    await exchange.record(InteractionStatus.DONE, exchange.api.in_body(reply.body))
     headers = [JSON, *exchange.headers()]
     await send_bytes(send, reply.status, reply.body, headers)
     return reply.status
@@ -121,19 +122,21 @@ async def _fitted(exchange: Exchange, ask: Callable[[], Coroutine[Any, Any, T]])
 
 
 async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
-    events = EventStream(keep_usage=exchange.request.wants_usage)
+    api = exchange.api
+    is_hidden = never if exchange.request.wants_usage else api.is_usage_only
+    events = EventStream(api.is_end, is_hidden)
     try:
         pumping = _fitted(exchange, lambda: _pump(exchange, events, send))
         await while_connected(pumping, receive)
-        answer = answer_in_events(events.events)
+        answer = api.in_events(events.events)
         failed = answer.error is not None
         status = InteractionStatus.FAILED if failed else InteractionStatus.DONE
         await exchange.record(status, answer)
     except GONE:
-        await exchange.record(InteractionStatus.ABORTED, answer_in_events(events.events))
+        await exchange.record(InteractionStatus.ABORTED, api.in_events(events.events))
         raise
     except EngineError as error:
-        failure = await _failed(exchange, answer_in_events(events.events), error)
+        failure = await _failed(exchange, api.in_events(events.events), error)
         return await _end_with(exchange, failure, send)
     except RequestError as failure:
         return await _end_with(exchange, failure, send)
@@ -142,8 +145,8 @@ async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
 
 
 async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
-    """Let the engine's events through, up to `[DONE]`."""
-    async with exchange.parts.engine.stream(exchange.asked()) as stream:
+    """Let the engine's events through, up to the last."""
+    async with exchange.parts.engine.stream(exchange.asked(), exchange.api.path) as stream:
         exchange.parts.metrics.engine_up.set(1)
         kind = stream.headers.get("Content-Type", "text/event-stream").encode()
         headers = [(b"content-type", kind), *UNCACHED, *exchange.headers()]
@@ -155,7 +158,7 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
             await send_part(send, passed)
     events.finish()
     if not events.complete:
-        raise EngineBroke("the engine's stream ended before its [DONE]")
+        raise EngineBroke("the engine's stream ended before its last event")
 
 
 async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> RequestError:
@@ -175,8 +178,8 @@ async def _record_failed(exchange: Exchange, answer: Answer, failure: RequestErr
 
 
 async def _end_with(exchange: Exchange, failure: RequestError, send: Send) -> int:
-    """Tell a client of a stream that it failed, in an event if it has begun; never `[DONE]`."""
+    """Tell a client of a stream that it failed, in an event if it has begun; never the last one."""
     if not exchange.begun:
         raise failure
-    await send_part(send, failure.event(), last=True)
+    await send_part(send, exchange.api.error_event(failure), last=True)
     return failure.status

@@ -23,6 +23,10 @@ NOBODY = "none"
 """Version and arm of a request that failed before it was known who answers."""
 
 
+NOTHING = Context()
+NOTHING_HASH = NOTHING.hash
+
+
 @dataclass(frozen=True)
 class Route:
     """The version that answers, and what has to stand in its prompt."""
@@ -35,13 +39,12 @@ class Route:
 
 def nobody(namespace: str) -> Route:
     """The route of a request until one is found."""
-    nothing = Context()
     view = View(
         namespace=namespace,
         revision=0,
         live=None,
-        context=nothing,
-        snapshot=nothing.hash,
+        context=NOTHING,
+        snapshot=NOTHING_HASH,
         registered=None,
         saved_tokens=0,
         versions=(),

@@ -1,31 +1,37 @@
 """A stream of server-sent events on its way through: every byte as the engine sent it, but two.
 
 The chunk with the token counts, which the gateway always asks for, goes out only if the client
-asked for it too; and everything from `data: [DONE]` on is held back until the interaction is
-durable. Bytes leave in whole events, so what was sent can always be followed by an error event,
-and how the engine's bytes were cut on the way changes neither what is sent nor what is recorded.
-Each byte is looked at a fixed number of times, however it arrives.
+asked for it too; and everything from the end on, `data: [DONE]` or what an API has in its place, is
+held back until the interaction is durable. Bytes leave in whole events, so what was sent can always
+be followed by an error event, and how the engine's bytes were cut on the way changes neither what
+is sent nor what is recorded. Each byte is looked at a fixed number of times, however it arrives.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 EVENT_END = re.compile(rb"\n\r?\n")
 LONGEST_END = 3
-DONE = b"[DONE]"
 DATA = b"data:"
 
 
 class EventStream:
-    """The events of one answer; `feed` gives what may be sent."""
+    """The events of one answer; `feed` gives what may be sent.
 
-    def __init__(self, *, keep_usage: bool) -> None:
+    Args:
+        is_end: Whether an event is the last one, which is held back.
+        is_hidden: Whether an event is not for the client.
+    """
+
+    def __init__(self, is_end: Callable[[bytes], bool], is_hidden: Callable[[bytes], bool]) -> None:
         self.complete = False
         """Whether the engine said that the answer is at its end."""
         self._held: list[bytes] = []
-        self._keep_usage = keep_usage
+        self._is_end = is_end
+        self._is_hidden = is_hidden
         self._pending = bytearray()
         self._seen: list[bytes] = []
 
@@ -44,12 +50,12 @@ class EventStream:
     def finish(self) -> None:
         """The engine has sent its last byte.
 
-        The end of the stream ends a `[DONE]` that has no blank line; any other event that lacks it
-        has been cut off, and is dropped.
+        The end of the stream ends a last event that has no blank line; any other event that lacks
+        it has been cut off, and is dropped.
         """
         rest = bytes(self._pending)
         self._pending.clear()
-        if self.complete or is_done(rest):
+        if self.complete or self._is_end(rest):
             self._take(rest, [])
 
     @property
@@ -64,24 +70,11 @@ class EventStream:
 
     def _take(self, event: bytes, passed: list[bytes]) -> None:
         self._seen.append(event)
-        self.complete = self.complete or is_done(event)
+        self.complete = self.complete or self._is_end(event)
         if self.complete:
             self._held.append(event)
-        elif self._keep_usage or not is_usage_only(event):
+        elif not self._is_hidden(event):
             passed.append(event)
-
-
-def is_done(event: bytes) -> bool:
-    """Whether an event says that the answer is at its end."""
-    return DONE in event and event_data(event) == DONE
-
-
-def is_usage_only(event: bytes) -> bool:
-    """Whether an event has token counts and nothing else."""
-    if b'"usage"' not in event:
-        return False
-    chunk = event_json(event)
-    return bool(chunk and chunk.get("usage") and not chunk.get("choices"))
 
 
 def event_data(event: bytes) -> bytes:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from agent.engine import adapters
 from agent.engine.adapters import AdapterRejected
 from agent.engine.client import VllmEngine
+from tests.api_contract import ApiContract
 from tests.e2e.conftest import RealVllm
 from tests.integration.test_engine_contract import EngineContract, Server
 
@@ -116,7 +117,7 @@ def changed(trained: Trained, folder: Path, change: Any) -> Trained:
     return sealed(folder)
 
 
-class TestRealVllm(EngineContract):
+class TestRealVllm(EngineContract, ApiContract):
     @pytest.fixture
     def server(self, real_vllm: RealVllm, trained: Trained) -> Server:
         async def running() -> int:

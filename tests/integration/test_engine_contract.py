@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from agent.engine.client import EngineBroke, EngineRefused, EngineUnavailable, VllmEngine
+from tests.api_contract import ApiContract
 from tests.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
@@ -258,7 +259,7 @@ async def _is(server: Server, count: int) -> bool:
     return await server.running() == count
 
 
-class TestFakeVllm(EngineContract):
+class TestFakeVllm(EngineContract, ApiContract):
     @pytest.fixture(params=["socket", "port"])
     def server(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         uds = tmp_path / "vllm.sock" if request.param == "socket" else None

@@ -33,7 +33,8 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
             [said] = rig.said()
 
             assert answer.choices[0].message.content == "We open at nine."
-            assert fake.history == [{"model": "small", "messages": QUESTION, "temperature": 0.5}]
+            sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
+            assert fake.history == [sent | {"cache_salt": rig.parts.salt("default")}]
             assert raw.headers["x-byheart-interaction"] == said.interaction.id
             assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
             assert raw.headers["x-byheart-arm"] == "champion"

@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from agent.gateway.apis.chat import ChatRequest
 from agent.gateway.errors import RequestError
 from agent.gateway.feedback import FeedbackRequest
-from agent.gateway.messages import MAX_FIELDS, Strict
-from agent.gateway.schema import KEPT_BACK, ChatRequest, parse_chat
+from agent.gateway.request import parse
+from agent.gateway.strict import MAX_FIELDS, Strict
 
 CAP = 4096
 USER = [{"role": "user", "content": "Hi"}]
-FORWARDED = set(ChatRequest.model_fields) - KEPT_BACK
+FORWARDED = set(ChatRequest.model_fields) - ChatRequest.KEPT_BACK - ChatRequest.SAID
 BOUNDS = {
     "n": (1, 8),
     "max_tokens": (1, CAP),
@@ -67,7 +68,7 @@ def body(**fields: Any) -> bytes:
 
 def refusal(**fields: Any) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        parse_chat(body(**fields), CAP)
+        parse(ChatRequest, body(**fields), CAP)
     assert caught.value.status == 400
     return caught.value
 
@@ -79,7 +80,7 @@ def test_nothing_out_of_bounds_or_unknown_is_ever_forwarded(
 ) -> None:
     fields = {"model": "m", "messages": USER} | GIVEN_ONLY_TO_US | anything | bounded
     try:
-        request = parse_chat(orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS), CAP)
+        request = parse(ChatRequest, orjson.dumps(fields, option=orjson.OPT_NON_STR_KEYS), CAP)
     except (RequestError, TypeError):  # TypeError: orjson cannot write an integer so large
         return
 
@@ -98,7 +99,7 @@ def test_nothing_out_of_bounds_or_unknown_is_ever_forwarded(
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
     try:
-        parse_chat(data, CAP)
+        parse(ChatRequest, data, CAP)
     except RequestError as error:
         assert error.status == 400  # noqa: PT017 — both outcomes are right
 
@@ -229,7 +230,8 @@ def test_a_schema_reaches_the_engine_as_it_was_sent() -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [None, 1]}}, "default": None}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
 
-    assert parse_chat(body(response_format=form), CAP).forwarded() == {"response_format": form}
+    request = parse(ChatRequest, body(response_format=form), CAP)
+    assert request.forwarded() == {"response_format": form}
 
 
 def test_every_field_of_the_official_client_is_known() -> None:
@@ -254,6 +256,6 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
         "reasoning": None,
     }
 
-    request = parse_chat(body(messages=[*USER, answer]), CAP)
+    request = parse(ChatRequest, body(messages=[*USER, answer]), CAP)
 
     assert request.chat()[1] == {"role": "assistant", "content": "Yes.", "tool_calls": []}

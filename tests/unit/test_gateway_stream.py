@@ -6,7 +6,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gateway.answer import answer_in_body, answer_in_events
+from agent.gateway.apis.api import never
+from agent.gateway.apis.choices import in_body, in_events, is_end, is_usage_only
 from agent.gateway.stream import EventStream
 
 DONE = b"data: [DONE]\n\n"
@@ -46,7 +47,7 @@ def cut(raw: bytes, at: list[int]) -> list[bytes]:
 
 
 def pass_through(pieces: list[bytes], keep_usage: bool) -> tuple[bytes, bytes, EventStream]:
-    events = EventStream(keep_usage=keep_usage)
+    events = EventStream(is_end, never if keep_usage else is_usage_only)
     sent = b"".join(map(events.feed, pieces))
     events.finish()
     return sent, events.tail, events
@@ -67,7 +68,7 @@ def test_any_cutting_gives_the_same_bytes_and_the_same_record(
     if keep_usage:
         assert whole[0] + whole[1] == raw
     assert whole[1].strip() == b"data: [DONE]"
-    answers = [answer_in_events(one[2].events) for one in (whole, pieces, singles)]
+    answers = [in_events(one[2].events) for one in (whole, pieces, singles)]
     assert answers[0] == answers[1] == answers[2]
     assert answers[0].text == "".join(said)
     assert answers[0].finish_reason == "stop"
@@ -81,7 +82,7 @@ def test_only_the_usage_chunk_is_taken_out(at: list[int]) -> None:
     sent, tail, events = pass_through(cut(raw, at), keep_usage=False)
 
     assert (sent, tail) == (before, DONE)
-    assert answer_in_events(events.events).prompt_tokens == 3
+    assert in_events(events.events).prompt_tokens == 3
 
 
 def test_a_stream_that_broke_off_ends_with_its_last_whole_event() -> None:
@@ -90,7 +91,7 @@ def test_a_stream_that_broke_off_ends_with_its_last_whole_event() -> None:
         sent, tail, events = pass_through([whole + broken], keep_usage=False)
 
         assert (sent, tail, events.complete) == (whole, b"", False)
-        assert answer_in_events(events.events).text == "Yes"
+        assert in_events(events.events).text == "Yes"
 
 
 def test_done_needs_no_blank_line_after_it() -> None:
@@ -103,7 +104,7 @@ def test_done_needs_no_blank_line_after_it() -> None:
 
 def test_an_event_in_a_million_pieces_costs_time_in_proportion() -> None:
     raw = event(chunk({"content": "x" * 400_000}))
-    events = EventStream(keep_usage=False)
+    events = EventStream(is_end, is_usage_only)
 
     begun = time.process_time()
     sent = b"".join(events.feed(raw[i : i + 2]) for i in range(0, len(raw), 2))
@@ -121,7 +122,7 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
     first["tool_calls"][0]["id"] = "c1"
     pieces = [first, call(0, arguments='{"a"'), call(1, name="go"), call(0, arguments=":1}")]
 
-    answer = answer_in_events(b"".join(event(chunk(piece)) for piece in pieces) + DONE)
+    answer = in_events(b"".join(event(chunk(piece)) for piece in pieces) + DONE)
 
     assert answer.tool_calls == [
         {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}},
@@ -132,7 +133,7 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
 def test_an_error_inside_a_stream_is_noticed() -> None:
     raw = event(chunk({"content": "Ye"})) + event({"error": {"message": "out of memory"}}) + DONE
 
-    assert answer_in_events(raw).error == "out of memory"
+    assert in_events(raw).error == "out of memory"
 
 
 def test_a_plain_body_gives_text_and_counts() -> None:
@@ -146,8 +147,8 @@ def test_a_plain_body_gives_text_and_counts() -> None:
         }
     )
 
-    answer = answer_in_body(body)
+    answer = in_body(body)
 
     assert (answer.text, answer.finish_reason) == ("Yes", "stop")
     assert (answer.prompt_tokens, answer.completion_tokens) == (3, 1)
-    assert answer_in_body(b"<html>").error
+    assert in_body(b"<html>").error

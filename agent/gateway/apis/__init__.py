@@ -1,0 +1,58 @@
+"""The APIs that clients speak: what each may say, what of it the engine gets, how answers read."""
+
+from agent.gateway.apis import (
+    anthropic,
+    anthropic_answers,
+    chat,
+    choices,
+    completions,
+    embeddings,
+    responses,
+    responses_answers,
+)
+from agent.gateway.apis.api import Api
+
+APIS = (
+    Api(
+        path="/v1/chat/completions",
+        request=chat.ChatRequest,
+        in_body=choices.in_body,
+        in_events=choices.in_events,
+        is_end=choices.is_end,
+        is_usage_only=choices.is_usage_only,
+        has_usage_option=True,
+    ),
+    Api(
+        path="/v1/completions",
+        request=completions.CompletionRequest,
+        in_body=choices.in_body,
+        in_events=choices.in_events,
+        is_end=choices.is_end,
+        is_usage_only=choices.is_usage_only,
+        has_usage_option=True,
+        is_conversation=False,
+    ),
+    Api(
+        path="/v1/messages",
+        request=anthropic.MessagesRequest,
+        in_body=anthropic_answers.in_body,
+        in_events=anthropic_answers.in_events,
+        is_end=anthropic_answers.is_end,
+        error=anthropic_answers.error_body,
+        error_event=anthropic_answers.error_event,
+    ),
+    Api(
+        path="/v1/responses",
+        request=responses.ResponsesRequest,
+        in_body=responses_answers.in_body,
+        in_events=responses_answers.in_events,
+        is_end=responses_answers.is_end,
+    ),
+    Api(
+        path="/v1/embeddings",
+        request=embeddings.EmbeddingRequest,
+        in_body=embeddings.in_body,
+        in_events=embeddings.in_events,
+        is_conversation=False,
+    ),
+)

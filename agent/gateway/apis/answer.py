@@ -1,0 +1,47 @@
+"""What the engine said: text, tool calls and token counts, whatever API it said it in.
+
+Read once, after the last byte, from a whole body or from a whole stream; both give the same
+`Answer`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """One answer of the engine."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    tool_calls: list[Json] = field(default_factory=list)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    error: str | None = None
+    """What the engine reported inside a stream that had begun."""
+
+    def details(self) -> Json:
+        """What is stored beside the text."""
+        details: Json = {"finish_reason": self.finish_reason}
+        return details | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
+
+
+def parsed(body: bytes, answer: Answer) -> Json:
+    """The JSON object of a whole answer; empty, with an error noted, for anything else."""
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        whole = None
+    if not isinstance(whole, dict):
+        answer.error = "the engine's answer is not JSON"
+        return {}
+    return whole
+
+
+def error_text(error: object) -> str:
+    """What an error of the engine says."""
+    return str(error.get("message")) if isinstance(error, dict) else str(error)

@@ -1,0 +1,223 @@
+"""`POST /v1/messages`: Anthropic's Messages API, which vLLM speaks as well.
+
+Blocks of text, tool use and tool results; what would make a server fetch something is refused.
+"""
+
+import json
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from agent.gateway.apis.answer import Json
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, content_tag
+from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
+from agent.gateway.strict import JsonSchema, Strict
+from store.contexts import SYSTEM_ROLES, Message
+
+Id = Annotated[str, Field(max_length=256)]
+
+
+class TextBlock(Strict):
+    """Text as one block of several."""
+
+    type: Literal["text"]
+    text: str
+    cache_control: JsonSchema | None = Field(None, exclude=True)
+    citations: list[Any] | None = Field(None, exclude=True)
+
+
+Texts = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[TextBlock], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
+    Discriminator(content_tag),
+]
+
+
+class ThinkingBlock(Strict):
+    """What the model thought, sent back in the history; not sent on to it."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class ToolUseBlock(Strict):
+    """A call of a tool in the history."""
+
+    type: Literal["tool_use"]
+    id: Id
+    name: FunctionName
+    input: JsonSchema
+    cache_control: JsonSchema | None = Field(None, exclude=True)
+
+
+class ToolResultBlock(Strict):
+    """What a tool gave back."""
+
+    type: Literal["tool_result"]
+    tool_use_id: Id
+    content: Texts | None = None
+    is_error: bool | None = None
+    cache_control: JsonSchema | None = Field(None, exclude=True)
+
+
+def _block_tag(block: object) -> str | None:
+    kind = block.get("type") if isinstance(block, dict) else None
+    return f"<{BLOCKS[kind]}>" if isinstance(kind, str) and kind in BLOCKS else None
+
+
+BLOCKS = {
+    "text": "text",
+    "thinking": "thinking",
+    "redacted_thinking": "thinking",
+    "tool_use": "tool_use",
+    "tool_result": "tool_result",
+}
+Block = Annotated[
+    Annotated[TextBlock, Tag("<text>")]
+    | Annotated[ThinkingBlock, Tag("<thinking>")]
+    | Annotated[ToolUseBlock, Tag("<tool_use>")]
+    | Annotated[ToolResultBlock, Tag("<tool_result>")],
+    Discriminator(
+        _block_tag,
+        custom_error_type="text_only",
+        custom_error_message="Only blocks of text, thinking, tool use and tool results are served "
+        "here: this endpoint fetches no images or documents. Put what matters into text.",
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[Block], Tag("<parts>"), Field(fail_fast=True, max_length=512)],
+    Discriminator(content_tag),
+]
+
+
+class Turn(Strict):
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Content
+
+
+class Tool(Strict):
+    """A tool that the model may call; the client runs it."""
+
+    type: Literal["custom"] | None = Field(None, exclude=True)
+    name: FunctionName
+    description: str | None = None
+    input_schema: JsonSchema
+    strict: bool | None = None
+    cache_control: JsonSchema | None = Field(None, exclude=True)
+
+
+class ToolChoice(Strict):
+    """Whether, and which, tool the model must call."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: FunctionName | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(Strict):
+    """Whether the model thinks first."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=1024)] | None = None
+    display: Literal["summarized", "omitted", "updates"] | None = None
+
+
+class Tags(Strict):
+    """What the client says about the request."""
+
+    user_id: Label | None = None
+
+
+class OutputFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema | None = Field(None, alias="schema")
+
+
+class OutputConfig(Strict):
+    """How the answer is to be."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+
+
+class MessagesRequest(ApiRequest):
+    """The body of `POST /v1/messages`."""
+
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {"container", "betas", "context_management"}
+    SAID: ClassVar = frozenset({"system", "messages"})
+
+    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Limit
+    system: Texts | None = None
+    metadata: Tags | None = None
+    output_config: OutputConfig | None = None
+    stop_sequences: Annotated[list[StopText], Field(fail_fast=True, max_length=4)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    thinking: Thinking | None = None
+    tool_choice: ToolChoice | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = None
+    top_k: TopK | None = None
+    top_p: TopP | None = None
+    service_tier: Label | None = None
+    container: Label | None = None
+    context_management: JsonSchema | None = None
+
+    def limits(self) -> dict[str, int | None]:
+        """The longest answer."""
+        return {"max_tokens": self.max_tokens}
+
+    def tags(self) -> dict[str, str]:
+        """The metadata."""
+        return {"user_id": self.metadata.user_id} if self.metadata and self.metadata.user_id else {}
+
+    @property
+    def end_user(self) -> str | None:
+        """Whom the request is made for."""
+        return self.metadata.user_id if self.metadata else None
+
+    def chat(self) -> list[Message]:
+        """The system text and the turns as chat messages."""
+        system = _joined(self.system)
+        first: list[Message] = [{"role": "system", "content": system}] if system else []
+        return [*first, *(message for turn in self.messages for message in _chat_turn(turn))]
+
+    def said(self, messages: list[Message]) -> dict[str, Any]:
+        """The system text of `messages`; the turns are those of the request."""
+        leading = messages[0] if messages and messages[0]["role"] in SYSTEM_ROLES else None
+        turns = [turn.model_dump(exclude_none=True) for turn in self.messages]
+        return {"messages": turns} | ({"system": leading["content"]} if leading else {})
+
+
+def _joined(text: str | list[TextBlock] | None) -> str:
+    if isinstance(text, list):
+        return "\n".join(block.text for block in text)
+    return text or ""
+
+
+def _chat_turn(turn: Turn) -> list[Message]:
+    """A turn as chat messages: each tool result is one of its own."""
+    if isinstance(turn.content, str):
+        return [{"role": turn.role, "content": turn.content}]
+    text = "\n".join(block.text for block in turn.content if isinstance(block, TextBlock))
+    calls = [_call(block) for block in turn.content if isinstance(block, ToolUseBlock)]
+    results: list[Message] = [
+        {"role": "tool", "tool_call_id": block.tool_use_id, "content": _joined(block.content)}
+        for block in turn.content
+        if isinstance(block, ToolResultBlock)
+    ]
+    said: Message = {"role": turn.role, "content": text}
+    if calls:
+        said["tool_calls"] = calls
+    return [*results, said] if text or calls or not results else results
+
+
+def _call(block: ToolUseBlock) -> Json:
+    function = {"name": block.name, "arguments": json.dumps(block.input)}
+    return {"id": block.id, "type": "function", "function": function}

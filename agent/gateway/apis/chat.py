@@ -1,0 +1,130 @@
+"""`POST /v1/chat/completions`: every field of the OpenAI API and of vLLM's that is text."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from agent.gateway.messages import (
+    Messages,
+    NamedTool,
+    ResponseFormat,
+    StreamOptions,
+    Tool,
+    ToolChoice,
+)
+from agent.gateway.request import (
+    MAX_N,
+    NOT_FORWARDED,
+    ApiRequest,
+    Label,
+    Limit,
+    LogitBias,
+    Metadata,
+    MinP,
+    Penalty,
+    Repetition,
+    Seed,
+    Stops,
+    TopK,
+    TopP,
+    inconsistent,
+)
+from agent.gateway.strict import JsonSchema
+from store.contexts import Message
+
+
+class ChatRequest(ApiRequest):
+    """The body of `POST /v1/chat/completions`."""
+
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+        "stream_options",
+        "prompt_cache_options",
+        "verbosity",
+        "modalities",
+        "prediction",
+        "moderation",
+    }
+
+    SAID: ClassVar = frozenset({"messages"})
+
+    messages: Messages
+
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    seed: Seed | None = None
+    stop: Stops | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: TopP | None = None
+    stream_options: StreamOptions | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True, min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
+
+    # What vLLM takes beside the OpenAI API.
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: Repetition | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+
+    metadata: Metadata | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    prompt_cache_options: JsonSchema | None = None
+    service_tier: Label | None = None
+    verbosity: Label | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
+    prediction: JsonSchema | None = None
+    moderation: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise inconsistent("top_logprobs", "Set 'logprobs' to true to get top_logprobs.")
+        if self.tool_choice not in (None, "none") and not self.tools:
+            raise inconsistent("tool_choice", "Give 'tools', or leave 'tool_choice' out.")
+        if isinstance(self.tool_choice, NamedTool) and not self._has_tool(self.tool_choice):
+            raise inconsistent("tool_choice", "'tool_choice' names a function not in 'tools'.")
+        if self.stream_options is not None and not self.stream:
+            raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
+        form = self.response_format
+        if form is not None and form.type == "json_schema" and form.json_schema is None:
+            raise inconsistent("response_format", "Type 'json_schema' needs 'json_schema'.")
+        return self
+
+    def _has_tool(self, choice: NamedTool) -> bool:
+        return any(tool.function.name == choice.function.name for tool in self.tools or ())
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a streamed answer ends with a chunk that has the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def limits(self) -> dict[str, int | None]:
+        """Both names of the longest answer."""
+        return {
+            "max_tokens": self.max_tokens,
+            "max_completion_tokens": self.max_completion_tokens,
+        }
+
+    def tags(self) -> dict[str, str]:
+        """The metadata."""
+        return self.metadata or {}
+
+    def chat(self) -> list[Message]:
+        """The messages as plain dicts, without nulls and fields that say nothing to a model."""
+        return [message.model_dump(exclude_none=True, by_alias=True) for message in self.messages]
+
+    def said(self, messages: list[Message]) -> dict[str, Any]:
+        """The messages themselves."""
+        return {"messages": messages}

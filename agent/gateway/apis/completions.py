@@ -1,0 +1,79 @@
+"""`POST /v1/completions`: a text that goes on. No context stands before it: it has no turns."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from agent.gateway.messages import ResponseFormat, StreamOptions
+from agent.gateway.request import (
+    MAX_N,
+    NOT_FORWARDED,
+    ApiRequest,
+    Limit,
+    LogitBias,
+    MinP,
+    Penalty,
+    Repetition,
+    Seed,
+    Stops,
+    TopK,
+    TopP,
+    inconsistent,
+)
+from store.contexts import Message
+
+
+class CompletionRequest(ApiRequest):
+    """The body of `POST /v1/completions`."""
+
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {"stream_options", "best_of", "suffix"}
+    SAID: ClassVar = frozenset({"prompt"})
+
+    prompt: Annotated[str, Field(min_length=1)]
+    """Text; token ids and several prompts at once are not served."""
+
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    echo: bool | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_tokens: Limit | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    seed: Seed | None = None
+    stop: Stops | None = None
+    stream_options: StreamOptions | None = None
+    suffix: Annotated[str, Field(max_length=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: TopP | None = None
+
+    # What vLLM takes beside the OpenAI API.
+    response_format: ResponseFormat | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: Repetition | None = None
+    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    ignore_eos: bool | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CompletionRequest":
+        if self.stream_options is not None and not self.stream:
+            raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
+        return self
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a streamed answer ends with a chunk that has the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def limits(self) -> dict[str, int | None]:
+        """The longest answer."""
+        return {"max_tokens": self.max_tokens}
+
+    def chat(self) -> list[Message]:
+        """The prompt, as what a user says."""
+        return [{"role": "user", "content": self.prompt}]
+
+    def said(self, messages: list[Message]) -> dict[str, Any]:
+        """The prompt."""
+        return {"prompt": messages[-1]["content"]}

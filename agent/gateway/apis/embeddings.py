@@ -1,0 +1,51 @@
+"""`POST /v1/embeddings`, for engines whose model embeds."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from agent.gateway.apis.answer import Answer, parsed
+from agent.gateway.request import NOT_FORWARDED, ApiRequest
+from store.contexts import Message
+
+MAX_INPUTS = 2048
+Text = Annotated[str, Field(min_length=1)]
+Inputs = Annotated[
+    list[Text],
+    Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS),
+    BeforeValidator(lambda text: [text] if isinstance(text, str) else text),
+]
+
+
+class EmbeddingRequest(ApiRequest):
+    """The body of `POST /v1/embeddings`."""
+
+    KEPT_BACK: ClassVar = NOT_FORWARDED
+    SAID: ClassVar = frozenset({"input"})
+
+    input: Inputs
+    """Texts; token ids are not served."""
+    stream: None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+    def chat(self) -> list[Message]:
+        """Each text, as what a user says."""
+        return [{"role": "user", "content": text} for text in self.input]
+
+    def said(self, messages: list[Message]) -> dict[str, Any]:
+        """The texts."""
+        return {"input": [message["content"] for message in messages]}
+
+
+def in_body(body: bytes) -> Answer:
+    """The token counts; vectors are not kept."""
+    answer = Answer()
+    usage = parsed(body, answer).get("usage") or {}
+    answer.prompt_tokens = usage.get("prompt_tokens")
+    return answer
+
+
+def in_events(_events: bytes) -> Answer:
+    """Nothing: embeddings are not streamed."""
+    return Answer()

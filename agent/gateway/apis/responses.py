@@ -1,0 +1,229 @@
+"""`POST /v1/responses`: OpenAI's Responses API, without what a server keeps between requests."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from agent.gateway.apis.answer import Json
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, content_tag
+from agent.gateway.request import (
+    NOT_FORWARDED,
+    ApiRequest,
+    Label,
+    Limit,
+    Metadata,
+    MinP,
+    Repetition,
+    Seed,
+    Stops,
+    TopK,
+    TopP,
+)
+from agent.gateway.strict import JsonSchema, Strict
+from store.contexts import SYSTEM_ROLES, Message
+
+Id = Annotated[str, Field(max_length=256)]
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class TextPart(Strict):
+    """Text as one part of several."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: list[Any] | None = Field(None, exclude=True)
+    logprobs: list[Any] | None = Field(None, exclude=True)
+
+
+Content = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[TextPart], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
+    Discriminator(content_tag),
+]
+
+
+class Said(Strict):
+    """A message of the conversation."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    id: Id | None = None
+    status: Status | None = None
+    phase: Label | None = Field(None, exclude=True)
+
+
+class FunctionCall(Strict):
+    """A call of a function in the history."""
+
+    type: Literal["function_call"]
+    call_id: Id
+    name: FunctionName
+    arguments: str
+    id: Id | None = None
+    status: Status | None = None
+
+
+class FunctionOutput(Strict):
+    """What a function gave back."""
+
+    type: Literal["function_call_output"]
+    call_id: Id
+    output: str
+    id: Id | None = None
+    status: Status | None = None
+
+
+class Thought(Strict):
+    """What the model thought, sent back in the history."""
+
+    type: Literal["reasoning"]
+    id: Id | None = None
+    summary: list[JsonSchema] | None = None
+    content: list[JsonSchema] | None = None
+    encrypted_content: str | None = None
+    status: Status | None = None
+
+
+def _item_tag(item: object) -> str | None:
+    kind = item.get("type", "message") if isinstance(item, dict) else None
+    return f"<{kind}>" if isinstance(kind, str) and kind in ITEMS else None
+
+
+ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+Item = Annotated[
+    Annotated[Said, Tag("<message>")]
+    | Annotated[FunctionCall, Tag("<function_call>")]
+    | Annotated[FunctionOutput, Tag("<function_call_output>")]
+    | Annotated[Thought, Tag("<reasoning>")],
+    Discriminator(
+        _item_tag,
+        custom_error_type="text_only",
+        custom_error_message="Only messages of text, function calls and their outputs are served "
+        "here: this endpoint fetches no images or files, and runs no tools.",
+    ),
+]
+
+
+class FunctionTool(Strict):
+    """A function that the model may call; the client runs it."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = None
+    parameters: JsonSchema | None = None
+    strict: bool | None = None
+
+
+class NamedFunction(Strict):
+    """The one function that the model must call."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
+class TextFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Label | None = None
+    description: str | None = None
+    json_schema: JsonSchema | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class TextConfig(Strict):
+    """How the answer's text is to be."""
+
+    format: TextFormat | None = None
+    verbosity: Label | None = None
+
+
+class Reasoning(Strict):
+    """How much the model thinks first."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: Label | None = None
+
+
+class ResponsesRequest(ApiRequest):
+    """The body of `POST /v1/responses`."""
+
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {"background", "previous_response_id", "conversation"}
+    SAID: ClassVar = frozenset({"instructions", "input"})
+
+    input: Annotated[
+        list[Item],
+        Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
+        BeforeValidator(
+            lambda said: [{"role": "user", "content": said}] if isinstance(said, str) else said
+        ),
+    ]
+    instructions: str | None = None
+    background: Literal[False] | None = None
+    previous_response_id: None = None
+    """Nothing is kept between requests: send the whole conversation."""
+    conversation: None = None
+    include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
+    max_output_tokens: Limit | None = None
+    metadata: Metadata | None = None
+    parallel_tool_calls: bool | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_retention: Label | None = None
+    reasoning: Reasoning | None = None
+    service_tier: Label | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    text: TextConfig | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
+    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=128)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_p: TopP | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+    # What vLLM takes beside the OpenAI API.
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    repetition_penalty: Repetition | None = None
+    seed: Seed | None = None
+    stop: Stops | None = None
+    ignore_eos: bool | None = None
+
+    def limits(self) -> dict[str, int | None]:
+        """The longest answer."""
+        return {"max_output_tokens": self.max_output_tokens}
+
+    def tags(self) -> dict[str, str]:
+        """The metadata."""
+        return self.metadata or {}
+
+    def chat(self) -> list[Message]:
+        """The instructions and the items as chat messages; thoughts are not said."""
+        first: list[Message] = (
+            [{"role": "system", "content": self.instructions}] if self.instructions else []
+        )
+        said = (_chat_message(item) for item in self.input)
+        return [*first, *(message for message in said if message)]
+
+    def said(self, messages: list[Message]) -> dict[str, Any]:
+        """The system text of `messages` as instructions, and the other items of the request."""
+        leading = messages[0] if messages and messages[0]["role"] in SYSTEM_ROLES else None
+        items = [item.model_dump(exclude_none=True) for item in self.input]
+        while items and items[0].get("role") in SYSTEM_ROLES:
+            del items[0]
+        # Nothing is to be kept by the engine.
+        said: dict[str, Any] = {"input": items, "store": False}
+        return said | ({"instructions": leading["content"]} if leading else {})
+
+
+def _chat_message(item: Said | FunctionCall | FunctionOutput | Thought) -> Message | None:
+    if isinstance(item, Said):
+        parts = item.content
+        text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
+        return {"role": item.role, "content": text}
+    if isinstance(item, FunctionCall):
+        function: Json = {"name": item.name, "arguments": item.arguments}
+        call = {"id": item.call_id, "type": "function", "function": function}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    if isinstance(item, FunctionOutput):
+        return {"role": "tool", "tool_call_id": item.call_id, "content": item.output}
+    return None

@@ -1,0 +1,56 @@
+"""Answers of the Responses API: whole, and as streams of events."""
+
+from agent.gateway.apis.answer import Answer, Json, error_text, parsed
+from agent.gateway.stream import EVENT_END, event_json
+
+ENDS = ("response.completed", "response.incomplete", "response.failed")
+
+
+def in_body(body: bytes) -> Answer:
+    """The answer in a whole response."""
+    answer = Answer()
+    _read(parsed(body, answer), answer)
+    return answer
+
+
+def in_events(events: bytes) -> Answer:
+    """The answer in the events of a stream, whole or broken off."""
+    answer = Answer()
+    texts: list[str] = []
+    for raw in EVENT_END.split(events):
+        event = event_json(raw) or {}
+        kind = event.get("type")
+        if kind == "response.output_text.delta":
+            texts.append(event.get("delta") or "")
+        elif kind == "error" or "error" in event:
+            answer.error = error_text(event.get("error") or event)
+        elif kind in ENDS:
+            _read(event.get("response") or {}, answer)
+    answer.text = answer.text or "".join(texts)
+    return answer
+
+
+def is_end(event: bytes) -> bool:
+    """Whether an event says that the answer is at its end."""
+    if not any(end.encode() in event for end in ENDS):
+        return False
+    return (event_json(event) or {}).get("type") in ENDS
+
+
+def _read(response: Json, answer: Answer) -> None:
+    items = response.get("output") or []
+    parts = [part for item in items if item.get("type") == "message" for part in item["content"]]
+    answer.text = "".join(part.get("text") or "" for part in parts)
+    answer.tool_calls = [_call(item) for item in items if item.get("type") == "function_call"]
+    cut = (response.get("incomplete_details") or {}).get("reason")
+    answer.finish_reason = cut or response.get("status")
+    if response.get("error"):
+        answer.error = error_text(response["error"])
+    usage = response.get("usage") or {}
+    answer.prompt_tokens = usage.get("input_tokens")
+    answer.completion_tokens = usage.get("output_tokens")
+
+
+def _call(item: Json) -> Json:
+    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+    return {"id": item.get("call_id"), "type": "function", "function": function}

@@ -1,0 +1,63 @@
+"""The ground of every request's schema: closed to unknown fields, and bounded in size.
+
+A request is read in the event loop, so how long that takes is bounded: sizes are looked at before
+what is in them, and the first thing wrong in a list ends it.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_FIELDS = 64
+"""Most fields of one object: more than any has here."""
+MAX_JSON_DEPTH = 32
+"""Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
+MAX_JSON_ITEMS = 4096
+"""Most values in one."""
+
+
+class Strict(BaseModel):
+    """A part of a request: closed to unknown fields, types taken as they are."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, fields: object) -> object:
+        """Each unknown field is an error of its own, so many of them are one."""
+        if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+            raise PydanticCustomError(
+                "too_many_fields",
+                "An object has {count} fields, more than any here. Leave out what is not of the "
+                "OpenAI API.",
+                {"count": len(fields)},
+            )
+        return fields
+
+
+def _bounded_json(value: object) -> object:
+    """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
+    level: list[object] = [value]
+    items = 0
+    for _ in range(MAX_JSON_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        items += len(level)
+        if not level:
+            return value
+        if items > MAX_JSON_ITEMS:
+            break
+    raise PydanticCustomError(
+        "json_size",
+        "A JSON schema may be nested {depth} deep and have {items} values. Simplify it.",
+        {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
+    )
+
+
+def _children(node: object) -> list[object]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
+
+
+JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]

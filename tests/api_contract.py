@@ -1,0 +1,86 @@
+"""What byheart relies on in the other APIs of vLLM, for the fake and for the real one."""
+
+import json
+from typing import Any
+
+from agent.engine.client import VllmEngine
+
+HELLO = [{"role": "user", "content": "Say hello to the nice people of the town."}]
+SALT = "0" * 64
+
+
+def events(stream: bytes) -> list[Any]:
+    """The data of a stream whose events are named by their type."""
+    parts = stream.decode().strip().split("\n\n")
+    parsed = []
+    for part in parts:
+        name, data = part.split("\n")
+        parsed.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {parsed[-1]['type']}"
+    return parsed
+
+
+async def streamed(engine: VllmEngine, path: str, body: dict[str, Any]) -> list[Any]:
+    async with engine.stream({**body, "stream": True}, path) as stream:
+        return events(b"".join([chunk async for chunk in stream.chunks]))
+
+
+class ApiContract:
+    async def test_a_message_is_answered_whole_and_in_events(
+        self, engine: VllmEngine, server: Any
+    ) -> None:
+        body = {
+            "model": server.model,
+            "system": "Be kind.",
+            "messages": HELLO,
+            "max_tokens": 6,
+            "temperature": 0,
+            "cache_salt": SALT,
+        }
+        whole = (await engine.chat(body, "/v1/messages")).json()
+        parsed = await streamed(engine, "/v1/messages", body)
+
+        assert (whole["type"], whole["role"]) == ("message", "assistant")
+        assert whole["stop_reason"] == "max_tokens"
+        assert whole["usage"]["output_tokens"] == 6
+        [block] = whole["content"]
+        assert block["type"] == "text"
+        kinds = [event["type"] for event in parsed]
+        assert kinds[:2] == ["message_start", "content_block_start"]
+        assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+        deltas = [event["delta"] for event in parsed if event["type"] == "content_block_delta"]
+        assert "".join(delta["text"] for delta in deltas) == block["text"]
+        assert parsed[-2]["delta"]["stop_reason"] == "max_tokens"
+        assert parsed[-2]["usage"]["output_tokens"] == 6
+
+    async def test_a_response_is_answered_whole_and_in_events(
+        self, engine: VllmEngine, server: Any
+    ) -> None:
+        body = {
+            "model": server.model,
+            "instructions": "Be kind.",
+            "input": HELLO,
+            "max_output_tokens": 6,
+            "temperature": 0,
+            "store": False,
+            "cache_salt": SALT,
+        }
+        whole = (await engine.chat(body, "/v1/responses")).json()
+        parsed = await streamed(engine, "/v1/responses", body)
+
+        assert whole["object"] == "response"
+        assert whole["usage"]["output_tokens"] == 6
+        assert whole["incomplete_details"] == {"reason": "max_output_tokens"}
+        [part] = whole["output"][-1]["content"]
+        deltas = [event for event in parsed if event["type"] == "response.output_text.delta"]
+        assert "".join(event["delta"] for event in deltas) == part["text"]
+        last = parsed[-1]
+        assert last["type"] in ("response.completed", "response.incomplete")
+        assert last["response"]["usage"]["output_tokens"] == 6
+
+    async def test_a_prefix_cache_may_be_salted(self, engine: VllmEngine, server: Any) -> None:
+        body = {"model": server.model, "messages": HELLO, "max_tokens": 3, "cache_salt": SALT}
+        text = {"model": server.model, "prompt": "Hello", "max_tokens": 3, "cache_salt": SALT}
+
+        assert (await engine.chat(body)).status == 200
+        assert (await engine.chat(text, "/v1/completions")).status == 200

@@ -1,0 +1,80 @@
+"""How a client names its conversation, and which requests are of its own making."""
+
+import time
+
+import pytest
+
+from agent.gateway.conversation import is_side, named
+
+TASKS = [
+    "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.",
+    "### Task:\nGenerate 1-3 broad tags categorizing the main themes of the chat history.",
+    "### Task:\nSuggest 3-5 relevant follow-up questions that the user may ask next in this chat.",
+    "Please generate a four to five word title summarizing our conversation without quotes.",
+    "Summarize the discussion briefly in 200 words or less to use as a prompt for future context.",
+    "Progressively summarize the lines of conversation provided, adding onto the summary.",
+    "Given the following conversation, rephrase the follow up question to be a standalone question",
+    "Your task is to create a detailed summary of the conversation so far.",
+    "Provide a concise, 5-word-or-less title for the conversation, using its same language.",
+    "Analyze if this message indicates a new conversation topic. If so, extract a 2-3 word title.",
+]
+QUESTIONS = [
+    "When do you open?",
+    "What is the title of the book?",
+    "Write a poem about cats.",
+    "Summarize this article: the cat sat on the mat.",
+    "Generate a product title for a red lamp.",
+    "Can you suggest a good restaurant?",
+    "Rephrase this sentence: I am here.",
+    "Give me a summary of the report.",
+    "How do I send messages to my customers?",
+]
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_about_a_conversation_is_side_traffic(task: str) -> None:
+    history = [user("When do you open?"), {"role": "assistant", "content": "At nine."}]
+
+    assert is_side([user(task)])
+    assert is_side([*history, user(task)])
+    assert is_side([{"role": "system", "content": task}, user("When do you open?")])
+    assert is_side([user(task + "\n<chat_history>\n" + "USER: Hi\n" * 10_000)])
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_a_turn(question: str) -> None:
+    assert not is_side([user(question)])
+    assert not is_side([{"role": "system", "content": "You are kind."}, user(question)])
+
+
+def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None:
+    system = {"role": "system", "content": "At the end, write a title for the conversation."}
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
+
+    assert not is_side([system, *turns])
+    long = {"role": "system", "content": system["content"] + " Be kind." * 80}
+    assert not is_side([long, turns[0]])
+
+
+@pytest.mark.parametrize(
+    "text", ["generate a title " * 100_000, "conversation " * 100_000, "summarize " * 100_000]
+)
+def test_a_long_text_holds_nobody_up(text: str) -> None:
+    begun = time.process_time()
+    is_side([user(text)])
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_header_names_a_conversation_before_metadata_does() -> None:
+    tags = {"session_id": "s1", "conversation_id": "c1", "user_id": "user_a_session_0123456789"}
+
+    assert named({b"x-byheart-conversation": b"h1", b"x-openwebui-chat-id": b"o1"}, tags) == "h1"
+    assert named({b"x-openwebui-chat-id": b"o1"}, tags) == "o1"
+    assert named({}, tags) == "c1"
+    assert named({}, {"user_id": tags["user_id"]}) == "0123456789"
+    assert named({}, {"user_id": "somebody", "ticket": "7"}) is None
+    assert named({b"x-byheart-conversation": b""}, {"chat_id": "x" * 999}) == "x" * 256
