@@ -49,8 +49,8 @@ def compose(
         messages: Chat messages as the client sent them; never changed in place.
         context: What the answering adapter has not internalised; empty leaves messages alone.
         elide: The registered system prompt; where the client's own system text is it, or goes on
-            after it and white space, it is taken out, so that it stands in the prompt once or,
-            when internalised, not at all.
+            after it, whatever the white space, it is taken out, so that it stands in the prompt
+            once or, when internalised, not at all.
     """
     own, rest = _split_system(messages)
     kept = _without_prefix(own, elide) if elide else own
@@ -69,10 +69,24 @@ def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
 
 
 def _without_prefix(text: str, prefix: str) -> str:
-    """`text` without the words of `prefix` in front; whole where a word goes on after them."""
-    words = prefix.rstrip()
-    rest = text[len(words) :]
-    return rest.lstrip() if text.startswith(words) and not rest[:1].strip() else text
+    """`text` without the words of `prefix` in front, whatever white space stands between them.
+
+    It stays whole where its words are others, or a word goes on after them.
+    """
+    place = 0
+    for word in prefix.split():
+        start = _skip_space(text, place)
+        if not text.startswith(word, start) or (place and start == place):
+            return text
+        place = start + len(word)
+    rest = text[place:]
+    return rest.lstrip() if not rest[:1].strip() else text
+
+
+def _skip_space(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
 
 
 def message_text(message: Message) -> str:

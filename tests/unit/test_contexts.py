@@ -29,6 +29,10 @@ def own_text(text: str, registered: str = REGISTERED) -> str:
         (f"{REGISTERED}s' supervisor.", f"{REGISTERED}s' supervisor."),
         (f"{REGISTERED}.", f"{REGISTERED}."),
         (f"Hello. {REGISTERED}", f"Hello. {REGISTERED}"),
+        ("\n You  are\ta support\r\nagent\n\n Be brief.", "Be brief."),
+        ("Youare a support agent", "Youare a support agent"),
+        ("You are a support", "You are a support"),
+        ("", ""),
     ],
 )
 def test_the_registered_prompt_is_taken_out_where_it_is_whole(sent: str, kept: str) -> None:
@@ -45,3 +49,10 @@ def test_no_word_of_the_client_is_ever_cut(registered: str, added: str) -> None:
     sent = registered + added
     kept = own_text(sent, registered)
     assert kept == sent or registered.split() + kept.split() == sent.split()
+
+
+@given(st.text("ab \n\t", max_size=12), st.text(" \n\t", min_size=1, max_size=3), words)
+def test_white_space_between_words_does_not_matter(registered: str, space: str, added: str) -> None:
+    sent = space.join([*registered.split(), *added.split()])
+    whole = own_text(sent, registered)
+    assert whole.split() == added.split() or not registered.split()
