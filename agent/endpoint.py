@@ -18,6 +18,7 @@ from agent.clock import utcnow
 from agent.discovery import DISCOVERY, announce
 from agent.gateway.app import Gateway
 from agent.gateway.auth import Door
+from agent.gateway.connections import bounded
 from agent.gateway.keyring import Keyring
 from agent.gateway.limits import Limiter
 from agent.gateway.parts import Parts
@@ -68,7 +69,7 @@ async def listening(
     bound = _bind(settings.server.host, settings.server.port)
     config = uvicorn.Config(
         Gateway(parts),
-        http="httptools",
+        http=bounded(settings.server.max_connections),
         lifespan="on",
         access_log=False,
         proxy_headers=False,  # whom a request names as its sender is never believed

@@ -28,6 +28,8 @@ class Server(Section):
     """Whether a request without an API key is this machine's operator's, or refused."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names to answer to beside loopback's, such as that of a reverse proxy here; no ports."""
+    max_connections: int = Field(1000, gt=0)
+    """Most connections at once; more are cut off."""
     max_body_bytes: int = Field(4 * 2**20, gt=0)
     """Largest request body accepted; a larger one is answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)

@@ -26,6 +26,7 @@ from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
 from agent.gateway.app import Gateway
 from agent.gateway.auth import Door
+from agent.gateway.connections import bounded
 from agent.gateway.inflight import Inflight
 from agent.gateway.keyring import Keyring
 from agent.gateway.limits import Limiter
@@ -157,7 +158,10 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         unserved=unserved,
     )
     try:
-        async with serving(Gateway(parts)) as url:
+        serves = serving(
+            Gateway(parts), options.get("port", 0), options.get("max_connections", 1000)
+        )
+        async with serves as url:
             yield Rig(url, parts, folder, unserved)
     finally:
         await engine.close()
@@ -178,11 +182,14 @@ def _new_database() -> bytes:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
+async def serving(app: Any, port: int = 0, max_connections: int = 1000) -> AsyncIterator[str]:
     """Serve an ASGI application with uvicorn in this event loop; gives its URL."""
     listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, lifespan="on", http="httptools", access_log=False, log_config=None)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    config = uvicorn.Config(
+        app, lifespan="on", http=bounded(max_connections), access_log=False, log_config=None
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     await until(lambda: server.started or task.done())

@@ -21,6 +21,8 @@ Headers = list[tuple[bytes, bytes]]
 Result = TypeVar("Result")
 
 JSON = (b"content-type", b"application/json")
+UPLOAD_S = 60.0
+"""How long a request's body may take."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ async def read_body(call: Call, limit: int) -> bytes:
     """The whole request body.
 
     Raises:
-        RequestError: It is not declared as JSON (415), or has more than `limit` bytes (413).
+        RequestError: It is not declared as JSON (415), has more than `limit` bytes (413), or takes
+            longer than `UPLOAD_S` (408).
         ClientGone: The client went away before the end of it.
     """
     if call.headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
@@ -53,10 +56,19 @@ async def read_body(call: Call, limit: int) -> bytes:
     declared = call.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(UPLOAD_S):
+            return await _received(call.receive, limit)
+    except TimeoutError as error:
+        message = f"The request body was not here after {UPLOAD_S:.0f} s. Send it faster."
+        raise _closing(RequestError(408, message, code="upload_too_slow")) from error
+
+
+async def _received(receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
     while more:
-        event = await call.receive()
+        event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
         parts.append(event.get("body", b""))
@@ -76,13 +88,15 @@ def _not_json() -> RequestError:
 
 
 def _too_large(limit: int) -> RequestError:
-    error = RequestError(
-        413,
+    message = (
         f"The request body is larger than {limit} bytes. Shorten the conversation, or raise "
-        "server.max_body_bytes.",
-        code="request_too_large",
+        "server.max_body_bytes."
     )
-    # The rest of the body is not read, so the connection cannot be used again.
+    return _closing(RequestError(413, message, code="request_too_large"))
+
+
+def _closing(error: RequestError) -> RequestError:
+    """The rest of the body is not read, so the connection cannot be used again."""
     error.headers.append((b"connection", b"close"))
     return error
 

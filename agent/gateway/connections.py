@@ -1,0 +1,87 @@
+"""What a connection may cost before anybody is known to be at its other end.
+
+uvicorn bounds neither how long a request's head may be nor how long it may take, how many
+connections there are, nor how long an answer waits for a client that does not read. Here each is
+bounded, so that a slow, idle or hostile client costs the others nothing: whoever goes beyond is cut
+off. How large a body may be, and how long it may take, wire.py sees to.
+"""
+
+import asyncio
+import functools
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_S = 20.0
+"""From a connection, or the first byte of its next request, to the end of the head."""
+STALLED_S = 60.0
+"""How long a client may read nothing of an answer that is waiting for it."""
+MAX_HEAD_BYTES = 64 * 2**10
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A client's connection; at most `max_connections` of them at once."""
+
+    def __init__(self, *arguments: Any, max_connections: int, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*arguments, **options)
+        self._max_connections = max_connections
+        self._in_head = True
+        self._head_bytes = 0
+        self._heads = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._stalled_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, if there is room for it."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
+        if len(self.connections) > self._max_connections:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        super().connection_lost(exc)
+        for timer in (self._head_timer, self._stalled_timer):
+            if timer:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head that goes on for too long ends the connection."""
+        if self._in_head and self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
+        began_in_head, heads = self._in_head, self._heads
+        super().data_received(data)
+        if began_in_head and heads == self._heads:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """The head is here."""
+        self._in_head, self._head_bytes = False, 0
+        self._heads += 1
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is here; what comes now is the next one's head."""
+        super().on_message_complete()
+        self._in_head = True
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._stalled_timer = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads on."""
+        super().resume_writing()
+        if self._stalled_timer:
+            self._stalled_timer.cancel()
+
+
+def bounded(max_connections: int) -> Any:  # noqa: ANN401 - what uvicorn takes as `http`
+    """The protocol for an endpoint with so many connections at most."""
+    return functools.partial(BoundedProtocol, max_connections=max_connections)

@@ -1,0 +1,146 @@
+"""Slow, idle and greedy clients: they are cut off, and the others notice nothing."""
+
+import asyncio
+import contextlib
+import io
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from agent.gateway import connections, wire
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+
+ASK = {"model": "small", "messages": QUESTION}
+JSON = {"Content-Type": "application/json"}
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+)
+
+
+@asynccontextmanager
+async def connected(rig: Rig) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(rig.url.rsplit(":", 1)[1]))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def is_cut_off(reader: asyncio.StreamReader) -> bool:
+    """Whether the server closes the connection, soon and without an answer."""
+    with contextlib.suppress(OSError):
+        return await asyncio.wait_for(reader.read(), 5) == b""
+    return True
+
+
+async def is_served(rig: Rig) -> bool:
+    return (await rig.fetch("POST", "/v1/chat/completions", json=ASK))[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", HEAD])
+def test_a_head_that_does_not_come_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with connected(rig) as (reader, writer):
+                writer.write(sent)
+                assert await is_cut_off(reader)
+            assert await is_served(rig)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("filler", [b"X-A: b\r\n", b"b"])
+def test_a_head_without_end_ends_the_connection(tmp_path: Path, filler: bytes) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with connected(rig) as (reader, writer):
+                with contextlib.suppress(OSError):
+                    writer.write(HEAD + b"X-Long: ")
+                    for _ in range(200):
+                        writer.write(filler * 1000)
+                        await writer.drain()
+                assert await is_cut_off(reader)
+            assert await is_served(rig)
+            assert len(fake.history) == 1
+
+    run(scenario())
+
+
+def test_a_body_that_does_not_come_is_answered_with_408(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "UPLOAD_S", 0.3)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with connected(rig) as (reader, writer):
+                writer.write(HEAD + b"Content-Length: 1000\r\n\r\n{")
+                answer = await asyncio.wait_for(reader.read(), 5)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert await is_served(rig)
+
+    run(scenario())
+
+
+def test_a_large_body_is_no_long_head(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            large = orjson.dumps(ASK | {"prediction": {"content": "x" * 3_000_000}})
+            async with rig.http() as http:
+                for _ in range(3):
+                    async with http.post(
+                        "/v1/chat/completions", data=io.BytesIO(large), headers=JSON
+                    ) as response:
+                        assert response.status == 200
+
+    run(scenario())
+
+
+def test_who_does_not_read_is_cut_off_and_the_engine_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALLED_S", 0.5)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue("word " * 200_000)
+            body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+            async with connected(rig) as (_, writer):
+                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                await until(lambda: fake.aborted, 30)
+                [said] = await rig.recorded(1)
+            assert said.interaction.status == "aborted"
+            assert said.payload.response.startswith("word word")
+            assert await is_served(rig)
+
+    run(scenario())
+
+
+def test_idle_connections_cost_the_others_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, max_connections=50) as rig,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            idle = [await stack.enter_async_context(connected(rig)) for _ in range(49)]
+            begun = time.monotonic()
+            assert await is_served(rig)
+            assert time.monotonic() - begun < 2
+            more = [await stack.enter_async_context(connected(rig)) for _ in range(20)]
+            cut = [await is_cut_off(reader) for reader, _ in more[2:]]
+            assert all(cut)
+            assert not any(reader.at_eof() for reader, _ in idle)
+
+    run(scenario())
