@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
+from agent.failpoint import reach
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
 from agent.gateway.errors import RequestError
@@ -60,6 +61,7 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
             await exchange.begin()
+            reach("request begun")
             give = _streamed if exchange.request.stream else _plain
             code = await give(exchange, call.receive, call.send)
     except RequestError as error:
@@ -106,8 +108,10 @@ async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
         raise await _failed(exchange, Answer(), error) from error
     exchange.parts.metrics.engine_up.set(1)
     await exchange.record(InteractionStatus.DONE, exchange.api.in_body(reply.body))
+    reach("answer recorded")
     headers = [JSON, *exchange.headers()]
     await send_bytes(send, reply.status, reply.body, headers)
+    reach("last byte sent")
     return reply.status
 
 
@@ -132,6 +136,7 @@ async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
         failed = answer.error is not None
         status = InteractionStatus.FAILED if failed else InteractionStatus.DONE
         await exchange.record(status, answer)
+        reach("answer recorded")
     except GONE:
         await exchange.record(InteractionStatus.ABORTED, api.in_events(events.events))
         raise
@@ -141,6 +146,7 @@ async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
     except RequestError as failure:
         return await _end_with(exchange, failure, send)
     await send_part(send, events.tail, last=True)
+    reach("last byte sent")
     return 200
 
 
@@ -156,6 +162,7 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
             passed = events.feed(chunk)
             exchange.note_first_token()
             await send_part(send, passed)
+            reach("part sent")
     events.finish()
     if not events.complete:
         raise EngineBroke("the engine's stream ended before its last event")

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.admin.metrics import Metrics
+from agent.failpoint import reach
 from agent.gateway.group import GroupCommit
 from agent.gateway.spool import Spool, encode
 from store import records
@@ -160,6 +161,8 @@ class Recorder:
     def _commit(self, batch: list[Record]) -> None:
         with self._db.writing() as connection:
             kept = records.keep(connection, batch, self._new)
+            reach("before commit")
+        reach("committed")
         self._new_rows += kept
 
     def _append(self, batch: list[Record]) -> None:
@@ -199,6 +202,7 @@ class Recorder:
                 self._spool.quarantine(broken)
                 self._metrics.quarantined.inc(len(broken))
                 logger.error("quarantined records=%d batch=%s", len(broken), batch.name)
+            reach("replayed")
             self._spool.remove(batch)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
             logger.warning("not replayed batch=%s error=%r", batch.name, error)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import orjson
 
+from agent.failpoint import reach
 from store.db import new_id
 from store.records import Record
 
@@ -51,10 +52,12 @@ class Spool:
             raise SpoolFull(f"{self.folder} has {size} bytes, and may have {self._quota_bytes}")
         try:
             _write_synced(beside, data)
+            reach("spool written")
             beside.rename(self.folder / f"{name}{SUFFIX}")
         finally:
             beside.unlink(missing_ok=True)
         _sync_folder(self.folder)
+        reach("spooled")
 
     def _size(self) -> int:
         size = 0

@@ -1,0 +1,36 @@
+"""A gateway in a process of its own that dies where it is told to; forked, to start fast."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from agent import failpoint
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import gateway
+
+PATIENCE_S = 0.05
+POINTS = (
+    "request begun",
+    "part sent",
+    "before commit",
+    "committed",
+    "answer recorded",
+    "last byte sent",
+    "spool written",
+    "spooled",
+    "replayed",
+)
+"""All there are (agent/failpoint.py)."""
+
+
+def serve(folder: str, engine: str, port: int, setting: str) -> None:
+    """Serve on a port until killed."""
+    failpoint.arm(setting)
+    asyncio.run(_serve(Path(folder), engine, port))
+
+
+async def _serve(folder: Path, engine: str, port: int) -> None:
+    fake: Any = SimpleNamespace(url=engine, api_key="", model="small")
+    async with gateway(folder, cast("FakeVllm", fake), port=port, patience_s=PATIENCE_S):
+        await asyncio.Event().wait()

@@ -1,0 +1,178 @@
+"""Killed at any point, or at any moment: what a client has in full is in the database, once."""
+
+import asyncio
+import multiprocessing
+import random
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from store import interactions
+from store.db import Database
+from store.schema import InteractionStatus
+from tests.crash_gateway import POINTS, serve
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import until
+
+KILLS = 200
+CLIENTS = 6
+LONGEST_LIFE_S = 2.0
+SOURCES = Path(__file__).parents[2] / "agent"
+
+
+@dataclass
+class Ledger:
+    """What clients have seen."""
+
+    whole: dict[str, str] = field(default_factory=dict)
+    """Text of the answers that they have to the last byte, by interaction."""
+    asked: int = 0
+
+
+def test_every_point_is_killed_at() -> None:
+    reached = {
+        name
+        for file in SOURCES.rglob("*.py")
+        for name in re.findall(r'\breach\("([^"]+)"\)', file.read_text())
+    }
+    assert reached == set(POINTS)
+
+
+@pytest.mark.timeout(900)
+def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
+    chance, ledger = random.Random(4), Ledger()
+    fake = FakeVllm(model="small")
+    fake.token_delay_s = 0.002
+    with fake.in_thread():
+        died_at: list[str] = []
+        for number in range(KILLS):
+            point = f"{POINTS[number % len(POINTS)]}:{chance.randint(1, 9)}"
+            setting = point if chance.random() < 0.75 else ""
+            died_at += life(tmp_path, fake.url, ledger, chance, setting)
+        with running(tmp_path, fake.url, ""):
+            asyncio.run(settled(tmp_path))
+    check(tmp_path, ledger)
+    assert len(set(died_at)) == len(POINTS), "some points were never reached"
+
+
+def life(
+    folder: Path, engine: str, ledger: Ledger, chance: random.Random, setting: str
+) -> list[str]:
+    """Serve clients until the process dies; where it did, if at a point."""
+    with running(folder, engine, setting) as (port, process):
+        with locked(folder) if chance.random() < 0.5 else no_lock():
+            asyncio.run(ask_until_dead(port, ledger, chance.uniform(0.1, 0.6), process, setting))
+        name = setting.partition(":")[0]
+        return [name] if process.exitcode == -9 and setting and not process.was_ended else []
+
+
+async def ask_until_dead(
+    port: int, ledger: Ledger, life_s: float, process: Any, setting: str
+) -> None:
+    """Keep clients asking; where no point is set, or it is not reached, the process is killed."""
+    clients = [asyncio.create_task(client(port, ledger, number)) for number in range(CLIENTS)]
+    deadline = asyncio.get_running_loop().time() + (LONGEST_LIFE_S if setting else life_s)
+    while process.is_alive() and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.01)
+    if process.is_alive():
+        process.was_ended = True
+        process.kill()
+    process.join()
+    await asyncio.gather(*clients)
+
+
+async def client(port: int, ledger: Ledger, number: int) -> None:
+    """Ask for plain answers and streams in turn, until nobody answers."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        try:
+            for turn in range(10_000):
+                await ask(http, ledger, is_stream=bool((turn + number) % 2))
+        except (aiohttp.ClientError, OSError):
+            return
+
+
+async def ask(http: aiohttp.ClientSession, ledger: Ledger, *, is_stream: bool) -> None:
+    ledger.asked += 1
+    text = f"Question {ledger.asked}?"
+    messages = [{"role": "user", "content": text}]
+    body = {"model": "small", "messages": messages, "stream": is_stream}
+    async with http.post("/v1/chat/completions", json=body) as response:
+        raw = await response.read()
+        if response.status == 200 and (not is_stream or raw.endswith(b"data: [DONE]\n\n")):
+            ledger.whole[response.headers["X-Byheart-Interaction"]] = f"small heard: {text}"
+
+
+async def settled(folder: Path) -> None:
+    """Wait until a last process has caught up with what the others left."""
+    db = Database(f"sqlite:///{folder / 'byheart.db'}")
+
+    def is_settled() -> bool:
+        with db.read() as session:
+            rows = interactions.recent(session, "default", 1_000_000)
+            return all(row.status is not InteractionStatus.RUNNING for row in rows)
+
+    await until(lambda: not list((folder / "spool").glob("*.spool")) and is_settled(), 60)
+    db.close()
+
+
+def check(folder: Path, ledger: Ledger) -> None:
+    """Compare what clients have with what is recorded."""
+    db = Database(f"sqlite:///{folder / 'byheart.db'}")
+    db.check()
+    with db.read() as session:
+        rows = {row.id: row for row in interactions.recent(session, "default", 1_000_000)}
+        texts = {key: interactions.payload(session, key) for key in ledger.whole}
+    db.close()
+    assert len(ledger.whole) > KILLS
+    assert ledger.whole.keys() <= rows.keys()
+    assert {rows[key].status for key in ledger.whole} == {InteractionStatus.DONE}
+    assert {key: each.response for key, each in texts.items() if each} == ledger.whole
+    assert len(rows) <= ledger.asked
+    assert not (folder / "spool" / "quarantine.log").exists()
+
+
+@contextmanager
+def running(folder: Path, engine: str, setting: str) -> Iterator[tuple[int, Any]]:
+    """A gateway process that answers; killed on leaving."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.crash_gateway"])
+    process: Any = context.Process(target=serve, args=(str(folder), engine, port, setting))
+    process.was_ended = False
+    process.start()
+    try:
+        asyncio.run(until(lambda: answers(port) or not process.is_alive()))
+        yield port, process
+    finally:
+        process.kill()
+        process.join()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the write lock, as a stuck writer does, so that records are spooled."""
+    db = Database(f"sqlite:///{folder / 'byheart.db'}")
+    try:
+        with db.engine.connect() as connection, connection.begin():  # takes the lock
+            yield
+    finally:
+        db.close()
+
+
+@contextmanager
+def no_lock() -> Iterator[None]:
+    yield
