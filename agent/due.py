@@ -21,12 +21,13 @@ MOST_AT_ONCE = 500
 RETRY_AFTER = timedelta(minutes=10)
 """Until a rollout that gave up is tried again, and an extraction, where nothing new was said."""
 
+RETAIN, RETAIN_EVERY = "retain", timedelta(hours=1)
 UNLEARN_AGAIN_AFTER = timedelta(days=1)
 """Until it is tried again, where the run failed or its adapter was rejected."""
 
 
 def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
-    """Enqueue every extraction, run and rollout whose time has come."""
+    """Enqueue every piece of work whose time has come."""
     if settings.learning.enabled:
         _enqueue_extractions(db, settings, now)
     with db.begin() as session:
@@ -34,6 +35,14 @@ def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
             if settings.distill.auto:
                 _open_due_run(session, namespace, settings, now)
         _enqueue_unfinished(session, settings, now)
+        if settings.store.texts_days or settings.store.interactions_days:
+            _enqueue_retention(session, now)
+
+
+def _enqueue_retention(session: Session, now: datetime) -> None:
+    last = jobs.latest(session, RETAIN)
+    if last is None or (last.finished_at and last.finished_at <= now - RETAIN_EVERY):
+        jobs.enqueue(session, RETAIN, {}, now, unique_key=RETAIN)
 
 
 def _enqueue_extractions(db: Database, settings: Settings, now: datetime) -> None:

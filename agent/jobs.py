@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from agent import retention
 from agent.clock import utcnow
 from agent.learning import extract
 from agent.rollout import stages
@@ -34,8 +35,9 @@ KINDS: dict[str, Callable[[Work, dict[str, Any]], Awaitable[None]]] = {
     "extract": extract.run,
     "train": train,
     "rollout": stages.run,
+    "retain": retention.run,
 }
-LANES = (("extract", "rollout"), ("train",))
+LANES = (("extract", "rollout", "retain"), ("train",))
 REMOTE_LANES = (("extract",), ("train",))
 """Of a worker without a gateway: only the daemon knows which answers a rollout has to wait for."""
 LEASE_S = 30.0

@@ -92,6 +92,10 @@ class Store(Section):
     """Folder for the database, the adapters, the embedded model and the logs."""
     url: str = ""
     """SQLAlchemy database URL; empty means SQLite in `data_dir`."""
+    texts_days: int = Field(0, ge=0)
+    """Days for which prompts and answers are kept; 0 means for ever."""
+    interactions_days: int = Field(0, ge=0)
+    """Days for which the rest is kept, but for what a lesson rests on; 0 means for ever."""
     spool_mib: int = Field(1024, gt=0)
     """Most disk space for what the database cannot take for now, in MiB."""
 

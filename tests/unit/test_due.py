@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from agent.due import UNLEARN_AGAIN_AFTER, enqueue_due, open_run, untried_lessons
+from agent.due import RETAIN, UNLEARN_AGAIN_AFTER, enqueue_due, open_run, untried_lessons
 from config.settings import Settings, load
 from store import jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
@@ -207,3 +207,18 @@ def until_waiting(db: Database) -> None:
                 return
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_is_past_its_time_is_looked_for_once_an_hour_where_it_has_one(
+    db: Database, eager: Settings
+) -> None:
+    keeping = eager.model_copy(update={"store": eager.store.model_copy(update={"texts_days": 30})})
+    taken = []
+    for seconds, chosen in ((0, eager), (1, keeping), (2, keeping), (3602, keeping)):
+        enqueue_due(db, chosen, later(seconds))
+        with db.begin() as session:
+            claim = jobs.claim(session, [RETAIN], later(seconds), 30)
+            if claim:
+                jobs.finish(session, claim, later(seconds))
+        taken.append(claim is not None)
+    assert taken == [False, True, False, True]

@@ -1,0 +1,44 @@
+"""The job that deletes what is older than the operator keeps it, in small steps."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from agent.clock import utcnow
+from agent.work import Work
+from store import retention
+from store.db import Database, Session
+
+log = structlog.get_logger(__name__)
+
+PAUSE_S = 0.05
+"""Between two steps, for those who write meanwhile."""
+
+
+async def run(work: Work, _payload: dict[str, Any]) -> None:
+    """Delete texts and interactions that are past their time."""
+    settings, now = work.settings.store, utcnow()
+    for name, drop, days in (
+        ("texts", retention.drop_texts, settings.texts_days),
+        ("interactions", retention.drop_interactions, settings.interactions_days),
+    ):
+        if days:
+            count = await _drop_all(work.db, drop, now - timedelta(days=days))
+            log.info("dropped what is past its time", what=name, count=count, days=days)
+
+
+async def _drop_all(
+    db: Database, drop: Callable[[Session, datetime], int], before: datetime
+) -> int:
+    def step() -> int:
+        with db.begin() as session:
+            return drop(session, before)
+
+    total = 0
+    while dropped := await asyncio.to_thread(step):
+        total += dropped
+        await asyncio.sleep(PAUSE_S)
+    return total

@@ -1,0 +1,37 @@
+"""The job that deletes what is past its time, on real rows."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from agent import retention
+from agent.clock import utcnow
+from agent.engine.client import VllmEngine
+from agent.gateway.inflight import Inflight
+from agent.work import Work
+from config.settings import load
+from store import interactions, namespaces
+from store.db import Database
+from tests.factories import record
+
+
+def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:
+    kept = {"data_dir": tmp_path, "texts_days": 7, "interactions_days": 30}
+    work = Work(
+        load(environ={}, overrides={"store": kept}),
+        db,
+        VllmEngine(["http://127.0.0.1:1"]),
+        "small",
+        Inflight(),
+    )
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", utcnow())
+        for days in (1, 10, 40):
+            record(session, id=f"int_{days:02}", created_at=utcnow() - timedelta(days=days))
+
+    asyncio.run(retention.run(work, {}))
+
+    with db.read() as session:
+        left = [row.id for row in interactions.recent(session, "shop", 10)]
+        texts = [interactions.payload(session, one) is not None for one in left]
+    assert (left, texts) == (["int_01", "int_10"], [True, False])

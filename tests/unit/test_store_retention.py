@@ -1,0 +1,74 @@
+"""What is past its time goes, in small steps, and takes nothing with it that is still needed."""
+
+import pytest
+from sqlalchemy import func, select
+
+from store import feedback, interactions, lessons, retention
+from store.db import Database, Session
+from store.feedback import NewFeedback
+from store.lessons import Support
+from store.models import Conversation, Feedback, Interaction, Payload
+from store.schema import LessonKind, LessonStatus, Trust
+from tests.factories import NOW, later, make_record, record, user
+
+
+def count(session: Session, table: type) -> int:
+    return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def drain(db: Database, drop: object, seconds: float) -> list[int]:
+    """The sizes of the steps until nothing is left to drop."""
+    steps = []
+    while not steps or steps[-1]:
+        with db.begin() as session:
+            steps.append(drop(session, later(seconds)))  # type: ignore[operator]
+    return steps
+
+
+def test_texts_go_and_the_interactions_stay(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AT_A_TIME", 4)
+    with shop.begin() as session:
+        old = [record(session, created_at=later(n)) for n in range(10)]
+        new = record(session, created_at=later(100))
+    assert drain(shop, retention.drop_texts, 50) == [4, 4, 2, 0]
+    with shop.read() as session:
+        assert count(session, Interaction) == 11
+        assert interactions.payload(session, old[0].id) is None
+        assert interactions.payload(session, new.id)
+        row = interactions.get(session, old[0].id)
+        assert row
+        assert interactions.turns(session, row.conversation) == []
+
+
+def test_interactions_go_with_all_that_hangs_off_them(shop: Database) -> None:
+    with shop.begin() as session:
+        old = record(session, created_at=later(1), conversation="c")
+        record(session, created_at=later(100), conversation="c")
+        record(session, created_at=later(2), messages=[user("Alone?")])
+        said = NewFeedback(None, old.id, "thumbs", {}, None, None, {}, "customer", Trust.USER)
+        feedback.add(session, "shop", said, NOW)
+    assert drain(shop, retention.drop_interactions, 50) == [2, 0]
+    with shop.read() as session:
+        left = [count(session, table) for table in (Interaction, Payload, Feedback, Conversation)]
+    assert left == [1, 1, 0, 1]
+
+
+def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
+    with shop.begin() as session:
+        made = make_record(created_at=later(1))
+        record(session, id=made.id, created_at=later(1))
+        lessons.add(
+            session,
+            "shop",
+            kind=LessonKind.FACT,
+            do="We open at nine.",
+            trust=Trust.OPERATOR,
+            tokens=5,
+            support=[Support(made.id, None, "At nine.", "operator", Trust.OPERATOR)],
+            status=LessonStatus.ACTIVE,
+            now=NOW,
+        )
+    assert drain(shop, retention.drop_interactions, 50) == [0]
+    assert drain(shop, retention.drop_texts, 50) == [1, 0]
