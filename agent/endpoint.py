@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import uvicorn
 
@@ -21,7 +22,7 @@ from agent.gateway.auth import Door
 from agent.gateway.connections import bounded
 from agent.gateway.keyring import Keyring
 from agent.gateway.limits import Limiter
-from agent.gateway.parts import Parts
+from agent.gateway.parts import App, Parts
 from agent.gateway.recorder import Recorder
 from agent.gateway.spool import Spool
 from agent.gateway.views import Views
@@ -105,8 +106,16 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
         metrics=metrics,
         unserved=work.unserved,
         ready=ready,
+        control=cache(lambda: _control(settings, work.db, secret)),
         pepper=secret,
     )
+
+
+def _control(settings: Settings, db: Database, secret: str) -> App:
+    from agent.admin.api.app import build  # as large as the gateway, and many never ask it
+    from agent.admin.api.control import Control
+
+    return build(Control(db, settings, secret, utcnow))
 
 
 def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:

@@ -84,3 +84,9 @@ def _hash(row: Audit) -> str:
         row.prev_hash,
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def page(session: Session, after: int | None, limit: int) -> list[Audit]:
+    """Rows of the chain, newest first; after one, those before it."""
+    rows = select(Audit).order_by(Audit.seq.desc()).limit(limit)
+    return list(session.scalars(rows if after is None else rows.where(Audit.seq < after)))

@@ -96,6 +96,11 @@ def render(when: str | None, do: str) -> str:
     return f"When {when}: {do}" if when else do
 
 
+def rendered(ordered: Sequence[Lesson]) -> list[dict[str, str]]:
+    """Lessons as a snapshot holds them."""
+    return [{"id": each.id, "kind": each.kind.value, "text": text(each)} for each in ordered]
+
+
 def get(session: Session, lesson_id: str) -> Lesson | None:
     """The lesson of that id."""
     return session.get(Lesson, lesson_id)
@@ -215,6 +220,13 @@ def has_taught(session: Session, origin: Support) -> bool:
         LessonSupport.feedback.is_not_distinct_from(origin.feedback),
     )
     return session.scalar(rows.limit(1)) is not None
+
+
+def resting_on(session: Session, interaction: str) -> list[Lesson]:
+    """The lessons that an interaction supports, oldest first."""
+    rows = select(Lesson).join(LessonSupport, LessonSupport.lesson == Lesson.id)
+    rows = rows.where(LessonSupport.interaction == interaction).order_by(Lesson.id).distinct()
+    return list(session.scalars(rows))
 
 
 def supports(session: Session, lesson: Lesson) -> list[LessonSupport]:

@@ -10,7 +10,9 @@ from datetime import datetime
 from store import lessons, prompts
 from store.contexts import Context
 from store.db import Session, insert_new
+from store.lessons import rendered
 from store.models import Lesson, Snapshot
+from store.views import View
 
 
 def chosen(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
@@ -30,14 +32,23 @@ def take(session: Session, namespace: str, token_budget: int, now: datetime) -> 
             "hash": context.hash,
             "namespace": namespace,
             "system_prompt": context.system_prompt,
-            "lessons": [
-                {"id": lesson.id, "kind": lesson.kind.value, "text": lessons.text(lesson)}
-                for lesson in used
-            ],
+            "lessons": rendered(used),
             "created_at": now,
         },
     )
     return session.get_one(Snapshot, (context.hash, namespace))
+
+
+def note(session: Session, view: View, now: datetime) -> None:
+    """Write down what stands in prompts, so that an answer can be explained by it later."""
+    values = {
+        "hash": view.snapshot,
+        "namespace": view.namespace,
+        "system_prompt": view.context.system_prompt,
+        "lessons": list(view.rendered),
+        "created_at": now,
+    }
+    insert_new(session, Snapshot, values)
 
 
 def get(session: Session, content_hash: str, namespace: str) -> Snapshot | None:

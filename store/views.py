@@ -32,6 +32,8 @@ class View:
     """Name of the adapter that serves; None: the base."""
     context: Context
     """What has to stand in the prompt."""
+    rendered: tuple[dict[str, str], ...]
+    """The lessons in it, as a snapshot holds them."""
     snapshot: str
     """Hash of `context`, stamped on interactions."""
     registered: str | None
@@ -71,15 +73,17 @@ def read_view(
     registered = prompts.system_prompt(session, namespace)
     has_prompt = registered and snapshot and snapshot.system_prompt == registered.text
     saved = [lesson.tokens for lesson in lessons.fit(used, token_budget) if lesson not in in_prompt]
+    fitting = lessons.fit(in_prompt, token_budget)
     context = Context(
         registered.text if registered and not has_prompt else None,
-        tuple(map(lessons.text, lessons.fit(in_prompt, token_budget))),
+        tuple(map(lessons.text, fitting)),
     )
     return View(
         namespace=namespace,
         revision=row.revision,
         live=live,
         context=context,
+        rendered=tuple(lessons.rendered(fitting)),
         snapshot=context.hash,
         registered=registered.text if registered else None,
         saved_tokens=sum(saved) + (registered.tokens if registered and has_prompt else 0),

@@ -30,7 +30,7 @@ from agent.gateway.connections import bounded
 from agent.gateway.inflight import Inflight
 from agent.gateway.keyring import Keyring
 from agent.gateway.limits import Limiter
-from agent.gateway.parts import Parts
+from agent.gateway.parts import Parts, no_control
 from agent.gateway.recorder import Recorder
 from agent.gateway.spool import Spool
 from agent.gateway.views import Views
@@ -156,6 +156,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         inflight=Inflight(),
         metrics=metrics,
         unserved=unserved,
+        control=cache(lambda: options["control"](db)) if "control" in options else no_control,
     )
     try:
         serves = serving(

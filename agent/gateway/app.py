@@ -23,6 +23,7 @@ from store.keys import Scope
 
 logger = logging.getLogger(__name__)
 
+CONTROL = "/api/"
 Route = Callable[[Parts, Call], Awaitable[None]]
 
 
@@ -63,6 +64,9 @@ class Gateway:
             headers = dict(scope["headers"])
             if not self.parts.door.needs_key:  # no page has one
                 refuse_pages(headers, self.parts.settings.allowed_hosts)
+            if scope["path"].startswith(CONTROL):
+                await self._control(scope, receive, head.send)
+                return
             route, name = find(scope["path"], scope["method"])
             call = Call(headers, scope["query_string"], name, receive, head.send)
             await route(self.parts, call)
@@ -78,6 +82,13 @@ class Gateway:
                 raise
             failure = RequestError(500, "byheart failed on this request. Its log says why.")
             await self._tell(scope["path"], failure, send)
+
+    async def _control(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Let the control API answer, to whoever may read or change things."""
+        needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
+        caller = await self.parts.door.caller(dict(scope["headers"]), needed)
+        scope["state"] = {"caller": caller}
+        await self.parts.control()(scope, receive, send)
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""

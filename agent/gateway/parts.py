@@ -3,14 +3,16 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
 from agent.gateway.auth import Door
+from agent.gateway.errors import RequestError
 from agent.gateway.inflight import Inflight
 from agent.gateway.limits import Limiter
 from agent.gateway.recorder import Recorder
@@ -22,6 +24,14 @@ from store.db import Database
 def utc_now() -> datetime:
     """The time, aware."""
     return datetime.now(UTC)
+
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def no_control() -> App:
+    """Where there is no control API."""
+    raise RequestError(404, "There is no control API here.", code="not_found")
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Parts:
     """Live adapters that the engine does not take (agent/rollout/reconcile.py)."""
     ready: Callable[[], bool] = lambda: True
     """Whether the engine has the adapters that it must answer with."""
+    control: Callable[[], App] = no_control
+    """The control API, which is made when it is first asked."""
     pepper: str = ""
     """What only this installation knows."""
     now: Callable[[], datetime] = utc_now

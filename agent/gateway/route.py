@@ -44,6 +44,7 @@ def nobody(namespace: str) -> Route:
         revision=0,
         live=None,
         context=NOTHING,
+        rendered=(),
         snapshot=NOTHING_HASH,
         registered=None,
         saved_tokens=0,

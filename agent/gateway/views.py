@@ -10,9 +10,11 @@ away, or slower than `PATIENCE_S`, the last view known serves.
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from agent.admin.metrics import Metrics
 from agent.gateway.errors import unavailable
+from store import snapshots
 from store.db import Database
 from store.peek import Peek
 from store.views import View, read_view, revision
@@ -36,6 +38,8 @@ class Views:
         self._reading = asyncio.Lock()
         self._next: dict[Key, asyncio.Task[View | None]] = {}
         self._known: dict[Key, View] = {}
+        self._noted: set[tuple[str, str]] = set()
+        """Namespaces and hashes of contexts that are written down."""
 
     async def of(self, namespace: str, version: str | None = None) -> View | None:
         """The view for the live version, or for the one named.
@@ -85,7 +89,22 @@ class Views:
             self._known.pop(key, None)
         else:
             self._known[key] = view
+            self._note(view)
         return view
+
+    def _note(self, view: View) -> None:
+        """Have what stands in prompts written down, once; no request waits for it."""
+        if view.context and (view.namespace, view.snapshot) not in self._noted:
+            self._noted.add((view.namespace, view.snapshot))
+            asyncio.get_running_loop().run_in_executor(None, self._write_down, view)
+
+    def _write_down(self, view: View) -> None:
+        try:
+            with self._db.begin() as session:
+                snapshots.note(session, view, datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
+            self._noted.discard((view.namespace, view.snapshot))
+            logger.warning("context not written down namespace=%s error=%r", view.namespace, error)
 
     def _load(self, key: Key) -> View | None:
         namespace, version = key

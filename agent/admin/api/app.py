@@ -1,0 +1,92 @@
+"""The control API as an ASGI application, which the gateway calls once it knows who asks.
+
+Errors have the shape of the OpenAI API, as everywhere: what is not there is 404, what contradicts
+the state of things 409, a database that is away 503.
+"""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from agent.admin.api import interactions, learning, lessons, operations
+from agent.admin.api.control import Control
+from agent.gateway.errors import RequestError, unavailable
+from agent.lock import StartError
+from store.adapters import UnknownAdapter
+from store.db import AWAY
+from store.keys import TrustConflict, UnknownKey
+from store.namespaces import UnknownNamespace
+from store.rollouts import NothingToRollBack, StaleAlias
+from store.runs import UnknownRun
+from store.schema import IllegalTransition
+
+PREFIX = "/api/v1"
+MISSING = (UnknownAdapter, UnknownKey, UnknownNamespace, UnknownRun)
+CONTRADICTING = (IllegalTransition, NothingToRollBack, StaleAlias, StartError, TrustConflict)
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def build(control: Control) -> FastAPI:
+    """The application."""
+    app = FastAPI(
+        title="byheart control API",
+        version=version("byheart"),
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # its page would be fetched from elsewhere
+        redoc_url=None,
+    )
+    app.state.control = control
+    for routes in (interactions, lessons, learning, operations):
+        app.include_router(routes.router, prefix=PREFIX)
+    app.add_exception_handler(RequestError, _told)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    handlers: list[tuple[tuple[type[Exception], ...], Handler]] = [
+        (MISSING, _as(404, "not_found")),
+        (CONTRADICTING, _as(409, "conflict")),
+        (AWAY, _away),
+    ]
+    for kinds, handler in handlers:
+        for kind in kinds:
+            app.add_exception_handler(kind, handler)
+    app.add_exception_handler(404, _nowhere)
+    app.add_exception_handler(405, _as(405, "wrong_method"))
+    return app
+
+
+def _answer(error: RequestError) -> Response:
+    headers = {name.decode(): value.decode() for name, value in error.headers}
+    return JSONResponse(error.payload(), error.status, headers)
+
+
+async def _told(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _answer(error)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"][1:])[:128]
+    message = f"'{where}': {problem['msg']}" if where else str(problem["msg"])
+    return _answer(RequestError(400, message, code=problem["type"], param=where or None))
+
+
+async def _away(_request: Request, _error: Exception) -> Response:
+    return _answer(unavailable("The database is away. Try again shortly.", "database_unavailable"))
+
+
+async def _nowhere(request: Request, _error: Exception) -> Response:
+    message = f"There is nothing here. {PREFIX}/openapi.json says what there is."
+    return _answer(RequestError(404, message, code="not_found", param=request.url.path[:128]))
+
+
+def _as(status: int, code: str) -> Handler:
+    async def handle(_request: Request, error: Exception) -> Response:
+        message = str(error) if status != 405 else "This path takes another method."
+        return _answer(RequestError(status, message, code=code))
+
+    return handle

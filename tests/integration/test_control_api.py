@@ -1,0 +1,305 @@
+"""The control API: what each key may see and change, and that nothing crosses namespaces."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from agent.admin.api.app import build
+from agent.admin.api.control import Control
+from agent.keys import make
+from config.settings import load
+from store import audit, feedback, namespaces
+from store.db import Database
+from store.feedback import NewFeedback
+from store.keys import Grant, Scope
+from store.schema import Trust
+from tests.factories import add_adapter, add_lesson, record, user
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import PEPPER, Rig, gateway, run
+
+API = "/api/v1"
+
+
+@asynccontextmanager
+async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
+    """A gateway with a control API."""
+    model = tmp_path / "model"
+    model.mkdir()
+    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    words.pre_tokenizer = Whitespace()
+    words.save(str(model / "tokenizer.json"))
+    settings = load(
+        environ={}, overrides={"store": {"data_dir": tmp_path}, "engine": {"model": str(model)}}
+    )
+
+    def control(db: Database) -> Any:
+        return build(Control(db, settings, PEPPER, lambda: datetime.now(UTC)))
+
+    async with (
+        FakeVllm(model="small") as fake,
+        gateway(tmp_path, fake, control=control, **options) as rig,
+    ):
+        with rig.parts.db.begin() as session:
+            for name in ("shop", "bank"):
+                namespaces.ensure(session, name, datetime.now(UTC))
+        yield rig
+
+
+def key(rig: Rig, namespace: str | None, *scopes: Scope) -> str:
+    grant = Grant(f"{namespace} {scopes}", namespace, Trust.USER, frozenset(scopes))
+    with rig.parts.db.begin() as session:
+        return make(session, PEPPER, grant, "operator", datetime.now(UTC))
+
+
+async def pages(rig: Rig, path: str, held: str | None = None, **asked: Any) -> list[Any]:
+    rows: list[Any] = []
+    following: Any = ""
+    while following is not None:
+        params = asked | ({"after": following} if following else {})
+        status, said = await rig.fetch("GET", API + path, held, params=params)
+        assert status == 200, said
+        rows += said["data"]
+        following = said["next"]
+    return rows
+
+
+def test_interactions_are_searched_page_by_page(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            with rig.parts.db.begin() as session:
+                made = [
+                    record(
+                        session,
+                        namespace="default",
+                        conversation=f"c{number % 3}",
+                        messages=[user(f"Question {number}?")],
+                        response="Lamps." if number % 5 == 0 else "Chairs.",
+                    )
+                    for number in range(23)
+                ]
+            ids = [one.id for one in made][::-1]
+            assert [row["id"] for row in await pages(rig, "/interactions", limit=5)] == ids
+            lamps = await pages(rig, "/interactions", contains="LAMPS", limit=2)
+            assert [row["id"] for row in lamps] == [made[n].id for n in (20, 15, 10, 5, 0)]
+            asked = await pages(rig, "/interactions", contains="question 7?")
+            assert [row["id"] for row in asked] == [made[7].id]
+            conversations = await pages(rig, "/conversations", limit=2)
+            assert sorted(row["interactions"] for row in conversations) == [7, 8, 8]
+            status, said = await rig.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
+            assert (status, len(said["turns"])) == (200, conversations[0]["interactions"])
+            status, said = await rig.fetch("GET", f"{API}/interactions/{made[3].id}")
+            assert said["messages"] == [user("Question 3?")]
+
+    run(scenario())
+
+
+def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_learned(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            rig.add_lesson("We open at nine.")
+            async with rig.client() as client:
+                raw = await client.chat.completions.with_raw_response.create(
+                    model="small", messages=[{"role": "user", "content": "When do you open?"}]
+                )
+            interaction = raw.headers["X-Byheart-Interaction"]
+            status, said = await rig.fetch("GET", f"{API}/interactions/{interaction}/explain")
+            assert status == 200
+            assert said["version"] == "base"
+            assert said["lessons_in_prompt"] == ["We open at nine."]
+            assert said["learned"] == []
+
+    run(scenario())
+
+
+def test_a_lesson_is_added_reworded_and_retired(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            status, made = await rig.fetch(
+                "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}
+            )
+            assert (status, made["status"]) == (201, "active")
+            status, _ = await rig.fetch("POST", f"{API}/lessons", json={"do": "We open at nine."})
+            assert status == 409
+            path = f"{API}/lessons/{made['id']}"
+            status, other = await rig.fetch("PATCH", path, json={"do": "We open at ten."})
+            assert (status, other["supersedes"]) == (200, made["id"])
+            path = f"{API}/lessons/{other['id']}"
+            status, gone = await rig.fetch("PATCH", path, json={"status": "retired"})
+            assert (status, gone["status"]) == (200, "retired")
+            assert [row["status"] for row in await pages(rig, "/lessons")] == ["retired"] * 2
+            status, one = await rig.fetch("GET", path)
+            assert one["support"][0]["principal"] == "local"
+            entries = await pages(rig, "/audit")
+            assert [row["action"] for row in entries] == [
+                "lesson retired",
+                "lesson edited",
+                "lesson added",
+            ]
+
+    run(scenario())
+
+
+def test_long_work_is_begun_and_looked_after(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            assert (await rig.fetch("POST", f"{API}/runs"))[0] == 409
+            prompt = {"text": "You are kind."}
+            status, _ = await rig.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
+            assert status == 200
+            status, begun = await rig.fetch("POST", f"{API}/runs", json={"reason": "A test."})
+            assert (status, begun["status"], begun["trigger"]) == (202, "queued", "A test.")
+            status, ended = await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel")
+            assert (status, ended["status"]) == (200, "cancelled")
+            assert (await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel"))[0] == 409
+            assert [row["id"] for row in await pages(rig, "/runs", limit=1)] == [begun["id"]]
+            _, context = await rig.fetch("GET", f"{API}/context")
+            assert context["system_prompt"] == "You are kind."
+            assert (await rig.fetch("POST", f"{API}/rollback"))[0] == 409
+
+    run(scenario())
+
+
+def test_adapters_are_listed_and_only_candidates_promoted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            with rig.parts.db.begin() as session:
+                add_lesson(session, "We open at nine.", "default")
+                names = [add_adapter(session, "default").name for _ in range(3)]
+            assert [row["name"] for row in await pages(rig, "/adapters", limit=2)] == names[::-1]
+            status, said = await rig.fetch("POST", f"{API}/adapters/{names[0]}/promote")
+            assert (status, said["status"]) == (202, "candidate")
+            assert (await rig.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
+            assert (await rig.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
+
+    run(scenario())
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path, needs_key=True) as rig:
+            boss = key(rig, None, *Scope)
+            status, made = await rig.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
+            assert status == 201
+            assert (await rig.fetch("GET", "/v1/models", made["key"]))[0] == 200
+            rows = await pages(rig, "/keys", boss)
+            [row] = [row for row in rows if row["name"] == "app"]
+            assert made["key"].rsplit("_", 1)[1] not in str(rows)
+            assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
+            assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
+            with rig.parts.db.read() as session:
+                assert audit.verify(session) == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("scopes", "reads", "changes"),
+    [
+        ([Scope.INFER, Scope.FEEDBACK], 403, 403),
+        ([Scope.READ], 200, 403),
+        ([Scope.ADMIN], 403, 201),
+        ([Scope.READ, Scope.ADMIN], 200, 201),
+    ],
+)
+def test_a_key_does_what_its_scopes_say(
+    tmp_path: Path, scopes: list[Scope], reads: int, changes: int
+) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            held = key(rig, "default", *scopes)
+            assert (await rig.fetch("GET", f"{API}/lessons", held))[0] == reads
+            body = {"do": "We open at nine."}
+            assert (await rig.fetch("POST", f"{API}/lessons", held, json=body))[0] == changes
+            assert (await rig.fetch("GET", f"{API}/audit", held))[0] == 403
+
+    run(scenario())
+
+
+def test_nothing_of_another_namespace_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            held = key(rig, "shop", *Scope)
+            other = key(rig, "bank", Scope.READ)
+            with rig.parts.db.begin() as session:
+                secret = record(session, namespace="bank", messages=[user("CANARY?")])
+                lesson = add_lesson(session, "CANARY.", "bank").id
+                adapter = add_adapter(session, "bank")
+                said = NewFeedback(
+                    "f1", secret.id, "thumbs", {}, "CANARY", None, {}, "x", Trust.USER
+                )
+                feedback.add(session, "bank", said, datetime.now(UTC))
+                adapter_name, run_id = adapter.name, adapter.run
+            conversation = (await pages(rig, "/conversations", other))[0]["id"]
+            for path in (
+                f"/interactions/{secret.id}",
+                f"/interactions/{secret.id}/explain",
+                f"/conversations/{conversation}",
+                f"/lessons/{lesson}",
+                f"/runs/{run_id}",
+                f"/adapters/{adapter_name}",
+            ):
+                status, said_of_it = await rig.fetch("GET", API + path, held)
+                assert status == 404
+                assert "CANARY" not in str(said_of_it)
+            for path in ("/interactions", "/conversations", "/lessons", "/runs", "/adapters"):
+                assert await pages(rig, path, held) == []
+            assert await pages(rig, "/interactions", held, contains="canary") == []
+            assert len(await pages(rig, "/keys", held)) == 1
+            bank = {"X-Byheart-Namespace": "bank"}
+            async with rig.http() as http, http.get(f"{API}/lessons", headers=bank) as response:
+                assert len((await response.json())["data"]) == 1  # the operator on this machine
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/interactions?limit=0", 400),
+        ("/interactions?limit=many", 400),
+        ("/interactions?since=yesterday", 400),
+        ("/interactions?status=odd", 400),
+        ("/nowhere", 404),
+        ("/lessons/les_0", 404),
+        ("/openapi.json", 200),
+    ],
+)
+def test_what_cannot_be_answered_is_an_error_with_a_reason(
+    tmp_path: Path, path: str, status: int
+) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            found, said = await rig.fetch("GET", API + path)
+            assert found == status
+            assert status == 200 or said["error"]["message"]
+            assert (await rig.fetch("DELETE", f"{API}/lessons"))[0] == 405
+            status_of_body, _ = await rig.fetch("POST", f"{API}/lessons", json={"doo": "x"})
+            assert status_of_body == 400
+
+    run(scenario())
+
+
+def test_savings_are_counted_by_version(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            with rig.parts.db.begin() as session:
+                for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
+                    record(session, namespace="default", version=version, tokens_saved=saved)
+            rows = await pages(rig, "/savings")
+            assert [(row["version"], row["tokens_saved"]) for row in rows] == [
+                ("base", 0),
+                ("bh-1", 200),
+            ]
+            old = datetime.now(UTC) + timedelta(days=9)
+            assert await pages(rig, "/interactions", since=old.isoformat()) == []
+
+    run(scenario())
