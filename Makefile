@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)
 
-.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-loss bench-samplers bench-distill bench-generations check fmt lock clean
+.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-loss bench-samplers bench-distill bench-generations bench-gateway check fmt lock clean
 
 setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
 
@@ -39,6 +39,9 @@ bench-samplers: setup  ## tokens a second of the student's trajectories, about f
 bench-distill: setup  ## what each way of distilling keeps of a context: hours, in pieces
 	$(BIN)/python -m tests.bench.quality --out bench/quality
 	$(BIN)/python -m tests.bench.quality --out bench/quality --report
+
+bench-gateway: setup  ## what the gateway costs beside LiteLLM's proxy: about ten minutes, quiet machine
+	$(BIN)/python -m tests.bench.gateway --out bench/gateway
 
 bench-generations: setup  ## what is kept over generations: an hour or two, resumes
 	$(BIN)/python -m tests.bench.generations --out bench/generations

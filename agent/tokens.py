@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 CHARS_PER_TOKEN = 3
 """Of plain English, on the safe side; where the model is not unpacked yet."""
 
@@ -13,4 +11,6 @@ def count(model: Path, text: str) -> int:
     file = model / "tokenizer.json"
     if not file.exists():
         return len(text) // CHARS_PER_TOKEN + 1
+    from tokenizers import Tokenizer  # the daemon runs for weeks, and counts now and then
+
     return len(Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids)

@@ -19,6 +19,20 @@ LONGEST_SYSTEM_TASK = 600
 LONGEST_TASK = 4_000
 """Characters of a text that are looked at: instructions stand at its beginning or its end."""
 
+THINGS = (
+    "title",
+    "headline",
+    "tag",
+    "emoji",
+    "follow",
+    "quer",
+    "summar",
+    "cond",
+    "compact",
+    "rephr",
+)
+TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread", "exchange")
+"""Of the words below, so much that none is without one of either."""
 SESSION = re.compile(r"session_([\w-]{8,})")
 """In the `user_id` of agents that speak Anthropic's API."""
 _MADE = r"\b(?:generate|create|write|provide|suggest|give|extract|come up with|produce)\b"
@@ -63,4 +77,9 @@ def is_side(messages: Sequence[Message]) -> bool:
 def _is_task(text: str) -> bool:
     half = LONGEST_TASK // 2
     ends = (text,) if len(text) <= LONGEST_TASK else (text[:half], text[-half:])
-    return any(SIDE.search(end) for end in ends)
+    return any(_may_be_task(end.lower()) and SIDE.search(end) for end in ends)
+
+
+def _may_be_task(text: str) -> bool:
+    """Whether the pattern may be in a text: it takes a hundred times as long to be sure."""
+    return any(word in text for word in THINGS) and any(word in text for word in TALK)
