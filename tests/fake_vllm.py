@@ -77,6 +77,11 @@ class FakeVllm:
         """Base URL for `VllmEngine`."""
         return f"unix://{self._uds}" if self._uds else f"http://127.0.0.1:{self._port}"
 
+    @property
+    def port(self) -> int:
+        """The loopback port that it listens on."""
+        return self._port
+
     def enqueue(self, *texts: str) -> None:
         """Answer the next requests with these texts."""
         self._script.extend(texts)

@@ -76,8 +76,9 @@ class Rig:
             self.http() as http,
             http.request(method, path, headers=headers, **sent) as response,
         ):
-            is_json = response.content_type == "application/json"
-            return response.status, await response.json() if is_json else await response.text()
+            if response.content_type == "application/json":
+                return response.status, await response.json()
+            return response.status, (await response.read()).decode(errors="replace")
 
     def said(self, namespace: str = "default") -> list[Said]:
         """What was recorded, oldest first."""
@@ -133,7 +134,11 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         path.write_bytes(_new_database())
     db = Database(f"sqlite:///{path}")
     metrics, unserved = Metrics(), set[str]()
-    engine = VllmEngine([fake.url], api_key=fake.api_key, first_byte_timeout_s=20)
+    engine = VllmEngine(
+        [options.get("engine_url", fake.url)],
+        api_key=fake.api_key,
+        first_byte_timeout_s=options.get("first_byte_timeout_s", 20),
+    )
     parts = Parts(
         settings=options.get("settings", Server()),
         served=fake.model,

@@ -57,6 +57,12 @@ def engine_silent() -> RequestError:
     )
 
 
+def engine_unreadable() -> RequestError:
+    """The engine's answer is none, or one of an error."""
+    message = "The model server's answer cannot be read. Send the request again; its log says more."
+    return RequestError(502, message, code="engine_error")
+
+
 def short(said: str) -> str:
     """What a client said, as far as an error repeats it."""
     return said if len(said) <= MAX_ECHO else f"{said[:MAX_ECHO]}..."

@@ -14,7 +14,7 @@ from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineU
 from agent.failpoint import reach
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
-from agent.gateway.errors import RequestError
+from agent.gateway.errors import RequestError, engine_unreadable
 from agent.gateway.exchange import Exchange, engine_failure
 from agent.gateway.inflight import Ticket
 from agent.gateway.parts import Parts
@@ -107,7 +107,12 @@ async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     except EngineError as error:
         raise await _failed(exchange, Answer(), error) from error
     exchange.parts.metrics.engine_up.set(1)
-    await exchange.record(InteractionStatus.DONE, exchange.api.in_body(reply.body))
+    answer = exchange.api.in_body(reply.body)
+    if answer.error is not None:
+        failure = engine_unreadable()
+        await _record_failed(exchange, answer, failure)
+        raise failure
+    await exchange.record(InteractionStatus.DONE, answer)
     reach("answer recorded")
     headers = [JSON, *exchange.headers()]
     await send_bytes(send, reply.status, reply.body, headers)

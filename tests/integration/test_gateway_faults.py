@@ -1,0 +1,72 @@
+"""The network to the engine fails, at any byte: the client is told, the row says so, once."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.engine import client
+from store.schema import InteractionStatus
+from tests.fake_vllm import FakeVllm
+from tests.fault_proxy import KINDS, Fault, FaultProxy
+from tests.gateway_rig import QUESTION, Rig, gateway, run
+
+PATIENCE_S = 0.4
+AFTER = (0, 1, 17, 160, 300, 420, 700, 1500, 10**6)
+"""Within the status line, the head, the first event, the later ones; never."""
+SAID = "one two three four five six seven eight"
+STREAM_END = "data: [DONE]\n\n"
+
+
+def outcome(is_stream: bool, status: int, raw: Any) -> str:
+    """What the client has: the whole answer, or an error it can tell."""
+    if not is_stream:
+        return "whole" if status == 200 and "choices" in raw else "error"
+    if status != 200:
+        return "error"
+    if raw.endswith(STREAM_END):
+        return "whole"
+    return "error" if re.search(r'data: \{"error":[^\n]*\}\n\n$', raw) else "silence"
+
+
+async def ask(rig: Rig, is_stream: bool) -> str:
+    body = {"model": "small", "messages": QUESTION, "stream": is_stream}
+    status, raw = await rig.fetch("POST", "/v1/chat/completions", json=body)
+    assert status in (200, 502, 503)
+    return outcome(is_stream, status, raw)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_at_any_byte_is_told_and_recorded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_stream: bool
+) -> None:
+    monkeypatch.setattr(client, "SLOWEST_TOKEN_S", 0.0)
+
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            FaultProxy(fake.port) as proxy,
+            gateway(tmp_path, fake, engine_url=proxy.url, first_byte_timeout_s=PATIENCE_S) as rig,
+        ):
+            for count, after in enumerate(AFTER, 1):
+                proxy.fault = Fault(kind, after)
+                fake.enqueue(SAID)
+                had = await ask(rig, is_stream)
+                said = (await rig.recorded(count))[-1]
+                assert had in ("whole", "error"), (kind, after)
+                if had == "whole":
+                    assert said.interaction.status is InteractionStatus.DONE
+                    assert kind == "corrupt" or said.payload.response == SAID
+                else:
+                    assert said.interaction.status is InteractionStatus.FAILED
+                    assert said.interaction.error
+                    assert kind == "corrupt" or SAID.startswith(said.payload.response)
+                assert len(fake.history) == count  # nothing is sent twice
+            proxy.fault = None
+            fake.enqueue(SAID)
+            assert await ask(rig, is_stream) == "whole"
+            assert len(rig.said()) == len(AFTER) + 1
+
+    run(scenario())
