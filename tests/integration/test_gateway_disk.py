@@ -1,0 +1,66 @@
+"""A disk that is full, on a file system of four megabytes: nothing acknowledged is lost."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.schema import InteractionStatus
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import Rig, gateway, run, until
+
+SIZE = 4 * 2**20
+PROMPT = "We sell lamps, chairs and tables. " * 40
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def ask(rig: Rig, number: int) -> tuple[int, str]:
+    content = f"{number}: {PROMPT}"
+    body = {"model": "small", "messages": [{"role": "user", "content": content}], "max_tokens": 9}
+    async with rig.http() as http, http.post("/v1/chat/completions", json=body) as response:
+        await response.read()
+        return response.status, response.headers.get("X-Byheart-Interaction", "")
+
+
+def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(small_disk, fake, patience_s=1.0) as rig,
+        ):
+            answered = [await ask(rig, number) for number in range(5)]
+            filler = small_disk / "filler"
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 4096)
+            asked = len(fake.history)
+            answered += [await ask(rig, number) for number in range(5, 40)]
+            codes = {status for status, _ in answered}
+            assert codes == {200, 503}
+            assert len(fake.history) - asked < 30  # what would be withheld is not asked
+            filler.unlink()
+            await until(lambda: not rig.parts.recorder.degraded)
+            after = [await ask(rig, number) for number in range(40, 45)]
+            assert {status for status, _ in after} == {200}
+            acknowledged = {key for status, key in answered + after if status == 200}
+            rows = {said.interaction.id: said.interaction.status for said in rig.said()}
+            assert {rows[key] for key in acknowledged} == {InteractionStatus.DONE}
+            rig.parts.db.check()
+
+    run(scenario())

@@ -1,0 +1,159 @@
+"""Two tenants, whatever they do: neither is ever answered, listed or told a word of the other."""
+
+import asyncio
+import contextlib
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agent.admin.api.app import build
+from agent.admin.api.control import Control
+from agent.keys import make
+from config.settings import load
+from store import namespaces
+from store.db import Database
+from store.keys import Grant, Scope
+from store.schema import Trust
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import PEPPER, Rig, gateway
+
+CANARY = {"shop": "MAUVE-4711", "bank": "OCHRE-0815"}
+API = "/api/v1"
+tenants = st.sampled_from(sorted(CANARY))
+LISTS = ("interactions", "conversations", "lessons", "runs", "adapters", "keys", "savings")
+
+
+class Tenants(RuleBasedStateMachine):
+    """Each step is one request of one tenant; what it is answered is looked at at once."""
+
+    @initialize()
+    def start(self) -> None:
+        self.runner = asyncio.Runner()
+        self.stack = contextlib.AsyncExitStack()
+        self.runner.run(self._start())
+
+    async def _start(self) -> None:
+        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        configured = load(environ={}, overrides={"store": {"data_dir": folder}})
+
+        def control(db: Database) -> Any:
+            return build(Control(db, configured, PEPPER, lambda: datetime.now(UTC)))
+
+        self.fake = await self.stack.enter_async_context(FakeVllm(model="small"))
+        self.rig: Rig = await self.stack.enter_async_context(
+            gateway(
+                folder,
+                self.fake,
+                needs_key=True,
+                control=control,
+            )
+        )
+        self.keys, self.turns, self.ids = {}, {}, {}
+        with self.rig.parts.db.begin() as session:
+            for tenant in CANARY:
+                namespaces.ensure(session, tenant, datetime.now(UTC))
+                grant = Grant(tenant, tenant, Trust.OPERATOR, frozenset(Scope))
+                self.keys[tenant] = make(session, PEPPER, grant, "operator", datetime.now(UTC))
+                self.turns[tenant]: list[Any] = []
+                self.ids[tenant]: list[str] = []
+
+    def send(self, tenant: str, method: str, path: str, **sent: Any) -> tuple[int, Any]:
+        """A request of a tenant; its answer has nothing of the other."""
+        before = len(self.fake.history)
+        status, said = self.runner.run(self.rig.fetch(method, path, self.keys[tenant], **sent))
+        other = CANARY[other_than(tenant)]
+        assert other not in str(said)
+        assert other not in str(self.fake.history[before:])
+        for asked in self.fake.history[before:]:
+            assert asked["cache_salt"] == self.rig.parts.salt(tenant)
+        return status, said
+
+    @rule(tenant=tenants, goes_on=st.booleans(), name=st.sampled_from([None, "chat-1"]))
+    def ask(self, tenant: str, goes_on: bool, name: str | None) -> None:
+        turns = self.turns[tenant] if goes_on else []
+        turns = [*turns, {"role": "user", "content": f"What of {CANARY[tenant]}?"}]
+        metadata = {"metadata": {"conversation_id": name}} if name else {}
+        body = {"model": "small", "messages": turns, "user": "ann", **metadata}
+        status, said = self.send(tenant, "POST", "/v1/chat/completions", json=body)
+        assert status == 200
+        answer = said["choices"][0]["message"]
+        self.turns[tenant] = [*turns, {"role": "assistant", "content": answer["content"]}]
+        _, listed = self.send(tenant, "GET", f"{API}/interactions")
+        self.ids[tenant] = [row["id"] for row in listed["data"]]
+
+    @rule(tenant=tenants)
+    def repeat_what_the_other_was_told(self, tenant: str) -> None:
+        """The same course of messages, without the word: no conversation of the other goes on."""
+        theirs = self.turns[other_than(tenant)]
+        own = [turn | {"content": "Hello!"} for turn in theirs]
+        body = {"model": "small", "messages": [*own, {"role": "user", "content": "And?"}]}
+        assert self.send(tenant, "POST", "/v1/chat/completions", json=body)[0] == 200
+
+    @rule(tenant=tenants)
+    def learn(self, tenant: str) -> None:
+        body = {"do": f"The colour of {tenant} is {CANARY[tenant]}."}
+        assert self.send(tenant, "POST", f"{API}/lessons", json=body)[0] in (201, 409)
+
+    @rule(tenant=tenants)
+    def register(self, tenant: str) -> None:
+        body = {"text": f"You serve {CANARY[tenant]}."}
+        assert self.send(tenant, "PUT", f"{API}/context/system_prompt", json=body)[0] == 200
+
+    @rule(tenant=tenants, path=st.sampled_from(LISTS))
+    def look(self, tenant: str, path: str) -> None:
+        assert self.send(tenant, "GET", f"{API}/{path}")[0] == 200
+
+    @rule(tenant=tenants)
+    def look_for_the_others_word(self, tenant: str) -> None:
+        word = CANARY[other_than(tenant)].lower()
+        _, said = self.send(tenant, "GET", f"{API}/interactions", params={"contains": word})
+        assert said["data"] == []
+
+    @rule(tenant=tenants, way=st.sampled_from(["", "/explain"]))
+    def look_at_what_is_not_theirs(self, tenant: str, way: str) -> None:
+        for theirs in self.ids[other_than(tenant)]:
+            assert self.send(tenant, "GET", f"{API}/interactions/{theirs}{way}")[0] == 404
+            body = {"target_id": theirs, "name": "thumbs", "comment": CANARY[tenant]}
+            assert self.send(tenant, "POST", "/v1/feedback", json=body)[0] == 404
+
+    @rule(tenant=tenants)
+    def knock_at_the_others_door(self, tenant: str) -> None:
+        headers = {"X-Byheart-Namespace": other_than(tenant)}
+        headers["Authorization"] = f"Bearer {self.keys[tenant]}"
+
+        async def knock() -> int:
+            async with self.rig.http() as http, http.get("/v1/models", headers=headers) as answer:
+                return answer.status
+
+        assert self.runner.run(knock()) == 403
+
+    @invariant()
+    def rows_are_where_they_belong(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        for tenant in CANARY:
+            for said in self.rig.said(tenant):
+                assert CANARY[other_than(tenant)] not in str(vars(said.payload))
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.runner.run(self.stack.aclose())
+            self.runner.close()
+
+
+def other_than(tenant: str) -> str:
+    return next(name for name in CANARY if name != tenant)
+
+
+Tenants.TestCase.settings = settings(
+    max_examples=8,
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestTenants = Tenants.TestCase
