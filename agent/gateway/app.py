@@ -17,7 +17,16 @@ from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
 from agent.gateway.parts import Parts
 from agent.gateway.route import names, unknown_model
-from agent.gateway.wire import Call, ClientGone, Event, Receive, Send, send_bytes, send_json
+from agent.gateway.wire import (
+    Call,
+    ClientGone,
+    Event,
+    Receive,
+    Send,
+    bounded,
+    send_bytes,
+    send_json,
+)
 from agent.gateway.wire import Scope as AsgiScope
 from store.keys import Scope
 
@@ -88,7 +97,8 @@ class Gateway:
         needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
         caller = await self.parts.door.caller(dict(scope["headers"]), needed)
         scope["state"] = {"caller": caller}
-        await self.parts.control()(scope, receive, send)
+        limited = bounded(receive, self.parts.settings.max_body_bytes)
+        await self.parts.control()(scope, limited, send)
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""

@@ -58,23 +58,39 @@ async def read_body(call: Call, limit: int) -> bytes:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(UPLOAD_S):
-            return await _received(call.receive, limit)
+            return await _received(bounded(call.receive, limit))
     except TimeoutError as error:
         message = f"The request body was not here after {UPLOAD_S:.0f} s. Send it faster."
         raise _closing(RequestError(408, message, code="upload_too_slow")) from error
 
 
-async def _received(receive: Receive, limit: int) -> bytes:
+def bounded(receive: Receive, limit: int) -> Receive:
+    """The same request, whose body ends with an error where it has more than `limit` bytes.
+
+    Raises:
+        RequestError: When it is received: it has (413).
+    """
+    left = limit
+
+    async def receive_some() -> Event:
+        nonlocal left
+        event = await receive()
+        left -= len(event.get("body", b""))
+        if left < 0:
+            raise _too_large(limit)
+        return event
+
+    return receive_some
+
+
+async def _received(receive: Receive) -> bytes:
     parts: list[bytes] = []
-    size, more = 0, True
+    more = True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
         parts.append(event.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(limit)
         more = event.get("more_body", False)
     return b"".join(parts)
 

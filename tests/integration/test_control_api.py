@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from agent.admin.api.app import build
 from agent.admin.api.control import Control
 from agent.keys import make
+from config.sections import Server
 from config.settings import load
 from store import audit, feedback, namespaces
 from store.db import Database
@@ -284,6 +285,16 @@ def test_what_cannot_be_answered_is_an_error_with_a_reason(
             assert (await rig.fetch("DELETE", f"{API}/lessons"))[0] == 405
             status_of_body, _ = await rig.fetch("POST", f"{API}/lessons", json={"doo": "x"})
             assert status_of_body == 400
+
+    run(scenario())
+
+
+def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path, settings=Server(max_body_bytes=1000)) as rig:
+            body = {"do": "We open at nine.", "when": "x" * 3000}
+            status, said = await rig.fetch("POST", f"{API}/lessons", json=body)
+            assert (status, said["error"]["code"]) == (413, "request_too_large")
 
     run(scenario())
 

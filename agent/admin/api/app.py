@@ -10,6 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from agent.admin.api import interactions, learning, lessons, operations
 from agent.admin.api.control import Control
@@ -52,8 +53,7 @@ def build(control: Control) -> FastAPI:
     for kinds, handler in handlers:
         for kind in kinds:
             app.add_exception_handler(kind, handler)
-    app.add_exception_handler(404, _nowhere)
-    app.add_exception_handler(405, _as(405, "wrong_method"))
+    app.add_exception_handler(HTTPException, _refused)
     return app
 
 
@@ -79,14 +79,20 @@ async def _away(_request: Request, _error: Exception) -> Response:
     return _answer(unavailable("The database is away. Try again shortly.", "database_unavailable"))
 
 
-async def _nowhere(request: Request, _error: Exception) -> Response:
-    message = f"There is nothing here. {PREFIX}/openapi.json says what there is."
-    return _answer(RequestError(404, message, code="not_found", param=request.url.path[:128]))
+async def _refused(_request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself, in our words."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, RequestError):  # raised while the body was read
+        return _answer(error.__cause__)
+    message = {
+        404: f"There is nothing here. {PREFIX}/openapi.json says what there is.",
+        405: "This path takes another method.",
+    }.get(error.status_code, str(error.detail))
+    return _answer(RequestError(error.status_code, message, code="refused"))
 
 
 def _as(status: int, code: str) -> Handler:
     async def handle(_request: Request, error: Exception) -> Response:
-        message = str(error) if status != 405 else "This path takes another method."
-        return _answer(RequestError(status, message, code=code))
+        return _answer(RequestError(status, str(error), code=code))
 
     return handle
