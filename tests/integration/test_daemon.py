@@ -1,6 +1,7 @@
 """`byheart serve` as its users see it: a process, attached to a fake vLLM, over real HTTP."""
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -173,6 +174,28 @@ def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
             until(lambda: engine.asked, 30)
             assert served.end(signal.SIGTERM, timeout_s=20) == 0
         engine.hangs = False
+
+
+def test_where_keys_are_needed_the_first_start_shows_an_admin_key_and_others_may_be_served(
+    fake, tmp_path
+):
+    settings = {
+        "BYHEART_ENGINE__URLS": fake.url,
+        "BYHEART_SERVER__KEYS": "required",
+        "BYHEART_SERVER__HOST": "0.0.0.0",
+    }
+    shown = []
+    for _ in range(2):
+        with daemon(tmp_path / "data", settings, wait=False) as served:
+            until(lambda: "ready:" in served.logfile.read_text().split("stopping")[-1], 60)
+            shown.append(re.findall(r"bh_[0-9a-f]{16}_[0-9a-f]{64}", served.logfile.read_text()))
+            url = served.url.replace("0.0.0.0", "127.0.0.1")
+            held = {"Authorization": f"Bearer {shown[0][0]}"}
+            assert served.http.get(f"{url}/v1/models").status_code == 401
+            assert served.http.get(f"{url}/v1/models", headers=held).status_code == 200
+            assert served.http.get(f"{url}/api/v1/audit", headers=held).status_code == 200
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 1
 
 
 def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, served):
