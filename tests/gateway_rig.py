@@ -215,10 +215,10 @@ async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def run(scenario: Awaitable[None]) -> None:
+def run(scenario: Awaitable[None], limit_s: float = 60.0) -> None:
     """Run a test's scenario in an event loop."""
 
     async def limited() -> None:
-        await asyncio.wait_for(scenario, 60)
+        await asyncio.wait_for(scenario, limit_s)
 
     asyncio.run(limited())

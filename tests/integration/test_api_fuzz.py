@@ -1,0 +1,125 @@
+"""Schemathesis on both APIs: whatever is sent, nothing is a failure of ours."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+
+from agent.gateway.apis import APIS
+from agent.gateway.feedback import FeedbackRequest
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import gateway, run
+from tests.integration.test_control_api import API, controlled
+
+EXAMPLES = 25
+fuzzed = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def described() -> dict[str, Any]:
+    """The API for clients, from the schemas that requests are read with."""
+    bodies = {api.path: api.request for api in APIS} | {"/v1/feedback": FeedbackRequest}
+
+    def operation(model: Any) -> dict[str, Any]:
+        form = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts.update(form.pop("$defs", {}))
+        return {
+            "post": {
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": form}},
+                },
+                "responses": {"default": {"description": "An answer, or an error."}},
+            }
+        }
+
+    parts: dict[str, Any] = {}
+    paths = {path: operation(model) for path, model in bodies.items()}
+    info = {"title": "byheart", "version": "1"}
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "paths": paths,
+        "components": {"schemas": parts},
+    }
+
+
+@contextmanager
+def serving(start: Callable[[], Any]) -> Iterator[str]:
+    """A gateway in an event loop of its own; gives its URL."""
+    url: list[str] = []
+    is_up, is_over = threading.Event(), threading.Event()
+
+    async def scenario() -> None:
+        async with start() as rig:
+            url.append(rig.url)
+            is_up.set()
+            await asyncio.to_thread(is_over.wait)
+
+    thread = threading.Thread(target=run, args=(scenario(),), kwargs={"limit_s": 600})
+    thread.start()
+    assert is_up.wait(60)
+    try:
+        yield url[0]
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def control_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("control")
+    with serving(lambda: controlled(folder)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder: Path = tmp_path_factory.mktemp("client")
+    fake = FakeVllm(model="small")
+    fake.can_embed = True
+    with fake.in_thread(), serving(lambda: gateway(folder, fake)) as url:
+        yield url
+
+
+def fuzz(schema: Any, url: str) -> int:
+    """Send each operation what its schema allows, and what it does not; how many there were."""
+    operations = [result.ok() for result in schema.get_all_operations()]
+    for operation, mode in itertools.product(operations, GenerationMode):
+        if mode is GenerationMode.NEGATIVE and not takes_something(operation):
+            continue
+
+        @fuzzed
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: Any) -> None:
+            response = case.call(base_url=url)
+            assert response.status_code < 500, (case.as_curl_command(), response.text)
+
+        check()
+    return len(operations)
+
+
+def takes_something(operation: Any) -> bool:
+    """Whether there is anything in a request that could be wrong."""
+    return bool(operation.body or operation.query)
+
+
+def test_the_control_api_answers_whatever_it_is_sent(control_url: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{control_url}{API}/openapi.json")
+    assert fuzz(schema, control_url) > 20
+
+
+def test_the_api_for_clients_answers_whatever_it_is_sent(client_url: str) -> None:
+    schema = schemathesis.openapi.from_dict(described())
+    assert fuzz(schema, client_url) == len(APIS) + 1

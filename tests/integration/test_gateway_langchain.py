@@ -1,0 +1,50 @@
+"""LangChain's client, as applications use it: plain, streamed, with tools, with a schema."""
+
+from pathlib import Path
+
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel
+
+from tests.fake_vllm import FakeVllm
+from tests.gateway_rig import Rig, gateway, run
+
+
+class Hours(BaseModel):
+    """When a shop is open."""
+
+    opens: int
+
+
+@tool
+def weather(place: str) -> str:
+    """The weather of a place."""
+    return f"Rain in {place}."
+
+
+def model(rig: Rig, **options: object) -> ChatOpenAI:
+    return ChatOpenAI(base_url=f"{rig.url}/v1", api_key="none", model="small", **options)
+
+
+def test_what_langchain_sends_works(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue("At nine.", "At nine, daily.", "No tool is needed.", '{"opens": 9}')
+            asked = [("system", "Be kind."), ("human", "When do you open?")]
+
+            plain = await model(rig, temperature=0, max_tokens=20, seed=1).ainvoke(asked)
+            pieces = [piece async for piece in model(rig, stream_usage=True).astream(asked)]
+            tooled = await model(rig).bind_tools([weather]).ainvoke("Rain in Rome?")
+            typed = await model(rig).with_structured_output(Hours).ainvoke("When?")
+
+            assert plain.content == "At nine."
+            assert plain.usage_metadata["output_tokens"] > 0
+            assert "".join(str(piece.content) for piece in pieces) == "At nine, daily."
+            assert any(piece.usage_metadata for piece in pieces)
+            assert tooled.content == "No tool is needed."
+            assert fake.history[2]["tools"][0]["function"]["name"] == "weather"
+            assert typed == Hours(opens=9)
+            assert fake.history[3]["response_format"]["type"] == "json_schema"
+            assert [said.interaction.status for said in rig.said()] == ["done"] * 4
+
+    run(scenario())
