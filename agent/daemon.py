@@ -86,10 +86,9 @@ async def _start(
 
 def _tell_first_key(settings: Settings, db: Database, report: Report) -> None:
     """Where keys are needed, nobody could make the first one but who starts the service."""
-    if settings.server.keys == "required":
-        key = first_admin_key(db, pepper(settings.data_dir), utcnow())
-        if key:
-            report(f"admin key, shown this once, keep it: {key}")
+    key = first_admin_key(db, pepper(settings.data_dir), utcnow())
+    if key:
+        report(f"admin key, shown this once, keep it: {key}")
 
 
 async def _prepare(

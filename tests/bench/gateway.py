@@ -40,10 +40,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for data, logs and results")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--soak", type=int, help="ask byheart alone so often, and watch its memory")
     options = parser.parse_args()
     refuse_busy()
     options.out.mkdir(parents=True, exist_ok=True)
-    with targets(options.out.resolve()) as found:
+    with targets(options.out.resolve(), ("direct", "byheart") if options.soak else ()) as found:
+        if options.soak:
+            uvloop.run(soak(found[-1], options.soak))
+            return
         numbers = uvloop.run(measure(found, options.rounds))
     (options.out / "gateway.json").write_text(json.dumps(numbers, indent=1))
     print(table(numbers))
@@ -57,6 +61,17 @@ def refuse_busy() -> None:
             f"The machine is busy: a load of {waiting:.1f} on {cores} cores, at most "
             f"{BUSY * cores:.1f} is measured beside. Try again when it is quiet."
         )
+
+
+async def soak(target: Target, count: int) -> None:
+    """Print the memory of a target over so many requests, in ten steps."""
+    request, done = load.chat(target.url, MODEL), 0
+    print("| requests | memory, MiB |\n|---|---|")
+    print(f"| 0 | {target.memory_mib:.0f} |", flush=True)
+    for step in range(1, 11):
+        while done < count * step // 10:
+            done += len(await load.throughput(target.url, request, CONNECTIONS, LOADED_S))
+        print(f"| {done} | {target.memory_mib:.0f} |", flush=True)
 
 
 async def measure(found: Sequence[Target], rounds: int) -> Numbers:

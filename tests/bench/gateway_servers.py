@@ -52,8 +52,8 @@ class Target:
 
 
 @contextmanager
-def targets(folder: Path) -> Iterator[list[Target]]:
-    """The stub itself, byheart, byheart without its log, and LiteLLM."""
+def targets(folder: Path, only: Sequence[str] = ()) -> Iterator[list[Target]]:
+    """The stub itself, byheart, byheart without its log, and LiteLLM; or only some of them."""
     with ExitStack() as stack:
         stub = stack.enter_context(_server("direct", folder, _stub, {}))
         engine = {"BYHEART_ENGINE__URLS": stub.url, "BYHEART_DISTILL__AUTO": "false"}
@@ -68,12 +68,12 @@ def targets(folder: Path) -> Iterator[list[Target]]:
             settings = engine | {"BYHEART_STORE__DATA_DIR": str(folder / name)}
             return run(name, [sys.executable, *start, "serve", "--port", "{port}"], settings)
 
-        yield [
-            stub,
-            byheart("byheart", "-m", "agent"),
-            byheart("byheart, no log", "-c", UNLOGGED),
-            run("LiteLLM", _litellm(folder, stub.url), ALONE),
-        ]
+        others: dict[str, Callable[[], Target]] = {
+            "byheart": lambda: byheart("byheart", "-m", "agent"),
+            "byheart, no log": lambda: byheart("byheart, no log", "-c", UNLOGGED),
+            "LiteLLM": lambda: run("LiteLLM", _litellm(folder, stub.url), ALONE),
+        }
+        yield [stub, *(start() for name, start in others.items() if name in (only or others))]
 
 
 def _stub(port: int) -> list[str]:

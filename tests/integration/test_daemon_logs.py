@@ -1,0 +1,47 @@
+"""What the daemon writes to its log: structured lines, and never what anybody said or holds."""
+
+import re
+from pathlib import Path
+
+from tests.daemon_rig import daemon, until
+from tests.fake_vllm import FakeVllm
+
+CANARY = "MAUVE-4711"
+LINE = re.compile(r"^(byheart: .*|\d{4}-\d\d-\d\dT?.*\[\w+ *\].*|\S+.*=.*)$")
+
+
+def test_neither_prompts_nor_keys_are_in_the_log_whatever_fails(tmp_path: Path) -> None:
+    fake = FakeVllm(model="small")
+    with (
+        fake.in_thread(),
+        daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as served,
+    ):
+        key = served.cli("keys", "create", "bot", "-o", "json")["key"]
+        held = {"Authorization": f"Bearer {key}"}
+        bad = {"Authorization": f"Bearer {key[:-4]}0000"}
+        chat = f"{served.url}/v1/chat/completions"
+        body = {"model": served.model, "messages": [{"role": "user", "content": CANARY}]}
+        fake.enqueue(CANARY, CANARY)
+        assert served.http.post(chat, json=body, headers=held).status_code == 200
+        assert served.http.post(chat, json=body, headers=bad).status_code == 401
+        assert served.http.post(chat, json=body | {CANARY: CANARY}, headers=held).status_code == 400
+        assert served.http.post(chat, json=body | {"model": CANARY}).status_code == 404
+        assert served.http.get(f"{served.url}/{CANARY}").status_code == 404
+        fake.refuse_with = (500, {"error": {"message": CANARY}})
+        assert served.http.post(chat, json=body, headers=held).status_code == 502
+        fake.refuse_with = None
+        fake.die_after_tokens = 1
+        stream = body | {"stream": True, "max_tokens": 5}
+        assert b"[DONE]" not in served.http.post(chat, json=stream, headers=held).content
+        fake.do(fake.down())
+        assert served.http.post(chat, json=body, headers=held).status_code == 503
+        rated = {"target_id": CANARY, "name": "thumbs", "comment": CANARY}
+        assert served.http.post(f"{served.url}/v1/feedback", json=rated).status_code == 404
+        found = f"{served.url}/api/v1/interactions"
+        assert served.http.get(found, params={"contains": CANARY}).status_code == 200
+        until(lambda: served.logfile.read_text(), 10)
+    log = served.logfile.read_text()
+    assert CANARY not in log
+    assert key.rsplit("_", 1)[1] not in log
+    assert "Traceback" not in log
+    assert all(LINE.match(line) for line in log.splitlines() if line)
