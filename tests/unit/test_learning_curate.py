@@ -28,11 +28,11 @@ def test_two_who_say_the_same_at_once_support_one_lesson(any_db: Database) -> No
 
     def second() -> None:
         with any_db.begin() as session:
-            keep(session.connection(), other, "bob")
+            keep(session, other, "bob")
 
     meanwhile = threading.Thread(target=second)
     with any_db.begin() as session:
-        keep(session.connection(), one, "ann")
+        keep(session, one, "ann")
         meanwhile.start()
         meanwhile.join(0.5)
         assert meanwhile.is_alive()
