@@ -144,6 +144,7 @@ class Recorder:
                 await self._database.submit(record)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, the spool takes it
             logger.warning("spooling interaction=%s error=%r", record.id, error)
+            self._new.discard(record.id)  # it may be written after all, and from the spool again
             self._spooling = True
             return False
         return True
