@@ -53,6 +53,16 @@ class ApiContract:
         assert parsed[-2]["delta"]["stop_reason"] == "max_tokens"
         assert parsed[-2]["usage"]["output_tokens"] == 6
 
+    async def test_the_tokens_of_a_message_are_counted(
+        self, engine: VllmEngine, server: Any
+    ) -> None:
+        path = "/v1/messages/count_tokens"
+        body: dict[str, Any] = {"model": server.model, "messages": HELLO}
+        short = (await engine.chat(body, path)).json()["input_tokens"]
+        system = {"system": "Be kind to all of them. " * 20}  # templates may have one of their own
+        long = (await engine.chat(body | system, path)).json()["input_tokens"]
+        assert 0 < short < long
+
     async def test_a_response_is_answered_whole_and_in_events(
         self, engine: VllmEngine, server: Any
     ) -> None:

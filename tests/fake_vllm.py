@@ -103,6 +103,7 @@ class FakeVllm:
             "/v1/chat/completions": self._answering(ChatAnswer),
             "/v1/completions": self._answering(Answer),
             "/v1/messages": self._answering(fake_apis.MessageAnswer),
+            "/v1/messages/count_tokens": self._count,
             "/v1/responses": self._answering(fake_apis.ResponseAnswer),
             "/tokenize": self._tokenize,
             "/v1/load_lora_adapter": self._load,
@@ -213,6 +214,12 @@ class FakeVllm:
         if self.adapters.pop(name, None) is None:
             return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    async def _count(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.history.append(body)
+        asked = prompt_tokens(body) + len(words(body.get("system") or ""))
+        return web.json_response({"input_tokens": asked})
 
     async def _embed(self, request: web.Request) -> web.Response:
         from tests import fake_apis

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from agent.admin.metrics import CONTENT_TYPE
-from agent.gateway import feedback, proxy
-from agent.gateway.apis import APIS
+from agent.gateway import count, feedback, proxy
+from agent.gateway.apis import APIS, anthropic_answers
 from agent.gateway.apis.api import openai_error
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
@@ -198,5 +198,6 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/metrics": {"GET": _metrics},
 }
 """By path; one that ends with a slash takes a name behind it."""
+ROUTES[count.PATH] = {"POST": count.count}
 ROUTES |= {api.path: {"POST": partial(proxy.answer, api)} for api in APIS}
-ERRORS = {api.path: api.error for api in APIS}
+ERRORS = {api.path: api.error for api in APIS} | {count.PATH: anthropic_answers.error_body}

@@ -267,3 +267,22 @@ def test_a_clients_own_request_is_answered_and_is_no_turn(tmp_path: Path) -> Non
             assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
 
     run(scenario())
+
+
+def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            turn: Any = {"role": "user", "content": "When do you open?"}
+            async with claude(rig) as client:
+                asked: Any = {"model": "small", "messages": [turn], "system": "Be kind."}
+                bare = await client.messages.count_tokens(**asked)
+                rig.add_lesson(LESSON)
+                more = await client.messages.count_tokens(**asked, tools=[WEATHER])
+                with pytest.raises(anthropic.NotFoundError):
+                    await client.messages.count_tokens(**asked | {"model": "other"})
+            assert bare.input_tokens == 6
+            assert more.input_tokens > bare.input_tokens + 3
+            assert fake.history[1]["tools"][0]["name"] == "weather"
+            assert rig.said() == []
+
+    run(scenario())

@@ -195,6 +195,19 @@ class MessagesRequest(ApiRequest):
         return {"messages": turns} | ({"system": leading["content"]} if leading else {})
 
 
+class CountRequest(MessagesRequest):
+    """The body of `POST /v1/messages/count_tokens`: a message that is not asked for."""
+
+    max_tokens: Limit | None = None  # type: ignore[assignment]
+
+    def counted(self) -> dict[str, Any]:
+        """The fields that change how long the prompt is."""
+        return {name: value for name, value in self.params().items() if name in COUNTED}
+
+
+COUNTED = ("tools", "tool_choice", "thinking", "output_config")
+
+
 def _joined(text: str | list[TextBlock] | None) -> str:
     if isinstance(text, list):
         return "\n".join(block.text for block in text)
