@@ -30,6 +30,7 @@ THINGS = (
     "cond",
     "compact",
     "rephr",
+    "standalone",
 )
 TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread", "exchange")
 """Of the words below, so much that none is without one of either."""

@@ -196,6 +196,8 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             assert made["key"].rsplit("_", 1)[1] not in str(rows)
             assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
             assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
+            odd = {"name": "app", "trust": "model"}
+            assert (await rig.fetch("POST", f"{API}/keys", boss, json=odd))[0] == 400
             with rig.parts.db.read() as session:
                 assert audit.verify(session) == 3
 

@@ -14,6 +14,7 @@ TASKS = [
     "Summarize the discussion briefly in 200 words or less to use as a prompt for future context.",
     "Progressively summarize the lines of conversation provided, adding onto the summary.",
     "Given the following conversation, rephrase the follow up question to be a standalone question",
+    "From the conversation below, make one standalone question.",
     "Your task is to create a detailed summary of the conversation so far.",
     "Provide a concise, 5-word-or-less title for the conversation, using its same language.",
     "Analyze if this message indicates a new conversation topic. If so, extract a 2-3 word title.",

@@ -1,6 +1,6 @@
 """Keys, the audit log, and what internalising has saved."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -34,7 +34,7 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
     scopes: Annotated[list[Scope], Field(min_length=1)] = [Scope.INFER, Scope.FEEDBACK]
-    trust: Trust = Trust.USER
+    trust: Literal[Trust.OPERATOR, Trust.USER] = Trust.USER
     expires_at: AwareDatetime | None = None
     concurrent: Ceiling | None = None
     requests_per_minute: Ceiling | None = None
