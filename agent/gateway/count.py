@@ -30,8 +30,9 @@ async def count(parts: Parts, call: Call) -> None:
     said = request.said(compose(request.chat(), route.view.context, elide=route.view.registered))
     model = parts.served if route.version == BASE else route.version
     asked = {**request.counted(), **said, "model": model}
-    try:
-        reply = await parts.engine.chat(asked, PATH)
-    except EngineError as error:
-        raise engine_failure(error) from error
+    with parts.limiter.admitted(caller.key):
+        try:
+            reply = await parts.engine.chat(asked, PATH)
+        except EngineError as error:
+            raise engine_failure(error) from error
     await send_bytes(call.send, reply.status, reply.body, [JSON])

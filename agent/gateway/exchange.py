@@ -3,7 +3,7 @@
 The identifier is minted here; a client's own request id is only stored.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -70,8 +70,7 @@ class Exchange:
         Raises:
             RequestError: On entering: the key has done as much as it may (429).
         """
-        key = self._caller.key
-        return self.parts.limiter.admitted(key) if key else nullcontext()
+        return self.parts.limiter.admitted(self._caller.key)
 
     def asked(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""

@@ -43,12 +43,15 @@ class Limiter:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     @contextmanager
-    def admitted(self, key: Key) -> Iterator[None]:
-        """One request of a key, from its beginning to its end.
+    def admitted(self, key: Key | None) -> Iterator[None]:
+        """One request of a key, from its beginning to its end; without one nothing limits it.
 
         Raises:
             RequestError: The key has done as much as it may (429); says when to come back.
         """
+        if key is None:
+            yield
+            return
         limits, running = key.grant.limits, self._running.get(key.id, 0)
         if limits.concurrent is not None and running >= limits.concurrent:
             raise _too_many(f"{limits.concurrent} requests at once", 1.0)
