@@ -29,6 +29,7 @@ from store.db import Session
 from store.jobs import UNFINISHED
 from store.models import UNREAD, Conversation
 from store.operations import Job
+from store.prepared import insert_all
 from store.schema import JobStatus
 
 HELD_OUT_ONE_IN = 5
@@ -48,9 +49,7 @@ class Sign:
 
 def touch_all(connection: Connection, signs: Sequence[Sign]) -> None:
     """Move the last sign of life of conversations on; those that are not there begin."""
-    if signs:
-        upsert = _UPSERT[connection.dialect.name]
-        connection.execute(upsert, [_row(sign) for sign in signs])
+    insert_all(connection, _UPSERT[connection.dialect.name], [_row(sign) for sign in signs])
 
 
 def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool) -> None:

@@ -21,6 +21,7 @@ from store import conversations
 from store.contexts import SYSTEM_ROLES, Message, message_text
 from store.db import Session
 from store.models import Interaction, Payload
+from store.prepared import insert_all
 from store.schema import InteractionStatus, Trust
 
 DIED = "the answer was cut off before its end could be recorded"
@@ -157,14 +158,11 @@ class _Kept:
     def flush(self) -> None:
         """Write what was added."""
         conversations.touch_all(self._connection, self._conversations)
-        for statement, rows in (
-            (insert(Interaction), self._begun),
-            (insert(Payload), self._texts),
-            (_END, self._ended),
-            (_ANSWER, self._answers),
-        ):
-            if rows:
-                self._connection.execute(statement, rows)
+        insert_all(self._connection, _BEGIN, self._begun)
+        insert_all(self._connection, _TEXTS, self._texts)
+        if self._ended:
+            self._connection.execute(_END, self._ended)
+            self._connection.execute(_ANSWER, self._answers)
         self._forget()
 
     def _touch(self, record: Record, conversation: str) -> None:
@@ -280,6 +278,7 @@ _CONTINUED = (
 _KNOWN = select(Interaction.id, Interaction.status, Interaction.conversation).where(
     Interaction.id.in_(bindparam("ids", expanding=True))
 )
+_BEGIN, _TEXTS = insert(Interaction), insert(Payload)
 _END = (
     update(Interaction)
     .where(Interaction.id == bindparam("_id"))

@@ -136,19 +136,26 @@ class StorableText(TypeDecorator[str]):
         return None if value is None else storable(value)
 
 
+SHORT, PACKED = 512, b"x"
+"""Bytes that compressing would make little less; how compressed ones begin, and no JSON does."""
+
+
 class Compressed(TypeDecorator[Any]):
-    """JSON values, or text, compressed: prompts are long and alike."""
+    """JSON values, or text, compressed where they are long: prompts are, and alike."""
 
     impl = LargeBinary
     cache_ok = True
 
     def process_bind_param(self, value: Any, _dialect: Dialect) -> bytes:  # noqa: ANN401 - JSON
         """Pack; NaN is refused, as in every other JSON column."""
-        return zlib.compress(json.dumps(value, allow_nan=False).encode(), FAST)
+        plain = json.dumps(value, allow_nan=False).encode()
+        return plain if len(plain) < SHORT else zlib.compress(plain, FAST)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> Any:  # noqa: ANN401
         """Unpack."""
-        return None if value is None else json.loads(zlib.decompress(value))
+        if value is None:
+            return None
+        return json.loads(zlib.decompress(value) if value.startswith(PACKED) else value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
