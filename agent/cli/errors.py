@@ -4,6 +4,7 @@ from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.client import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
+from agent.learning.authored import LessonKnown, LessonTooLong
 from agent.lock import StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
@@ -42,6 +43,8 @@ WRONG = (
     BadName,
     ConfigError,
     InputError,
+    LessonKnown,
+    LessonTooLong,
     ShopError,
     TrustConflict,
     UnknownAdapter,

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from agent import tokens
 from agent.cli.errors import InputError
 from agent.cli.frame import (
     OPERATOR,
@@ -18,16 +17,15 @@ from agent.cli.frame import (
     show_one,
 )
 from agent.clock import utcnow
+from agent.learning.authored import WAITING, Author
 from config.settings import Settings
-from store import audit, lessons, namespaces
+from store import lessons, namespaces
 from store.db import Session
-from store.lessons import Support
 from store.models import Lesson
-from store.schema import LessonKind, LessonStatus, Trust
+from store.schema import LessonKind, LessonStatus
 
 app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
 
-WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
 
 
@@ -73,26 +71,8 @@ def add(
     if not text.strip():
         raise InputError("A lesson needs a text.")
     with opened(config) as (settings, db), db.begin() as session:
-        length = _length(settings, when, text.strip())
         namespaces.ensure(session, namespace, utcnow())
-        said = lessons.render(when, text.strip())
-        known = lessons.find_duplicate(session, namespace, said, settings.learning.duplicate_ratio)
-        if known:
-            waits = f"; {APPROVE}" if known.status in WAITING else ""
-            raise InputError(f"{known.id} says this already ({known.status}){waits}.")
-        lesson = lessons.add(
-            session,
-            namespace,
-            kind=kind,
-            when=when,
-            do=text.strip(),
-            trust=Trust.OPERATOR,
-            tokens=length,
-            support=[Support(None, None, text, OPERATOR, Trust.OPERATOR)],
-            now=utcnow(),
-        )
-        detail = {"namespace": namespace}
-        audit.append(session, OPERATOR, "lesson added", lesson.id, detail, utcnow())
+        lesson = _author(settings).add(session, namespace, text.strip(), when, kind)
     console.print(lesson.id)
 
 
@@ -102,10 +82,7 @@ def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
     if not text.strip():
         raise InputError("A lesson needs a text: `byheart lessons retire` takes one out.")
     with opened(config) as (settings, db), db.begin() as session:
-        old = _get(session, lesson_id)
-        length = _length(settings, old.when, text.strip())
-        new = lessons.edit(session, old, text.strip(), utcnow(), length)
-        audit.append(session, OPERATOR, "lesson edited", old.id, {"by": new.id}, utcnow())
+        new = _author(settings).reword(session, _get(session, lesson_id), text.strip())
     console.print(new.id)
 
 
@@ -124,27 +101,14 @@ def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
     _set(config, lesson_ids, LessonStatus.RETIRED)
 
 
-def _length(settings: Settings, when: str | None, text: str) -> int:
-    """Tokens of a lesson.
-
-    Raises:
-        InputError: No prompt would ever have room for it.
-    """
-    length = tokens.count(settings.model_folder, lessons.render(when, text))
-    most = settings.learning.token_budget
-    if length > most:
-        raise InputError(
-            f"The lesson has {length} tokens and would never be used: learning.token_budget is "
-            f"{most}. Say it in several lessons, or as a system prompt: `byheart compile`."
-        )
-    return length
-
-
 def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
-    with opened(config) as (_, db), db.begin() as session:
+    with opened(config) as (settings, db), db.begin() as session:
         for lesson_id in lesson_ids:
-            lessons.set_status(session, _get(session, lesson_id), status)
-            audit.append(session, OPERATOR, f"lesson {status}", lesson_id, {}, utcnow())
+            _author(settings).decide(session, _get(session, lesson_id), status)
+
+
+def _author(settings: Settings) -> Author:
+    return Author(OPERATOR, settings, utcnow())
 
 
 def _get(session: Session, lesson_id: str) -> Lesson:

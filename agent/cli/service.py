@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
-from agent.cli.lessons import APPROVE, WAITING
+from agent.cli.lessons import APPROVE
 from agent.discovery import address
+from agent.learning.authored import WAITING
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus

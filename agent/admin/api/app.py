@@ -13,8 +13,10 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from agent.admin.api import interactions, learning, lessons, operations
+from agent.admin.api.answers import Failure
 from agent.admin.api.control import Control
 from agent.gateway.errors import RequestError, unavailable
+from agent.learning.authored import LessonKnown, LessonTooLong
 from agent.lock import StartError
 from store.adapters import UnknownAdapter
 from store.db import AWAY
@@ -39,6 +41,7 @@ def build(control: Control) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page would be fetched from elsewhere
         redoc_url=None,
+        responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
     )
     app.state.control = control
     for routes in (interactions, lessons, learning, operations):
@@ -48,6 +51,8 @@ def build(control: Control) -> FastAPI:
     handlers: list[tuple[tuple[type[Exception], ...], Handler]] = [
         (MISSING, _as(404, "not_found")),
         (CONTRADICTING, _as(409, "conflict")),
+        ((LessonKnown,), _as(409, "lesson_known")),
+        ((LessonTooLong,), _as(400, "lesson_too_long")),
         (AWAY, _away),
     ]
     for kinds, handler in handlers:

@@ -8,7 +8,7 @@ any of this runs.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
 
@@ -80,11 +80,6 @@ def everywhere(caller: Asking) -> None:
     if caller.key is not None and caller.key.grant.namespace is not None:
         message = "This belongs to no namespace: use a key for all, `byheart keys create -n '*'`."
         raise RequestError(403, message, code="namespace_not_allowed")
-
-
-def page(rows: list[dict[str, Any]], following: object) -> dict[str, Any]:
-    """A page as it is answered."""
-    return {"object": "list", "data": rows, "next": following}
 
 
 def found(thing: Thing | None, what: str, name: str) -> Thing:

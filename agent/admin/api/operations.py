@@ -1,10 +1,11 @@
 """Keys, the audit log, and what internalising has saved."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from agent.admin.api import answers
 from agent.admin.api.control import (
     PAGE,
     Asking,
@@ -15,7 +16,6 @@ from agent.admin.api.control import (
     Writing,
     everywhere,
     found,
-    page,
 )
 from agent.gateway.auth import Caller
 from agent.keys import make
@@ -42,14 +42,14 @@ class NewKey(BaseModel):
 
 
 @router.get("/keys")
-def list_keys(session: Reading, parts: Parts, caller: Asking) -> dict[str, Any]:
+def list_keys(session: Reading, parts: Parts, caller: Asking) -> answers.Page[answers.Key]:
     """The keys of the namespace, without their secrets."""
     rows = [_key(parts, key) for key in keys.keys(session) if _is_own(caller, key)]
-    return page(rows, None)
+    return answers.Page(data=rows, next=None)
 
 
 @router.post("/keys", status_code=201)
-def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> dict[str, Any]:
+def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> answers.MadeKey:
     """Make a key for the namespace, and show it this once."""
     grant = Grant(
         name=new.name.strip(),
@@ -59,15 +59,15 @@ def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> d
         limits=Limits(new.concurrent, new.requests_per_minute, new.tokens_per_minute),
         expires_at=new.expires_at,
     )
-    return {"key": make(session, parts.pepper, grant, caller.principal, parts.now())}
+    return answers.MadeKey(key=make(session, parts.pepper, grant, caller.principal, parts.now()))
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(session: Writing, parts: Parts, caller: Asking, key_id: str) -> dict[str, Any]:
+def revoke_key(session: Writing, parts: Parts, caller: Asking, key_id: str) -> answers.RevokedKey:
     """Let a key be of no use any more, within a second."""
     key = found(_own_key(session, caller, key_id), "key", key_id)
     keys.revoke(session, key.id, caller.principal, parts.now())
-    return {"id": key.id, "state": "revoked"}
+    return answers.RevokedKey(id=key.id)
 
 
 @router.get("/audit", dependencies=[Depends(everywhere)])
@@ -75,28 +75,18 @@ def list_audit(
     session: Reading,
     after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     limit: Limit = PAGE,
-) -> dict[str, Any]:
+) -> answers.Page[answers.AuditEntry]:
     """Who changed what, newest first; `byheart db verify` checks the chain of hashes."""
     rows = audit.page(session, after, limit)
-    shown = [
-        {
-            "seq": row.seq,
-            "at": row.at.isoformat(),
-            "actor": row.actor,
-            "action": row.action,
-            "subject": row.subject,
-            "detail": row.detail,
-            "hash": row.hash,
-        }
-        for row in rows
-    ]
-    return page(shown, rows[-1].seq if len(rows) == limit else None)
+    shown = [answers.AuditEntry.model_validate(row) for row in rows]
+    return answers.Page(data=shown, next=rows[-1].seq if len(rows) == limit else None)
 
 
 @router.get("/savings")
-def get_savings(session: Reading, caller: Asking) -> dict[str, Any]:
+def get_savings(session: Reading, caller: Asking) -> answers.Page[answers.Saving]:
     """Prompt tokens that were sent, and those that adapters kept out, by version."""
-    return page(search.savings(session, caller.namespace), None)
+    rows = search.savings(session, caller.namespace)
+    return answers.Page(data=[answers.Saving(**row) for row in rows], next=None)
 
 
 def _own_key(session: Session, caller: Caller, key_id: str) -> Key | None:
@@ -110,19 +100,18 @@ def _is_own(caller: Caller, key: Key) -> bool:
     return sees_all or key.grant.namespace == caller.namespace
 
 
-def _key(parts: Control, key: Key) -> dict[str, Any]:
+def _key(parts: Control, key: Key) -> answers.Key:
     grant = key.grant
-    state = "valid" if key.is_valid(parts.now()) else "revoked" if key.revoked_at else "expired"
-    return {
-        "id": key.id,
-        "name": grant.name,
-        "namespace": grant.namespace,
-        "state": state,
-        "trust": grant.trust.value,
-        "scopes": sorted(grant.scopes),
-        "concurrent": grant.limits.concurrent,
-        "requests_per_minute": grant.limits.requests_per_minute,
-        "tokens_per_minute": grant.limits.tokens_per_minute,
-        "created_at": key.created_at.isoformat(),
-        "expires_at": grant.expires_at.isoformat() if grant.expires_at else None,
-    }
+    return answers.Key(
+        id=key.id,
+        name=grant.name,
+        namespace=grant.namespace,
+        state="valid" if key.is_valid(parts.now()) else "revoked" if key.revoked_at else "expired",
+        trust=grant.trust,
+        scopes=sorted(grant.scopes),
+        concurrent=grant.limits.concurrent,
+        requests_per_minute=grant.limits.requests_per_minute,
+        tokens_per_minute=grant.limits.tokens_per_minute,
+        created_at=key.created_at,
+        expires_at=grant.expires_at,
+    )
