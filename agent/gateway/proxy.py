@@ -3,7 +3,8 @@
 auth -> schema -> version and view -> compose -> engine -> bytes through untouched -> record. The
 client gets its last byte (a plain answer's body, a stream's last event) only after the interaction
 is durable. However it ends, it is recorded: DONE, FAILED with what there was when the engine broke
-off, ABORTED with what there was when the client went away, which stops the engine at once.
+off, or when byheart itself failed on it, ABORTED with what there was when the client went away,
+which stops the engine at once.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ CLIENT_GONE = 499
 UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
+OUR_FAULT = "byheart failed on this request"
 T = TypeVar("T")
 
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -63,7 +65,13 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
             await exchange.begin()
             reach("request begun")
             give = _streamed if exchange.request.stream else _plain
-            code = await give(exchange, call.receive, call.send)
+            try:
+                code = await give(exchange, call.receive, call.send)
+            except (RequestError, *GONE):
+                raise
+            except Exception:  # boundary: a fault of ours leaves no row that runs for ever
+                await exchange.record(InteractionStatus.FAILED, Answer(error=OUR_FAULT))
+                raise
     except RequestError as error:
         code = error.status
         raise

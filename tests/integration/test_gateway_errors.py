@@ -8,6 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from agent.gateway.exchange import Exchange
 from config.sections import Server
 from store.schema import InteractionStatus
 from tests.factories import go_live
@@ -309,5 +310,25 @@ def test_health_readiness_models_and_metrics(tmp_path: Path) -> None:
                 assert (await http.get("/readyz")).status == 503
                 assert (await http.get("/healthz")).status == 200
                 assert "byheart_engine_up 0.0" in await (await http.get("/metrics")).text()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stream: bool
+) -> None:
+    def fail(_: Exchange) -> dict:
+        raise ZeroDivisionError("CANARY")
+
+    monkeypatch.setattr(Exchange, "asked", fail)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            status, _, error = await answered(rig, CHAT, ASK | {"stream": is_stream})
+            assert (status, "CANARY" in str(error)) == (500, False)
+            [said] = rig.said()
+            assert said.interaction.status is InteractionStatus.FAILED
+            assert said.interaction.error == "byheart failed on this request"
 
     run(scenario())
