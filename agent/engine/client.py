@@ -234,11 +234,11 @@ class VllmEngine:
             options: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
             secret = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
             unix = functools.partial(aiohttp.UnixConnector, socket)
-            connector = (unix if socket else aiohttp.TCPConnector)(**options)
             self._sessions[url] = aiohttp.ClientSession(
-                connector=connector,
+                connector=(unix if socket else aiohttp.TCPConnector)(**options),
                 headers={"Content-Type": "application/json", **secret},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),  # one for all clients would mix them
             )
         return self._sessions[url], "http://engine" if socket else url
 

@@ -5,6 +5,7 @@ The identifier is minted here; a client's own request id is only stored.
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import orjson
@@ -54,8 +55,7 @@ class Exchange:
         self._created_at = parts.now()
         self._messages = request.chat()
         self._conversation: str | None = None
-        self._side = api.is_conversation and conversation.is_side(self._messages)
-        self._learn = api.is_conversation and request.store is not False and not self._side
+        self._learn = api.is_conversation and request.store is not False
         self._client_id: str | None = None
 
     def heed(self, headers: dict[bytes, bytes]) -> None:
@@ -123,7 +123,8 @@ class Exchange:
             RequestError: The answer could not be logged (503).
         """
         try:
-            await self.parts.recorder.begin(self._record(InteractionStatus.RUNNING, Answer(), 0.0))
+            running = partial(self._record, InteractionStatus.RUNNING, Answer(), 0.0)
+            await self.parts.recorder.begin(self.id, running)
         except NotLogged as error:
             message = "The answer could not be logged, so the model is not asked. Try again later."
             raise self._withheld(message) from error
@@ -147,8 +148,13 @@ class Exchange:
         failure.headers += self.headers()
         return failure
 
+    @cached_property
+    def _is_side(self) -> bool:
+        return self.api.is_conversation and conversation.is_side(self._messages)
+
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s
+        side = self._is_side
         params = self.request.params() | {"answer": answer.details()}
         if self._client_id:
             params["client_request_id"] = self._client_id
@@ -161,7 +167,7 @@ class Exchange:
             version=self.route.version,
             arm=self.route.arm,
             context_hash=self.route.view.snapshot,
-            learn=self._learn,
+            learn=self._learn and not side,
             created_at=self._created_at,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
@@ -175,7 +181,7 @@ class Exchange:
             trust=Trust.USER,
             server=self.parts.recorder.server,
             endpoint=self.api.path,
-            side=self._side,
+            side=side,
         )
 
     def _count(self, answer: Answer, total_s: float) -> None:

@@ -12,6 +12,7 @@ engine is asked nothing whose answer would be withheld, until something can be w
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,19 +99,23 @@ class Recorder:
         self._database.start()
         self._disk.start()
 
-    async def begin(self, record: Record) -> None:
+    async def begin(self, interaction: str, record: Callable[[], Record]) -> None:
         """Say that a request is going to be answered; waits only where it may have to be refused.
+
+        Args:
+            interaction: Its identifier.
+            record: Makes its record, which is wanted of few.
 
         Raises:
             NotLogged: Its answer could not be logged, so the engine should not be asked.
         """
-        if self._strict and (self._spooling or not await self._in_database(record)):
+        if self._strict and (self._spooling or not await self._in_database(record())):
             raise NotLogged("the database does not take it")
         if self._withholding:
-            await self.record(record)
+            await self.record(record())
         elif not self._strict:
             loop = asyncio.get_running_loop()
-            self._begun[record.id] = loop.call_later(SHOW_S, self._show, record)
+            self._begun[interaction] = loop.call_later(SHOW_S, self._show, record)
 
     async def record(self, record: Record) -> None:
         """Make an interaction durable.
@@ -133,8 +138,9 @@ class Recorder:
         await asyncio.to_thread(self._database.close, CLOSE_S)
         await asyncio.to_thread(self._disk.close, CLOSE_S)
 
-    def _show(self, record: Record) -> None:
+    def _show(self, make: Callable[[], Record]) -> None:
         """Have a running request written, which nobody waits for."""
+        record = make()
         del self._begun[record.id]
         (self._disk if self._spooling else self._database).hand_in(record)
 
