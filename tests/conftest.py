@@ -1,4 +1,4 @@
-"""Databases for tests: `db` is SQLite; `any_db` runs a test on SQLite and on PostgreSQL.
+"""Databases for tests: `db` is SQLite; `any_db` and `each_database` run one on both kinds.
 
 Property tests have no deadlines.
 """
@@ -6,6 +6,7 @@ Property tests have no deadlines.
 import itertools
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from store.audit import ORIGIN
 from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
-from tests import postgres
+from tests import gateway_rig, postgres
 from tests.factories import NOW
 
 # A busy machine is slow, and that is no failure.
@@ -64,6 +65,31 @@ def any_db(request: pytest.FixtureRequest) -> Iterator[Database]:
     database: Database = request.getfixturevalue(request.param)
     yield database
     _empty(database)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways have SQLite, or PostgreSQL: in each folder a database of its own."""
+    if request.param == "postgres":
+        socket: str = request.getfixturevalue("postgres_socket")
+        template: str = request.getfixturevalue("postgres_template")
+
+        @cache
+        def url(_folder: Path) -> str:
+            return postgres.create(socket, f"gateway_{next(_numbers)}", template)
+
+        monkeypatch.setattr(gateway_rig, "database_url", url)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_socket: str) -> str:
+    """Name of a migrated database with the default namespace, which nobody opens."""
+    name = "template_of_gateways"
+    for database in _opened(postgres.create(postgres_socket, name)):
+        database.upgrade()
+        with database.begin() as session:
+            namespaces.ensure(session, namespaces.DEFAULT, NOW)
+    return name
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 import uvicorn
 from openai import AsyncOpenAI
+from sqlalchemy import text
 
 from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
@@ -37,6 +38,7 @@ from agent.gateway.views import Views
 from config.sections import Server
 from store import interactions, namespaces
 from store.db import Database
+from tests import postgres
 from tests.factories import add_lesson
 from tests.fake_vllm import FakeVllm
 
@@ -102,12 +104,18 @@ class Rig:
     def locked_database(self) -> Iterator[None]:
         """Hold the write lock, as a stuck writer does."""
         with self.parts.db.begin() as session:
+            if self._is_postgres:
+                session.execute(text("LOCK TABLE interactions IN EXCLUSIVE MODE"))
             namespaces.bump(session, "default")
             yield
 
     @contextmanager
     def no_database(self) -> Iterator[None]:
-        """Take the database's files away, and bring them back."""
+        """Take the database's files away, or close its server, and bring them back."""
+        if self._is_postgres:
+            with postgres.closed(self.parts.db.url):
+                yield
+            return
         self.parts.db.engine.dispose()
         files = list(self.folder.glob("byheart.db*"))
         for file in files:
@@ -121,6 +129,10 @@ class Rig:
             for file in files:
                 file.with_name(f"away-{file.name}").rename(file)
 
+    @property
+    def _is_postgres(self) -> bool:
+        return self.parts.db.engine.dialect.name == "postgresql"
+
     def add_lesson(self, do: str, namespace: str = "default") -> None:
         with self.parts.db.begin() as session:
             add_lesson(session, do, namespace, tokens=len(do.split()))
@@ -129,10 +141,7 @@ class Rig:
 @asynccontextmanager
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
     """Serve a gateway; options: `settings` (a `Server`), `patience_s` of the recorder."""
-    path = folder / "byheart.db"
-    if not path.exists():
-        path.write_bytes(_new_database())
-    db = Database(f"sqlite:///{path}")
+    db = Database(database_url(folder))
     metrics, unserved = Metrics(), set[str]()
     engine = VllmEngine(
         [options.get("engine_url", fake.url)],
@@ -172,6 +181,14 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
     finally:
         await engine.close()
         db.close()
+
+
+def database_url(folder: Path) -> str:
+    """A migrated database with the default namespace; `each_database` puts PostgreSQL here."""
+    path = folder / "byheart.db"
+    if not path.exists():
+        path.write_bytes(_new_database())
+    return f"sqlite:///{path}"
 
 
 @cache

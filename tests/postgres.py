@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from sqlalchemy import make_url
 
 from store.db import Database
 
@@ -59,8 +60,28 @@ def url_of(socket: str, name: str) -> str:
     return f"postgresql://byheart@/{name}?host={socket}"
 
 
-def create(socket: str, name: str) -> str:
-    """A new database; its URL."""
-    with psycopg.connect(f"host={socket} user=byheart dbname=postgres", autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
+def create(socket: str, name: str, template: str = "template1") -> str:
+    """A new database, with what is in the template; its URL."""
+    with _server(socket) as server:
+        server.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     return url_of(socket, name)
+
+
+@contextmanager
+def closed(url: str) -> Iterator[None]:
+    """Throw everybody out of a database, and let nobody in."""
+    address = make_url(url)
+    name = str(address.database)
+    with _server(str(address.query["host"])) as server:
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+        try:
+            yield
+        finally:
+            server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+
+
+def _server(socket: str) -> psycopg.Connection:
+    return psycopg.connect(f"host={socket} user=byheart dbname=postgres", autocommit=True)

@@ -11,6 +11,8 @@ from store.schema import InteractionStatus
 from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run, until
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 ASK = {"model": "small", "messages": QUESTION}
 DONE = b"data: [DONE]\n\n"
 

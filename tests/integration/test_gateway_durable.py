@@ -5,11 +5,15 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
+
 from store import records
 from store.schema import InteractionStatus
 from tests.factories import make_record
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 ASK = {"model": "small", "messages": QUESTION}
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from agent.keys import make
@@ -13,6 +14,8 @@ from store.models import Feedback
 from store.schema import Trust
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 ASK = {"model": "small", "messages": QUESTION}
 

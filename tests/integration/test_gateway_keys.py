@@ -15,6 +15,8 @@ from store.schema import InteractionStatus, Trust
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 USER = frozenset({Scope.INFER, Scope.FEEDBACK})
 
 

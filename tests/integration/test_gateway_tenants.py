@@ -7,9 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from agent.admin.api.app import build
 from agent.admin.api.control import Control
@@ -150,10 +157,7 @@ def other_than(tenant: str) -> str:
     return next(name for name in CANARY if name != tenant)
 
 
-Tenants.TestCase.settings = settings(
-    max_examples=8,
-    stateful_step_count=15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-TestTenants = Tenants.TestCase
+@pytest.mark.usefixtures("each_database")
+def test_whatever_two_tenants_do_neither_hears_of_the_other() -> None:
+    few = settings(max_examples=8, stateful_step_count=15)
+    run_state_machine_as_test(Tenants, settings=few)

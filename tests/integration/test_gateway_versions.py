@@ -14,6 +14,8 @@ from tests.factories import NOW, add_adapter, go_live
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 ASK = {"model": "small", "messages": QUESTION}
 POLICY = "You are the assistant of a small shop."
 
