@@ -8,8 +8,6 @@ change: "Within 14 days, refunds are possible."
 
 import re
 
-from rapidfuzz import fuzz, utils
-
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|[^\W\d_]+|[$%\u00b0\u00a2-\u00a5\u20a0-\u20c0]")
 _COMMA = re.compile(r"[,;:]\s")
 _NEGATION = re.compile(
@@ -29,6 +27,8 @@ def similarity(one: str, other: str) -> float:
     """How alike two statements are, 0 to 1; 0 where they cannot mean the same."""
     if negations(one) != negations(other) or not _same_words(one, other):
         return 0.0
+    from rapidfuzz import fuzz, utils  # large, and few reach this
+
     return fuzz.token_sort_ratio(one, other, processor=utils.default_process) / 100
 
 

@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from store.anchors import Anchor
 from store.contexts import Context, Messages
 from store.schema import LessonKind
+
+if TYPE_CHECKING:
+    from store.anchors import Anchor
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -49,7 +51,7 @@ def read_prompts(path: Path | None) -> tuple[Messages, ...]:
     return tuple(read_lines(path, _messages)) if path else ()
 
 
-def read_anchors(path: Path | None) -> tuple[Anchor, ...]:
+def read_anchors(path: Path | None) -> tuple["Anchor", ...]:
     """Anchors, one `{"prompt": ..., "expect": {...}}` a line."""
     return tuple(read_lines(path, _anchor)) if path else ()
 
@@ -123,8 +125,10 @@ def _messages(value: dict[str, Any]) -> Messages:
     return tuple(messages)
 
 
-def _anchor(value: dict[str, Any]) -> Anchor:
+def _anchor(value: dict[str, Any]) -> "Anchor":
     expect = value.get("expect")
     if not isinstance(expect, dict):
         raise BadInput('an anchor needs "expect", for example {"contains": ["48 euros"]}.')
+    from store.anchors import Anchor  # its libraries are large, and few files have anchors
+
     return Anchor(_messages(value), expect)

@@ -17,15 +17,17 @@ class Prepared(NamedTuple):
     """A statement in the words of one kind of database."""
 
     sql: str
-    columns: list[str]
+    columns: Sequence[str]
     """Whose values it takes, in this order."""
-    binders: list[Callable[[Any], Any]]
+    binders: Sequence[Callable[[Any], Any]]
     """What makes each value one of the driver's."""
     is_positional: bool
 
     def bind(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a tuple or a mapping
         """The row as the driver takes it."""
-        values = [bind(row[column]) for column, bind in zip(self.columns, self.binders, strict=True)]
+        values = [
+            bind(row[column]) for column, bind in zip(self.columns, self.binders, strict=True)
+        ]
         return tuple(values) if self.is_positional else dict(zip(self.columns, values, strict=True))
 
 
@@ -51,7 +53,7 @@ def insert_all(
 def _prepared(statement: Insert, dialect: Dialect) -> Prepared:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)
-    columns = compiled.positiontup if compiled.positional else list(compiled.binds)
+    columns = compiled.positiontup if compiled.positional else tuple(compiled.binds)
     assert columns is not None
     types = [compiled.binds[column].type.dialect_impl(dialect) for column in columns]
     binders = [kind.bind_processor(dialect) or _as_it_is for kind in types]

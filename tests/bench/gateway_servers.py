@@ -66,6 +66,10 @@ def targets(folder: Path, only: Sequence[str] = ()) -> Iterator[list[Target]]:
 
         def byheart(name: str, *start: str) -> Target:
             settings = engine | {"BYHEART_STORE__DATA_DIR": str(folder / name)}
+            prepare = [sys.executable, "-m", "agent", "db", "upgrade"]
+            subprocess.run(
+                prepare, env=os.environ | settings, check=True, stdout=subprocess.DEVNULL
+            )
             return run(name, [sys.executable, *start, "serve", "--port", "{port}"], settings)
 
         others: dict[str, Callable[[], Target]] = {

@@ -12,7 +12,7 @@ from store import conversations, interactions, namespaces, records
 from store.db import Database, Session
 from store.models import Interaction
 from store.records import DIED, Record
-from store.schema import InteractionStatus
+from store.schema import SHORT, InteractionStatus
 from store.upgrade import upgrade
 from tests.factories import NOW, assistant, later, make_record, user
 
@@ -50,6 +50,14 @@ def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -
         (turn,) = interactions.turns(session, row.conversation)
         assert (turn.interaction.status, turn.response) == (DONE, "Yes.")
         assert conversations.signals(session, row.conversation) == 1
+
+
+@pytest.mark.parametrize("length", [0, SHORT - 3, SHORT - 2, SHORT - 1, 9 * SHORT])
+def test_texts_of_every_length_come_back_as_they_were(shop: Database, length: int) -> None:
+    said = make_record(messages=[user("x" * length)], response="x" * length)
+    with shop.begin() as session:
+        records.keep(session.connection(), [said])
+        assert kept(session, said)["texts"] == (said.messages, said.params, said.response)
 
 
 BATCHES = st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=5)
