@@ -7,6 +7,7 @@ from agent.cli import (
     compile,
     configuration,
     demo,
+    interactions,
     keys,
     lessons,
     logs,
@@ -37,5 +38,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(rollout.app, name="rollout")
 app.command("rollback")(rollout.rollback)
+app.command("why")(interactions.why)
+app.command("savings")(interactions.savings)
 app.add_typer(configuration.app, name="config")
 app.add_typer(configuration.db_app, name="db")

@@ -7,7 +7,8 @@ from pydantic import AwareDatetime
 
 from agent.admin.api import answers
 from agent.admin.api.control import PAGE, After, Asking, Limit, Reading, found
-from store import interactions, lessons, search, snapshots
+from agent.admin.explain import explain
+from store import interactions, search
 from store.db import Session
 from store.models import Conversation, Interaction
 from store.schema import InteractionStatus
@@ -50,23 +51,11 @@ def get_interaction(
 
 
 @router.get("/interactions/{interaction_id}/explain")
-def explain(session: Reading, caller: Asking, interaction_id: str) -> answers.Explanation:
+def explain_interaction(
+    session: Reading, caller: Asking, interaction_id: str
+) -> answers.Explanation:
     """What an answer rested on, and what was learned from it."""
-    row = _own(session, caller.namespace, interaction_id)
-    snapshot = snapshots.get(session, row.context_hash, caller.namespace)
-    return answers.Explanation(
-        interaction=row.id,
-        version=row.version,
-        arm=row.arm,
-        context=row.context_hash,
-        system_prompt=snapshot.system_prompt if snapshot else None,
-        lessons_in_prompt=[each["text"] for each in snapshot.lessons] if snapshot else None,
-        tokens_saved=row.tokens_saved,
-        learned=[
-            answers.Learned(id=each.id, status=each.status, text=lessons.text(each))
-            for each in lessons.resting_on(session, row.id)
-        ],
-    )
+    return explain(session, _own(session, caller.namespace, interaction_id))
 
 
 @router.get("/conversations")

@@ -1,0 +1,68 @@
+"""`byheart why` and `savings`: what stands in the tables, for people and for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from agent.cli.app import app
+from agent.cli.errors import InputError
+from store import lessons, namespaces
+from store.db import Database
+from store.lessons import Support
+from store.schema import LessonKind, Trust
+from tests.factories import NOW, record
+
+
+@pytest.fixture
+def run(db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs a verb on a data folder of its own."""
+    monkeypatch.setenv("BYHEART_STORE__DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    with db.begin() as session:
+        namespaces.ensure(session, "default", NOW)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+def test_an_answer_is_explained_by_its_version_and_by_what_was_learned(
+    db: Database, run: Any
+) -> None:
+    with db.begin() as session:
+        one = record(session, namespace="default", version="bh-1", tokens_saved=90)
+        support = Support(one.id, None, "Lamps cost 15.", "ann", Trust.USER)
+        lesson = lessons.add(
+            session,
+            "default",
+            kind=LessonKind.FACT,
+            when=None,
+            do="Lamps cost [15].",
+            trust=Trust.USER,
+            tokens=5,
+            support=[support],
+            now=NOW,
+        )
+        lesson_id = lesson.id
+    said = json.loads(run("why", one.id, "-o", "json").stdout)
+    assert (said["version"], said["tokens_saved"], said["system_prompt"]) == ("bh-1", 90, None)
+    assert [each["id"] for each in said["learned"]] == [lesson_id]
+    assert "Lamps cost [15]." in run("why", one.id).stdout
+
+
+def test_an_interaction_that_is_not_there_is_wrong_usage(run: Any) -> None:
+    assert isinstance(run("why", "int_0").exception, InputError)
+
+
+def test_savings_are_told_by_version(db: Database, run: Any) -> None:
+    assert "Nothing was answered" in run("savings").stdout
+    with db.begin() as session:
+        for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
+            record(session, namespace="default", version=version, tokens_saved=saved)
+    rows = json.loads(run("savings", "-o", "json").stdout)
+    assert [(row["version"], row["tokens_saved"]) for row in rows] == [("base", 0), ("bh-1", 200)]
+    assert run("savings", "-n", "nobody").exit_code != 0
