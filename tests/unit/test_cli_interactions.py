@@ -1,33 +1,14 @@
 """`byheart why` and `savings`: what stands in the tables, for people and for programs."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner, Result
-
-from agent.cli.app import app
 from agent.cli.errors import InputError
-from store import lessons, namespaces
+from store import lessons
 from store.db import Database
 from store.lessons import Support
 from store.schema import LessonKind, Trust
 from tests.factories import NOW, record
-
-
-@pytest.fixture
-def run(db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a verb on a data folder of its own."""
-    monkeypatch.setenv("BYHEART_STORE__DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
-    with db.begin() as session:
-        namespaces.ensure(session, "default", NOW)
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    return invoke
 
 
 def test_an_answer_is_explained_by_its_version_and_by_what_was_learned(

@@ -5,36 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from agent.cli.app import app
 from agent.cli.errors import explain
 from agent.keys import digest, parse, pepper
-from store import audit, keys, namespaces
+from store import audit, keys
 from store.db import Database
 from store.keys import Limits, Scope
 from store.schema import Trust
-from tests.factories import NOW
-
-
-@pytest.fixture
-def run(db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a verb on a data folder of its own."""
-    monkeypatch.setenv("BYHEART_STORE__DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "300")
-    with db.begin() as session:
-        namespaces.ensure(session, "default", NOW)
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["keys", *arguments])
-
-    return invoke
 
 
 def test_a_key_is_what_was_asked_for_and_is_nowhere_but_on_the_screen(
     db: Database, run: Any, tmp_path: Path
 ) -> None:
-    made = run("create", "bot", "-s", "infer", "--concurrent", "3", "--trust", "operator")
+    made = run("keys", "create", "bot", "-s", "infer", "--concurrent", "3", "--trust", "operator")
     assert made.exit_code == 0
     text = made.stdout.splitlines()[0]
     presented = parse(text)
@@ -45,7 +28,7 @@ def test_a_key_is_what_was_asked_for_and_is_nowhere_but_on_the_screen(
     assert key.digest == digest(pepper(tmp_path), presented)
     assert key.grant.scopes == {Scope.INFER}
     assert (key.grant.trust, key.grant.limits) == (Trust.OPERATOR, Limits(concurrent=3))
-    listed = run("ls")
+    listed = run("keys", "ls")
     assert key.id in listed.stdout
     assert presented.secret not in listed.stdout
     assert presented.secret.encode() not in (tmp_path / "byheart.db").read_bytes()
@@ -53,8 +36,8 @@ def test_a_key_is_what_was_asked_for_and_is_nowhere_but_on_the_screen(
 
 
 def test_a_key_is_for_one_namespace_or_for_all(db: Database, run: Any) -> None:
-    assert run("create", "one").exit_code == 0
-    assert run("create", "all", "-n", "*", "--expires-in-days", "9").exit_code == 0
+    assert run("keys", "create", "one").exit_code == 0
+    assert run("keys", "create", "all", "-n", "*", "--expires-in-days", "9").exit_code == 0
     with db.read() as session:
         one, other = keys.keys(session)
     assert (one.grant.namespace, other.grant.namespace) == ("default", None)
@@ -63,10 +46,10 @@ def test_a_key_is_for_one_namespace_or_for_all(db: Database, run: Any) -> None:
 
 
 def test_a_revoked_key_is_listed_as_such(run: Any) -> None:
-    made = json.loads(run("create", "bot", "-o", "json").stdout)["key"]
+    made = json.loads(run("keys", "create", "bot", "-o", "json").stdout)["key"]
     key_id = made.split("_")[1]
-    assert run("revoke", key_id, "--yes").exit_code == 0
-    [row] = json.loads(run("ls", "-o", "json").stdout)
+    assert run("keys", "revoke", key_id, "--yes").exit_code == 0
+    [row] = json.loads(run("keys", "ls", "-o", "json").stdout)
     assert row["state"] == "revoked"
 
 
@@ -80,7 +63,7 @@ def test_a_revoked_key_is_listed_as_such(run: Any) -> None:
     ],
 )
 def test_what_cannot_be_is_told_with_the_remedy(run: Any, arguments: tuple[str, ...]) -> None:
-    error = run(*arguments).exception
+    error = run("keys", *arguments).exception
     message, code = explain(error)
     assert message
     assert code == 2

@@ -1,31 +1,14 @@
 """`byheart lessons`: what waits for the operator, and how it is decided."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from agent.cli.app import app
-from store import lessons, namespaces
+from store import lessons
 from store.db import Database
 from store.schema import LessonStatus
-from tests.factories import NOW, add_lesson
-
-
-@pytest.fixture
-def run(db: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs a verb on a data folder of its own."""
-    monkeypatch.setenv("BYHEART_STORE__DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
-    with db.begin() as session:
-        namespaces.ensure(session, "default", NOW)
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner().invoke(app, list(arguments))
-
-    return invoke
+from tests.factories import add_lesson
 
 
 def candidates(db: Database, *texts: str) -> list[str]:
