@@ -1,7 +1,7 @@
 """The job that deletes what is older than the operator keeps it, in small steps."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,8 @@ from store.db import Database, Session
 
 log = structlog.get_logger(__name__)
 
+Find = Callable[[Session, datetime], Sequence[str]]
+Drop = Callable[[Session, Sequence[str]], None]
 PAUSE_S = 0.05
 """Between two steps, for those who write meanwhile."""
 
@@ -21,21 +23,28 @@ PAUSE_S = 0.05
 async def run(work: Work, _payload: dict[str, Any]) -> None:
     """Delete texts and interactions that are past their time."""
     settings, now = work.settings.store, utcnow()
-    for name, drop, days in (
-        ("texts", retention.drop_texts, settings.texts_days),
-        ("interactions", retention.drop_interactions, settings.interactions_days),
+    for name, find, drop, days in (
+        ("texts", retention.old_texts, retention.drop_texts, settings.texts_days),
+        (
+            "interactions",
+            retention.old_interactions,
+            retention.drop_interactions,
+            settings.interactions_days,
+        ),
     ):
         if days:
-            count = await _drop_all(work.db, drop, now - timedelta(days=days))
+            count = await _drop_all(work.db, find, drop, now - timedelta(days=days))
             log.info("dropped what is past its time", what=name, count=count, days=days)
 
 
-async def _drop_all(
-    db: Database, drop: Callable[[Session, datetime], int], before: datetime
-) -> int:
+async def _drop_all(db: Database, find: Find, drop: Drop, before: datetime) -> int:
     def step() -> int:
-        with db.begin() as session:
-            return drop(session, before)
+        with db.read() as session:
+            found = find(session, before)
+        if found:
+            with db.begin() as session:
+                drop(session, found)
+        return len(found)
 
     total = 0
     while dropped := await asyncio.to_thread(step):

@@ -52,7 +52,7 @@ def compose(
             after it, whatever the white space, it is taken out, so that it stands in the prompt
             once or, when internalised, not at all.
     """
-    own, rest = _split_system(messages)
+    own, rest = split_system(messages)
     kept = _without_prefix(own, elide) if elide else own
     if not context and kept == own:
         return list(messages)
@@ -60,7 +60,7 @@ def compose(
     return [{"role": "system", "content": text}, *rest] if text else rest
 
 
-def _split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
+def split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """The text of the leading system messages, and the other messages."""
     count = 0
     while count < len(messages) and messages[count]["role"] in SYSTEM_ROLES:

@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from store import audit, namespaces
 from store.db import Session, new_id
@@ -112,7 +112,6 @@ def create(
         tokens_per_minute=grant.limits.tokens_per_minute,
         created_at=now,
         expires_at=grant.expires_at,
-        changed_at=now,
     )
     session.add(row)
     detail = {"principal": grant.name, "namespace": grant.namespace, "scopes": row.scopes}
@@ -151,27 +150,20 @@ def revoke(session: Session, key_id: str, actor: str, now: datetime) -> None:
     if row is None:
         raise UnknownKey(key_id)
     if row.revoked_at is None:
-        row.revoked_at = row.changed_at = now
+        row.revoked_at = now
         audit.append(session, actor, "key revoked", key_id, {}, now)
 
 
-def keys(session: Session, since: datetime | None = None) -> list[Key]:
-    """All keys, oldest first, also those that are no longer valid.
-
-    Args:
-        session: In any transaction.
-        since: Only those that were made or changed at that time or later.
-    """
+def keys(session: Session) -> list[Key]:
+    """All keys, oldest first, also those that are no longer valid."""
     rows = select(ApiKey, Principal).join(Principal, Principal.id == ApiKey.principal)
-    if since is not None:
-        rows = rows.where(ApiKey.changed_at >= since)
     return [_key(*row) for row in session.execute(rows.order_by(ApiKey.created_at, ApiKey.id))]
 
 
-def last_change(session: Session) -> datetime | None:
-    """When a key was last made or revoked."""
-    newest = select(ApiKey.changed_at).order_by(ApiKey.changed_at.desc()).limit(1)
-    return session.scalar(newest)
+def count(session: Session) -> tuple[int, int]:
+    """How many keys were ever made, and how many revoked; nothing else about a key changes."""
+    made, revoked = session.execute(select(func.count(), func.count(ApiKey.revoked_at))).one()
+    return made, revoked
 
 
 def _key(row: ApiKey, principal: Principal) -> Key:

@@ -95,7 +95,7 @@ class Interaction(Base):
     """Hash of the messages up to and with the answer: the next turn's prefix is found by it."""
     __table_args__ = (
         Index(None, "namespace", "created_at"),
-        Index(None, "namespace", "prefix_hash"),
+        Index("ix_interactions_course", "namespace", "prefix_hash", "principal", "created_at"),
         Index(
             "ix_interactions_running",
             "server",

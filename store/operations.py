@@ -40,7 +40,6 @@ class ApiKey(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
-    changed_at: Mapped[datetime] = mapped_column(index=True)
     """When it was made or revoked: what a reader of the keys does not know yet."""
 
 

@@ -1,10 +1,11 @@
 """What is old goes, a little at a time: texts first, then what is left of the interactions.
 
-Each call deletes a few rows in the caller's transaction, so that no writer waits for long. What a
-lesson rests on stays: its provenance is asked for as long as the lesson is in use.
+What is old is looked for in a transaction that reads, as that may take a while; a few rows at a
+time are deleted in one that writes, so that no other writer waits for long. What a lesson rests on
+stays: its provenance is asked for as long as the lesson is in use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, exists, select
@@ -15,42 +16,43 @@ from store.models import Conversation, Feedback, Interaction, LessonSupport, Pay
 AT_A_TIME = 200
 
 
-def drop_texts(session: Session, before: datetime) -> int:
-    """Delete the texts of some interactions that began before a time; how many."""
+def old_texts(session: Session, before: datetime) -> list[str]:
+    """Some interactions that began before a time and still have texts, the oldest first."""
     old = (
         select(Payload.interaction)
         .join(Interaction, Interaction.id == Payload.interaction)
         .where(Interaction.created_at < before)
-        .order_by(Payload.interaction)  # identifiers sort by time: the oldest are found first
-        .limit(AT_A_TIME)
+        .order_by(Payload.interaction)  # identifiers sort by time
     )
-    ids = list(session.scalars(old))
+    return list(session.scalars(old.limit(AT_A_TIME)))
+
+
+def drop_texts(session: Session, ids: Sequence[str]) -> None:
+    """Delete the texts of interactions."""
     session.execute(delete(Payload).where(Payload.interaction.in_(ids)))
-    return len(ids)
 
 
-def drop_interactions(session: Session, before: datetime) -> int:
-    """Delete some interactions that began before a time, with all that hangs off them; how many."""
-    old = (
-        select(Interaction.id)
-        .where(
-            Interaction.created_at < before,
-            ~exists().where(LessonSupport.interaction == Interaction.id),
-        )
-        .order_by(Interaction.id)
-        .limit(AT_A_TIME)
-    )
-    ids = list(session.scalars(old))
-    within = Interaction.id.in_(ids)
-    conversations = list(session.scalars(select(Interaction.conversation).where(within).distinct()))
-    session.execute(delete(Payload).where(Payload.interaction.in_(ids)))
-    session.execute(delete(Feedback).where(Feedback.interaction.in_(ids)))
-    session.execute(delete(Interaction).where(within))
-    _drop_empty(session, conversations)
-    return len(ids)
+def old_interactions(session: Session, before: datetime) -> list[str]:
+    """Some interactions that began before a time and that no lesson rests on, the oldest first."""
+    old = select(Interaction.id).where(Interaction.created_at < before, _IS_FREE)
+    return list(session.scalars(old.order_by(Interaction.id).limit(AT_A_TIME)))
 
 
-def _drop_empty(session: Session, conversations: Sequence[str]) -> None:
+def drop_interactions(session: Session, ids: Sequence[str]) -> None:
+    """Delete interactions, with all that hangs off them, but for what a lesson rests on by now."""
+    free = select(Interaction.id, Interaction.conversation)
+    rows = session.execute(free.where(Interaction.id.in_(ids), _IS_FREE)).all()
+    going = [row.id for row in rows]
+    session.execute(delete(Payload).where(Payload.interaction.in_(going)))
+    session.execute(delete(Feedback).where(Feedback.interaction.in_(going)))
+    session.execute(delete(Interaction).where(Interaction.id.in_(going)))
+    _drop_empty(session, {row.conversation for row in rows})
+
+
+_IS_FREE = ~exists().where(LessonSupport.interaction == Interaction.id)
+
+
+def _drop_empty(session: Session, conversations: Collection[str]) -> None:
     session.execute(
         delete(Conversation).where(
             Conversation.id.in_(conversations),

@@ -17,7 +17,7 @@ from store.db import Session
 from store.models import Conversation, Interaction, Payload
 from store.schema import InteractionStatus
 
-MOST_TEXTS = 1000
+MOST_TEXTS, AT_ONCE = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def _containing(session: Session, rows: Select[Interaction], contains: str, limi
     found: list[Interaction] = []
     read = rows.join(Payload, Payload.interaction == Interaction.id).add_columns(Payload)
     last, count = None, 0
-    for interaction, payload in session.execute(read.limit(MOST_TEXTS)):
+    few = read.limit(MOST_TEXTS).execution_options(yield_per=AT_ONCE)  # texts may be long
+    for interaction, payload in session.execute(few):
         last, count = interaction.id, count + 1
         if any(contains in text.casefold() for text in _texts(payload)):
             found.append(interaction)

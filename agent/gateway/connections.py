@@ -14,6 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 20.0
 """From a connection, or the first byte of its next request, to the end of the head."""
+BODY_S = 75.0
+"""From there to the end of the body, also where nobody reads it any more; more than `UPLOAD_S` of
+wire.py, which tells the client."""
 STALLED_S = 60.0
 """How long a client may read nothing of an answer that is waiting for it."""
 MAX_HEAD_BYTES = 64 * 2**10
@@ -28,27 +31,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._heads = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._request_timer: asyncio.TimerHandle | None = None
         self._stalled_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room for it."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_S, transport.abort)
+        self._await_end(HEAD_S)
         if len(self.connections) > self._max_connections:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         super().connection_lost(exc)
-        for timer in (self._head_timer, self._stalled_timer):
+        for timer in (self._request_timer, self._stalled_timer):
             if timer:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that goes on for too long ends the connection."""
-        if self._in_head and self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_S, self.transport.abort)
+        if self._in_head and self._request_timer is None and not self._is_answering:
+            self._await_end(HEAD_S)
         began_in_head, heads = self._in_head, self._heads
         super().data_received(data)
         if began_in_head and heads == self._heads:
@@ -60,15 +63,20 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is here."""
         self._in_head, self._head_bytes = False, 0
         self._heads += 1
-        if self._head_timer:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._await_end(BODY_S)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is here; what comes now is the next one's head."""
         super().on_message_complete()
         self._in_head = True
+        self._await_end(None)
+
+    def on_response_complete(self) -> None:
+        """The answer is given; a head of which something came meanwhile goes on."""
+        super().on_response_complete()
+        if self._in_head and self._head_bytes and not self._is_answering:
+            self._await_end(HEAD_S)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
@@ -80,6 +88,18 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._stalled_timer:
             self._stalled_timer.cancel()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_end(self, most_s: float | None) -> None:
+        """End the connection unless the part of a request that is awaited is here in time."""
+        if self._request_timer:
+            self._request_timer.cancel()
+        self._request_timer = None
+        if most_s is not None:
+            self._request_timer = self.loop.call_later(most_s, self.transport.abort)
 
 
 def bounded(max_connections: int) -> Any:  # noqa: ANN401 - what uvicorn takes as `http`

@@ -9,7 +9,7 @@ question: that is side traffic. It is answered as any other, and never learned f
 import re
 from collections.abc import Mapping, Sequence
 
-from store.contexts import SYSTEM_ROLES, Message, message_text
+from store.contexts import Message, message_text, split_system
 
 HEADERS = (b"x-byheart-conversation", b"x-openwebui-chat-id")
 TAGS = ("conversation_id", "session_id", "thread_id", "chat_id")
@@ -18,35 +18,33 @@ MAX_ID = 256
 LONGEST_SYSTEM_TASK = 600
 LONGEST_TASK = 4_000
 """Characters of a text that are looked at: instructions stand at its beginning or its end."""
-
 THINGS = (
-    "title",
-    "headline",
-    "tag",
-    "emoji",
-    "follow",
-    "quer",
-    "summar",
-    "cond",
-    "compact",
-    "rephr",
-    "standalone",
+    *("title", "headline", "tag", "emoji", "follow", "quer"),
+    *("summar", "cond", "compact", "rephr", "standalone"),
 )
 TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread", "exchange")
 """Of the words below, so much that none is without one of either."""
 SESSION = re.compile(r"session_([\w-]{8,})")
 """In the `user_id` of agents that speak Anthropic's API."""
-_MADE = r"\b(?:generate|create|write|provide|suggest|give|extract|come up with|produce)\b"
-_THING = r"\b(?:title|headline|tags?|emoji|follow[- ]?up questions?|search quer(?:y|ies))\b"
-_TALK = r"\b(?:conversation|chat|discussion|dialog(?:ue)?|messages?|thread|exchange)\b"
-_SUMMED = r"\b(?:summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)\b"
-SIDE = re.compile(
-    rf"{_MADE}[^\n]{{0,80}}?{_THING}(?:.{{0,400}}?){_TALK}"
-    rf"|{_TALK}[^\n]{{0,120}}?{_MADE}[^\n]{{0,80}}?{_THING}"
-    rf"|{_SUMMED}[^\n]{{0,60}}?{_TALK}"
-    rf"|{_TALK}.{{0,400}}?standalone question",
-    re.IGNORECASE | re.DOTALL,
+WORD = re.compile(
+    r"\b(?:"
+    r"(?P<make>generate|create|write|provide|suggest|give|extract|come up with|produce)"
+    r"|(?P<thing>title|headline|tags?|emoji|follow[- ]?up questions?|search quer(?:y|ies))"
+    r"|(?P<talk>conversation|chat|discussion|dialog(?:ue)?|messages?|thread|exchange)"
+    r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)"
+    r"|(?P<alone>standalone question)"
+    r")\b",
+    re.IGNORECASE,
 )
+LINE = 120
+"""Words that are allowed to be further apart may have line ends between them."""
+TASKS: tuple[tuple[tuple[str, int], ...], ...] = (
+    (("make", 0), ("thing", 80), ("talk", 400)),
+    (("talk", 0), ("make", 120), ("thing", 80)),
+    (("sum", 0), ("talk", 60)),
+    (("talk", 0), ("alone", 400)),
+)
+"""Words that make a task, one after another, each at most so many characters after the last."""
 
 
 def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None:
@@ -67,20 +65,43 @@ def is_side(messages: Sequence[Message]) -> bool:
     Told by what is asked last, and, where nothing was answered before, by a system text that is
     short: such a task is all that it says, and an application's says much else.
     """
-    asked = [message for message in messages if message["role"] == "user"]
-    texts = [message_text(asked[-1])] if asked else []
+    asked = next((each for each in reversed(messages) if each["role"] == "user"), None)
+    texts = [message_text(asked)] if asked else []
     if not any(message["role"] == "assistant" for message in messages):
-        system = [message_text(each) for each in messages if each["role"] in SYSTEM_ROLES]
-        texts += [text for text in system if len(text) <= LONGEST_SYSTEM_TASK]
+        system, _ = split_system(messages)
+        texts += [system] if len(system) <= LONGEST_SYSTEM_TASK else []
     return any(_is_task(text) for text in texts)
 
 
 def _is_task(text: str) -> bool:
     half = LONGEST_TASK // 2
     ends = (text,) if len(text) <= LONGEST_TASK else (text[:half], text[-half:])
-    return any(_may_be_task(end.lower()) and SIDE.search(end) for end in ends)
+    return any(_may_have_task(end.lower()) and _has_task(end) for end in ends)
 
 
-def _may_be_task(text: str) -> bool:
-    """Whether the pattern may be in a text: it takes a hundred times as long to be sure."""
+def _may_have_task(text: str) -> bool:
+    """Whether the words may be in a text: it takes ten times as long to be sure."""
     return any(word in text for word in THINGS) and any(word in text for word in TALK)
+
+
+def _has_task(text: str) -> bool:
+    """Whether the words of a task stand in a text; in one pass, whatever the text."""
+    reached = [[-1] * len(task) for task in TASKS]
+    """Of each word of a task, where it last ended with those before it in their places."""
+    for word in WORD.finditer(text):
+        for task, ends in zip(TASKS, reached, strict=True):
+            for place in reversed(range(len(task))):
+                kind, most = task[place]
+                if kind != word.lastgroup:
+                    continue
+                if place == 0 or _is_near(text, ends[place - 1], word.start(), most):
+                    ends[place] = word.end()
+        if any(ends[-1] >= 0 for ends in reached):
+            return True
+    return False
+
+
+def _is_near(text: str, end: int, start: int, most: int) -> bool:
+    if end < 0 or start - end > most:
+        return False
+    return most > LINE or "\n" not in text[end:start]

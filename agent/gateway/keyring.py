@@ -1,15 +1,16 @@
 """Whether a key is good, asked with every request: all keys are held in memory.
 
-What changed is read again when the last look is a second old, or a key is not known, so a revoked
-key is of no use within a second, and a new one works at once. With the database away the keys that
-are known stay good, for as long as they would have been.
+A second after the last look, or when a key is not known, it is counted how many were made and
+revoked (clocks of two machines differ), and where that has changed all are read again: a revoked key
+is of no use within a second, and a new one works at once. With the database away the keys that are
+known stay good, for as long as they would have been.
 """
 
 import asyncio
 import hmac
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from agent.gateway.errors import unavailable
 from agent.keys import Presented, digest
@@ -21,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
 PATIENCE_S = 1.0
-OVERLAP = timedelta(minutes=1)
-"""How far each look goes back before the last change: changes come into view when they commit."""
 NOBODY = bytes(32)
 """Compared with what a key that is not there would have as digest, so that both take as long."""
 
@@ -42,7 +41,8 @@ class Keyring:
         self._now = now
         self._timer = timer
         self._known: dict[str, Key] = {}
-        self._since: datetime | None = None
+        self._counted: tuple[int, int] | None = None
+        """How many keys were made, and revoked, at the last look."""
         self._looked = float("-inf")
         self._looking: asyncio.Task[None] | None = None
 
@@ -69,7 +69,7 @@ class Keyring:
                 await asyncio.shield(self._looking)
         except Exception as error:
             logger.warning("last known keys serve error=%r", error)
-            if self._since is None:
+            if self._counted is None:
                 message = "The database is away, and no keys are known. Try again shortly."
                 raise unavailable(message, code="database_unavailable") from error
 
@@ -80,12 +80,12 @@ class Keyring:
 
     async def _read(self) -> None:
         started = self._timer()
-        changed = await asyncio.to_thread(self._changed)
-        self._known |= {key.id: key for key in changed}
+        self._known, self._counted = await asyncio.to_thread(self._now_there)
         self._looked = started
 
-    def _changed(self) -> list[Key]:
+    def _now_there(self) -> tuple[dict[str, Key], tuple[int, int]]:
         with self._db.read() as session:
-            found = keys.keys(session, self._since and self._since - OVERLAP)
-            self._since = keys.last_change(session) or self._since
-        return found
+            counted = keys.count(session)
+            if counted == self._counted:
+                return self._known, counted
+            return {key.id: key for key in keys.keys(session)}, counted

@@ -8,7 +8,8 @@ which stops the engine at once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
@@ -41,6 +42,7 @@ CLIENT_GONE = 499
 UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
+REST_S = 1.0
 OUR_FAULT = "byheart failed on this request"
 T = TypeVar("T")
 
@@ -176,9 +178,19 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
             exchange.note_first_token()
             await send_part(send, passed)
             reach("part sent")
+            if events.complete:
+                await _rest(stream.chunks, events)
     events.finish()
     if not events.complete:
         raise EngineBroke("the engine's stream ended before its last event")
+
+
+async def _rest(chunks: AsyncIterator[bytes], events: EventStream) -> None:
+    """Take what follows the last event, for a moment: then the connection can be used again."""
+    with contextlib.suppress(EngineBroke, TimeoutError):
+        async with asyncio.timeout(REST_S):
+            async for chunk in chunks:
+                events.feed(chunk)
 
 
 async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> RequestError:

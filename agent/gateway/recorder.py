@@ -86,7 +86,7 @@ class Recorder:
         )
         self._disk = GroupCommit("record-spool", self._append, capacity=CAPACITY)
         metrics.watch_queue(lambda: self._database.waiting + self._disk.waiting)
-        metrics.watch_spool(lambda: len(self._spool.batches()))
+        metrics.watch_spool(lambda: self._spool.count)
 
     @property
     def degraded(self) -> bool:
@@ -95,7 +95,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to write, with what an earlier process left in the spool."""
-        self._spooling = bool(self._spool.batches())
+        self._spooling = self._spool.count > 0
         self._database.start()
         self._disk.start()
 
@@ -110,6 +110,7 @@ class Recorder:
             NotLogged: Its answer could not be logged, so the engine should not be asked.
         """
         if self._strict and (self._spooling or not await self._in_database(record())):
+            self._lose(interaction)  # it may be written after all, and nobody will end it
             raise NotLogged("the database does not take it")
         if self._withholding:
             await self.record(record())
@@ -161,9 +162,13 @@ class Recorder:
         except Exception as error:  # boundary: recorder, the answer is withheld
             self._withholding = True
             if not record.is_running:
-                self._lost.add(record.id)
-                self._tidy = False
+                self._lose(record.id)
             raise NotLogged(f"neither database nor spool take it: {error}") from error
+
+    def _lose(self, interaction: str) -> None:
+        """Have a row aborted that nobody will end."""
+        self._lost.add(interaction)
+        self._tidy = False
 
     def _commit(self, batch: list[Record]) -> None:
         with self._db.writing() as connection:
@@ -182,7 +187,7 @@ class Recorder:
         for batch in self._spool.batches():
             if not self._replay(batch) and time.monotonic() > give_up:
                 return
-        self._spooling = bool(self._spool.batches())
+        self._spooling = self._spool.count > 0
         if not (self._spooling or self._tidy):
             self._mark_aborted()
 

@@ -6,8 +6,8 @@ so that one broken byte or a torn end costs that one record. What does not check
 `quarantine.log` and counted, and never stops the rest.
 """
 
-import contextlib
 import os
+import threading
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,11 @@ class SpoolFull(Exception):
 
 
 class Spool:
-    """A folder of batches, oldest first; at most `quota_bytes`, so that it fills no disk."""
+    """A folder of batches, oldest first; at most `quota_bytes`, so that it fills no disk.
+
+    How much is in it is counted, once: with the database away for hours it has many files. One
+    thread appends and another removes.
+    """
 
     def __init__(self, folder: Path, quota_bytes: int = 2**30) -> None:
         self.folder = folder
@@ -36,6 +40,9 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         for unfinished in folder.glob(f"{BESIDE}*"):
             unfinished.unlink()
+        sizes = [batch.stat().st_size for batch in self.batches()]
+        self.count, self._bytes = len(sizes), sum(sizes)
+        self._counting = threading.Lock()
 
     def append(self, records: Iterable[Record]) -> None:
         """Keep a batch; on stable storage when this returns.
@@ -47,24 +54,19 @@ class Spool:
         name = new_id("batch")
         beside = self.folder / f"{BESIDE}{name}"
         data = b"".join(map(encode, records))
-        size = self._size()
-        if size + len(data) > self._quota_bytes:
-            raise SpoolFull(f"{self.folder} has {size} bytes, and may have {self._quota_bytes}")
+        if self._bytes + len(data) > self._quota_bytes:
+            raise SpoolFull(
+                f"{self.folder} has {self._bytes} bytes, and may have {self._quota_bytes}"
+            )
         try:
             _write_synced(beside, data)
             reach("spool written")
             beside.rename(self.folder / f"{name}{SUFFIX}")
+            self._note(1, len(data))
         finally:
             beside.unlink(missing_ok=True)
         _sync_folder(self.folder)
         reach("spooled")
-
-    def _size(self) -> int:
-        size = 0
-        for batch in self.batches():
-            with contextlib.suppress(FileNotFoundError):  # replayed meanwhile
-                size += batch.stat().st_size
-        return size
 
     def batches(self) -> list[Path]:
         """The batches there are, oldest first."""
@@ -87,8 +89,15 @@ class Spool:
 
     def remove(self, batch: Path) -> None:
         """Forget a batch that has been replayed."""
+        size = batch.stat().st_size
         batch.unlink()
+        self._note(-1, -size)
         _sync_folder(self.folder)
+
+    def _note(self, batches: int, size: int) -> None:
+        with self._counting:
+            self.count += batches
+            self._bytes += size
 
 
 def encode(record: Record) -> bytes:

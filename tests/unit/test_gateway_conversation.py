@@ -62,11 +62,18 @@ def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["generate a title " * 100_000, "conversation " * 100_000, "summarize " * 100_000]
+    "text",
+    [
+        "generate a title " * 100_000,
+        "conversation " * 100_000,
+        "summarize " * 100_000,
+        "generate title\n" * 40 + "conversation generate\n" * 40,
+    ],
 )
-def test_a_long_text_holds_nobody_up(text: str) -> None:
+def test_no_text_holds_anybody_up_and_neither_do_many(text: str) -> None:
     begun = time.process_time()
     is_side([user(text)])
+    is_side([{"role": "system", "content": text[:600]}] * 4_000)
     assert time.process_time() - begun < 0.5
 
 

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import func, select
 
+from agent.retention import Drop, Find
 from store import feedback, interactions, lessons, retention
 from store.db import Database, Session
 from store.feedback import NewFeedback
@@ -16,12 +17,20 @@ def count(session: Session, table: type) -> int:
     return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def drain(db: Database, drop: object, seconds: float) -> list[int]:
+TEXTS = (retention.old_texts, retention.drop_texts)
+INTERACTIONS = (retention.old_interactions, retention.drop_interactions)
+
+
+def drain(db: Database, kind: tuple[Find, Drop], seconds: float) -> list[int]:
     """The sizes of the steps until nothing is left to drop."""
-    steps = []
+    find, drop = kind
+    steps = list[int]()
     while not steps or steps[-1]:
+        with db.read() as session:
+            ids = find(session, later(seconds))
         with db.begin() as session:
-            steps.append(drop(session, later(seconds)))  # type: ignore[operator]
+            drop(session, ids)
+        steps.append(len(ids))
     return steps
 
 
@@ -32,7 +41,7 @@ def test_texts_go_and_the_interactions_stay(
     with shop.begin() as session:
         old = [record(session, created_at=later(n)) for n in range(10)]
         new = record(session, created_at=later(100))
-    assert drain(shop, retention.drop_texts, 50) == [4, 4, 2, 0]
+    assert drain(shop, TEXTS, 50) == [4, 4, 2, 0]
     with shop.read() as session:
         assert count(session, Interaction) == 11
         assert interactions.payload(session, old[0].id) is None
@@ -49,7 +58,7 @@ def test_interactions_go_with_all_that_hangs_off_them(shop: Database) -> None:
         record(session, created_at=later(2), messages=[user("Alone?")])
         said = NewFeedback(None, old.id, "thumbs", {}, None, None, {}, "customer", Trust.USER)
         feedback.add(session, "shop", said, NOW)
-    assert drain(shop, retention.drop_interactions, 50) == [2, 0]
+    assert drain(shop, INTERACTIONS, 50) == [2, 0]
     with shop.read() as session:
         left = [count(session, table) for table in (Interaction, Payload, Feedback, Conversation)]
     assert left == [1, 1, 0, 1]
@@ -70,5 +79,24 @@ def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
             status=LessonStatus.ACTIVE,
             now=NOW,
         )
-    assert drain(shop, retention.drop_interactions, 50) == [0]
-    assert drain(shop, retention.drop_texts, 50) == [1, 0]
+    assert drain(shop, INTERACTIONS, 50) == [0]
+    assert drain(shop, TEXTS, 50) == [1, 0]
+
+
+def test_what_a_lesson_has_come_to_rest_on_meanwhile_stays(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session, created_at=later(1))
+        found = retention.old_interactions(session, later(50))
+        support = Support(made.id, None, "At nine.", "operator", Trust.OPERATOR)
+        lessons.add(
+            session,
+            "shop",
+            kind=LessonKind.FACT,
+            do="We open at nine.",
+            trust=Trust.OPERATOR,
+            tokens=5,
+            support=[support],
+            now=NOW,
+        )
+        retention.drop_interactions(session, found)
+        assert count(session, Interaction) == 1

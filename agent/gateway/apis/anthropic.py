@@ -12,7 +12,7 @@ from agent.gateway.apis.answer import Json
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, content_tag
 from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
 from agent.gateway.strict import JsonSchema, Strict
-from store.contexts import SYSTEM_ROLES, Message
+from store.contexts import Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
 
@@ -190,9 +190,9 @@ class MessagesRequest(ApiRequest):
 
     def said(self, messages: list[Message]) -> dict[str, Any]:
         """The system text of `messages`; the turns are those of the request."""
-        leading = messages[0] if messages and messages[0]["role"] in SYSTEM_ROLES else None
+        system, _ = split_system(messages)
         turns = [turn.model_dump(exclude_none=True) for turn in self.messages]
-        return {"messages": turns} | ({"system": leading["content"]} if leading else {})
+        return {"messages": turns} | ({"system": system} if system else {})
 
 
 class CountRequest(MessagesRequest):

@@ -20,7 +20,7 @@ from agent.gateway.request import (
     TopP,
 )
 from agent.gateway.strict import JsonSchema, Strict
-from store.contexts import SYSTEM_ROLES, Message
+from store.contexts import SYSTEM_ROLES, Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -206,13 +206,13 @@ class ResponsesRequest(ApiRequest):
 
     def said(self, messages: list[Message]) -> dict[str, Any]:
         """The system text of `messages` as instructions, and the other items of the request."""
-        leading = messages[0] if messages and messages[0]["role"] in SYSTEM_ROLES else None
+        system, _ = split_system(messages)
         items = [item.model_dump(exclude_none=True) for item in self.input]
         while items and items[0].get("role") in SYSTEM_ROLES:
             del items[0]
         # Nothing is to be kept by the engine.
         said: dict[str, Any] = {"input": items, "store": False}
-        return said | ({"instructions": leading["content"]} if leading else {})
+        return said | ({"instructions": system} if system else {})
 
 
 def _chat_message(item: Said | FunctionCall | FunctionOutput | Thought) -> Message | None:
