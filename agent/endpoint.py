@@ -6,12 +6,14 @@ taking requests before the engine is ended, so that answers are finished.
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
 
+import structlog
 import uvicorn
 
 from agent.admin.metrics import Metrics
@@ -32,6 +34,11 @@ from agent.lock import StartError
 from agent.work import Work
 from config.settings import Settings
 from store.db import Database
+
+log = structlog.get_logger(__name__)
+
+OTHER_FILES = 128
+"""Open files beside those of connections: database, logs, pipes."""
 
 
 class QuietServer(uvicorn.Server):
@@ -66,12 +73,14 @@ async def listening(
     Raises:
         StartError: The port is taken.
     """
+    _allow_files(settings.server.max_connections)
     parts = _parts(settings, work, ready)
     bound = _bind(settings.server.host, settings.server.port)
     config = uvicorn.Config(
         Gateway(parts),
         http=bounded(settings.server.max_connections),
         lifespan="on",
+        ws="none",
         access_log=False,
         proxy_headers=False,  # whom a request names as its sender is never believed
         server_header=False,
@@ -89,16 +98,30 @@ async def listening(
         bound.close()
 
 
+def _allow_files(connections: int) -> None:
+    """Let the process have all the open files it may: a request has a connection on either side."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    needed = 2 * connections + OTHER_FILES
+    if most != resource.RLIM_INFINITY and most < needed:
+        log.warning(
+            "too few open files allowed: raise the limit, or lower server.max_connections",
+            allowed=most,
+            needed=needed,
+        )
+
+
 def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
     metrics = Metrics()
     secret = pepper(settings.data_dir)
     keyring = Keyring(work.db, secret, utcnow, time.monotonic)
+    limiter = Limiter(time.monotonic)
     return Parts(
         settings=settings.server,
         served=work.model,
         db=work.db,
-        door=Door(keyring, needs_key=settings.server.keys == "required"),
-        limiter=Limiter(time.monotonic),
+        door=Door(keyring, limiter, needs_key=settings.server.keys == "required"),
+        limiter=limiter,
         engine=work.engine,
         views=Views(work.db, settings.learning.token_budget, metrics),
         recorder=_recorder(settings, work.db, metrics),

@@ -1,16 +1,25 @@
 """Random values that are made once for a data folder, and are the same at every start."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 
 BYTES = 32
+VALUE = re.compile(rf"[0-9a-f]{{{2 * BYTES}}}")
+
+
+class Spoiled(Exception):
+    """A value that has to last is not there any more."""
 
 
 def lasting(path: Path) -> str:
     """The value in a file that only its owner can read, 64 hex digits; made where it is not there.
 
     Two processes that make it at once get the same one.
+
+    Raises:
+        Spoiled: The file has something else.
     """
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     if not path.exists():
@@ -24,7 +33,13 @@ def lasting(path: Path) -> str:
             _link(beside, path)
         finally:
             beside.unlink(missing_ok=True)
-    return path.read_text().strip()
+    value = path.read_text().strip()
+    if not VALUE.fullmatch(value):
+        raise Spoiled(
+            f"{path} has no value of {2 * BYTES} hex digits: restore it from a backup of the data "
+            "folder. Without it, every key made so far is void; then delete the file."
+        )
+    return value
 
 
 def _link(beside: Path, path: Path) -> None:

@@ -70,6 +70,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _open(url)
+        self._file: tuple[int, int] | None = None
+        """Device and inode of SQLite's file."""
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         self._read = sessionmaker(_readers(self.engine), expire_on_commit=False)
 
@@ -87,9 +89,25 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A bare connection in one write transaction, for what is written many times a second."""
+        """A bare connection in one write transaction, for what is written many times a second.
+
+        Raises:
+            DatabaseError: SQLite's file was deleted or replaced: what is open has no name any more,
+                and nobody would find what is written to it.
+        """
+        self._refuse_replaced()
         with self.engine.begin() as connection:
             yield connection
+
+    def _refuse_replaced(self) -> None:
+        path = self.engine.url.database
+        if self.engine.dialect.name != "sqlite" or not path:
+            return
+        found = Path(path).stat() if Path(path).is_file() else None
+        file = (found.st_dev, found.st_ino) if found else None
+        self._file = self._file or file
+        if file is None or file != self._file:
+            raise DatabaseError(f"{path} was deleted or replaced. Restart byheart.")
 
     def upgrade(self) -> None:
         """Bring the schema to this release; a newer schema is refused.

@@ -194,9 +194,13 @@ def rollback(
     return bad.name, after
 
 
-def events(session: Session, namespace: str, limit: int) -> list[RolloutEvent]:
-    """The newest changes of status, newest first."""
+def events(
+    session: Session, namespace: str, limit: int, after: str | None = None
+) -> list[RolloutEvent]:
+    """The newest changes of status, newest first; those that come after one, where it is given."""
     rows = select(RolloutEvent).where(RolloutEvent.namespace == namespace)
+    if after is not None:
+        rows = rows.where(RolloutEvent.id < after)
     return list(session.scalars(rows.order_by(RolloutEvent.id.desc()).limit(limit)))
 
 

@@ -142,7 +142,7 @@ class Rig:
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
     """Serve a gateway; options: `settings` (a `Server`), `patience_s` of the recorder."""
     db = Database(database_url(folder))
-    metrics, unserved = Metrics(), set[str]()
+    metrics, unserved, limiter = Metrics(), set[str](), Limiter(time.monotonic)
     engine = VllmEngine(
         [options.get("engine_url", fake.url)],
         api_key=fake.api_key,
@@ -154,9 +154,10 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         db=db,
         door=Door(
             Keyring(db, PEPPER, lambda: datetime.now(UTC), time.monotonic),
+            limiter,
             needs_key=options.get("needs_key", False),
         ),
-        limiter=Limiter(time.monotonic),
+        limiter=limiter,
         engine=engine,
         views=Views(db, TOKEN_BUDGET, metrics),
         recorder=Recorder(

@@ -4,6 +4,7 @@ from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.client import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
+from agent.lasting import Spoiled
 from agent.learning.authored import LessonKnown, LessonTooLong
 from agent.lock import StartError
 from config.settings import ConfigError
@@ -34,6 +35,7 @@ FAILED = (
     NoEngine,
     NothingToRollBack,
     ServiceDied,
+    Spoiled,
     StaleAlias,
     StartError,
     Tampered,

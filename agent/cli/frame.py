@@ -1,6 +1,7 @@
 """What all verbs have in common: where the configuration comes from and how results are printed."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from store.db import Database
 
 PLAIN_WIDTH = 200
 """Columns in a file or a pipe, which have none of their own."""
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """Standard output, for people."""
 OPERATOR = "operator"
@@ -52,6 +54,11 @@ def opened(config: Path | None) -> Iterator[tuple[Settings, Database]]:
         yield settings, db
 
 
+def plain(value: object) -> str:
+    """A value as text that no terminal obeys: what people said may have control characters."""
+    return CONTROL.sub("\ufffd", str(value))
+
+
 def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     """Print rows of equal keys as a table, or as a JSON list."""
     if output is Output.JSON:
@@ -67,7 +74,7 @@ def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     table.add_column(last.replace("_", " "), overflow="fold")
     for row in rows:
         # As text: what people said may look like markup.
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text("" if value is None else plain(value)) for value in row.values()))
     console.print(table)
 
 
@@ -78,7 +85,7 @@ def show_one(row: dict[str, Any], output: Output) -> None:
         return
     width = max(map(len, row))
     for key, value in row.items():
-        lines = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+        lines = [plain(part) for part in value] if isinstance(value, list) else [plain(value)]
         for index, line in enumerate(lines or [""]):
             label = key.replace("_", " ") if index == 0 else ""
             console.print(f"{label:<{width}}  {line}", markup=False)

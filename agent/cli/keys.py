@@ -31,7 +31,10 @@ Scopes = Annotated[
     list[Scope],
     typer.Option("--scope", "-s", help="What it is good for; again for each."),
 ]
-Ceiling = Annotated[int | None, typer.Option(min=1, help="The most it may; without, any.")]
+Ceiling = Annotated[
+    int | None, typer.Option(min=1, max=2**31 - 1, help="The most it may; without, any.")
+]
+Days = Annotated[int | None, typer.Option(min=1, max=36_500, help="Without, it does not expire.")]
 
 
 @app.command("create")
@@ -44,7 +47,7 @@ def create(
     trust: Annotated[
         Trust, typer.Option(help="What its feedback counts as: the operator's word, or a user's.")
     ] = Trust.USER,
-    expires_in_days: Ceiling = None,
+    expires_in_days: Days = None,
     concurrent: Ceiling = None,
     requests_per_minute: Ceiling = None,
     tokens_per_minute: Ceiling = None,

@@ -1,6 +1,7 @@
 """`byheart serve`, `worker` and `status`: the processes themselves."""
 
 import asyncio
+import os
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,9 @@ from agent.learning.authored import WAITING
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus
+
+PRIVATE = 0o077
+"""What people say is in the database, the spool and the adapters: for the owner's eyes alone."""
 
 
 def serve(
@@ -35,6 +39,7 @@ def serve(
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = load(config, overrides=overrides)
+    os.umask(PRIVATE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.serve(settings, _say))
 

@@ -5,6 +5,7 @@ error has the shape of the OpenAI API. The recorder lives as long as the applica
 with it, replaying what an earlier process left in the spool, and is drained at its end.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -98,7 +99,8 @@ class Gateway:
         caller = await self.parts.door.caller(dict(scope["headers"]), needed)
         scope["state"] = {"caller": caller}
         limited = bounded(receive, self.parts.settings.max_body_bytes)
-        await self.parts.control()(scope, limited, send)
+        control = await asyncio.to_thread(self.parts.control)  # made at the first call
+        await control(scope, limited, send)
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""
@@ -183,7 +185,8 @@ async def _ready(parts: Parts, call: Call) -> None:
 
 
 async def _metrics(parts: Parts, call: Call) -> None:
-    await parts.door.caller(call.headers, Scope.READ)
+    caller = await parts.door.caller(call.headers, Scope.READ)
+    caller.require_all_namespaces()
     kind = (b"content-type", CONTENT_TYPE.encode())
     await send_bytes(call.send, 200, parts.metrics.render(), [kind])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from agent.gateway.errors import RequestError, short
 from agent.gateway.keyring import Keyring
+from agent.gateway.limits import Limiter
 from agent.keys import PREFIX, parse
 from store.keys import Key, Scope
 from store.schema import Trust
@@ -19,7 +20,10 @@ from store.schema import Trust
 DEFAULT_NAMESPACE = "default"
 NAMESPACE_HEADER = b"x-byheart-namespace"
 NAMESPACE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+FORWARDED = (
+    *(b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip"),
+    *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+)
 """Headers of a request that a proxy passes on."""
 
 
@@ -38,6 +42,19 @@ class Caller:
         """Whether the caller may do what has this scope."""
         return self.key is None or scope in self.key.grant.scopes
 
+    def require_all_namespaces(self) -> None:
+        """Let pass who may act in every namespace.
+
+        Raises:
+            RequestError: The caller's key is bound to one (403).
+        """
+        if self.key is not None and self.key.grant.namespace is not None:
+            message = (
+                "This belongs to no namespace: use a key for all, `byheart keys create NAME -n "
+                "'*'`."
+            )
+            raise RequestError(403, message, code="namespace_not_allowed")
+
     def end_user(self, name: str | None) -> str:
         """The principal of a turn: whom the request names as its end user, of this caller.
 
@@ -52,6 +69,7 @@ class Door:
     """How callers are let in."""
 
     keyring: Keyring
+    limiter: Limiter
     needs_key: bool
 
     async def caller(self, headers: dict[bytes, bytes], scope: Scope) -> Caller:
@@ -59,7 +77,7 @@ class Door:
 
         Raises:
             RequestError: There is no key where one is needed, or it is not good (401); it is not
-                for this (403); the namespace cannot exist (404).
+                for this (403); the namespace cannot exist (404); it was used too often (429).
         """
         key = await self._key(headers)
         named = headers.get(NAMESPACE_HEADER, b"").decode("latin-1")
@@ -74,6 +92,7 @@ class Door:
             message = f"This key is not for namespace {short(named)!r}. Leave the header out."
             raise RequestError(403, message, code="namespace_not_allowed")
         namespace = grant.namespace or _namespace(named)
+        self.limiter.ask(key)
         return Caller(key.principal, namespace, grant.trust, key)
 
     async def _key(self, headers: dict[bytes, bytes]) -> Key | None:

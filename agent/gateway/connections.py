@@ -59,6 +59,13 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head; behind a body, where no client has anything to say, of none."""
+        if self._in_head:
+            super().on_header(name, value)
+        else:
+            self.transport.abort()
+
     def on_headers_complete(self) -> None:
         """The head is here."""
         self._in_head, self._head_bytes = False, 0

@@ -22,7 +22,8 @@ from agent.gateway.recorder import NotLogged
 from agent.gateway.request import ApiRequest
 from agent.gateway.route import Route, nobody
 from agent.gateway.wire import Headers
-from store.contexts import Context, compose
+from agent.tokens import CHARS_PER_TOKEN
+from store.contexts import Context, compose, message_text
 from store.db import new_id
 from store.records import Record
 from store.schema import InteractionStatus, Trust
@@ -72,12 +73,14 @@ class Exchange:
         """
         return self.parts.limiter.admitted(self._caller.key)
 
+    def take(self, route: Route) -> None:
+        """Be answered by a version, with its context where what is said takes turns."""
+        self.route = route if self.api.is_conversation else route.alone()
+
     def asked(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""
         view = self.route.view
-        messages = self._messages
-        if self.api.is_conversation:
-            messages = compose(messages, view.context, elide=view.registered)
+        messages = compose(self._messages, view.context, elide=view.registered)
         body = self.request.forwarded() | self.request.said(messages)
         body["model"] = self.parts.served if self.route.version == BASE else self.route.version
         body["cache_salt"] = self.parts.salt(self.namespace)
@@ -136,7 +139,7 @@ class Exchange:
             RequestError: It could not be, so the answer must not be given in full (503).
         """
         total_s = self.parts.timer() - self._started
-        self._count(answer, total_s)
+        self._count(status, answer, total_s)
         try:
             await self.parts.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
@@ -184,15 +187,22 @@ class Exchange:
             side=side,
         )
 
-    def _count(self, answer: Answer, total_s: float) -> None:
+    def _count(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
         metrics = self.parts.metrics
-        if self._caller.key:
-            tokens = (answer.prompt_tokens or 0) + (answer.completion_tokens or 0)
-            self.parts.limiter.charge(self._caller.key, tokens)
+        if self._caller.key and status is not InteractionStatus.FAILED:
+            self.parts.limiter.charge(self._caller.key, self._tokens(answer))
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
-        metrics.tokens_saved.inc(self.route.view.saved_tokens)
+        if status is InteractionStatus.DONE:
+            metrics.tokens_saved.inc(self.route.view.saved_tokens)
+
+    def _tokens(self, answer: Answer) -> int:
+        """What the request took; estimated where it was left before the engine said so."""
+        if answer.completion_tokens is not None:
+            return (answer.prompt_tokens or 0) + answer.completion_tokens
+        said = sum(len(message_text(message)) for message in self._messages)
+        return (said + len(answer.text)) // CHARS_PER_TOKEN
 
 
 def engine_failure(error: EngineError) -> RequestError:

@@ -1,9 +1,9 @@
 """Whether a key is good, asked with every request: all keys are held in memory.
 
 A second after the last look, or when a key is not known, it is counted how many were made and
-revoked (clocks of two machines differ), and where that has changed all are read again: a revoked key
-is of no use within a second, and a new one works at once. With the database away the keys that are
-known stay good, for as long as they would have been.
+revoked (clocks of two machines differ), and where that has changed all are read again: a revoked
+key is of no use within a second, and a new one works at once. With the database away the keys that
+are known stay good, for as long as they would have been.
 """
 
 import asyncio

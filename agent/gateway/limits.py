@@ -1,4 +1,4 @@
-"""How much each key may do: requests at once, requests a minute, tokens a minute.
+"""How much each key may do: requests to the model at once, requests a minute, tokens a minute.
 
 Token buckets that hold a minute's worth, in this process's memory: a restart fills them. Tokens
 are known only when an answer has ended, so a request is let through while any are left, and what it
@@ -42,9 +42,17 @@ class Limiter:
         self._running: dict[str, int] = {}
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
+    def ask(self, key: Key) -> None:
+        """Count a request of a key, whatever it asks for.
+
+        Raises:
+            RequestError: The key has asked as often as it may (429); says when to come back.
+        """
+        self._admit(key.id, "requests", key.grant.limits.requests_per_minute, takes=1)
+
     @contextmanager
     def admitted(self, key: Key | None) -> Iterator[None]:
-        """One request of a key, from its beginning to its end; without one nothing limits it.
+        """One request to the model, from its beginning to its end; without a key nothing limits it.
 
         Raises:
             RequestError: The key has done as much as it may (429); says when to come back.
@@ -56,7 +64,6 @@ class Limiter:
         if limits.concurrent is not None and running >= limits.concurrent:
             raise _too_many(f"{limits.concurrent} requests at once", 1.0)
         self._admit(key.id, "tokens", limits.tokens_per_minute, takes=0)
-        self._admit(key.id, "requests", limits.requests_per_minute, takes=1)
         self._running[key.id] = running + 1
         try:
             yield

@@ -151,11 +151,13 @@ Message = Annotated[
 ]
 
 
-def _bounded_parts(messages: object) -> object:
+def bounded_parts(messages: object) -> object:
     """Refuse more parts than a conversation has, before each is looked at."""
     said = messages if isinstance(messages, list) else []
-    texts = [turn.get(key) for turn in said if isinstance(turn, dict) for key in PARTS]
-    count = sum(len(parts) for parts in texts if isinstance(parts, list))
+    if len(said) > MAX_MESSAGES:
+        return messages  # refused for that
+    parts = _parts(said)
+    count = len(parts) + len(_parts(parts)) if len(parts) <= MAX_PARTS else len(parts)
     if count > MAX_PARTS:
         raise PydanticCustomError(
             "too_many_parts",
@@ -166,11 +168,17 @@ def _bounded_parts(messages: object) -> object:
     return messages
 
 
+def _parts(things: list[object]) -> list[object]:
+    """What is in the lists of messages, or of parts that have parts themselves."""
+    lists = [thing.get(key) for thing in things if isinstance(thing, dict) for key in PARTS]
+    return [part for each in lists if isinstance(each, list) for part in each]
+
+
 PARTS = ("content", "tool_calls")
 Messages = Annotated[
     list[Message],
     Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
-    BeforeValidator(_bounded_parts),
+    BeforeValidator(bounded_parts),
 ]
 
 

@@ -98,7 +98,7 @@ async def _route(exchange: Exchange, ticket: Ticket) -> None:
     """Decide who answers; that it cannot be decided is recorded too."""
     parts = exchange.parts
     try:
-        exchange.route = await choose(parts, exchange.namespace, exchange.request.model)
+        exchange.take(await choose(parts, exchange.namespace, exchange.request.model))
     except RequestError as failure:
         if failure.status == UNAVAILABLE:
             await _record_failed(exchange, Answer(error=failure.message), failure)

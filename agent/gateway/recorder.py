@@ -90,8 +90,8 @@ class Recorder:
 
     @property
     def degraded(self) -> bool:
-        """Whether records go to the spool."""
-        return self._spooling
+        """Whether records go to the spool, or nothing takes them."""
+        return self._spooling or self._withholding
 
     def start(self) -> None:
         """Begin to write, with what an earlier process left in the spool."""
@@ -182,7 +182,7 @@ class Recorder:
         self._metrics.spooled.inc(sum(not record.is_running for record in batch))
 
     def _catch_up(self) -> None:
-        """Try to empty the spool; the next tick goes on where the database still refuses."""
+        """Try to empty the spool; the next tick goes on where something still refuses."""
         give_up = time.monotonic() + REPLAY_S
         for batch in self._spool.batches():
             if not self._replay(batch) and time.monotonic() > give_up:
@@ -190,6 +190,8 @@ class Recorder:
         self._spooling = self._spool.count > 0
         if not (self._spooling or self._tidy):
             self._mark_aborted()
+        if self._withholding and not self._spooling and self._spool.disk_takes():
+            self._withholding = False
 
     def _mark_aborted(self) -> None:
         """Nobody will end these any more: every end that was recorded is in the database by now."""
@@ -206,6 +208,7 @@ class Recorder:
 
     def _replay(self, batch: Path) -> bool:
         """Commit a batch and forget it; False if it has to be tried again."""
+        has_failed = batch.name in self._failed
         try:
             spooled, broken = self._spool.read(batch)
             if not self._committed(batch, spooled):
@@ -217,7 +220,8 @@ class Recorder:
             reach("replayed")
             self._spool.remove(batch)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
-            logger.warning("not replayed batch=%s error=%r", batch.name, error)
+            if not has_failed:
+                logger.warning("not replayed batch=%s error=%r", batch.name, error)
             return False
         self._failed.pop(batch.name, None)
         logger.info("replayed batch=%s records=%d", batch.name, len(spooled))

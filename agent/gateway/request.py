@@ -50,6 +50,8 @@ class ApiRequest(Strict):
     """Fields that are not forwarded as they are: of no meaning to vLLM, or not for clients."""
     SAID: ClassVar[frozenset[str]]
     """Fields that say what was said: recorded as messages, and composed by the gateway."""
+    IS_CEILING: ClassVar[bool] = False
+    """Whether clients must bound the answer, and do so by more than they mean to have."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     stream: bool | None = None
@@ -128,6 +130,8 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
         raise explain(error, kind) from error
     for name, limit in request.limits().items():
         if limit is not None and limit > max_tokens_cap:
+            if request.IS_CEILING:
+                return request.model_copy(update={name: max_tokens_cap})
             message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
             raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
     least = getattr(request, "min_tokens", None) or 0

@@ -7,7 +7,7 @@ name that is none of these is an error with the names there are: an engine never
 nobody is answered by another version than they asked for.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.engine.client import EngineError
 from agent.gateway.auth import unknown_namespace
@@ -35,6 +35,10 @@ class Route:
     """Name of an adapter, `base`, or `none`."""
     arm: str
     view: View
+
+    def alone(self) -> "Route":
+        """The same version without a context, which keeps nothing out of the prompt then."""
+        return replace(self, view=nobody(self.view.namespace).view)
 
 
 def nobody(namespace: str) -> Route:
@@ -89,7 +93,8 @@ async def names(parts: Parts, namespace: str) -> list[str]:
         loaded = set(await parts.engine.models())
     except EngineError as error:
         raise engine_silent() from error
-    return [parts.served, BASE, *(name for name in view.versions if name in loaded)]
+    aliases = dict.fromkeys((parts.served, BASE))
+    return [*aliases, *(name for name in view.versions if name in loaded)]
 
 
 def unknown_model(model: str, there: list[str]) -> RequestError:

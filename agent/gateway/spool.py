@@ -21,6 +21,7 @@ from store.records import Record
 SUFFIX = ".spool"
 BESIDE = ".unfinished-"
 QUARANTINE = "quarantine.log"
+TRIAL = bytes(2**16)
 
 
 class SpoolFull(Exception):
@@ -68,9 +69,20 @@ class Spool:
         _sync_folder(self.folder)
         reach("spooled")
 
+    def disk_takes(self) -> bool:
+        """Whether the disk would take a batch now; tried."""
+        beside = self.folder / f"{BESIDE}{new_id('trial')}"
+        try:
+            _write_synced(beside, TRIAL)
+        except OSError:
+            return False
+        finally:
+            beside.unlink(missing_ok=True)
+        return True
+
     def batches(self) -> list[Path]:
         """The batches there are, oldest first."""
-        return sorted(self.folder.glob(f"*{SUFFIX}"))
+        return sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path.is_file())
 
     def read(self, batch: Path) -> tuple[list[Record], list[bytes]]:
         """The records of a batch, and the lines that are none."""

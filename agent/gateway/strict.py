@@ -4,6 +4,8 @@ A request is read in the event loop, so how long that takes is bounded: sizes ar
 what is in them, and the first thing wrong in a list ends it.
 """
 
+import math
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -15,6 +17,14 @@ MAX_JSON_DEPTH = 32
 """Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
 MAX_JSON_ITEMS = 4096
 """Most values in one."""
+MAX_JSON_CHARS = 2**16
+"""Of all names and texts in one."""
+MAX_REPEATED = 4096
+"""How often a part of what is generated may have to be repeated: a grammar unrolls that."""
+MAX_BRACES = 64
+REPEATED = re.compile(r"\{(?:\d{1,9},)?(\d{1,9})")
+"""How often at most, as a pattern says it: `{3}`, `{3,`, `{3,9}`."""
+COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
 class Strict(BaseModel):
@@ -39,8 +49,11 @@ class Strict(BaseModel):
 def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
     level: list[object] = [value]
-    items = 0
+    items = chars = 0
     for _ in range(MAX_JSON_DEPTH):
+        chars += sum(map(_chars, level))
+        if chars > MAX_JSON_CHARS or any(map(_repeats_much, level)):
+            break
         level = [child for node in level for child in _children(node)]
         items += len(level)
         if not level:
@@ -49,9 +62,32 @@ def _bounded_json(value: object) -> object:
             break
     raise PydanticCustomError(
         "json_size",
-        "A JSON schema may be nested {depth} deep and have {items} values. Simplify it.",
-        {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
+        "A JSON schema may be nested {depth} deep, and have {items} values, {chars} characters and "
+        "{repeated} repetitions of a part. Simplify it.",
+        {
+            "depth": MAX_JSON_DEPTH,
+            "items": MAX_JSON_ITEMS,
+            "chars": MAX_JSON_CHARS,
+            "repeated": MAX_REPEATED,
+        },
     )
+
+
+def _chars(node: object) -> int:
+    if isinstance(node, dict):
+        return sum(map(len, node))
+    return len(node) if isinstance(node, str) else 0
+
+
+def _repeats_much(node: object) -> bool:
+    """Whether a schema's counts, or those in braces of its pattern, make it large."""
+    if not isinstance(node, dict):
+        return False
+    counts = [node[name] for name in COUNTS if isinstance(node.get(name), int)]
+    pattern = node.get("pattern")
+    braced = REPEATED.findall(pattern) if isinstance(pattern, str) else []
+    repeated = math.prod(int(count) for count in braced[:MAX_BRACES])
+    return len(braced) > MAX_BRACES or max([repeated, *counts]) > MAX_REPEATED
 
 
 def _children(node: object) -> list[object]:

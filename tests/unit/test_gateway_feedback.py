@@ -12,6 +12,7 @@ from agent.gateway import feedback
 from agent.gateway.auth import Door
 from agent.gateway.errors import RequestError
 from agent.gateway.keyring import Keyring
+from agent.gateway.limits import Limiter
 from agent.gateway.parts import Parts, utc_now
 from agent.gateway.wire import Call
 from config.sections import Server
@@ -40,7 +41,7 @@ class FewParts:
 def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, status: int) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "default", NOW)
-    door = Door(Keyring(db, "", utc_now, time.monotonic), needs_key=False)
+    door = Door(Keyring(db, "", utc_now, time.monotonic), Limiter(time.monotonic), needs_key=False)
     parts = cast("Parts", FewParts(db, Behind(degraded), door))
     body = orjson.dumps({"target_id": "int_1", "name": "thumbs"})
 

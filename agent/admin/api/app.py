@@ -59,6 +59,7 @@ def build(control: Control) -> FastAPI:
         for kind in kinds:
             app.add_exception_handler(kind, handler)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
     return app
 
 
@@ -82,6 +83,10 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _away(_request: Request, _error: Exception) -> Response:
     return _answer(unavailable("The database is away. Try again shortly.", "database_unavailable"))
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return _answer(RequestError(500, "byheart failed on this request. Its log says why."))
 
 
 async def _refused(_request: Request, error: Exception) -> Response:

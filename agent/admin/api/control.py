@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
+from pydantic import AfterValidator, AwareDatetime
 
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError
@@ -19,6 +20,7 @@ from store import namespaces
 from store.db import Database, Session
 
 PAGE, MOST_PAGE = 50, 500
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 Thing = TypeVar("Thing")
 
 
@@ -71,15 +73,23 @@ After = Annotated[
 ]
 
 
+def _storable(moment: datetime) -> datetime:
+    """A time that stays one in every zone."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"a time is between the years {FIRST_YEAR} and {LAST_YEAR}")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
+
+
 def everywhere(caller: Asking) -> None:
     """Let pass who may act in every namespace.
 
     Raises:
         RequestError: The caller's key is bound to one (403).
     """
-    if caller.key is not None and caller.key.grant.namespace is not None:
-        message = "This belongs to no namespace: use a key for all, `byheart keys create -n '*'`."
-        raise RequestError(403, message, code="namespace_not_allowed")
+    caller.require_all_namespaces()
 
 
 def found(thing: Thing | None, what: str, name: str) -> Thing:

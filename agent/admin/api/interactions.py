@@ -3,10 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from agent.admin.api import answers
-from agent.admin.api.control import PAGE, After, Asking, Limit, Reading, found
+from agent.admin.api.control import PAGE, After, Asking, Limit, Moment, Reading, found
 from agent.admin.explain import explain
 from store import interactions, search
 from store.db import Session
@@ -26,8 +25,8 @@ def search_interactions(  # noqa: PLR0913 - one for each query parameter
     principal: Text = None,
     status: InteractionStatus | None = None,
     version: Text = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     contains: Text = None,
     after: After = None,
     limit: Limit = PAGE,

@@ -151,9 +151,10 @@ def promote(session: Writing, parts: Parts, caller: Asking, name: str) -> answer
 
 @router.get("/rollouts")
 def list_rollouts(
-    session: Reading, caller: Asking, limit: Limit = PAGE
+    session: Reading, caller: Asking, after: After = None, limit: Limit = PAGE
 ) -> answers.Page[answers.Rollout]:
     """The changes of version, newest first, with their reasons."""
+    events = rollouts.events(session, caller.namespace, limit + 1, after)
     rows = [
         answers.Rollout(
             at=event.created_at,
@@ -162,9 +163,9 @@ def list_rollouts(
             after=event.after,
             reason=event.reason,
         )
-        for event in rollouts.events(session, caller.namespace, limit)
+        for event in events[:limit]
     ]
-    return answers.Page(data=rows, next=None)
+    return answers.Page(data=rows, next=_next([event.id for event in events], limit))
 
 
 @router.post("/rollback")

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.admin.api import answers
 from agent.admin.api.control import (
@@ -11,6 +11,7 @@ from agent.admin.api.control import (
     Asking,
     Control,
     Limit,
+    Moment,
     Parts,
     Reading,
     Writing,
@@ -35,7 +36,7 @@ class NewKey(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
     scopes: Annotated[list[Scope], Field(min_length=1)] = [Scope.INFER, Scope.FEEDBACK]
     trust: Literal[Trust.OPERATOR, Trust.USER] = Trust.USER
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     concurrent: Ceiling | None = None
     requests_per_minute: Ceiling | None = None
     tokens_per_minute: Ceiling | None = None
@@ -73,7 +74,7 @@ def revoke_key(session: Writing, parts: Parts, caller: Asking, key_id: str) -> a
 @router.get("/audit", dependencies=[Depends(everywhere)])
 def list_audit(
     session: Reading,
-    after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    after: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
     limit: Limit = PAGE,
 ) -> answers.Page[answers.AuditEntry]:
     """Who changed what, newest first; `byheart db verify` checks the chain of hashes."""

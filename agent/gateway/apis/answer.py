@@ -21,13 +21,16 @@ class Answer:
     tool_calls: list[Json] = field(default_factory=list)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    others: list[str] = field(default_factory=list)
+    """Texts of the further choices, where several were asked for."""
     error: str | None = None
     """What the engine reported inside a stream that had begun."""
 
     def details(self) -> Json:
         """What is stored beside the text."""
         details: Json = {"finish_reason": self.finish_reason}
-        return details | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
+        more = {"tool_calls": self.tool_calls, "others": self.others}
+        return details | {name: value for name, value in more.items() if value}
 
 
 def parsed(body: bytes, answer: Answer) -> Json:

@@ -4,12 +4,13 @@ Blocks of text, tool use and tool results; what would make a server fetch someth
 """
 
 import json
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, content_tag
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag
 from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
 from agent.gateway.strict import JsonSchema, Strict
 from store.contexts import Message, split_system
@@ -123,7 +124,7 @@ class Thinking(Strict):
     """Whether the model thinks first."""
 
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Annotated[int, Field(ge=1024)] | None = None
+    budget_tokens: Annotated[int, Field(ge=1024, lt=2**31)] | None = None
     display: Literal["summarized", "omitted", "updates"] | None = None
 
 
@@ -150,10 +151,17 @@ class OutputConfig(Strict):
 class MessagesRequest(ApiRequest):
     """The body of `POST /v1/messages`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {"container", "betas", "context_management"}
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+        *("container", "betas", "cache_control", "context_management")
+    }
+    IS_CEILING: ClassVar = True
     SAID: ClassVar = frozenset({"system", "messages"})
 
-    messages: Annotated[list[Turn], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[
+        list[Turn],
+        Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
+        BeforeValidator(bounded_parts),
+    ]
     max_tokens: Limit
     system: Texts | None = None
     metadata: Tags | None = None
@@ -167,6 +175,7 @@ class MessagesRequest(ApiRequest):
     top_p: TopP | None = None
     service_tier: Label | None = None
     container: Label | None = None
+    cache_control: JsonSchema | None = None
     context_management: JsonSchema | None = None
 
     def limits(self) -> dict[str, int | None]:
@@ -179,8 +188,9 @@ class MessagesRequest(ApiRequest):
 
     @property
     def end_user(self) -> str | None:
-        """Whom the request is made for."""
-        return self.metadata.user_id if self.metadata else None
+        """Whom the request is made for; agents add the session to whom it is."""
+        named = self.metadata.user_id if self.metadata else None
+        return named and (SESSION_SUFFIX.sub("", named) or named)
 
     def chat(self) -> list[Message]:
         """The system text and the turns as chat messages."""
@@ -205,6 +215,7 @@ class CountRequest(MessagesRequest):
         return {name: value for name, value in self.params().items() if name in COUNTED}
 
 
+SESSION_SUFFIX = re.compile(r"_*session_[\w-]+$")
 COUNTED = ("tools", "tool_choice", "thinking", "output_config")
 
 

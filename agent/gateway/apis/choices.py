@@ -1,6 +1,6 @@
 """Answers in choices, as chat and text completions give them.
 
-Only the first choice is kept: it is what a conversation continues from.
+A conversation continues from the first choice; of the others the texts are kept.
 """
 
 from agent.gateway.apis.answer import Answer, Json, error_text, parsed
@@ -19,6 +19,9 @@ def in_body(body: bytes) -> Answer:
         answer.text = message.get("content") or choice.get("text") or ""
         answer.tool_calls = message.get("tool_calls") or []
         answer.finish_reason = choice.get("finish_reason")
+    for choice in _other_choices(whole):
+        message = choice.get("message") or {}
+        answer.others.append(message.get("content") or choice.get("text") or "")
     return answer
 
 
@@ -26,6 +29,7 @@ def in_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
+    others: dict[int, list[str]] = {}
     calls: dict[int, Json] = {}
     for event in EVENT_END.split(events):
         chunk = event_json(event)
@@ -40,7 +44,12 @@ def in_events(events: bytes) -> Answer:
             for call in delta.get("tool_calls") or ():
                 _add_call(calls, call)
             answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
+        for choice in _other_choices(chunk):
+            delta = choice.get("delta") or {}
+            pieces = others.setdefault(choice["index"], [])
+            pieces.append(delta.get("content") or choice.get("text") or "")
     answer.text = "".join(texts)
+    answer.others = ["".join(others[index]) for index in sorted(others)]
     answer.tool_calls = [_joined(calls[index]) for index in sorted(calls)]
     return answer
 
@@ -60,6 +69,10 @@ def is_usage_only(event: bytes) -> bool:
 
 def _first_choice(chunk: Json) -> list[Json]:
     return [choice for choice in chunk.get("choices") or () if choice.get("index", 0) == 0]
+
+
+def _other_choices(chunk: Json) -> list[Json]:
+    return [choice for choice in chunk.get("choices") or () if choice.get("index", 0) != 0]
 
 
 def _count(answer: Answer, chunk: Json) -> None:

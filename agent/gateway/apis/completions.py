@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from agent.gateway.messages import ResponseFormat, StreamOptions
 from agent.gateway.request import (
@@ -29,8 +29,14 @@ class CompletionRequest(ApiRequest):
     KEPT_BACK: ClassVar = NOT_FORWARDED | {"stream_options", "best_of", "suffix"}
     SAID: ClassVar = frozenset({"prompt"})
 
-    prompt: Annotated[str, Field(min_length=1)]
-    """Text; token ids and several prompts at once are not served."""
+    prompt: Annotated[
+        str,
+        Field(min_length=1),
+        BeforeValidator(
+            lambda said: said[0] if isinstance(said, list) and len(said) == 1 else said
+        ),
+    ]
+    """Text, or a list of one; token ids and several prompts at once are not served."""
 
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: bool | None = None

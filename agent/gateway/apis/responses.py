@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, content_tag
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag
 from agent.gateway.request import (
     NOT_FORWARDED,
     ApiRequest,
@@ -146,10 +146,19 @@ class Reasoning(Strict):
     summary: Label | None = None
 
 
+class Obfuscation(Strict):
+    """Whether events are padded to one length; here none is."""
+
+    include_obfuscation: bool | None = None
+
+
 class ResponsesRequest(ApiRequest):
     """The body of `POST /v1/responses`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {"background", "previous_response_id", "conversation"}
+    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+        *("background", "previous_response_id", "conversation"),
+        *("max_tool_calls", "stream_options"),
+    }
     SAID: ClassVar = frozenset({"instructions", "input"})
 
     input: Annotated[
@@ -158,6 +167,7 @@ class ResponsesRequest(ApiRequest):
         BeforeValidator(
             lambda said: [{"role": "user", "content": said}] if isinstance(said, str) else said
         ),
+        BeforeValidator(bounded_parts),
     ]
     instructions: str | None = None
     background: Literal[False] | None = None
@@ -166,12 +176,15 @@ class ResponsesRequest(ApiRequest):
     conversation: None = None
     include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
     max_output_tokens: Limit | None = None
+    max_tool_calls: Limit | None = None
+    """Of tools that a server runs: there are none here."""
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
     reasoning: Reasoning | None = None
     service_tier: Label | None = None
+    stream_options: Obfuscation | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     text: TextConfig | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedFunction | None = None
@@ -202,7 +215,7 @@ class ResponsesRequest(ApiRequest):
             [{"role": "system", "content": self.instructions}] if self.instructions else []
         )
         said = (_chat_message(item) for item in self.input)
-        return [*first, *(message for message in said if message)]
+        return [*first, *_joined([message for message in said if message])]
 
     def said(self, messages: list[Message]) -> dict[str, Any]:
         """The system text of `messages` as instructions, and the other items of the request."""
@@ -213,6 +226,20 @@ class ResponsesRequest(ApiRequest):
         # Nothing is to be kept by the engine.
         said: dict[str, Any] = {"input": items, "store": False}
         return said | ({"instructions": system} if system else {})
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """Chat messages with what the model said and called at a time in one, as it was answered."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "assistant":
+            last = joined[-1]
+            calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
+            text = f"{last['content']}{message['content']}"
+            joined[-1] = last | {"content": text} | ({"tool_calls": calls} if calls else {})
+        else:
+            joined.append(message)
+    return joined
 
 
 def _chat_message(item: Said | FunctionCall | FunctionOutput | Thought) -> Message | None:
