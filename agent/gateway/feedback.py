@@ -15,7 +15,7 @@ from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError, unavailable
 from agent.gateway.parts import Parts
 from agent.gateway.request import Key, explain, parse_json
-from agent.gateway.strict import JsonSchema, Strict
+from agent.gateway.strict import JsonObject, Strict
 from agent.gateway.wire import Call, read_body, send_json
 from store import feedback
 from store.db import AWAY
@@ -38,7 +38,7 @@ class FeedbackRequest(Strict):
     id: Id | None = None
     target_id: Id
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
-    value: JsonSchema | bool | int | float | Tag | None = None
+    value: JsonObject | bool | int | float | Tag | None = None
     comment: Text | None = None
     demonstration: Text | None = None
     tags: Annotated[dict[Key, TagValue], Field(fail_fast=True, max_length=16)] | None = None

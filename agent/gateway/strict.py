@@ -6,6 +6,7 @@ what is in them, and the first thing wrong in a list ends it.
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -14,12 +15,12 @@ from pydantic_core import PydanticCustomError
 MAX_FIELDS = 64
 """Most fields of one object: more than any has here."""
 MAX_JSON_DEPTH = 32
-"""Deepest nesting of a client's JSON schema; an engine's grammar compiler recurses into it."""
+"""Deepest nesting of a client's JSON; of a schema, an engine's compiler recurses into it."""
 MAX_JSON_ITEMS = 4096
 """Most values in one."""
-MAX_JSON_CHARS = 2**16
-"""Of all names and texts in one."""
-MAX_REPEATED = 4096
+MAX_SCHEMA_CHARS = 2**17
+"""Of all names and texts in a schema."""
+MAX_REPEATED = 2**16
 """How often a part of what is generated may have to be repeated: a grammar unrolls that."""
 MAX_BRACES = 64
 REPEATED = re.compile(r"\{(?:\d{1,9},)?(\d{1,9})")
@@ -47,13 +48,10 @@ class Strict(BaseModel):
 
 
 def _bounded_json(value: object) -> object:
-    """Refuse JSON that is deeper or larger than an engine should be asked to compile."""
+    """Refuse JSON that is deeper or has more in it than anything here."""
     level: list[object] = [value]
-    items = chars = 0
+    items = 0
     for _ in range(MAX_JSON_DEPTH):
-        chars += sum(map(_chars, level))
-        if chars > MAX_JSON_CHARS or any(map(_repeats_much, level)):
-            break
         level = [child for node in level for child in _children(node)]
         items += len(level)
         if not level:
@@ -62,15 +60,28 @@ def _bounded_json(value: object) -> object:
             break
     raise PydanticCustomError(
         "json_size",
-        "A JSON schema may be nested {depth} deep, and have {items} values, {chars} characters and "
-        "{repeated} repetitions of a part. Simplify it.",
-        {
-            "depth": MAX_JSON_DEPTH,
-            "items": MAX_JSON_ITEMS,
-            "chars": MAX_JSON_CHARS,
-            "repeated": MAX_REPEATED,
-        },
+        "This may be nested {depth} deep and have {items} values. Simplify it.",
+        {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
     )
+
+
+def _bounded_schema(value: object) -> object:
+    """Refuse a JSON schema that is larger than an engine should be asked to compile."""
+    nodes = list(_nodes(_bounded_json(value)))
+    if sum(map(_chars, nodes)) <= MAX_SCHEMA_CHARS and not any(map(_repeats_much, nodes)):
+        return value
+    raise PydanticCustomError(
+        "schema_size",
+        "A JSON schema may have {chars} characters, and no part may be repeated more than "
+        "{repeated} times. Simplify it.",
+        {"chars": MAX_SCHEMA_CHARS, "repeated": MAX_REPEATED},
+    )
+
+
+def _nodes(value: object) -> Iterator[object]:
+    yield value
+    for child in _children(value):
+        yield from _nodes(child)
 
 
 def _chars(node: object) -> int:
@@ -96,4 +107,5 @@ def _children(node: object) -> list[object]:
     return node if isinstance(node, list) else []
 
 
-JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
+JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_schema)]

@@ -144,3 +144,57 @@ def test_idle_connections_cost_the_others_nothing(tmp_path: Path) -> None:
             assert not any(reader.at_eof() for reader, _ in idle)
 
     run(scenario())
+
+
+def test_a_body_that_nobody_reads_holds_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_S", 0.5)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, needs_key=True) as rig:
+            async with connected(rig) as (reader, writer):
+                writer.write(HEAD + b"Content-Length: 4000000\r\n\r\n")
+                assert b"401" in await reader.readline()
+                writer.write(b"x")  # from here on the connection is not idle
+                await asyncio.wait_for(reader.read(), 5)
+            assert fake.history == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("trailer", [b"X-A: b\r\n", b"X-A: " + b"b" * 1000])
+def test_trailers_end_the_connection(tmp_path: Path, trailer: bytes) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with connected(rig) as (reader, writer):
+                writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+                with contextlib.suppress(OSError):
+                    for _ in range(100):
+                        writer.write(trailer * 10)
+                        await writer.drain()
+                assert await is_cut_off(reader)
+            assert await is_served(rig)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"GET /heal"])
+def test_what_comes_behind_a_request_does_not_cut_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.first_byte_delay_s = 1.0
+            body = orjson.dumps(ASK)
+            async with connected(rig) as (reader, writer):
+                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                await until(lambda: fake.history)
+                writer.write(more)
+                assert b"200" in await asyncio.wait_for(reader.readline(), 5)
+                await asyncio.wait_for(reader.read(), 5)  # the head that began never ends
+            assert len(rig.said()) == 1
+
+    run(scenario())

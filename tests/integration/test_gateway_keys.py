@@ -172,6 +172,66 @@ def test_tokens_are_counted_when_an_answer_has_ended(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_an_answer_that_is_left_before_its_end_is_counted_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.token_delay_s = 0.05
+            fake.enqueue("one two three four five six seven eight nine ten " * 9)
+            held = key(rig, limits=Limits(tokens_per_minute=5))
+            async with rig.client(api_key=held) as client:
+                stream = await client.chat.completions.create(
+                    model="small", messages=QUESTION, stream=True
+                )
+                await anext(aiter(stream))
+                await stream.close()
+            [said] = await rig.recorded(1)
+            assert said.interaction.status is InteractionStatus.ABORTED
+            assert await status(rig, held) == (429, "rate_limit_exceeded")
+
+    run(scenario())
+
+
+def test_whatever_a_key_asks_for_counts_among_its_requests(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            held = key(rig, limits=Limits(requests_per_minute=2), scopes=frozenset(Scope))
+            assert (await rig.fetch("GET", "/v1/models", held))[0] == 200
+            assert (await rig.fetch("GET", "/v1/feedback", held))[0] == 200
+            for path in ("/v1/models", "/v1/feedback", "/metrics", "/api/v1/lessons"):
+                assert (await rig.fetch("GET", path, held))[0] == 429
+
+    run(scenario())
+
+
+def test_counts_of_all_namespaces_are_for_keys_of_all(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            own = key(rig, scopes=frozenset({Scope.READ}))
+            every = key(rig, name="every", namespace=None, scopes=frozenset({Scope.READ}))
+            assert (await rig.fetch("GET", "/metrics", own))[0] == 403
+            assert (await rig.fetch("GET", "/metrics", every))[0] == 200
+
+    run(scenario())
+
+
+def test_a_key_is_revoked_whatever_the_clocks_say(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            held = key(rig)
+            with rig.parts.db.begin() as session:  # on a machine whose clock is fast
+                grant = Grant("fast", "default", Trust.USER, frozenset({Scope.INFER}))
+                make(session, PEPPER, grant, "operator", datetime.now(UTC) + timedelta(hours=1))
+            assert (await status(rig, held))[0] == 200
+            presented = parse(held)
+            assert presented
+            with rig.parts.db.begin() as session:
+                keys.revoke(session, presented.id, "operator", datetime.now(UTC))
+            await asyncio.sleep(1.1)
+            assert (await status(rig, held))[0] == 401
+
+    run(scenario())
+
+
 def test_with_the_database_away_known_keys_stay_good(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with (

@@ -31,6 +31,11 @@ from tests.gateway_rig import PEPPER, Rig, gateway
 
 CANARY = {"shop": "MAUVE-4711", "bank": "OCHRE-0815"}
 API = "/api/v1"
+HELLO = [
+    {"role": "user", "content": "Hello!"},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "And?"},
+]
 tenants = st.sampled_from(sorted(CANARY))
 LISTS = ("interactions", "conversations", "lessons", "runs", "adapters", "keys", "savings")
 
@@ -93,13 +98,19 @@ class Tenants(RuleBasedStateMachine):
         _, listed = self.send(tenant, "GET", f"{API}/interactions")
         self.ids[tenant] = [row["id"] for row in listed["data"]]
 
-    @rule(tenant=tenants)
-    def repeat_what_the_other_was_told(self, tenant: str) -> None:
-        """The same course of messages, without the word: no conversation of the other goes on."""
-        theirs = self.turns[other_than(tenant)]
-        own = [turn | {"content": "Hello!"} for turn in theirs]
-        body = {"model": "small", "messages": [*own, {"role": "user", "content": "And?"}]}
+    @rule(tenant=tenants, goes_on=st.booleans())
+    def say_what_the_other_says_too(self, tenant: str, goes_on: bool) -> None:
+        """The same course of messages, word for word: no conversation of the other goes on."""
+        course = HELLO if goes_on else HELLO[:1]
+        self.fake.enqueue(HELLO[1]["content"])
+        body = {"model": "small", "messages": course}
         assert self.send(tenant, "POST", "/v1/chat/completions", json=body)[0] == 200
+
+    @rule(tenant=tenants)
+    def read_conversations(self, tenant: str) -> None:
+        _, listed = self.send(tenant, "GET", f"{API}/conversations")
+        for row in listed["data"]:
+            assert self.send(tenant, "GET", f"{API}/conversations/{row['id']}")[0] == 200
 
     @rule(tenant=tenants)
     def learn(self, tenant: str) -> None:
@@ -146,6 +157,10 @@ class Tenants(RuleBasedStateMachine):
         for tenant in CANARY:
             for said in self.rig.said(tenant):
                 assert CANARY[other_than(tenant)] not in str(vars(said.payload))
+        shop, bank = (
+            {said.interaction.conversation for said in self.rig.said(tenant)} for tenant in CANARY
+        )
+        assert not shop & bank
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):

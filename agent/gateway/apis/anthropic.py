@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from agent.gateway.apis.answer import Json
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag
 from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
-from agent.gateway.strict import JsonSchema, Strict
+from agent.gateway.strict import JsonObject, JsonSchema, Strict
 from store.contexts import Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -23,7 +23,7 @@ class TextBlock(Strict):
 
     type: Literal["text"]
     text: str
-    cache_control: JsonSchema | None = Field(None, exclude=True)
+    cache_control: JsonObject | None = Field(None, exclude=True)
     citations: list[Any] | None = Field(None, exclude=True)
 
 
@@ -49,8 +49,8 @@ class ToolUseBlock(Strict):
     type: Literal["tool_use"]
     id: Id
     name: FunctionName
-    input: JsonSchema
-    cache_control: JsonSchema | None = Field(None, exclude=True)
+    input: JsonObject
+    cache_control: JsonObject | None = Field(None, exclude=True)
 
 
 class ToolResultBlock(Strict):
@@ -60,7 +60,7 @@ class ToolResultBlock(Strict):
     tool_use_id: Id
     content: Texts | None = None
     is_error: bool | None = None
-    cache_control: JsonSchema | None = Field(None, exclude=True)
+    cache_control: JsonObject | None = Field(None, exclude=True)
 
 
 def _block_tag(block: object) -> str | None:
@@ -109,7 +109,7 @@ class Tool(Strict):
     description: str | None = None
     input_schema: JsonSchema
     strict: bool | None = None
-    cache_control: JsonSchema | None = Field(None, exclude=True)
+    cache_control: JsonObject | None = Field(None, exclude=True)
 
 
 class ToolChoice(Strict):
@@ -175,8 +175,8 @@ class MessagesRequest(ApiRequest):
     top_p: TopP | None = None
     service_tier: Label | None = None
     container: Label | None = None
-    cache_control: JsonSchema | None = None
-    context_management: JsonSchema | None = None
+    cache_control: JsonObject | None = None
+    context_management: JsonObject | None = None
 
     def limits(self) -> dict[str, int | None]:
         """The longest answer."""

@@ -29,7 +29,7 @@ from agent.gateway.request import (
     TopP,
     inconsistent,
 )
-from agent.gateway.strict import JsonSchema
+from agent.gateway.strict import JsonObject
 from store.contexts import Message
 
 
@@ -80,12 +80,12 @@ class ChatRequest(ApiRequest):
     metadata: Metadata | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
-    prompt_cache_options: JsonSchema | None = None
+    prompt_cache_options: JsonObject | None = None
     service_tier: Label | None = None
     verbosity: Label | None = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
-    prediction: JsonSchema | None = None
-    moderation: JsonSchema | None = None
+    prediction: JsonObject | None = None
+    moderation: JsonObject | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":

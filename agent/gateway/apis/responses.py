@@ -19,7 +19,7 @@ from agent.gateway.request import (
     TopK,
     TopP,
 )
-from agent.gateway.strict import JsonSchema, Strict
+from agent.gateway.strict import JsonObject, JsonSchema, Strict
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -79,8 +79,8 @@ class Thought(Strict):
 
     type: Literal["reasoning"]
     id: Id | None = None
-    summary: list[JsonSchema] | None = None
-    content: list[JsonSchema] | None = None
+    summary: list[JsonObject] | None = None
+    content: list[JsonObject] | None = None
     encrypted_content: str | None = None
     status: Status | None = None
 
