@@ -282,7 +282,7 @@ class FakeVllm:
 
     def _forced_logprobs(self, body: Body) -> Body | None:
         """The score of the one token that is allowed, after the prompt's."""
-        if body.get("logprobs") is None:
+        if body.get("logprobs") is None or "allowed_token_ids" not in body:
             return None
         ids = body["prompt"] if isinstance(body["prompt"], list) else token_ids(body["prompt"])
         [token] = body["allowed_token_ids"]
@@ -427,7 +427,7 @@ def text_of(message: Body) -> str:
 
 def echo(body: Body) -> str:
     """The default answer: the model's name and the last user text or the prompt."""
-    asked = body["prompt"] if "prompt" in body else text_of(turns(body)[-1])
+    asked = body["prompt"] if "prompt" in body else "".join(map(text_of, turns(body)[-1:]))
     return f"{body['model']} heard: {asked}"
 
 
