@@ -219,3 +219,24 @@ def test_stopping_makes_durable_what_is_being_answered(tmp_path: Path) -> None:
             assert said == dict.fromkeys((i for _, i in answers), InteractionStatus.DONE)
 
     run(scenario())
+
+
+def test_a_replaced_database_takes_nothing_that_nobody_would_find(tmp_path: Path) -> None:
+    file = tmp_path / "byheart.db"
+
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            if not file.exists():
+                return  # PostgreSQL's files are its own
+            assert (await ask(rig, "before"))[0] == 200
+            backup = file.read_bytes()
+            for left in tmp_path.glob("byheart.db*"):
+                left.unlink()
+            file.write_bytes(backup)
+            assert (await ask(rig, "during"))[0] == 200
+            assert rig.parts.recorder.degraded
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            await until(lambda: not rig.parts.recorder.degraded)
+            assert "during" in [said.payload.messages[0]["content"] for said in rig.said()]
+
+    run(scenario())

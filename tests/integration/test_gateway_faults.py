@@ -1,9 +1,11 @@
 """The network to the engine fails, at any byte: the client is told, the row says so, once."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from agent.engine import client
@@ -70,3 +72,40 @@ def test_a_fault_at_any_byte_is_told_and_recorded_once(
             assert len(rig.said()) == len(AFTER) + 1
 
     run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["reset", "half_close", "blackhole"])
+def test_a_stream_is_whole_with_its_last_event(tmp_path: Path, kind: str) -> None:
+    """Whatever becomes of the connection after that."""
+
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            FaultProxy(fake.port) as proxy,
+            gateway(tmp_path, fake, engine_url=proxy.url) as rig,
+        ):
+            whole = await stream_bytes(fake)
+            proxy.fault = Fault(kind, after=whole - len(LAST_CHUNK))
+            fake.enqueue(SAID)
+            assert await ask(rig, is_stream=True) == "whole"
+            [said] = rig.said()
+            assert said.interaction.status is InteractionStatus.DONE
+
+    run(scenario())
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+async def stream_bytes(fake: FakeVllm) -> int:
+    """How long a streamed answer is on the wire."""
+    fake.enqueue(SAID)
+    body = {"model": "small", "messages": QUESTION, "stream": True}
+    body |= {"stream_options": {"include_usage": True}}
+    sent = orjson.dumps(body)
+    reader, writer = await asyncio.open_connection("127.0.0.1", fake.port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(sent)}\r\n"
+    writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + sent)
+    answer = await reader.readuntil(LAST_CHUNK)
+    writer.close()
+    return len(answer)

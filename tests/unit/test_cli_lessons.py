@@ -71,3 +71,9 @@ def test_an_edit_needs_a_text(db: Database, run: Any) -> None:
     [lesson] = candidates(db, "Lamps cost 15.")
     assert "needs a text" in str(run("lessons", "edit", lesson, " ").exception)
     assert statuses(db) == [LessonStatus.CANDIDATE]
+
+
+def test_no_lesson_commands_the_terminal(db: Database, run: Any) -> None:
+    [lesson] = candidates(db, "Lamps \x1b]0;owned\x07\x1b[31mcost 15.")
+    for verb in (("ls",), ("show", lesson)):
+        assert "\x1b]0" not in run("lessons", *verb).stdout

@@ -11,7 +11,7 @@ import pytest
 from agent.admin.metrics import Metrics
 from agent.gateway.group import Full, GroupCommit
 from agent.gateway.recorder import Recorder
-from agent.gateway.spool import QUARANTINE, Spool, encode
+from agent.gateway.spool import QUARANTINE, Spool, SpoolFull, encode
 from store import interactions, namespaces
 from store.db import Database
 from store.records import Record, keep
@@ -92,6 +92,21 @@ def test_a_flipped_byte_costs_at_most_its_own_record(tmp_path: Path) -> None:
         hit = next(i for i in range(3) if place < size * (i + 1) or i == 2)
         assert set(all_ids) - set(ids) <= {all_ids[hit]}
         assert broken or ids == all_ids
+
+
+def test_what_is_in_the_spool_is_counted_without_looking(tmp_path: Path) -> None:
+    size = len(encode(make_record()))
+    spool = Spool(tmp_path, quota_bytes=2 * size + 9)
+    for _ in range(2):
+        spool.append([make_record()])
+    (tmp_path / "odd.spool").mkdir()  # is no batch
+    for again in (spool, Spool(tmp_path, quota_bytes=2 * size + 9)):
+        assert again.count == len(again.batches()) == 2
+        with pytest.raises(SpoolFull):
+            again.append([make_record()])
+    spool.remove(spool.batches()[0])
+    spool.append([make_record()])
+    assert spool.count == 2
 
 
 def test_an_unfinished_batch_of_a_dead_process_is_no_batch(tmp_path: Path) -> None:

@@ -130,6 +130,14 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
     ]
 
 
+def test_the_texts_of_further_choices_are_kept() -> None:
+    pieces = [(2, "c"), (0, "a"), (1, "b"), (2, "C")]
+    chunks = [{"choices": [{"index": n, "delta": {"content": text}}]} for n, text in pieces]
+    answer = in_events(b"".join(map(event, chunks)) + DONE)
+
+    assert (answer.text, answer.others) == ("a", ["b", "cC"])
+
+
 def test_an_error_inside_a_stream_is_noticed() -> None:
     raw = event(chunk({"content": "Ye"})) + event({"error": {"message": "out of memory"}}) + DONE
 
@@ -150,5 +158,6 @@ def test_a_plain_body_gives_text_and_counts() -> None:
     answer = in_body(body)
 
     assert (answer.text, answer.finish_reason) == ("Yes", "stop")
+    assert answer.details()["others"] == ["other"]
     assert (answer.prompt_tokens, answer.completion_tokens) == (3, 1)
     assert in_body(b"<html>").error

@@ -1,0 +1,118 @@
+"""Requests of the other APIs: read as their clients send them, and said to the engine in full."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from agent.gateway.apis.anthropic import MessagesRequest
+from agent.gateway.apis.completions import CompletionRequest
+from agent.gateway.apis.responses import ResponsesRequest
+from agent.gateway.errors import RequestError
+from agent.gateway.request import parse
+from store.contexts import Context, compose
+from store.records import prefix_hash
+
+CAP = 4096
+
+
+def responses(**fields: Any) -> ResponsesRequest:
+    return parse(ResponsesRequest, orjson.dumps({"model": "small", **fields}), CAP)
+
+
+def message(**fields: Any) -> MessagesRequest:
+    asked = {"model": "small", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    return parse(MessagesRequest, orjson.dumps(asked | fields), CAP)
+
+
+@pytest.mark.parametrize("context", [Context(), Context("Be kind.")])
+def test_all_system_text_of_a_response_reaches_the_engine(context: Context) -> None:
+    asked = responses(
+        instructions="First.",
+        input=[
+            {"role": "developer", "content": "Second."},
+            {"role": "system", "content": "Third."},
+            {"role": "user", "content": "Hi"},
+        ],
+    )
+    said = asked.said(compose(asked.chat(), context))
+    assert said["instructions"].endswith("First.\n\nSecond.\n\nThird.")
+    assert [item["content"] for item in said["input"]] == ["Hi"]
+
+
+def test_a_response_with_parallel_calls_goes_on_as_it_was_recorded() -> None:
+    call = {"type": "function_call", "name": "look", "arguments": "{}"}
+    asked = responses(
+        input=[
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "Let me look."},
+            call | {"call_id": "a"},
+            call | {"call_id": "b"},
+            {"type": "function_call_output", "call_id": "a", "output": "Sun."},
+        ]
+    )
+    user, answer, result = asked.chat()
+    assert [each["id"] for each in answer["tool_calls"]] == ["a", "b"]
+    assert result["role"] == "tool"
+    recorded = [user, {"role": "assistant", "content": "Let me look."}]
+    assert prefix_hash([user, answer]) == prefix_hash(recorded)
+
+
+def test_a_persons_sessions_are_one_persons() -> None:
+    users = [
+        message(metadata={"user_id": f"user_ab_account__session_{number}"}).end_user
+        for number in ("0123-4567", "89ab-cdef")
+    ]
+    assert users == ["user_ab_account"] * 2
+    assert message(metadata={"user_id": "session_0123-4567"}).end_user == "session_0123-4567"
+    assert message().end_user is None
+
+
+def test_the_longest_message_is_lowered_to_what_is_served() -> None:
+    assert message(max_tokens=32_000).forwarded()["max_tokens"] == CAP
+    with pytest.raises(RequestError):
+        responses(input="Hi", max_output_tokens=32_000)
+
+
+def test_a_message_has_so_many_blocks_at_most() -> None:
+    block = {"type": "text", "text": "x"}
+    nested = {"type": "tool_result", "tool_use_id": "a", "content": [block] * 250}
+    for content, turns in (([block] * 500, 20), ([nested] * 40, 1)):
+        with pytest.raises(RequestError) as refused:
+            message(messages=[{"role": "user", "content": content}] * turns)
+        assert refused.value.code == "too_many_parts"
+
+
+def test_fields_of_the_clients_without_meaning_here_are_kept_back() -> None:
+    asked = responses(input="Hi", stream_options={"include_obfuscation": False}, max_tool_calls=3)
+    assert set(asked.forwarded()) == set()
+    assert "cache_control" not in message(cache_control={"type": "ephemeral"}).forwarded()
+
+
+def test_a_prompt_may_be_a_list_of_one() -> None:
+    asked = parse(CompletionRequest, b'{"model": "small", "prompt": ["Hi"]}', CAP)
+    assert asked.said(asked.chat()) == {"prompt": "Hi"}
+    with pytest.raises(RequestError):
+        parse(CompletionRequest, b'{"model": "small", "prompt": ["Hi", "Ho"]}', CAP)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"minItems": 10**12},
+        {"pattern": "((a{1,999}){1,999}){1,999}"},
+        {"pattern": "a{2}" * 100},
+        {"description": "x" * 2**18},
+        {"anyOf": [{"properties": {"a": {"maxLength": 10**6}}}]},
+    ],
+)
+def test_a_schema_whose_grammar_would_be_huge_is_refused(schema: dict[str, Any]) -> None:
+    form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    with pytest.raises(RequestError) as refused:
+        responses(input="Hi", text=form)
+    assert refused.value.code == "schema_size"
+
+
+def test_what_is_no_schema_may_be_long() -> None:
+    use = {"type": "tool_use", "id": "a", "name": "write", "input": {"text": "x" * 2**18}}
+    assert message(messages=[{"role": "assistant", "content": [use]}])
