@@ -84,12 +84,13 @@ def _containing(session: Session, rows: Select[Interaction], contains: str, limi
     read = rows.join(Payload, Payload.interaction == Interaction.id).add_columns(Payload)
     last, count = None, 0
     few = read.limit(MOST_TEXTS).execution_options(yield_per=AT_ONCE)  # texts may be long
-    for interaction, payload in session.execute(few):
-        last, count = interaction.id, count + 1
-        if any(contains in text.casefold() for text in _texts(payload)):
-            found.append(interaction)
-            if len(found) == limit:
-                break
+    with session.execute(few) as texts:
+        for interaction, payload in texts:
+            last, count = interaction.id, count + 1
+            if any(contains in text.casefold() for text in _texts(payload)):
+                found.append(interaction)
+                if len(found) == limit:
+                    break
     is_all = count < MOST_TEXTS and len(found) < limit
     return Found(found, None if is_all else last)
 

@@ -25,6 +25,8 @@ from tests.factories import add_adapter, add_lesson, record, user
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import PEPPER, Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 API = "/api/v1"
 
 

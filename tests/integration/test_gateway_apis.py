@@ -12,6 +12,8 @@ from store import interactions
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 LESSON = "We open at nine."
 WEATHER = {
     "name": "weather",

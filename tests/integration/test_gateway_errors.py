@@ -15,6 +15,8 @@ from tests.factories import go_live
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 ASK = {"model": "small", "messages": QUESTION}
 CHAT = "/v1/chat/completions"
 TEXT = "one two three four"
