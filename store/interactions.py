@@ -44,8 +44,17 @@ def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
     return list(session.scalars(newest.limit(limit)))
 
 
-def turns(session: Session, conversation_id: str) -> list[Turn]:
-    """A conversation from its beginning: what is no turn of it, or has no texts, left out."""
+def turns(
+    session: Session, conversation_id: str, after: str | None = None, limit: int | None = None
+) -> list[Turn]:
+    """A conversation from its beginning: what is no turn of it, or has no texts, left out.
+
+    Args:
+        session: In any transaction.
+        conversation_id: Which.
+        after: Only the turns after this interaction.
+        limit: At most so many.
+    """
     said: dict[str, list[Feedback]] = {}
     signals = (
         select(Feedback)
@@ -64,7 +73,10 @@ def turns(session: Session, conversation_id: str) -> list[Turn]:
             ~Interaction.side,
         )
         .order_by(Interaction.created_at, Interaction.id)
+        .limit(limit)
     )
+    if after is not None:
+        texts = texts.where(Interaction.id > after)  # identifiers sort by time
     return [
         Turn(interaction, payload.messages, payload.response, said.get(interaction.id, []))
         for interaction, payload in session.execute(texts)

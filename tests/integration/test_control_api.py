@@ -97,6 +97,11 @@ def test_interactions_are_searched_page_by_page(tmp_path: Path) -> None:
             assert sorted(row["interactions"] for row in conversations) == [7, 8, 8]
             status, said = await rig.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
             assert (status, len(said["turns"])) == (200, conversations[0]["interactions"])
+            path = f"{API}/conversations/{conversations[0]['id']}"
+            first = (await rig.fetch("GET", path, params={"limit": 4}))[1]
+            rest = (await rig.fetch("GET", path, params={"after": first["next"]}))[1]
+            assert [len(first["turns"]), rest["next"]] == [4, None]
+            assert first["turns"] + rest["turns"] == said["turns"]
             status, said = await rig.fetch("GET", f"{API}/interactions/{made[3].id}")
             assert said["messages"] == [user("Question 3?")]
 

@@ -127,9 +127,10 @@ class Turn(Interaction):
 
 
 class ConversationTurns(Conversation):
-    """A conversation and its turns, oldest first."""
+    """A conversation and a page of its turns, oldest first; `next` is the `after` of the next."""
 
     turns: list[Turn]
+    next: str | None
 
 
 class Lesson(Answer):

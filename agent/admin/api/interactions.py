@@ -71,9 +71,13 @@ def list_conversations(
 
 @router.get("/conversations/{conversation_id}")
 def get_conversation(
-    session: Reading, caller: Asking, conversation_id: str
+    session: Reading,
+    caller: Asking,
+    conversation_id: str,
+    after: After = None,
+    limit: Limit = PAGE,
 ) -> answers.ConversationTurns:
-    """A conversation and its turns, oldest first."""
+    """A conversation and a page of its turns, oldest first."""
     row = session.get(Conversation, conversation_id)
     own: Conversation | None = row if row and row.namespace == caller.namespace else None
     conversation = found(own, "conversation", conversation_id)
@@ -84,9 +88,11 @@ def get_conversation(
             response=turn.response,
             feedback=[each.id for each in turn.feedback],
         )
-        for turn in interactions.turns(session, conversation.id)
+        for turn in interactions.turns(session, conversation.id, after, limit + 1)
     ]
-    return answers.ConversationTurns(**_conversation(conversation), turns=turns)
+    following = turns[limit - 1].id if len(turns) > limit else None
+    shown = _conversation(conversation)
+    return answers.ConversationTurns(**shown, turns=turns[:limit], next=following)
 
 
 def _shown(row: Interaction) -> dict[str, Any]:
