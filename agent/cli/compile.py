@@ -10,12 +10,11 @@ from typing import Annotated
 
 import typer
 
-from agent import tokens
-from agent.cli.errors import InputError
 from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.clock import utcnow
 from agent.due import open_run
+from agent.learning.authored import prompt_length
 from agent.lock import StartError, daemon_runs
 from agent.model import refuse_untrainable
 from config.settings import Settings
@@ -23,8 +22,6 @@ from store import adapters, files, namespaces, prompts, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 
-LEAST_ROOM = 256
-"""Tokens for question and answer beside the system prompt."""
 NOTHING_TO_LEARN = 3
 POLL_S = 1.0
 
@@ -54,8 +51,7 @@ def compile_prompt(
     given_anchors = files.read_anchors(anchors)
     with opened(config) as (settings, db):
         refuse_untrainable(settings)
-        length = tokens.count(settings.model_folder, text)
-        refuse_long(settings, length)
+        length = prompt_length(settings, text)
         with db.begin() as session:
             namespaces.ensure(session, namespace, utcnow())
             prompts.register_system_prompt(session, namespace, text, length, utcnow())
@@ -72,22 +68,6 @@ def compile_prompt(
             _wait(settings, db, run)
         elif not daemon_runs(settings.data_dir):
             console.print("no daemon is serving: the run starts with `byheart serve`")
-
-
-def refuse_long(settings: Settings, length: int) -> None:
-    """Check that the prompt can stand in front of requests until it is internalised.
-
-    Raises:
-        InputError: The engine would refuse every request of the namespace.
-    """
-    most = settings.engine.max_model_len
-    beside = settings.learning.token_budget + LEAST_ROOM
-    if not settings.engine.urls and length + beside > most:
-        raise InputError(
-            f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
-            f"lessons, question and answer too ({beside}). Shorten it, or raise "
-            "engine.max_model_len."
-        )
 
 
 def _wait(settings: Settings, db: Database, run_id: str) -> None:

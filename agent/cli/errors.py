@@ -5,7 +5,7 @@ from agent.engine.client import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
 from agent.lasting import Spoiled
-from agent.learning.authored import LessonKnown, LessonTooLong
+from agent.learning.authored import LessonKnown, LessonTooLong, PromptTooLong
 from agent.lock import StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
@@ -47,6 +47,7 @@ WRONG = (
     InputError,
     LessonKnown,
     LessonTooLong,
+    PromptTooLong,
     ShopError,
     TrustConflict,
     UnknownAdapter,

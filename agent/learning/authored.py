@@ -1,6 +1,6 @@
-"""Lessons by hand: what an operator adds, rewords and decides, on the command line or over HTTP.
+"""What an operator writes, on the command line or over HTTP: lessons, and system prompts.
 
-Every change is in the audit log, with who made it.
+Every change of a lesson is in the audit log, with who made it.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,37 @@ WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 """Not in use until they are approved."""
 
 
+LEAST_ROOM = 256
+"""Tokens for question and answer beside a system prompt."""
+
+
 class LessonTooLong(ValueError):
     """No prompt would ever have room for the lesson."""
 
 
+class PromptTooLong(ValueError):
+    """The engine would refuse every request that the prompt stands in front of."""
+
+
 class LessonKnown(Exception):
     """A lesson says the same already."""
+
+
+def prompt_length(settings: Settings, text: str) -> int:
+    """Tokens of a system prompt, which can stand in front of requests until it is internalised.
+
+    Raises:
+        PromptTooLong: It cannot.
+    """
+    length, most = tokens.count(settings.model_folder, text), settings.engine.max_model_len
+    beside = settings.learning.token_budget + LEAST_ROOM
+    if not settings.engine.urls and length + beside > most:
+        raise PromptTooLong(
+            f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
+            f"lessons, question and answer too ({beside}). Shorten it, or raise "
+            "engine.max_model_len."
+        )
+    return length
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agent import tokens
-from agent.cli.compile import LEAST_ROOM, NOTHING_TO_LEARN, outcome, refuse_long
-from agent.cli.errors import InputError
+from agent.cli.compile import NOTHING_TO_LEARN, outcome
+from agent.learning.authored import LEAST_ROOM, PromptTooLong, prompt_length
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database
@@ -60,12 +60,15 @@ def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunS
         assert ended == (f"{status}: Because.", code)
 
 
-def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused() -> None:
+def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.tokens.count", lambda _, text: len(text))
     most = SETTINGS.engine.max_model_len
     room = most - LEAST_ROOM - SETTINGS.learning.token_budget
-    refuse_long(SETTINGS, room)
-    with pytest.raises(InputError, match=f"engine.max_model_len is {most}"):
-        refuse_long(SETTINGS, room + 1)
+    assert prompt_length(SETTINGS, "x" * room) == room
+    with pytest.raises(PromptTooLong, match=f"engine.max_model_len is {most}"):
+        prompt_length(SETTINGS, "x" * (room + 1))
 
 
 def test_tokens_are_counted_as_the_model_counts_them(tmp_path: Path) -> None:

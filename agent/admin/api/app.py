@@ -16,7 +16,7 @@ from agent.admin.api import interactions, learning, lessons, operations
 from agent.admin.api.answers import Failure
 from agent.admin.api.control import Control
 from agent.gateway.errors import RequestError, unavailable
-from agent.learning.authored import LessonKnown, LessonTooLong
+from agent.learning.authored import LessonKnown, LessonTooLong, PromptTooLong
 from agent.lock import StartError
 from store.adapters import UnknownAdapter
 from store.db import AWAY
@@ -53,6 +53,7 @@ def build(control: Control) -> FastAPI:
         (CONTRADICTING, _as(409, "conflict")),
         ((LessonKnown,), _as(409, "lesson_known")),
         ((LessonTooLong,), _as(400, "lesson_too_long")),
+        ((PromptTooLong,), _as(400, "prompt_too_long")),
         (AWAY, _away),
     ]
     for kinds, handler in handlers:

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent import tokens
 from agent.admin.api import answers
 from agent.admin.api.control import PAGE, After, Asking, Limit, Parts, Reading, Writing, found
 from agent.due import open_run
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError
+from agent.learning.authored import prompt_length
 from agent.model import refuse_untrainable
 from store import adapters, audit, jobs, lessons, namespaces, prompts, rollouts, runs
 from store.db import Session
@@ -64,7 +64,7 @@ def register_prompt(
     session: Writing, parts: Parts, caller: Asking, new: NewPrompt
 ) -> answers.Prompt:
     """Register a system prompt, in force from the next request on; an empty one takes it out."""
-    count = tokens.count(parts.settings.model_folder, new.text)
+    count = prompt_length(parts.settings, new.text)
     row = prompts.register_system_prompt(session, caller.namespace, new.text, count, parts.now())
     detail = {"namespace": caller.namespace}
     audit.append(session, caller.principal, "prompt registered", row.id, detail, parts.now())
