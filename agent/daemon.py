@@ -24,7 +24,7 @@ from agent.due import enqueue_due
 from agent.engine.supervisor import Supervisor
 from agent.gateway.inflight import Inflight
 from agent.jobs import worker_thread
-from agent.keys import first_admin_key, pepper
+from agent.keys import PEPPER, first_admin_key, pepper
 from agent.lock import only_daemon
 from agent.model import attached_engine, attached_model, model_folder, refuse_unfit, served_name
 from agent.rollout.reconcile import reconcile
@@ -86,7 +86,11 @@ async def _start(
 
 def _tell_first_key(settings: Settings, db: Database, report: Report) -> None:
     """Where keys are needed, nobody could make the first one but who starts the service."""
+    file = settings.data_dir / PEPPER
+    is_new = not file.exists()
     key = first_admin_key(db, pepper(settings.data_dir), utcnow())
+    if is_new and not key:
+        report(f"{file} is new: no key made before is good here. Restore it from a backup.")
     if key:
         report(f"admin key, shown this once, keep it: {key}")
 

@@ -20,16 +20,23 @@ def only_daemon(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for this process; the system lets go however the process ends.
 
     Raises:
-        StartError: Another daemon holds it.
+        StartError: Another daemon holds it, or it is no folder that can be written.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data_dir / "daemon.lock").open("w") as lock:
+    with _lock_file(data_dir) as lock:
         if not any(_taken(lock) for _ in range(TRIES)):
             raise StartError(
                 f"Another byheart serves from {data_dir}. Stop it, or give this one a folder of "
                 "its own (store.data_dir)."
             )
         yield
+
+
+def _lock_file(data_dir: Path) -> TextIO:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (data_dir / "daemon.lock").open("w")
+    except OSError as error:
+        raise StartError(f"The data folder cannot be used (store.data_dir): {error}.") from error
 
 
 def _taken(lock: TextIO) -> bool:

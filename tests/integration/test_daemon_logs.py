@@ -1,13 +1,14 @@
 """What the daemon writes to its log: structured lines, and never what anybody said or holds."""
 
-import re
+import json
 from pathlib import Path
 
 from tests.daemon_rig import daemon, until
 from tests.fake_vllm import FakeVllm
 
 CANARY = "MAUVE-4711"
-LINE = re.compile(r"^(byheart: .*|\d{4}-\d\d-\d\dT?.*\[\w+ *\].*|\S+.*=.*)$")
+TOLD = "byheart: "
+"""How the lines for whoever started the daemon begin."""
 
 
 def test_neither_prompts_nor_keys_are_in_the_log_whatever_fails(tmp_path: Path) -> None:
@@ -44,4 +45,5 @@ def test_neither_prompts_nor_keys_are_in_the_log_whatever_fails(tmp_path: Path) 
     assert CANARY not in log
     assert key.rsplit("_", 1)[1] not in log
     assert "Traceback" not in log
-    assert all(LINE.match(line) for line in log.splitlines() if line)
+    events = [json.loads(line) for line in log.splitlines() if line and not line.startswith(TOLD)]
+    assert all({"event", "level", "timestamp"} <= set(event) for event in events)
