@@ -190,19 +190,21 @@ class Exchange:
     def _count(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
         metrics = self.parts.metrics
         if self._caller.key and status is not InteractionStatus.FAILED:
-            self.parts.limiter.charge(self._caller.key, self._tokens(answer))
+            self.parts.limiter.charge(self._caller.key, self._tokens(status, answer))
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
         if status is InteractionStatus.DONE:
             metrics.tokens_saved.inc(self.route.view.saved_tokens)
 
-    def _tokens(self, answer: Answer) -> int:
+    def _tokens(self, status: InteractionStatus, answer: Answer) -> int:
         """What the request took; estimated where it was left before the engine said so."""
-        if answer.completion_tokens is not None:
-            return (answer.prompt_tokens or 0) + answer.completion_tokens
-        said = sum(len(message_text(message)) for message in self._messages)
-        return (said + len(answer.text)) // CHARS_PER_TOKEN
+        asked, made = answer.prompt_tokens, answer.completion_tokens or 0
+        if asked is None:
+            asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
+        if status is not InteractionStatus.DONE:
+            made = max(made, len(answer.text) // CHARS_PER_TOKEN)
+        return asked + made
 
 
 def engine_failure(error: EngineError) -> RequestError:

@@ -109,9 +109,8 @@ class Recorder:
         Raises:
             NotLogged: Its answer could not be logged, so the engine should not be asked.
         """
-        if self._strict and (self._spooling or not await self._in_database(record())):
-            self._lose(interaction)  # it may be written after all, and nobody will end it
-            raise NotLogged("the database does not take it")
+        if self._strict:
+            await self._be_sure(interaction, record)
         if self._withholding:
             await self.record(record())
         elif not self._strict:
@@ -138,6 +137,13 @@ class Recorder:
         """Write what is waiting and end."""
         await asyncio.to_thread(self._database.close, CLOSE_S)
         await asyncio.to_thread(self._disk.close, CLOSE_S)
+
+    async def _be_sure(self, interaction: str, record: Callable[[], Record]) -> None:
+        if self._spooling:
+            raise NotLogged("the database does not take anything")
+        if not await self._in_database(record()):
+            self._lose(interaction)  # it may be written after all, and nobody will end it
+            raise NotLogged("the database did not take it in time")
 
     def _show(self, make: Callable[[], Record]) -> None:
         """Have a running request written, which nobody waits for."""
