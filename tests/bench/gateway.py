@@ -10,9 +10,9 @@ before the last byte, LiteLLM has no database. A busy machine is refused: times 
 
 import argparse
 import json
-import os
 import random
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ from tests.bench import load
 from tests.bench.engine_stub import MODEL
 from tests.bench.gateway_servers import Target, targets
 
-BUSY = 0.5
-"""Processes waiting, for each core, from which on the machine is busy."""
+BUSY, LOOK_S = 0.2, 1.0
+"""Share of the cores' time from which on the machine is busy, while nothing is measured."""
 WARM_UP, ALONE, CONNECTIONS, LOADED_S = 50, 300, 16, 6.0
 WARM_STREAMS, STREAMS = 1, 4
 
@@ -54,13 +54,22 @@ def main() -> None:
 
 
 def refuse_busy() -> None:
-    """End the program where other work would be measured too."""
-    waiting, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if waiting > BUSY * cores:
+    """End the program where other work would be measured too; looked at between measurements."""
+    idle, total = _cpu_time()
+    time.sleep(LOOK_S)
+    idle_then, total_then = _cpu_time()
+    share = 1 - (idle_then - idle) / (total_then - total)
+    if share > BUSY:
         sys.exit(
-            f"The machine is busy: a load of {waiting:.1f} on {cores} cores, at most "
-            f"{BUSY * cores:.1f} is measured beside. Try again when it is quiet."
+            f"The machine is busy: {share:.0%} of its cores' time goes to other work, at most "
+            f"{BUSY:.0%} is measured beside. Try again when it is quiet."
         )
+
+
+def _cpu_time() -> tuple[int, int]:
+    """What all cores have idled since the start, and how long they have been there (proc(5))."""
+    times = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return times[3] + times[4], sum(times)
 
 
 async def soak(target: Target, count: int) -> None:
@@ -82,6 +91,7 @@ async def measure(found: Sequence[Target], rounds: int) -> Numbers:
         await load.in_turn(target.url, load.chat(target.url, MODEL), WARM_UP)
         await streams(target, WARM_STREAMS)
     for number in range(rounds):
+        refuse_busy()
         for target in random.Random(number).sample(found, len(found)):
             print(f"round {number + 1}/{rounds}: {target.name}", file=sys.stderr, flush=True)
             for name, value in (await measure_once(target)).items():
