@@ -5,16 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from agent.cli.frame import console
 
 LINE_EVERY_S = 30.0
@@ -41,22 +31,24 @@ def stages() -> Iterator[Show]:
 @contextmanager
 def bars() -> Iterator[Show]:
     """One bar for each stage, the finished ones above the running one."""
+    from rich import progress  # for who looks on alone: the daemon does without
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        tasks: dict[str, TaskID] = {}
+    with progress.Progress(*columns, console=console) as shown:
+        tasks: dict[str, progress.TaskID] = {}
 
         def show(what: str, done: float | None = None, total: float | None = None) -> None:
             if what not in tasks:
                 for before in tasks.values():
-                    progress.stop_task(before)
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
+                    shown.stop_task(before)
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done, total=total)
 
         yield show
 
