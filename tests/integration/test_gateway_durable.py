@@ -167,6 +167,7 @@ def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path
             await until(lambda: not rig.parts.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
             assert len(fake.history) == 2
+            await until(lambda: not running(rig))
 
     run(scenario())
 
