@@ -73,7 +73,7 @@ async def listening(
     Raises:
         StartError: The port is taken.
     """
-    _allow_files(settings.server.max_connections)
+    allow_files(settings.server.max_connections)
     parts = _parts(settings, work, ready)
     bound = _bind(settings.server.host, settings.server.port)
     config = uvicorn.Config(
@@ -98,15 +98,17 @@ async def listening(
         bound.close()
 
 
-def _allow_files(connections: int) -> None:
-    """Let the process have all the open files it may: a request has a connection on either side."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def allow_files(connections: int) -> None:
+    """Let the process have the open files it needs: a request has a connection on either side."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * connections + OTHER_FILES
-    if most != resource.RLIM_INFINITY and most < needed:
+    allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    if resource.RLIM_INFINITY != soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    if allowed < needed:
         log.warning(
             "too few open files allowed: raise the limit, or lower server.max_connections",
-            allowed=most,
+            allowed=allowed,
             needed=needed,
         )
 

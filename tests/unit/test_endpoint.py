@@ -1,13 +1,31 @@
-"""Where the endpoint says that it listens."""
+"""Where the endpoint says that it listens, and how many files it may open."""
 
+import resource
 from urllib.parse import urlsplit
 
 import pytest
 
-from agent.endpoint import url_of
+from agent.endpoint import allow_files, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_url_leads_to_the_address(host: str) -> None:
     parts = urlsplit(url_of(host, 8080))
     assert (parts.hostname, parts.port) == (host, 8080)
+
+
+ANY = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "most", "then"),
+    [(256, 4096, 2128), (256, 1024, 1024), (4096, 4096, None), (256, ANY, 2128), (ANY, ANY, None)],
+)
+def test_as_many_files_may_be_open_as_there_can_be_connections(
+    monkeypatch: pytest.MonkeyPatch, soft: int, most: int, then: int | None
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, most))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    allow_files(1000)
+    assert limits == ([(then, most)] if then else [])
