@@ -70,7 +70,7 @@ def live(served: Served) -> str | None:
     return adapter.name if adapter else None
 
 
-# Whoever reads may be held up itself: its garbage collection takes seconds after hundreds of tests.
+# Whoever reads may be held up itself on a busy machine: what is made meanwhile comes at once then.
 def test_tokens_are_streamed_as_the_model_makes_them(served, client):
     assert any(_began_before_half_time(served, client) for _ in range(3))
 
