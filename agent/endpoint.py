@@ -117,13 +117,12 @@ def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
     metrics = Metrics()
     secret = pepper(settings.data_dir)
     keyring = Keyring(work.db, secret, utcnow, time.monotonic)
-    limiter = Limiter(time.monotonic)
+    door = Door(keyring, Limiter(time.monotonic), needs_key=settings.server.keys == "required")
     return Parts(
         settings=settings.server,
         served=work.model,
         db=work.db,
-        door=Door(keyring, limiter, needs_key=settings.server.keys == "required"),
-        limiter=limiter,
+        door=door,
         engine=work.engine,
         views=Views(work.db, settings.learning.token_budget, metrics),
         recorder=_recorder(settings, work.db, metrics),

@@ -157,7 +157,6 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
             limiter,
             needs_key=options.get("needs_key", False),
         ),
-        limiter=limiter,
         engine=engine,
         views=Views(db, TOKEN_BUDGET, metrics),
         recorder=Recorder(

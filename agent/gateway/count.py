@@ -30,7 +30,7 @@ async def count(parts: Parts, call: Call) -> None:
     said = request.said(compose(request.chat(), route.view.context, elide=route.view.registered))
     model = parts.served if route.version == BASE else route.version
     asked = {**request.counted(), **said, "model": model}
-    with parts.limiter.admitted(caller.key):
+    with parts.door.limiter.admitted(caller.key):
         try:
             reply = await parts.engine.chat(asked, PATH)
         except EngineError as error:

@@ -71,7 +71,7 @@ class Exchange:
         Raises:
             RequestError: On entering: the key has done as much as it may (429).
         """
-        return self.parts.limiter.admitted(self._caller.key)
+        return self.parts.door.limiter.admitted(self._caller.key)
 
     def take(self, route: Route) -> None:
         """Be answered by a version, with its context where what is said takes turns."""
@@ -190,7 +190,7 @@ class Exchange:
     def _count(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
         metrics = self.parts.metrics
         if self._caller.key and status is not InteractionStatus.FAILED:
-            self.parts.limiter.charge(self._caller.key, self._tokens(status, answer))
+            self.parts.door.limiter.charge(self._caller.key, self._tokens(status, answer))
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)

@@ -14,7 +14,6 @@ from agent.engine.client import VllmEngine
 from agent.gateway.auth import Door
 from agent.gateway.errors import RequestError
 from agent.gateway.inflight import Inflight
-from agent.gateway.limits import Limiter
 from agent.gateway.recorder import Recorder
 from agent.gateway.views import Views
 from config.sections import Server
@@ -43,7 +42,6 @@ class Parts:
     """Name of the model, for clients and for the engine."""
     db: Database
     door: Door
-    limiter: Limiter
     engine: VllmEngine
     views: Views
     recorder: Recorder
