@@ -68,17 +68,26 @@ def any_db(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def each_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def each_database(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Gateways have SQLite, or PostgreSQL: in each folder a database of its own."""
-    if request.param == "postgres":
-        socket: str = request.getfixturevalue("postgres_socket")
-        template: str = request.getfixturevalue("postgres_template")
+    if request.param == "sqlite":
+        yield
+        return
+    socket: str = request.getfixturevalue("postgres_socket")
+    template: str = request.getfixturevalue("postgres_template")
+    made: list[str] = []
 
-        @cache
-        def url(_folder: Path) -> str:
-            return postgres.create(socket, f"gateway_{next(_numbers)}", template)
+    @cache
+    def url(_folder: Path) -> str:
+        made.append(f"gateway_{next(_numbers)}")
+        return postgres.create(socket, made[-1], template)
 
-        monkeypatch.setattr(gateway_rig, "database_url", url)
+    monkeypatch.setattr(gateway_rig, "database_url", url)
+    yield
+    for name in made:
+        postgres.drop(socket, name)
 
 
 @pytest.fixture(scope="session")

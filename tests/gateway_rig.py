@@ -140,7 +140,7 @@ class Rig:
 
 @asynccontextmanager
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
-    """Serve a gateway; options: `settings` (a `Server`), `patience_s` of the recorder."""
+    """Serve a gateway; options: `settings` (a `Server`), `patience_s` of recorder and views."""
     db = Database(database_url(folder))
     metrics, unserved, limiter = Metrics(), set[str](), Limiter(time.monotonic)
     engine = VllmEngine(
@@ -158,7 +158,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
             needs_key=options.get("needs_key", False),
         ),
         engine=engine,
-        views=Views(db, TOKEN_BUDGET, metrics),
+        views=Views(db, TOKEN_BUDGET, metrics, patience_s=options.get("patience_s", 10.0)),
         recorder=Recorder(
             db,
             Spool(folder / "spool", options.get("spool_bytes", 2**30)),

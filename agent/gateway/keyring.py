@@ -3,7 +3,8 @@
 A second after the last look, or when a key is not known, it is counted how many were made and
 revoked (clocks of two machines differ), and where that has changed all are read again: a revoked
 key is of no use within a second, and a new one works at once. With the database away the keys that
-are known stay good, for as long as they would have been.
+are known stay good, for as long as they would have been; one that is not known may have been made
+since, so it is neither let in nor refused for good.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FRESH_S = 1.0
 PATIENCE_S = 1.0
+FIRST_PATIENCE_S = 10.0
 NOBODY = bytes(32)
 """Compared with what a key that is not there would have as digest, so that both take as long."""
 
@@ -50,27 +52,27 @@ class Keyring:
         """The key that was presented; None where it is not good.
 
         Raises:
-            RequestError: The database is away, and no keys are known (503).
+            RequestError: The database is away, and the key is not known (503).
         """
         if presented.id not in self._known or self._timer() - self._looked > FRESH_S:
-            await self._look()
+            await self._look(presented)
         key = self._known.get(presented.id)
         expected = key.digest if key else NOBODY
         is_holder = hmac.compare_digest(expected, digest(self._pepper, presented))
         return key if key and is_holder and key.is_valid(self._now()) else None
 
-    async def _look(self) -> None:
+    async def _look(self, presented: Presented) -> None:
         """See what changed; all who ask meanwhile share one look."""
         if self._looking is None:
             self._looking = asyncio.ensure_future(self._read())
             self._looking.add_done_callback(self._looked_at)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(FIRST_PATIENCE_S if self._counted is None else PATIENCE_S):
                 await asyncio.shield(self._looking)
         except Exception as error:
             logger.warning("last known keys serve error=%r", error)
-            if self._counted is None:
-                message = "The database is away, and no keys are known. Try again shortly."
+            if presented.id not in self._known:
+                message = "The database is away, and this key is not known. Try again shortly."
                 raise unavailable(message, code="database_unavailable") from error
 
     def _looked_at(self, looking: asyncio.Task[None]) -> None:

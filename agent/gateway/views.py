@@ -4,7 +4,8 @@ It is read again whenever the namespace's revision has moved, so what the operat
 adds is in the very next prompt, whichever process added it. SQLite says at once whether it has;
 PostgreSQL is asked in a thread. Requests that arrive while a read is running share the next one,
 never the running one, so that each sees all that was committed before it came. With the database
-away, or slower than `PATIENCE_S`, the last view known serves.
+away, or slower than `patience_s`, the last view known serves; where none is, the first is waited
+for longer.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from store.views import View, read_view, revision
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 1.0
+FIRST_PATIENCE_S = 10.0
 
 Key = tuple[str, str | None]
 
@@ -29,11 +31,18 @@ Key = tuple[str, str | None]
 class Views:
     """Reads views in a thread of its own, one at a time."""
 
-    def __init__(self, db: Database, token_budget: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        db: Database,
+        token_budget: int,
+        metrics: Metrics,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._db = db
         self._peek = Peek(db.url)
         self._token_budget = token_budget
         self._metrics = metrics
+        self._patience_s = patience_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._reading = asyncio.Lock()
         self._next: dict[Key, asyncio.Task[View | None]] = {}
@@ -54,8 +63,9 @@ class Views:
         known = self._known.get(key)
         if known is not None and self._peek.revision(namespace) == known.revision:
             return known
+        patience_s = FIRST_PATIENCE_S if known is None else self._patience_s
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._read_next(key))
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
             logger.warning("last view serves namespace=%s error=%r", namespace, error)

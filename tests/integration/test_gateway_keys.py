@@ -232,7 +232,9 @@ def test_a_key_is_revoked_whatever_the_clocks_say(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_with_the_database_away_known_keys_stay_good(tmp_path: Path) -> None:
+def test_with_the_database_away_known_keys_stay_good_and_others_may_come_back(
+    tmp_path: Path,
+) -> None:
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
@@ -243,6 +245,7 @@ def test_with_the_database_away_known_keys_stay_good(tmp_path: Path) -> None:
             with rig.no_database():
                 await asyncio.sleep(1.1)
                 assert (await status(rig, held))[0] == 200
-                assert (await status(rig, written(issue())))[0] == 401
+                assert (await status(rig, written(issue())))[0] == 503
+            assert (await status(rig, written(issue())))[0] == 401
 
     run(scenario())

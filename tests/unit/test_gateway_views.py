@@ -92,6 +92,20 @@ def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: s
         begun = time.monotonic()
         assert await views.of("shop") == known
         assert time.monotonic() - begun < PATIENCE_S * 1.4
+        views.close()
+
+    asyncio.run(scenario())
+
+
+def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
+    async def scenario() -> None:
+        views = new_views(sluggish)
+        sluggish.delay_s = PATIENCE_S * 1.5
+        view = await views.of("shop")
+        assert view
+        assert "We open at nine." in view.context.lessons
+
+        sluggish.delay_s, sluggish.down = 0, True
         with pytest.raises(RequestError) as caught:
             await views.of("never-asked")
         assert caught.value.status == 503
