@@ -24,13 +24,14 @@ POINTS = (
 """All there are (agent/failpoint.py)."""
 
 
-def serve(folder: str, engine: str, port: int, setting: str) -> None:
+def serve(folder: str, database_url: str, engine: str, port: int, setting: str) -> None:
     """Serve on a port until killed."""
     failpoint.arm(setting)
-    asyncio.run(_serve(Path(folder), engine, port))
+    options = {"database_url": database_url, "port": port, "patience_s": PATIENCE_S}
+    asyncio.run(_serve(Path(folder), engine, options))
 
 
-async def _serve(folder: Path, engine: str, port: int) -> None:
+async def _serve(folder: Path, engine: str, options: dict[str, Any]) -> None:
     fake: Any = SimpleNamespace(url=engine, api_key="", model="small")
-    async with gateway(folder, cast("FakeVllm", fake), port=port, patience_s=PATIENCE_S):
+    async with gateway(folder, cast("FakeVllm", fake), **options):
         await asyncio.Event().wait()

@@ -103,16 +103,13 @@ class Rig:
     @contextmanager
     def locked_database(self) -> Iterator[None]:
         """Hold the write lock, as a stuck writer does."""
-        with self.parts.db.begin() as session:
-            if self._is_postgres:
-                session.execute(text("LOCK TABLE interactions IN EXCLUSIVE MODE"))
-            namespaces.bump(session, "default")
+        with locked(self.parts.db):
             yield
 
     @contextmanager
     def no_database(self) -> Iterator[None]:
         """Take the database's files away, or close its server, and bring them back."""
-        if self._is_postgres:
+        if is_postgres(self.parts.db):
             with postgres.closed(self.parts.db.url):
                 yield
             return
@@ -129,10 +126,6 @@ class Rig:
             for file in files:
                 file.with_name(f"away-{file.name}").rename(file)
 
-    @property
-    def _is_postgres(self) -> bool:
-        return self.parts.db.engine.dialect.name == "postgresql"
-
     def add_lesson(self, do: str, namespace: str = "default") -> None:
         with self.parts.db.begin() as session:
             add_lesson(session, do, namespace, tokens=len(do.split()))
@@ -141,7 +134,7 @@ class Rig:
 @asynccontextmanager
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
     """Serve a gateway; options: `settings` (a `Server`), `patience_s` of recorder and views."""
-    db = Database(database_url(folder))
+    db = Database(options.get("database_url") or database_url(folder))
     metrics, unserved, limiter = Metrics(), set[str](), Limiter(time.monotonic)
     engine = VllmEngine(
         [options.get("engine_url", fake.url)],
@@ -181,6 +174,20 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
     finally:
         await engine.close()
         db.close()
+
+
+@contextmanager
+def locked(db: Database) -> Iterator[None]:
+    """Hold the write lock of a database; for all tables in SQLite, for one in PostgreSQL."""
+    with db.begin() as session:
+        if is_postgres(db):
+            session.execute(text("LOCK TABLE interactions IN EXCLUSIVE MODE"))
+        namespaces.bump(session, "default")
+        yield
+
+
+def is_postgres(db: Database) -> bool:
+    return db.engine.dialect.name == "postgresql"
 
 
 def database_url(folder: Path) -> str:

@@ -19,6 +19,8 @@ from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import gateway, run
 from tests.integration.test_control_api import API, controlled
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 EXAMPLES = 25
 MODEL = "small"
 fuzzed = settings(
@@ -80,14 +82,13 @@ def serving(start: Callable[[], Any]) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def control_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("control")
-    with serving(lambda: controlled(folder)) as url:
+@pytest.fixture
+def control_url(tmp_path: Path) -> Iterator[str]:
+    with serving(lambda: controlled(tmp_path)) as url:
         yield url
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def engine() -> Iterator[FakeVllm]:
     fake = FakeVllm(model=MODEL)
     fake.can_embed = True
@@ -95,10 +96,9 @@ def engine() -> Iterator[FakeVllm]:
         yield fake
 
 
-@pytest.fixture(scope="module")
-def client_url(tmp_path_factory: pytest.TempPathFactory, engine: FakeVllm) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("client")
-    with serving(lambda: gateway(folder, engine)) as url:
+@pytest.fixture
+def client_url(tmp_path: Path, engine: FakeVllm) -> Iterator[str]:
+    with serving(lambda: gateway(tmp_path, engine)) as url:
         yield url
 
 

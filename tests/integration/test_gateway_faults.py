@@ -14,6 +14,8 @@ from tests.fake_vllm import FakeVllm
 from tests.fault_proxy import KINDS, Fault, FaultProxy
 from tests.gateway_rig import QUESTION, Rig, gateway, run
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 PATIENCE_S = 0.4
 AFTER = (0, 1, 17, 160, 300, 420, 700, 1500, 10**6)
 """Within the status line, the head, the first event, the later ones; never."""
