@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from store import audit, namespaces
 from store.db import Session, new_id
@@ -156,8 +156,30 @@ def revoke(session: Session, key_id: str, actor: str, now: datetime) -> None:
 
 def keys(session: Session) -> list[Key]:
     """All keys, oldest first, also those that are no longer valid."""
-    rows = select(ApiKey, Principal).join(Principal, Principal.id == ApiKey.principal)
-    return [_key(*row) for row in session.execute(rows.order_by(ApiKey.created_at, ApiKey.id))]
+    return [_key(*row) for row in session.execute(_rows().order_by(ApiKey.created_at, ApiKey.id))]
+
+
+def page(
+    session: Session, namespace: str | None, after: str | None, limit: int
+) -> tuple[list[Key], str | None]:
+    """A page of keys by identifier, of a namespace or, with None, of all; and the next `after`."""
+    rows = _rows().order_by(ApiKey.id)
+    if namespace is not None:
+        rows = rows.where(Principal.namespace == namespace)
+    if after is not None:
+        rows = rows.where(ApiKey.id > after)
+    found = [_key(*row) for row in session.execute(rows.limit(limit + 1))]
+    return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+
+def find(session: Session, key_id: str) -> Key | None:
+    """The key of that identifier; None where there is none."""
+    row = session.execute(_rows().where(ApiKey.id == key_id)).one_or_none()
+    return _key(*row) if row else None
+
+
+def _rows() -> Select[ApiKey, Principal]:
+    return select(ApiKey, Principal).join(Principal, Principal.id == ApiKey.principal)
 
 
 def count(session: Session) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.admin.api import answers
 from agent.admin.api.control import (
     PAGE,
+    After,
     Asking,
     Control,
     Limit,
@@ -43,10 +44,12 @@ class NewKey(BaseModel):
 
 
 @router.get("/keys")
-def list_keys(session: Reading, parts: Parts, caller: Asking) -> answers.Page[answers.Key]:
-    """The keys of the namespace, without their secrets."""
-    rows = [_key(parts, key) for key in keys.keys(session) if _is_own(caller, key)]
-    return answers.Page(data=rows, next=None)
+def list_keys(
+    session: Reading, parts: Parts, caller: Asking, after: After = None, limit: Limit = PAGE
+) -> answers.Page[answers.Key]:
+    """The keys of the namespace, without their secrets; with a key for all namespaces, all keys."""
+    rows, following = keys.page(session, _bound_to(caller), after, limit)
+    return answers.Page(data=[_key(parts, key) for key in rows], next=following)
 
 
 @router.post("/keys", status_code=201)
@@ -91,14 +94,13 @@ def get_savings(session: Reading, caller: Asking) -> answers.Page[answers.Saving
 
 
 def _own_key(session: Session, caller: Caller, key_id: str) -> Key | None:
-    every = (key for key in keys.keys(session) if _is_own(caller, key))
-    return next((key for key in every if key.id == key_id), None)
+    key, bound = keys.find(session, key_id), _bound_to(caller)
+    return key if key and bound in (None, key.grant.namespace) else None
 
 
-def _is_own(caller: Caller, key: Key) -> bool:
-    """Whether the caller may see a key: one of its namespace, or with a key for all, any."""
-    sees_all = caller.key is None or caller.key.grant.namespace is None
-    return sees_all or key.grant.namespace == caller.namespace
+def _bound_to(caller: Caller) -> str | None:
+    """The namespace whose keys the caller may see; None for all, with a key for all."""
+    return caller.key.grant.namespace if caller.key else None
 
 
 def _key(parts: Control, key: Key) -> answers.Key:
