@@ -6,9 +6,10 @@ with it, replaying what an earlier process left in the spool, and is drained at 
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+
+import structlog
 
 from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import count, feedback, proxy
@@ -31,7 +32,7 @@ from agent.gateway.wire import (
 from agent.gateway.wire import Scope as AsgiScope
 from store.keys import Scope
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 CONTROL = "/api/"
 Route = Callable[[Parts, Call], Awaitable[None]]
@@ -81,13 +82,13 @@ class Gateway:
             call = Call(headers, scope["query_string"], name, receive, head.send)
             await route(self.parts, call)
         except ClientGone:
-            logger.info("client gone path=%s", scope["path"])
+            log.debug("client gone", path=scope["path"])
         except RequestError as error:
             if head.sent:
                 raise  # the server closes the connection, so that the client sees the break
             await self._tell(scope["path"], error, send)
         except Exception:
-            logger.exception("request failed path=%s", scope["path"])
+            log.exception("request failed", path=scope["path"])
             if head.sent:
                 raise
             failure = RequestError(500, "byheart failed on this request. Its log says why.")

@@ -7,16 +7,17 @@ nobody.
 
 import asyncio
 import contextlib
-import logging
 import queue
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 
+import structlog
+
 from store.records import Record
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 MAX_BATCH = 256
 
@@ -110,7 +111,7 @@ class GroupCommit:
             if self._idle:
                 self._idle()
         except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
-            logger.warning("idle work failed thread=%s error=%r", self._thread.name, error)
+            log.warning("idle work failed", thread=self._thread.name, error=repr(error))
 
     def _next_batch(self) -> tuple[list[Item], bool]:
         """What is waiting, and whether it is the last; empty if nothing came for a tick."""

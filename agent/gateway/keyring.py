@@ -9,9 +9,10 @@ since, so it is neither let in nor refused for good.
 
 import asyncio
 import hmac
-import logging
 from collections.abc import Callable
 from datetime import datetime
+
+import structlog
 
 from agent.gateway.errors import unavailable
 from agent.keys import Presented, digest
@@ -19,7 +20,7 @@ from store import keys
 from store.db import Database
 from store.keys import Key
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 FRESH_S = 1.0
 PATIENCE_S = 1.0
@@ -70,7 +71,7 @@ class Keyring:
             async with asyncio.timeout(FIRST_PATIENCE_S if self._counted is None else PATIENCE_S):
                 await asyncio.shield(self._looking)
         except Exception as error:
-            logger.warning("last known keys serve error=%r", error)
+            log.warning("last known keys serve", error=repr(error))
             if presented.id not in self._known:
                 message = "The database is away, and this key is not known. Try again shortly."
                 raise unavailable(message, code="database_unavailable") from error

@@ -10,11 +10,12 @@ engine is asked nothing whose answer would be withheld, until something can be w
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+import structlog
 
 from agent.admin.metrics import Metrics
 from agent.failpoint import reach
@@ -24,7 +25,7 @@ from store import records
 from store.db import Database
 from store.records import Record
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 CAPACITY = 4096
 CLOSE_S = 15.0
@@ -156,7 +157,7 @@ class Recorder:
             async with asyncio.timeout(self._patience_s):
                 await self._database.submit(record)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, the spool takes it
-            logger.warning("spooling interaction=%s error=%r", record.id, error)
+            log.warning("spooling", interaction=record.id, error=repr(error))
             self._new.discard(record.id)  # it may be written after all, and from the spool again
             self._spooling = True
             return False
@@ -210,7 +211,7 @@ class Recorder:
             raise
         self._lost -= lost
         if died:
-            logger.warning("aborted interactions=%d", died)
+            log.warning("aborted", interactions=died)
 
     def _replay(self, batch: Path) -> bool:
         """Commit a batch and forget it; False if it has to be tried again."""
@@ -222,15 +223,15 @@ class Recorder:
             if broken:
                 self._spool.quarantine(broken)
                 self._metrics.quarantined.inc(len(broken))
-                logger.error("quarantined records=%d batch=%s", len(broken), batch.name)
+                log.error("quarantined", records=len(broken), batch=batch.name)
             reach("replayed")
             self._spool.remove(batch)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
             if not has_failed:
-                logger.warning("not replayed batch=%s error=%r", batch.name, error)
+                log.warning("not replayed", batch=batch.name, error=repr(error))
             return False
         self._failed.pop(batch.name, None)
-        logger.info("replayed batch=%s records=%d", batch.name, len(spooled))
+        log.info("replayed", batch=batch.name, records=len(spooled))
         return True
 
     def _committed(self, batch: Path, spooled: list[Record]) -> bool:
@@ -252,6 +253,6 @@ class Recorder:
         try:
             self._commit([record])
         except Exception as error:  # noqa: BLE001 — boundary: recorder, the record is quarantined
-            logger.error("refused interaction=%s error=%r", record.id, error)
+            log.error("refused", interaction=record.id, error=repr(error))
             return True
         return False

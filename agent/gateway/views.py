@@ -9,9 +9,10 @@ for longer.
 """
 
 import asyncio
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+
+import structlog
 
 from agent.admin.metrics import Metrics
 from agent.gateway.errors import unavailable
@@ -20,7 +21,7 @@ from store.db import Database
 from store.peek import Peek
 from store.views import View, read_view, revision
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 PATIENCE_S = 1.0
 FIRST_PATIENCE_S = 10.0
@@ -68,7 +69,7 @@ class Views:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._read_next(key))
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
-            logger.warning("last view serves namespace=%s error=%r", namespace, error)
+            log.warning("last view serves", namespace=namespace, error=repr(error))
         self._metrics.stale_views.inc()
         if key not in self._known:
             raise unavailable(
@@ -114,7 +115,7 @@ class Views:
                 snapshots.note(session, view, datetime.now(UTC))
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
             self._noted.discard((view.namespace, view.snapshot))
-            logger.warning("context not written down namespace=%s error=%r", view.namespace, error)
+            log.warning("context not written down", namespace=view.namespace, error=repr(error))
 
     def _load(self, key: Key) -> View | None:
         namespace, version = key
