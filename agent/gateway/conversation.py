@@ -24,8 +24,6 @@ THINGS = (
 )
 TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread", "exchange")
 """Of the words below, so much that none is without one of either."""
-SESSION = re.compile(r"session_([\w-]{8,})")
-"""In the `user_id` of agents that speak Anthropic's API."""
 WORD = re.compile(
     r"\b(?:"
     r"(?P<make>generate|create|write|provide|suggest|give|extract|come up with|produce)"
@@ -52,11 +50,7 @@ def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None
     for header in HEADERS:
         if headers.get(header):
             return headers[header][:MAX_ID].decode("latin-1")
-    for tag in TAGS:
-        if tags.get(tag):
-            return tags[tag][:MAX_ID]
-    session = SESSION.search(tags.get("user_id", ""))
-    return session.group(1)[:MAX_ID] if session else None
+    return next((tags[tag][:MAX_ID] for tag in TAGS if tags.get(tag)), None)
 
 
 def is_side(messages: Sequence[Message]) -> bool:

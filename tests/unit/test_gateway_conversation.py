@@ -78,11 +78,11 @@ def test_no_text_holds_anybody_up_and_neither_do_many(text: str) -> None:
 
 
 def test_a_header_names_a_conversation_before_metadata_does() -> None:
-    tags = {"session_id": "s1", "conversation_id": "c1", "user_id": "user_a_session_0123456789"}
+    tags = {"session_id": "s1", "conversation_id": "c1"}
 
     assert named({b"x-byheart-conversation": b"h1", b"x-openwebui-chat-id": b"o1"}, tags) == "h1"
     assert named({b"x-openwebui-chat-id": b"o1"}, tags) == "o1"
     assert named({}, tags) == "c1"
-    assert named({}, {"user_id": tags["user_id"]}) == "0123456789"
-    assert named({}, {"user_id": "somebody", "ticket": "7"}) is None
+    assert named({}, {"session_id": "s1", "ticket": "7"}) == "s1"
+    assert named({}, {"ticket": "7"}) is None
     assert named({b"x-byheart-conversation": b""}, {"chat_id": "x" * 999}) == "x" * 256

@@ -58,13 +58,15 @@ def test_a_response_with_parallel_calls_goes_on_as_it_was_recorded() -> None:
     assert prefix_hash([user, answer]) == prefix_hash(recorded)
 
 
-def test_a_persons_sessions_are_one_persons() -> None:
-    users = [
-        message(metadata={"user_id": f"user_ab_account__session_{number}"}).end_user
-        for number in ("0123-4567", "89ab-cdef")
-    ]
-    assert users == ["user_ab_account"] * 2
-    assert message(metadata={"user_id": "session_0123-4567"}).end_user == "session_0123-4567"
+def test_a_persons_sessions_are_conversations_of_one_person() -> None:
+    sessions = ("0123-4567", "89ab-cdef")
+    asked = [message(metadata={"user_id": f"user_ab_account__session_{each}"}) for each in sessions]
+    assert [each.end_user for each in asked] == ["user_ab_account"] * 2
+    assert [each.tags() for each in asked] == [{"session_id": each} for each in sessions]
+    alone = message(metadata={"user_id": "session_0123-4567"})
+    assert alone.end_user == "session_0123-4567"
+    assert alone.tags() == {"session_id": "0123-4567"}
+    assert message(metadata={"user_id": "ann"}).tags() == {}
     assert message().end_user is None
 
 

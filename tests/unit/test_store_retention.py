@@ -4,13 +4,13 @@ import pytest
 from sqlalchemy import func, select
 
 from agent.retention import Drop, Find
-from store import feedback, interactions, lessons, retention
+from store import feedback, interactions, retention
 from store.db import Database, Session
 from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Conversation, Feedback, Interaction, Payload
-from store.schema import LessonKind, LessonStatus, Trust
-from tests.factories import NOW, later, make_record, record, user
+from store.schema import Trust
+from tests.factories import NOW, add_lesson, later, make_record, record, user
 
 
 def count(session: Session, table: type) -> int:
@@ -68,17 +68,8 @@ def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
     with shop.begin() as session:
         made = make_record(created_at=later(1))
         record(session, id=made.id, created_at=later(1))
-        lessons.add(
-            session,
-            "shop",
-            kind=LessonKind.FACT,
-            do="We open at nine.",
-            trust=Trust.OPERATOR,
-            tokens=5,
-            support=[Support(made.id, None, "At nine.", "operator", Trust.OPERATOR)],
-            status=LessonStatus.ACTIVE,
-            now=NOW,
-        )
+        support = Support(made.id, None, "At nine.", "operator", Trust.OPERATOR)
+        add_lesson(session, "We open at nine.", support=[support])
     assert drain(shop, INTERACTIONS, 50) == [0]
     assert drain(shop, TEXTS, 50) == [1, 0]
 
@@ -88,15 +79,6 @@ def test_what_a_lesson_has_come_to_rest_on_meanwhile_stays(shop: Database) -> No
         made = record(session, created_at=later(1))
         found = retention.old_interactions(session, later(50))
         support = Support(made.id, None, "At nine.", "operator", Trust.OPERATOR)
-        lessons.add(
-            session,
-            "shop",
-            kind=LessonKind.FACT,
-            do="We open at nine.",
-            trust=Trust.OPERATOR,
-            tokens=5,
-            support=[support],
-            now=NOW,
-        )
+        add_lesson(session, "We open at nine.", support=[support])
         retention.drop_interactions(session, found)
         assert count(session, Interaction) == 1

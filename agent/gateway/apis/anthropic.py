@@ -183,14 +183,18 @@ class MessagesRequest(ApiRequest):
         return {"max_tokens": self.max_tokens}
 
     def tags(self) -> dict[str, str]:
-        """The metadata."""
-        return {"user_id": self.metadata.user_id} if self.metadata and self.metadata.user_id else {}
+        """The session, which agents name with whom it is for."""
+        session = SESSION.search(self._user_id)
+        return {"session_id": session.group(1)} if session else {}
 
     @property
     def end_user(self) -> str | None:
-        """Whom the request is made for; agents add the session to whom it is."""
-        named = self.metadata.user_id if self.metadata else None
-        return named and (SESSION_SUFFIX.sub("", named) or named)
+        """Whom the request is made for, without the session."""
+        return SESSION.sub("", self._user_id) or self._user_id or None
+
+    @property
+    def _user_id(self) -> str:
+        return (self.metadata and self.metadata.user_id) or ""
 
     def chat(self) -> list[Message]:
         """The system text and the turns as chat messages."""
@@ -215,7 +219,7 @@ class CountRequest(MessagesRequest):
         return {name: value for name, value in self.params().items() if name in COUNTED}
 
 
-SESSION_SUFFIX = re.compile(r"_*session_[\w-]+$")
+SESSION = re.compile(r"_*session_([\w-]{8,})$")
 COUNTED = ("tools", "tool_choice", "thinking", "output_config")
 
 
