@@ -3,13 +3,15 @@
 uvicorn bounds neither how long a request's head may be nor how long it may take, how many
 connections there are, nor how long an answer waits for a client that does not read. Here each is
 bounded, so that a slow, idle or hostile client costs the others nothing: whoever goes beyond is cut
-off. How large a body may be, and how long it may take, wire.py sees to.
+off. How large a body may be, and how long it may take, wire.py sees to. An offer to speak another
+protocol (`Upgrade`, as curl and Java make it for HTTP/2) is ignored (RFC 9110, section 7.8).
 """
 
 import asyncio
 import functools
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 20.0
@@ -31,6 +33,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._heads = 0
+        self._is_offer = False
+        """Whether the head just read offers another protocol."""
         self._request_timer: asyncio.TimerHandle | None = None
         self._stalled_timer: asyncio.TimerHandle | None = None
 
@@ -53,11 +57,33 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_head and self._request_timer is None and not self._is_answering:
             self._await_end(HEAD_S)
         began_in_head, heads = self._in_head, self._heads
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if began_in_head and heads == self._heads:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as end:
+                rest = data[end.args[0] :]
+            except httptools.HttpParserError:
+                self._is_offer = False
+            if not self._is_offer:  # no HTTP, or CONNECT
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            self._is_offer, data = False, self._head_without_offer() + rest
+            self.parser = httptools.HttpRequestParser(self)  # the old one reads no body behind it
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of the head; behind a body, where no client has anything to say, of none."""
@@ -68,6 +94,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is here."""
+        self._is_offer = any(name == b"upgrade" for name, _ in self.headers)
+        self._is_offer &= self.parser.should_upgrade()
+        if self._is_offer:
+            return
         self._in_head, self._head_bytes = False, 0
         self._heads += 1
         self._await_end(BODY_S)
@@ -75,6 +105,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is here; what comes now is the next one's head."""
+        if self._is_offer:
+            return
         super().on_message_complete()
         self._in_head = True
         self._await_end(None)

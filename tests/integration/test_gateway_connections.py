@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -72,6 +73,35 @@ def test_a_head_without_end_ends_the_connection(tmp_path: Path, filler: bytes) -
                         await writer.drain()
                 assert await is_cut_off(reader)
             assert await is_served(rig)
+            assert len(fake.history) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("offered", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
+    tmp_path: Path, offered: bytes, at_once: bool
+) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake) as rig,
+            connected(rig) as (reader, writer),
+        ):
+            offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offered
+            for body, status in ((orjson.dumps(ASK), b"200"), (b"GET /x HTTP/1.1\r\n\r\n", b"400")):
+                head = HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body)
+                writer.write(head + body if at_once else head)
+                await asyncio.sleep(0.1)
+                if not at_once:
+                    writer.write(body)
+                answered = await reader.readuntil(b"\r\n\r\n")
+                assert answered.startswith(b"HTTP/1.1 " + status)
+                length = int(re.search(rb"content-length: (\d+)", answered)[1])
+                await reader.readexactly(length)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1), 0.3)
             assert len(fake.history) == 1
 
     run(scenario())
