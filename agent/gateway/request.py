@@ -6,6 +6,7 @@ engines down). What is `KEPT_BACK` is accepted, stored with the interaction, and
 """
 
 import difflib
+import re
 import sys
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ from agent.gateway.strict import Strict
 from store.contexts import Message
 
 INT64 = 2**63
+MAX_VALUES = 2**16
+"""Most values in a request: it is read in the event loop, so many hold everybody up."""
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+"""Of JSON; one that does not end goes to the end, so that looking takes linear time."""
 MAX_N = 8
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -156,14 +161,26 @@ def parse_json(body: bytes) -> object:
     """Decode a JSON body.
 
     Raises:
-        RequestError: It is not UTF-8 or not JSON (400).
+        RequestError: It is not UTF-8 or not JSON, or has too many values (400).
     """
+    if _values(body) > MAX_VALUES and (count := _values(STRING.sub(b"", body))) > MAX_VALUES:
+        raise RequestError(
+            400,
+            f"The request has {count} values, but may have {MAX_VALUES}. Leave out the oldest "
+            "turns, or send several requests.",
+            code="too_many_values",
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             400, f"The request body is not valid JSON in UTF-8: {error}.", code="invalid_json"
         ) from error
+
+
+def _values(body: bytes) -> int:
+    """At most how many values there are, with those that only look so in strings."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def explain(error: ValidationError, model: type[Strict]) -> RequestError:

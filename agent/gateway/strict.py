@@ -6,7 +6,6 @@ what is in them, and the first thing wrong in a list ends it.
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -49,14 +48,19 @@ class Strict(BaseModel):
 
 def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or has more in it than anything here."""
-    level: list[object] = [value]
-    items = 0
+    _nodes(value)
+    return value
+
+
+def _nodes(value: object) -> list[object]:
+    """Every value in one, itself first, level by level."""
+    nodes, seen = [value], 0
     for _ in range(MAX_JSON_DEPTH):
-        level = [child for node in level for child in _children(node)]
-        items += len(level)
-        if not level:
-            return value
-        if items > MAX_JSON_ITEMS:
+        level, seen = nodes[seen:], len(nodes)
+        nodes += [child for node in level for child in _children(node)]
+        if len(nodes) == seen:
+            return nodes
+        if len(nodes) > MAX_JSON_ITEMS:
             break
     raise PydanticCustomError(
         "json_size",
@@ -67,7 +71,7 @@ def _bounded_json(value: object) -> object:
 
 def _bounded_schema(value: object) -> object:
     """Refuse a JSON schema that is larger than an engine should be asked to compile."""
-    nodes = list(_nodes(_bounded_json(value)))
+    nodes = _nodes(value)
     if sum(map(_chars, nodes)) <= MAX_SCHEMA_CHARS and not any(map(_repeats_much, nodes)):
         return value
     raise PydanticCustomError(
@@ -76,12 +80,6 @@ def _bounded_schema(value: object) -> object:
         "{repeated} times. Simplify it.",
         {"chars": MAX_SCHEMA_CHARS, "repeated": MAX_REPEATED},
     )
-
-
-def _nodes(value: object) -> Iterator[object]:
-    yield value
-    for child in _children(value):
-        yield from _nodes(child)
 
 
 def _chars(node: object) -> int:

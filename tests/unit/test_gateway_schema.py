@@ -1,6 +1,7 @@
 """The request schema: what a client may say, and what of it an engine gets to see."""
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from agent.gateway.apis.chat import ChatRequest
 from agent.gateway.errors import RequestError
 from agent.gateway.feedback import FeedbackRequest
-from agent.gateway.request import parse
+from agent.gateway.request import MAX_VALUES, explain, parse, parse_json
 from agent.gateway.strict import MAX_FIELDS, Strict
 
 CAP = 4096
@@ -179,10 +180,12 @@ def test_parts_that_are_not_text_are_refused_with_the_reason(kind: str) -> None:
     ],
 )
 def test_a_huge_request_costs_few_errors_and_is_not_repeated_to_the_client(fields: Any) -> None:
-    error = refusal(**fields)
+    """Also where it has fewer values than would be refused unread."""
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate({"model": "small", "messages": USER} | fields)
 
-    assert isinstance(error.__cause__, ValidationError)
-    assert error.__cause__.error_count() <= MAX_FIELDS
+    assert caught.value.error_count() <= MAX_FIELDS
+    error = explain(caught.value, ChatRequest)
     assert len(error.message) < 300
     assert len(error.param or "") < 300
 
@@ -259,3 +262,25 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
     request = parse(ChatRequest, body(messages=[*USER, answer]), CAP)
 
     assert request.chat()[1] == {"role": "assistant", "content": "Yes.", "tool_calls": []}
+
+
+@pytest.mark.parametrize("item", [b"[]", b'{"":0}', b"0", b'"\\""', b'{"a":[{}]}'])
+def test_a_request_of_too_many_values_is_refused_before_any_is_read(item: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError, match="values") as caught:
+        parse_json(b"[" + b",".join([item] * (MAX_VALUES + 1)) + b"]")
+    assert caught.value.code == "too_many_values"
+    assert time.process_time() - begun < 0.5
+
+
+def test_commas_and_brackets_in_texts_are_no_values() -> None:
+    text = 'a, [b], {c}, "d", \\' * MAX_VALUES
+    assert parse_json(orjson.dumps({"content": text})) == {"content": text}
+
+
+@pytest.mark.parametrize("text", [b'"', b'\\"', b'["\\', b',"\\"'])
+def test_texts_without_an_end_hold_nobody_up(text: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError):
+        parse_json(b'["' + b"," * MAX_VALUES + text * 2**20)
+    assert time.process_time() - begun < 1
