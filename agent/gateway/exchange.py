@@ -203,7 +203,7 @@ class Exchange:
         if asked is None:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
         if status is not InteractionStatus.DONE:
-            made = max(made, len(answer.text) // CHARS_PER_TOKEN)
+            made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
         return asked + made
 
 

@@ -43,6 +43,8 @@ UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
 REST_S = 1.0
+LONG = 2**17
+"""Bytes of a stream that take a few milliseconds to read."""
 OUR_FAULT = "byheart failed on this request"
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
     """
     arm, code = NOBODY, 500
     try:
-        exchange = await _read(api, parts, call)
+        exchange = await _begun(api, parts, call)
         with exchange.admitted(), parts.inflight.request(exchange.namespace) as ticket:
             await _route(exchange, ticket)
             arm = exchange.route.arm
@@ -84,7 +86,7 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
         parts.metrics.requests.labels(str(code), arm).inc()
 
 
-async def _read(api: Api, parts: Parts, call: Call) -> Exchange:
+async def _begun(api: Api, parts: Parts, call: Call) -> Exchange:
     started = parts.timer()
     caller = await parts.door.caller(call.headers, Scope.INFER)
     body = await read_body(call, parts.settings.max_body_bytes)
@@ -147,16 +149,16 @@ async def _streamed(exchange: Exchange, receive: Receive, send: Send) -> int:
     try:
         pumping = _fitted(exchange, lambda: _pump(exchange, events, send))
         await while_connected(pumping, receive)
-        answer = api.in_events(events.events)
+        answer = await _read(api, events)
         failed = answer.error is not None
         status = InteractionStatus.FAILED if failed else InteractionStatus.DONE
         await exchange.record(status, answer)
         reach("answer recorded")
     except GONE:
-        await exchange.record(InteractionStatus.ABORTED, api.in_events(events.events))
+        await exchange.record(InteractionStatus.ABORTED, await _read(api, events))
         raise
     except EngineError as error:
-        failure = await _failed(exchange, api.in_events(events.events), error)
+        failure = await _failed(exchange, await _read(api, events), error)
         return await _end_with(exchange, failure, send)
     except RequestError as failure:
         return await _end_with(exchange, failure, send)
@@ -183,6 +185,12 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
     events.finish()
     if not events.complete:
         raise EngineBroke("the engine's stream ended before its last event")
+
+
+async def _read(api: Api, events: EventStream) -> Answer:
+    """What a stream said; of a long one beside the event loop, which goes on meanwhile."""
+    raw = events.events
+    return api.in_events(raw) if len(raw) < LONG else await asyncio.to_thread(api.in_events, raw)
 
 
 async def _rest(chunks: AsyncIterator[bytes], events: EventStream) -> None:

@@ -22,6 +22,8 @@ from agent.gateway.strict import Strict
 from store.contexts import Message
 
 INT64 = 2**63
+MAX_LISTED = 2**17
+"""Most tokens, with their alternatives, that an answer may list with probabilities."""
 MAX_VALUES = 2**16
 """Most values in a request: it is read in the event loop, so many hold everybody up."""
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
@@ -78,6 +80,10 @@ class ApiRequest(Strict):
     def limits(self) -> Mapping[str, int | None]:
         """The fields that bound the answer's length, in tokens."""
         return {}
+
+    def listed_per_token(self) -> int:
+        """How many tokens with probabilities an answer has for each of its own."""
+        return 0
 
     def tags(self) -> Mapping[str, str]:
         """What the client says about the request."""
@@ -139,12 +145,24 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
                 return request.model_copy(update={name: max_tokens_cap})
             message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
             raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
+    _check_length(request, max_tokens_cap)
+    return request
+
+
+def _check_length(request: ApiRequest, max_tokens_cap: int) -> None:
+    """Refuse answers that cannot be, or that would hold everybody up when they are read."""
     least = getattr(request, "min_tokens", None) or 0
     most = min(filter(None, [*request.limits().values(), max_tokens_cap]))
     if least > most:
         message = f"'min_tokens' is {least}, but the answer may have at most {most} tokens."
         raise out_of_range("min_tokens", message)
-    return request
+    listed = (getattr(request, "n", None) or 1) * most * request.listed_per_token()
+    if listed > MAX_LISTED:
+        message = (
+            f"An answer may list {MAX_LISTED} tokens with probabilities, and this one {listed}: "
+            "ask for a lower max_tokens, n or number of alternatives."
+        )
+        raise out_of_range("logprobs", message)
 
 
 def out_of_range(param: str, message: str) -> RequestError:

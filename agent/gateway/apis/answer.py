@@ -17,6 +17,9 @@ class Answer:
     """One answer of the engine."""
 
     text: str = ""
+    reasoning: str = ""
+    """What the model thought before it."""
+    refusal: str = ""
     finish_reason: str | None = None
     tool_calls: list[Json] = field(default_factory=list)
     prompt_tokens: int | None = None
@@ -25,11 +28,18 @@ class Answer:
     """Texts of the further choices, where several were asked for."""
     error: str | None = None
     """What the engine reported inside a stream that had begun."""
+    pieces: int = 0
+    """In how many pieces a stream had it come, of whatever kind; each is a token or more."""
 
     def details(self) -> Json:
         """What is stored beside the text."""
         details: Json = {"finish_reason": self.finish_reason}
-        more = {"tool_calls": self.tool_calls, "others": self.others}
+        more = {
+            "tool_calls": self.tool_calls,
+            "others": self.others,
+            "reasoning": self.reasoning,
+            "refusal": self.refusal,
+        }
         return details | {name: value for name, value in more.items() if value}
 
 

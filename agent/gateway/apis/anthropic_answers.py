@@ -21,6 +21,7 @@ def in_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
+    thoughts: list[str] = []
     calls: dict[int, Json] = {}
     for raw in EVENT_END.split(events):
         event = event_json(raw) or {}
@@ -33,13 +34,15 @@ def in_events(events: bytes) -> Answer:
         elif kind == "content_block_start":
             _begin_block(event, calls)
         elif kind == "content_block_delta":
+            answer.pieces += 1
             texts.append(delta.get("text") or "")
+            thoughts.append(delta.get("thinking") or "")
             if delta.get("type") == "input_json_delta" and event.get("index") in calls:
                 calls[event["index"]]["function"]["arguments"] += delta.get("partial_json") or ""
         elif kind == "message_delta":
             answer.finish_reason = delta.get("stop_reason") or answer.finish_reason
             _count(event.get("usage"), answer)
-    answer.text = "".join(texts)
+    answer.text, answer.reasoning = "".join(texts), "".join(thoughts)
     answer.tool_calls = [calls[index] for index in sorted(calls)]
     return answer
 
@@ -68,6 +71,7 @@ def error_event(error: RequestError) -> bytes:
 def _read_message(message: Json, answer: Answer) -> None:
     blocks = message.get("content") or []
     answer.text = "".join(block.get("text") or "" for block in blocks)
+    answer.reasoning = "".join(block.get("thinking") or "" for block in blocks)
     answer.tool_calls = [
         _tool_call(block, json.dumps(block.get("input") or {}))
         for block in blocks

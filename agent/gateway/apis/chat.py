@@ -117,6 +117,10 @@ class ChatRequest(ApiRequest):
             "max_completion_tokens": self.max_completion_tokens,
         }
 
+    def listed_per_token(self) -> int:
+        """The token itself and its alternatives."""
+        return 1 + (self.top_logprobs or 0) if self.logprobs else 0
+
     def tags(self) -> dict[str, str]:
         """The metadata."""
         return self.metadata or {}

@@ -17,6 +17,8 @@ def in_body(body: bytes) -> Answer:
     for choice in _first_choice(whole):
         message = choice.get("message") or {}
         answer.text = message.get("content") or choice.get("text") or ""
+        answer.reasoning = _reasoning(message)
+        answer.refusal = message.get("refusal") or ""
         answer.tool_calls = message.get("tool_calls") or []
         answer.finish_reason = choice.get("finish_reason")
     for choice in _other_choices(whole):
@@ -29,6 +31,7 @@ def in_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
+    thoughts: list[str] = []
     others: dict[int, list[str]] = {}
     calls: dict[int, Json] = {}
     for event in EVENT_END.split(events):
@@ -38,9 +41,12 @@ def in_events(events: bytes) -> Answer:
         _count(answer, chunk)
         if "error" in chunk:
             answer.error = error_text(chunk["error"])
+        answer.pieces += len(chunk.get("choices") or ())
         for choice in _first_choice(chunk):
             delta = choice.get("delta") or {}
             texts.append(delta.get("content") or choice.get("text") or "")
+            thoughts.append(_reasoning(delta))
+            answer.refusal += delta.get("refusal") or ""
             for call in delta.get("tool_calls") or ():
                 _add_call(calls, call)
             answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
@@ -48,7 +54,7 @@ def in_events(events: bytes) -> Answer:
             delta = choice.get("delta") or {}
             pieces = others.setdefault(choice["index"], [])
             pieces.append(delta.get("content") or choice.get("text") or "")
-    answer.text = "".join(texts)
+    answer.text, answer.reasoning = "".join(texts), "".join(thoughts)
     answer.others = ["".join(others[index]) for index in sorted(others)]
     answer.tool_calls = [_joined(calls[index]) for index in sorted(calls)]
     return answer
@@ -65,6 +71,11 @@ def is_usage_only(event: bytes) -> bool:
         return False
     chunk = event_json(event)
     return bool(chunk and chunk.get("usage") and not chunk.get("choices"))
+
+
+def _reasoning(said: Json) -> str:
+    """Under the name that vLLM gives it, or the one it gave it before."""
+    return said.get("reasoning") or said.get("reasoning_content") or ""
 
 
 def _first_choice(chunk: Json) -> list[Json]:

@@ -76,6 +76,10 @@ class CompletionRequest(ApiRequest):
         """The longest answer."""
         return {"max_tokens": self.max_tokens}
 
+    def listed_per_token(self) -> int:
+        """The token itself and its alternatives."""
+        return 0 if self.logprobs is None else 1 + self.logprobs
+
     def chat(self) -> list[Message]:
         """The prompt, as what a user says."""
         return [{"role": "user", "content": self.prompt}]

@@ -1,7 +1,9 @@
 """`POST /v1/embeddings`, for engines whose model embeds."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
+import orjson
 from pydantic import BeforeValidator, Field
 
 from agent.gateway.apis.answer import Answer, parsed
@@ -9,6 +11,9 @@ from agent.gateway.request import NOT_FORWARDED, ApiRequest
 from store.contexts import Message
 
 MAX_INPUTS = 2048
+USAGE = re.compile(rb'"usage":\{"[^{}]*\}(?=\}$)')
+AT_END = 1024
+"""Bytes of an answer in which its token counts stand."""
 Text = Annotated[str, Field(min_length=1)]
 Inputs = Annotated[
     list[Text],
@@ -39,9 +44,11 @@ class EmbeddingRequest(ApiRequest):
 
 
 def in_body(body: bytes) -> Answer:
-    """The token counts; vectors are not kept."""
+    """The token counts; vectors are not kept, and where there are many, not read."""
     answer = Answer()
-    usage = parsed(body, answer).get("usage") or {}
+    counted = USAGE.search(body, max(0, len(body) - AT_END))
+    whole = orjson.loads(b"{" + counted.group() + b"}") if counted else parsed(body, answer)
+    usage = whole.get("usage") or {}
     answer.prompt_tokens = usage.get("prompt_tokens")
     return answer
 

@@ -205,6 +205,10 @@ class ResponsesRequest(ApiRequest):
         """The longest answer."""
         return {"max_output_tokens": self.max_output_tokens}
 
+    def listed_per_token(self) -> int:
+        """The token itself and its alternatives."""
+        return 1 + self.top_logprobs if self.top_logprobs else 0
+
     def tags(self) -> dict[str, str]:
         """The metadata."""
         return self.metadata or {}

@@ -17,16 +17,27 @@ def in_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
+    thoughts: list[str] = []
+    calls: dict[str, Json] = {}
     for raw in EVENT_END.split(events):
         event = event_json(raw) or {}
-        kind = event.get("type")
+        kind = event.get("type") or ""
+        answer.pieces += kind.endswith(".delta")
         if kind == "response.output_text.delta":
             texts.append(event.get("delta") or "")
+        elif kind == "response.reasoning_text.delta":
+            thoughts.append(event.get("delta") or "")
+        elif kind == "response.output_item.added":
+            _begin_call(event.get("item") or {}, calls)
+        elif kind == "response.function_call_arguments.delta":
+            _add_arguments(event, calls)
         elif kind == "error" or "error" in event:
             answer.error = error_text(event.get("error") or event)
         elif kind in ENDS:
             _read(event.get("response") or {}, answer)
     answer.text = answer.text or "".join(texts)
+    answer.reasoning = answer.reasoning or "".join(thoughts)
+    answer.tool_calls = answer.tool_calls or list(calls.values())
     return answer
 
 
@@ -39,8 +50,7 @@ def is_end(event: bytes) -> bool:
 
 def _read(response: Json, answer: Answer) -> None:
     items = response.get("output") or []
-    parts = [part for item in items if item.get("type") == "message" for part in item["content"]]
-    answer.text = "".join(part.get("text") or "" for part in parts)
+    answer.text, answer.reasoning = _text(items, "message"), _text(items, "reasoning")
     answer.tool_calls = [_call(item) for item in items if item.get("type") == "function_call"]
     cut = (response.get("incomplete_details") or {}).get("reason")
     answer.finish_reason = cut or response.get("status")
@@ -51,6 +61,22 @@ def _read(response: Json, answer: Answer) -> None:
     answer.completion_tokens = usage.get("output_tokens")
 
 
+def _text(items: list[Json], kind: str) -> str:
+    parts = [part for item in items if item.get("type") == kind for part in item["content"] or ()]
+    return "".join(part.get("text") or "" for part in parts)
+
+
+def _begin_call(item: Json, calls: dict[str, Json]) -> None:
+    if item.get("type") == "function_call":
+        calls[item.get("id") or ""] = _call(item)
+
+
+def _add_arguments(event: Json, calls: dict[str, Json]) -> None:
+    call = calls.get(event.get("item_id") or "")
+    if call:
+        call["function"]["arguments"] += event.get("delta") or ""
+
+
 def _call(item: Json) -> Json:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
+    function = {"name": item.get("name"), "arguments": item.get("arguments") or ""}
     return {"id": item.get("call_id"), "type": "function", "function": function}
