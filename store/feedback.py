@@ -4,6 +4,7 @@ Comes through the gateway, possibly twice: the same identifier with the same con
 feedback. It wakes the conversation, so that extraction reads it (again) once it is idle.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -74,7 +75,8 @@ def add(
         UnknownTarget: There is no such interaction.
         Conflict: The identifier is taken by other feedback.
     """
-    target = session.get(Interaction, new.target_id)
+    kept = {"read": True, "key_share": True}  # retention waits, or it is gone already
+    target = session.get(Interaction, new.target_id, with_for_update=kept)
     if target is None or target.namespace != namespace or not _is_of(target.principal, by):
         raise UnknownTarget(new.target_id)
     feedback_id = storable(new.id) if new.id else new_id("fb")
@@ -84,7 +86,7 @@ def add(
         session, Feedback, identity | content | {"trust": new.trust, "created_at": now}
     )
     row = session.get_one(Feedback, identity)
-    if not added and any(getattr(row, name) != value for name, value in content.items()):
+    if not added and _written(content) != _written({name: getattr(row, name) for name in content}):
         raise Conflict(feedback_id)
     if added:
         conversations.touch(session, target.conversation, now, is_signal=target.learn)
@@ -135,6 +137,11 @@ def page(
 def _is_of(principal: str, by: str | None) -> bool:
     """Whether a principal is `by`, or one of its end users."""
     return by is None or principal == by or principal.startswith(f"{by}/")
+
+
+def _written(content: dict[str, Any]) -> str:
+    """Content to be compared: in Python true equals 1, in JSON it does not."""
+    return json.dumps(content, sort_keys=True)
 
 
 def _content(new: NewFeedback) -> dict[str, Any]:

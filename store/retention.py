@@ -40,6 +40,8 @@ def old_interactions(session: Session, before: datetime) -> list[str]:
 
 def drop_interactions(session: Session, ids: Sequence[str]) -> None:
     """Delete interactions, with all that hangs off them, but for what a lesson rests on by now."""
+    held = select(Interaction.id).where(Interaction.id.in_(ids)).with_for_update()
+    session.execute(held).all()  # what is being said about them comes before, or not at all
     free = select(Interaction.id, Interaction.conversation)
     rows = session.execute(free.where(Interaction.id.in_(ids), _IS_FREE)).all()
     going = [row.id for row in rows]

@@ -167,7 +167,8 @@ async def _keep(parts: Parts, caller: Caller, new: NewFeedback) -> tuple[int, di
         return (201 if created else 200), payload
 
     try:
-        return await asyncio.to_thread(add)
+        async with parts.writers:
+            return await asyncio.to_thread(add)
     except UnknownTarget as error:
         raise _not_found(parts, error) from error
     except Conflict as error:

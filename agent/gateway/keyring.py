@@ -47,6 +47,8 @@ class Keyring:
         self._counted: tuple[int, int] | None = None
         """How many keys were made, and revoked, at the last look."""
         self._looked = float("-inf")
+        self._failed = float("-inf")
+        """When a look last failed: who is known waits for none in the second after it."""
         self._looking: asyncio.Task[None] | None = None
 
     async def holder(self, presented: Presented) -> Key | None:
@@ -55,12 +57,15 @@ class Keyring:
         Raises:
             RequestError: The database is away, and the key is not known (503).
         """
-        if presented.id not in self._known or self._timer() - self._looked > FRESH_S:
+        if presented.id not in self._known or not self._is_fresh():
             await self._look(presented)
         key = self._known.get(presented.id)
         expected = key.digest if key else NOBODY
         is_holder = hmac.compare_digest(expected, digest(self._pepper, presented))
         return key if key and is_holder and key.is_valid(self._now()) else None
+
+    def _is_fresh(self) -> bool:
+        return self._timer() - max(self._looked, self._failed) <= FRESH_S
 
     async def _look(self, presented: Presented) -> None:
         """See what changed; all who ask meanwhile share one look."""
@@ -71,6 +76,7 @@ class Keyring:
             async with asyncio.timeout(FIRST_PATIENCE_S if self._counted is None else PATIENCE_S):
                 await asyncio.shield(self._looking)
         except Exception as error:
+            self._failed = self._timer()
             log.warning("last known keys serve", error=repr(error))
             if presented.id not in self._known:
                 message = "The database is away, and this key is not known. Try again shortly."

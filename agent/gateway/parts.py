@@ -1,10 +1,11 @@
 """What the routes work with: everything that lives longer than a request."""
 
+import asyncio
 import hashlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -25,6 +26,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+MOST_WRITERS = 4
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -53,6 +55,8 @@ class Parts:
     """Whether the engine has the adapters that it must answer with."""
     control: Callable[[], App] = no_control
     """The control API, which is made when it is first asked."""
+    writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WRITERS))
+    """Of feedback, who may wait for the database at once: threads are for others too."""
     pepper: str = ""
     """What only this installation knows."""
     now: Callable[[], datetime] = utc_now

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
@@ -35,6 +35,7 @@ class FewParts:
     door: Door
     settings: Server = Server()  # noqa: RUF009 — frozen
     now: Any = utc_now
+    writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
 @pytest.mark.parametrize(("degraded", "status"), [(False, 404), (True, 503)])

@@ -223,7 +223,9 @@ def test_the_same_feedback_again_changes_nothing(shop: Database) -> None:
         assert session.scalar(select(func.count()).select_from(Feedback)) == 1
 
 
-@pytest.mark.parametrize("change", [{"comment": None}, {"value": {}}, {"principal": "other"}])
+@pytest.mark.parametrize(
+    "change", [{"comment": None}, {"value": {}}, {"value": {"up": 0}}, {"principal": "other"}]
+)
 def test_other_feedback_with_the_same_id_is_a_conflict(
     shop: Database, change: dict[str, Any]
 ) -> None:

@@ -1,11 +1,14 @@
 """What is past its time goes, in small steps, and takes nothing with it that is still needed."""
 
+import threading
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select
 
 from agent.retention import Drop, Find
 from store import feedback, interactions, retention
-from store.db import Database, Session
+from store.db import Database, Session, insert_new
 from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Conversation, Feedback, Interaction, Payload
@@ -62,6 +65,32 @@ def test_interactions_go_with_all_that_hangs_off_them(shop: Database) -> None:
     with shop.read() as session:
         left = [count(session, table) for table in (Interaction, Payload, Feedback, Conversation)]
     assert left == [1, 1, 0, 1]
+
+
+def test_what_feedback_is_given_on_meanwhile_goes_after_it(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shop.begin() as session:
+        made = record(session, created_at=later(1))
+
+    def drop() -> None:
+        with shop.begin() as session:
+            retention.drop_interactions(session, [made.id])
+
+    dropping = threading.Thread(target=drop)
+
+    def insert_late(*arguments: Any) -> bool:
+        dropping.start()
+        dropping.join(0.5)
+        return insert_new(*arguments)
+
+    monkeypatch.setattr(feedback, "insert_new", insert_late)
+    said = NewFeedback(None, made.id, "thumbs", {}, None, None, {}, "customer", Trust.USER)
+    with shop.begin() as session:
+        assert feedback.add(session, "shop", said, NOW)[1]
+    dropping.join(20)
+    with shop.read() as session:
+        assert [count(session, table) for table in (Interaction, Feedback)] == [0, 0]
 
 
 def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
