@@ -7,6 +7,8 @@ change: "Within 14 days, refunds are possible."
 """
 
 import re
+from collections.abc import Iterator
+from itertools import accumulate, chain
 
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|[^\W\d_]+|[$%\u00b0\u00a2-\u00a5\u20a0-\u20c0]")
 _COMMA = re.compile(r"[,;:]\s")
@@ -38,15 +40,16 @@ def negations(text: str) -> int:
 
 
 def _same_words(one: str, other: str) -> bool:
-    return any(_words(turned) == _words(other) for turned in _turned(one)) or any(
-        _words(one) == _words(turned) for turned in _turned(other)
-    )
+    mine, theirs = ([_words(clause) for clause in _COMMA.split(text)] for text in (one, other))
+    ours, others = list(chain(*mine)), list(chain(*theirs))
+    if sorted(ours) != sorted(others):
+        return False
+    return others in _turned(mine, ours) or ours in _turned(theirs, others)
 
 
-def _turned(text: str) -> list[str]:
-    """The statement, and with what stands before a comma moved to its end."""
-    commas = list(_COMMA.finditer(text))
-    return [text, *(f"{text[comma.end() :]} {text[: comma.start()]}" for comma in commas)]
+def _turned(clauses: list[list[str]], words: list[str]) -> Iterator[list[str]]:
+    """The words of a statement, and with what stands before a comma moved to their end."""
+    return (words[place:] + words[:place] for place in accumulate(map(len, clauses)))
 
 
 def _words(text: str) -> list[str]:
