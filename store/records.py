@@ -2,9 +2,10 @@
 
 The gateway hands over a record when a request begins, which is `running`, and one with the same id
 when it ends; directly, or from its spool. Keeping is idempotent by id: an end replaces a beginning,
-and nothing replaces an end. Everything derived (conversation, held-out draw, prefix hash) depends
-on the record alone or on its namespace's rows, so that a replay after a crash changes nothing. A
-conversation belongs to one namespace, whatever identifier the client gave it.
+also one that was given up (`DIED`), and nothing replaces an end. Everything derived (conversation,
+held-out draw, prefix hash) depends on the record alone or on its namespace's rows, so that a replay
+after a crash changes nothing. A conversation belongs to one namespace, whatever identifier the
+client gave it.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, bindparam, exists, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, select, update
 from sqlalchemy.orm import aliased
 
 from store import conversations
@@ -107,7 +108,9 @@ def keep(connection: Connection, records: Sequence[Record], new: Collection[str]
         row = known.get(record.id)
         if row is None:
             kept.begin(record)
-        elif row.status is InteractionStatus.RUNNING and not record.is_running:
+        elif (
+            row.status is InteractionStatus.RUNNING or row.error == DIED
+        ) and not record.is_running:
             kept.end(record, row.conversation)
     kept.flush()
     return kept.count
@@ -202,18 +205,15 @@ class _Kept:
         return found
 
 
-def abort_running(
-    session: Session, server: str, before: datetime, lost: Collection[str] = ()
-) -> int:
+def abort_running(session: Session, server: str, unended: Collection[str]) -> int:
     """Say of what a daemon has begun, and nobody will end, that it was aborted; how many.
 
     Args:
         session: In a write transaction.
         server: The daemon.
-        before: When it started: what was running before that died with its process.
-        lost: Interactions of its own whose end could not be recorded.
+        unended: What it will still end; what comes of others all the same takes the place of this.
     """
-    over = or_(Interaction.created_at < before, Interaction.id.in_(lost))
+    over = Interaction.id.not_in(unended)
     died = (
         update(Interaction)
         .where(Interaction.status == InteractionStatus.RUNNING, Interaction.server == server, over)
@@ -283,9 +283,9 @@ _CONTINUED = (
     )
     .limit(1)
 )
-_KNOWN = select(Interaction.id, Interaction.status, Interaction.conversation).where(
-    Interaction.id.in_(bindparam("ids", expanding=True))
-)
+_KNOWN = select(
+    Interaction.id, Interaction.status, Interaction.error, Interaction.conversation
+).where(Interaction.id.in_(bindparam("ids", expanding=True)))
 _BEGIN, _TEXTS = insert(Interaction), insert(Payload)
 _END = (
     update(Interaction)

@@ -12,7 +12,6 @@ engine is asked nothing whose answer would be withheld, until something can be w
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -68,11 +67,10 @@ class Recorder:
         self._metrics = metrics
         self._strict = strict
         self._patience_s = patience_s
-        self._started = datetime.now(UTC)
-        self._lost: set[str] = set()
-        """Interactions whose end could not be recorded."""
+        self._unended: set[str] = set()
+        """Requests that somebody will end."""
         self._tidy = False
-        """Whether all that nobody will end any more is marked as aborted."""
+        """Whether all others that run in the database are marked as aborted."""
         self._begun: dict[str, asyncio.TimerHandle] = {}
         """Requests that are not rows yet."""
         self._new: set[str] = set()
@@ -110,13 +108,18 @@ class Recorder:
         Raises:
             NotLogged: Its answer could not be logged, so the engine should not be asked.
         """
-        if self._strict:
-            await self._be_sure(interaction, record)
-        if self._withholding:
-            await self.record(record())
-        elif not self._strict:
-            loop = asyncio.get_running_loop()
-            self._begun[interaction] = loop.call_later(SHOW_S, self._show, record)
+        self._unended.add(interaction)
+        try:
+            if self._strict:
+                await self._be_sure(record)
+            if self._withholding:
+                await self.record(record())
+            elif not self._strict:
+                loop = asyncio.get_running_loop()
+                self._begun[interaction] = loop.call_later(SHOW_S, self._show, record)
+        except BaseException:
+            self._leave(interaction)
+            raise
 
     async def record(self, record: Record) -> None:
         """Make an interaction durable.
@@ -132,6 +135,8 @@ class Recorder:
                 await self._in_spool(record)
         finally:
             self._new.discard(record.id)
+            if not record.is_running:
+                self._unended.discard(record.id)
         self._withholding = False
 
     async def close(self) -> None:
@@ -139,11 +144,10 @@ class Recorder:
         await asyncio.to_thread(self._database.close, CLOSE_S)
         await asyncio.to_thread(self._disk.close, CLOSE_S)
 
-    async def _be_sure(self, interaction: str, record: Callable[[], Record]) -> None:
+    async def _be_sure(self, record: Callable[[], Record]) -> None:
         if self._spooling:
             raise NotLogged("the database does not take anything")
         if not await self._in_database(record()):
-            self._lose(interaction)  # it may be written after all, and nobody will end it
             raise NotLogged("the database did not take it in time")
 
     def _show(self, make: Callable[[], Record]) -> None:
@@ -168,13 +172,12 @@ class Recorder:
             await self._disk.submit(record)
         except Exception as error:  # boundary: recorder, the answer is withheld
             self._withholding = True
-            if not record.is_running:
-                self._lose(record.id)
+            self._leave(record.id)
             raise NotLogged(f"neither database nor spool take it: {error}") from error
 
-    def _lose(self, interaction: str) -> None:
-        """Have a row aborted that nobody will end."""
-        self._lost.add(interaction)
+    def _leave(self, interaction: str) -> None:
+        """Have the row aborted that nobody will end; it may still be on its way."""
+        self._unended.discard(interaction)
         self._tidy = False
 
     def _commit(self, batch: list[Record]) -> None:
@@ -202,14 +205,13 @@ class Recorder:
 
     def _mark_aborted(self) -> None:
         """Nobody will end these any more: every end that was recorded is in the database by now."""
-        self._tidy, lost = True, set(self._lost)
+        self._tidy = True
         try:
             with self._db.begin() as session:
-                died = records.abort_running(session, self.server, self._started, lost)
+                died = records.abort_running(session, self.server, set(self._unended))
         except Exception:
             self._tidy = False
             raise
-        self._lost -= lost
         if died:
             log.warning("aborted", interactions=died)
 

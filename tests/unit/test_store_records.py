@@ -14,7 +14,7 @@ from store.models import Interaction
 from store.records import DIED, Record
 from store.schema import SHORT, InteractionStatus
 from store.upgrade import upgrade
-from tests.factories import NOW, assistant, later, make_record, user
+from tests.factories import NOW, assistant, make_record, user
 
 RUNNING, DONE, ABORTED = (
     InteractionStatus.RUNNING,
@@ -99,25 +99,39 @@ def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> No
     assert len(found) == 1
 
 
-def test_at_its_start_a_daemon_marks_what_died_with_it_and_nothing_else(shop: Database) -> None:
+def test_a_daemon_marks_what_it_will_not_end_and_nothing_else(shop: Database) -> None:
     dead, fresh, elsewhere, over = (
-        make_record(server=server, created_at=later(at), status=status)
-        for server, at, status in (
-            ("here", 1, RUNNING),
-            ("here", 3, RUNNING),
-            ("there", 1, RUNNING),
-            ("here", 1, DONE),
+        make_record(server=server, status=status)
+        for server, status in (
+            ("here", RUNNING),
+            ("here", RUNNING),
+            ("there", RUNNING),
+            ("here", DONE),
         )
     )
     with shop.begin() as session:
         records.keep(session.connection(), [dead, fresh, elsewhere, over])
-        assert records.abort_running(session, "here", later(2)) == 1
+        assert records.abort_running(session, "here", {fresh.id}) == 1
         states = [session.get_one(Interaction, one.id) for one in (dead, fresh, elsewhere, over)]
         assert [row.status for row in states] == [ABORTED, RUNNING, RUNNING, DONE]
         assert states[0].error == DIED
-        records.keep(session.connection(), [dataclasses.replace(dead, status=DONE)])
-        session.expire_all()
-        assert session.get_one(Interaction, dead.id).status is ABORTED
+
+
+def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: Database) -> None:
+    late, left = (make_record(server="here", status=status) for status in (RUNNING, ABORTED))
+    with shop.begin() as session:
+        records.keep(session.connection(), [late, left])
+        records.abort_running(session, "here", ())
+    with shop.begin() as session:
+        ends = [dataclasses.replace(one, status=DONE, response="End.") for one in (late, left)]
+        assert records.keep(session.connection(), ends) == 1
+        assert records.keep(session.connection(), ends) == 0
+        states = [session.get_one(Interaction, one.id) for one in (late, left)]
+        assert [row.status for row in states] == [DONE, ABORTED]
+        assert states[0].error is None
+        payload = interactions.payload(session, late.id)
+        assert payload
+        assert payload.response == "End."
 
 
 @pytest.mark.parametrize("rows", [0, 3, 1203])
