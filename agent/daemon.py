@@ -102,7 +102,7 @@ async def _prepare(
     if settings.engine.urls:
         engine = attached_engine(settings.engine)
         stack.push_async_callback(engine.close)
-        model = await attached_model(settings, engine)
+        model = await attached_model(settings, engine, report)
         return None, Work(settings, db, engine, model, Inflight())
     folder = await model_folder(settings, report)
     name = served_name(settings)

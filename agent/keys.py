@@ -72,10 +72,14 @@ def make(session: Session, pepper: str, grant: Grant, actor: str, now: datetime)
     return written(key)
 
 
+def _is_for_all(grant: Grant) -> bool:
+    return Scope.ADMIN in grant.scopes and grant.namespace is None
+
+
 def first_admin_key(db: Database, pepper: str, now: datetime) -> str | None:
     """A key with all scopes for all namespaces; None where there is one already that can do so."""
     with db.begin() as session:
-        if any(Scope.ADMIN in key.grant.scopes and key.is_valid(now) for key in keys.keys(session)):
+        if any(_is_for_all(key.grant) and key.is_valid(now) for key in keys.keys(session)):
             return None
         grant = Grant("admin", None, Trust.OPERATOR, frozenset(Scope))
         return make(session, pepper, grant, "first start", now)

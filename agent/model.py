@@ -2,15 +2,17 @@
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from agent.children import end, guarded
-from agent.engine.client import VllmEngine
+from agent.engine.client import EngineUnavailable, VllmEngine
 from agent.lock import StartError
 from config.sections import Engine
 from config.settings import Settings
 
+RETRY_S = 1.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -89,6 +91,23 @@ async def _embed(folder: Path) -> None:
         raise StartError(f"The embedded model cannot be used: {complaint.decode().strip()}")
 
 
+async def _models(
+    settings: Settings, engine: VllmEngine, report: Callable[[str], None]
+) -> list[str]:
+    give_up = time.monotonic() + settings.engine.start_timeout_s
+    is_told = False
+    while True:
+        try:
+            return await engine.models()
+        except EngineUnavailable as error:
+            if time.monotonic() + RETRY_S > give_up:
+                raise
+            if not is_told:
+                report(f"waiting for the engine: {error}")
+            is_told = True
+        await asyncio.sleep(RETRY_S)
+
+
 def attached_engine(settings: Engine) -> VllmEngine:
     """A client of the configured servers."""
     return VllmEngine(
@@ -98,14 +117,18 @@ def attached_engine(settings: Engine) -> VllmEngine:
     )
 
 
-async def attached_model(settings: Settings, engine: VllmEngine) -> str:
-    """The name under which attached servers serve the base.
+async def attached_model(
+    settings: Settings, engine: VllmEngine, report: Callable[[str], None]
+) -> str:
+    """The name under which attached servers serve the base; waits for those that are starting.
 
     Raises:
         StartError: They serve several names, or not the configured one.
-        EngineUnavailable: None of them can be reached.
+        EngineUnavailable: None of them could be reached for `engine.start_timeout_s`.
     """
-    serving = [name for name in await engine.models() if not name.startswith("bh-")]
+    serving = [
+        name for name in await _models(settings, engine, report) if not name.startswith("bh-")
+    ]
     wanted = settings.engine.served_model_name
     if wanted in serving or (not wanted and len(serving) == 1):
         return wanted or serving[0]

@@ -42,7 +42,7 @@ async def work(settings: Settings, db: Database, report: Callable[[str], None]) 
         stop = stack.enter_context(signals())
         engine = attached_engine(settings.engine)
         stack.push_async_callback(engine.close)
-        model = await unless(stop, attached_model(settings, engine))
+        model = await unless(stop, attached_model(settings, engine, report))
         if model is not None:
             report(f"working on {without_password(settings.database_url)} in {settings.data_dir}")
             await run_worker(Work(settings, db, engine, model, Inflight()), stop, REMOTE_LANES)

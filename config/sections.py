@@ -7,6 +7,7 @@ The defaults here are written out in `default.toml`; the docstrings are its comm
 import json
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -71,6 +72,13 @@ class Engine(Section):
     """How long to wait for vLLM to become ready, in seconds."""
     first_byte_timeout_s: float = Field(120.0, gt=0)
     """How long an answer may take to begin, in seconds."""
+
+    @field_validator("urls")
+    @classmethod
+    def _have_no_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if any("@" in urlsplit(url).netloc for url in urls):
+            raise ValueError("a URL has no user or password here: set engine.api_key")
+        return urls
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -11,6 +11,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -18,6 +19,8 @@ from config.environment import ENV_PREFIX, read_environment
 from config.errors import ConfigError as ConfigError
 from config.sections import Distill, Engine, Gate, Learning, Section, Server, Store
 
+SECRETS = ("engine.api_key", "engine.urls", "store.url")
+"""Settings whose value no error repeats."""
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
 
 
@@ -44,7 +47,7 @@ class Settings(Section):
         """
         driver, separator, path = self.store.url.partition(":///")
         if not self.store.url:
-            return f"sqlite:///{self.data_dir / 'byheart.db'}"
+            return f"sqlite:///{quote(str(self.data_dir / 'byheart.db'))}"
         if not driver.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
             return self.store.url
         return f"{driver}{separator}{Path(path).expanduser().absolute()}"
@@ -118,7 +121,8 @@ def _explain(error: ValidationError) -> str:
 def _explain_one(problem: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']} (got {problem['input']!r})"
+        given = "" if where in SECRETS else f" (got {problem['input']!r})"
+        return f"{where}: {problem['msg']}{given}"
     near = difflib.get_close_matches(where, valid_keys(), n=1, cutoff=0.0)
     return f"Unknown configuration key {where!r}. Did you mean {near[0]!r}?"
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-from agent.engine.client import EngineError, EngineRefused
+from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnreachable
 from agent.gateway import conversation
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api
@@ -210,6 +210,17 @@ class Exchange:
 def engine_failure(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
     return _refusal(error) if isinstance(error, EngineRefused) else engine_silent()
+
+
+def engine_fault(error: EngineError) -> str:
+    """What is recorded of it; where the engine is, whoever reads interactions need not know."""
+    if isinstance(error, EngineRefused):
+        return str(error)
+    if isinstance(error, EngineUnreachable):
+        return "the engine could not be reached"
+    if isinstance(error, EngineBroke):
+        return "the engine broke off"
+    return "the engine did not answer"
 
 
 def _refusal(error: EngineRefused) -> RequestError:

@@ -12,12 +12,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
 from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
 from agent.failpoint import reach
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
 from agent.gateway.errors import RequestError, engine_unreadable
-from agent.gateway.exchange import Exchange, engine_failure
+from agent.gateway.exchange import Exchange, engine_failure, engine_fault
 from agent.gateway.inflight import Ticket
 from agent.gateway.parts import Parts
 from agent.gateway.request import parse
@@ -47,6 +49,8 @@ LONG = 2**17
 """Bytes of a stream that take a few milliseconds to read."""
 OUR_FAULT = "byheart failed on this request"
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
@@ -204,7 +208,9 @@ async def _rest(chunks: AsyncIterator[bytes], events: EventStream) -> None:
 async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> RequestError:
     """Record that the engine failed; returns what the client is told."""
     failure = engine_failure(error)
-    answer.error = str(error)
+    answer.error = engine_fault(error)
+    if not isinstance(error, EngineRefused):  # what it says may be the client's own words
+        log.warning("engine failed", interaction=exchange.id, error=str(error))
     await _record_failed(exchange, answer, failure)
     return failure
 

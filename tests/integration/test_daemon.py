@@ -211,9 +211,28 @@ def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, ser
     assert is_ready(served)
 
 
+def test_an_engine_that_starts_later_is_waited_for(tmp_path):
+    engine = FakeVllm(model="small")
+    with engine.in_thread():
+        engine.do(engine.down())
+        attached = {"BYHEART_ENGINE__URLS": engine.url}
+        with daemon(tmp_path, attached, wait=False) as served:
+            until(lambda: "waiting for the engine" in served.logfile.read_text(), 60)
+            engine.do(engine.up())
+            until(lambda: is_ready(served), 60)
+
+
+def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
+    gone = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9", "BYHEART_ENGINE__START_TIMEOUT_S": "2"}
+    with daemon(tmp_path, gone, wait=False) as served:
+        assert served.process.wait(60) == 1
+        assert "no connection to the engine at http://127.0.0.1:9" in served.logfile.read_text()
+
+
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
+        ({"BYHEART_ENGINE__URLS": "http://ann:secret@127.0.0.1:9"}, "engine.api_key"),
         ({"BYHEART_SERVER__HOST": "0.0.0.0"}, "127.0.0.1"),
         ({"BYHEART_DISTILL__RANK": "512"}, "max_lora_rank"),
         ({"BYHEART_SERVER__PROT": "1"}, "server.port"),
@@ -233,6 +252,7 @@ def test_settings_that_cannot_work_are_refused_with_the_remedy(fake, tmp_path, s
     assert refused.returncode in (1, 2)
     assert remedy in refused.stderr
     assert "Traceback" not in refused.stderr
+    assert "secret" not in refused.stderr
 
 
 def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(fake, tmp_path):
@@ -285,5 +305,6 @@ def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_intera
         asked = {reply.headers["X-Byheart-Interaction"] for reply in replies}
         assert {row.id for row in rows} == asked
         assert {row.status for row in rows} == {InteractionStatus.FAILED}
+        assert {row.error for row in rows} == {"the engine could not be reached"}  # not where it is
         engine.do(engine.up())
         assert served.chat("hi").status_code == 200

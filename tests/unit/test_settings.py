@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
+from store.db import Database
 
 DEFAULT = Path("config/default.toml")
 EXAMPLES = Path("config/examples")
@@ -138,3 +139,13 @@ def test_the_examples_for_gpus_load(name, processes):
     chosen = load(EXAMPLES / f"{name}.toml", environ={}).distill
 
     assert chosen.processes == processes
+
+
+@pytest.mark.parametrize("name", ["a%41b", "a?b", "a#b c", "ü"])
+def test_the_database_is_in_the_data_folder_whatever_it_is_called(tmp_path, name):
+    settings = load(environ={}, overrides={"store": {"data_dir": tmp_path / name}})
+    database = Database(settings.database_url)
+    database.upgrade()
+    database.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "byheart.db").exists()
