@@ -88,6 +88,8 @@ class FunctionCall(Strict):
 
     name: FunctionName
     arguments: str
+    parsed_arguments: Any = Field(None, exclude=True)
+    """What OpenAI's client makes of them."""
 
 
 class ToolCall(Strict):
@@ -112,6 +114,8 @@ class AssistantTurn(Strict):
     annotations: list[Any] | None = Field(None, exclude=True)
     audio: None = Field(None, exclude=True)
     function_call: None = Field(None, exclude=True)
+    parsed: Any = Field(None, exclude=True)
+    """What OpenAI's client makes of the text."""
 
 
 class ToolResult(Strict):

@@ -1,8 +1,8 @@
 """Requests as every API has them: read strictly, and built again for the engine field by field.
 
-An unknown field is refused with the nearest known one, and a number out of range never reaches the
-engine (one request with a huge `n`, a bad `cache_salt` or a deep schema has been enough to take
-engines down). What is `KEPT_BACK` is accepted, stored with the interaction, and not forwarded.
+An unknown field is refused, and a number out of range never reaches the engine (one request with a
+huge `n`, a bad `cache_salt` or a deep schema has been enough to take engines down). What is
+`KEPT_BACK` is accepted, stored with the interaction, and not forwarded.
 """
 
 import difflib
@@ -209,8 +209,9 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else _nested_fields(model)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
-        message = f"Unknown field '{where}'. Did you mean '{near[0]}'?"
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        remedy = f"Did you mean '{near[0]}'?" if near else "It is not served here: leave it out."
+        message = f"Unknown field '{where}'. {remedy}"
         return RequestError(400, message, code="unknown_field", param=where)
     message = (
         problem["msg"] if where in ("", context.get("param")) else f"'{where}': {problem['msg']}"

@@ -6,11 +6,13 @@ import orjson
 import pytest
 
 from agent.gateway.apis.anthropic import MessagesRequest
+from agent.gateway.apis.chat import ChatRequest
 from agent.gateway.apis.completions import CompletionRequest
+from agent.gateway.apis.embeddings import EmbeddingRequest
 from agent.gateway.apis.responses import ResponsesRequest
 from agent.gateway.errors import RequestError
-from agent.gateway.request import parse
-from store.contexts import Context, compose
+from agent.gateway.request import ApiRequest, parse
+from store.contexts import Context, compose, message_text
 from store.records import prefix_hash
 
 CAP = 4096
@@ -118,3 +120,61 @@ def test_a_schema_whose_grammar_would_be_huge_is_refused(schema: dict[str, Any])
 def test_what_is_no_schema_may_be_long() -> None:
     use = {"type": "tool_use", "id": "a", "name": "write", "input": {"text": "x" * 2**18}}
     assert message(messages=[{"role": "assistant", "content": [use]}])
+
+
+CALL = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+def test_what_openais_client_adds_to_an_answer_comes_back_and_goes_no_further() -> None:
+    call = CALL | {"function": CALL["function"] | {"parsed_arguments": {"a": 1}}}
+    answer = {"role": "assistant", "content": "{}", "parsed": {"a": 1}, "tool_calls": [call]}
+    asked = {"model": "small", "messages": [{"role": "user", "content": "Hi"}, answer]}
+    said = parse(ChatRequest, orjson.dumps(asked), CAP).chat()[1]
+    assert said == {"role": "assistant", "content": "{}", "tool_calls": [CALL]}
+
+    item = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+    part = {"type": "output_text", "text": "{}", "parsed": {"a": 1}}
+    message = {"type": "message", "role": "assistant", "content": [part]}
+    asked = responses(input=[message, item | {"parsed_arguments": {"a": 1}}])
+    assert b"parsed" not in orjson.dumps(asked.said(asked.chat()))
+
+
+def test_what_anthropics_client_adds_comes_back_and_goes_no_further() -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "look", "input": {}, "caller": None}
+    tool = {"name": "look", "input_schema": {}, "eager_input_streaming": True}
+    tool |= {"input_examples": [{}], "allowed_callers": ["direct"], "defer_loading": False}
+    asked = message(
+        messages=[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [use]}],
+        tools=[tool],
+        thread={"type": "create"},
+        stop_sequences=["a", "b", "c", "d", "e"],
+    )
+    assert asked.forwarded()["tools"] == [{"name": "look", "input_schema": {}}]
+    assert "thread" not in asked.forwarded()
+
+
+def test_texts_in_parts_and_refusals_of_a_response_are_texts() -> None:
+    output = {"type": "function_call_output", "call_id": "c"}
+    parts = [{"type": "input_text", "text": "Sun"}, {"type": "input_text", "text": "ny."}]
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    answer, result = responses(input=[refusal, output | {"output": parts}]).chat()
+    assert message_text(answer) == "No."
+    assert result["content"] == "Sunny."
+    with pytest.raises(RequestError):
+        responses(input=[output | {"output": [{"type": "input_image", "image_url": "x"}]}])
+
+
+@pytest.mark.parametrize(
+    ("api", "fields", "remedy"),
+    [
+        (CompletionRequest, {"prompt": ["a", "b"]}, "for each prompt"),
+        (CompletionRequest, {"prompt": [1, 2]}, "token ids"),
+        (EmbeddingRequest, {"input": [[1, 2]]}, "check_embedding_ctx_length"),
+        (EmbeddingRequest, {"input": [1, 2]}, "check_embedding_ctx_length"),
+    ],
+)
+def test_what_is_not_served_says_what_to_do(
+    api: type[ApiRequest], fields: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(RequestError, match=remedy):
+        parse(api, orjson.dumps({"model": "small", **fields}), CAP)

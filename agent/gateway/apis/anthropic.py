@@ -51,6 +51,7 @@ class ToolUseBlock(Strict):
     name: FunctionName
     input: JsonObject
     cache_control: JsonObject | None = Field(None, exclude=True)
+    caller: JsonObject | None = Field(None, exclude=True)
 
 
 class ToolResultBlock(Strict):
@@ -110,6 +111,10 @@ class Tool(Strict):
     input_schema: JsonSchema
     strict: bool | None = None
     cache_control: JsonObject | None = Field(None, exclude=True)
+    allowed_callers: list[Label] | None = Field(None, exclude=True)
+    defer_loading: bool | None = Field(None, exclude=True)
+    eager_input_streaming: bool | None = Field(None, exclude=True)
+    input_examples: list[JsonObject] | None = Field(None, exclude=True)
 
 
 class ToolChoice(Strict):
@@ -152,7 +157,7 @@ class MessagesRequest(ApiRequest):
     """The body of `POST /v1/messages`."""
 
     KEPT_BACK: ClassVar = NOT_FORWARDED | {
-        *("container", "betas", "cache_control", "context_management")
+        *("container", "betas", "cache_control", "context_management", "thread")
     }
     IS_CEILING: ClassVar = True
     SAID: ClassVar = frozenset({"system", "messages"})
@@ -166,7 +171,7 @@ class MessagesRequest(ApiRequest):
     system: Texts | None = None
     metadata: Tags | None = None
     output_config: OutputConfig | None = None
-    stop_sequences: Annotated[list[StopText], Field(fail_fast=True, max_length=4)] | None = None
+    stop_sequences: Annotated[list[StopText], Field(fail_fast=True, max_length=16)] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     thinking: Thinking | None = None
     tool_choice: ToolChoice | None = None
@@ -175,6 +180,7 @@ class MessagesRequest(ApiRequest):
     top_p: TopP | None = None
     service_tier: Label | None = None
     container: Label | None = None
+    thread: JsonObject | None = None
     cache_control: JsonObject | None = None
     context_management: JsonObject | None = None
 

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from agent.gateway.messages import ResponseFormat, StreamOptions
 from agent.gateway.request import (
@@ -23,6 +24,19 @@ from agent.gateway.request import (
 from store.contexts import Message
 
 
+def _only(prompt: object) -> object:
+    """The prompt, or the one in a list."""
+    if not isinstance(prompt, list):
+        return prompt
+    if len(prompt) == 1 and isinstance(prompt[0], str):
+        return prompt[0]
+    raise PydanticCustomError(
+        "one_prompt",
+        "One text is served at a time: send a request for each prompt (LangChain: batch_size=1), "
+        "and text instead of token ids.",
+    )
+
+
 class CompletionRequest(ApiRequest):
     """The body of `POST /v1/completions`."""
 
@@ -32,9 +46,7 @@ class CompletionRequest(ApiRequest):
     prompt: Annotated[
         str,
         Field(min_length=1),
-        BeforeValidator(
-            lambda said: said[0] if isinstance(said, list) and len(said) == 1 else said
-        ),
+        BeforeValidator(_only),
     ]
     """Text, or a list of one; token ids and several prompts at once are not served."""
 

@@ -33,13 +33,29 @@ class TextPart(Strict):
     text: str
     annotations: list[Any] | None = Field(None, exclude=True)
     logprobs: list[Any] | None = Field(None, exclude=True)
+    parsed: Any = Field(None, exclude=True)
 
 
+def _refusal_as_text(part: object) -> object:
+    """A refusal of the model in the history is what it said."""
+    if isinstance(part, dict) and part.get("type") == "refusal":
+        return {"type": "output_text", "text": part.get("refusal")}
+    return part
+
+
+Part = Annotated[TextPart, BeforeValidator(_refusal_as_text)]
 Content = Annotated[
     Annotated[str, Tag("<string>")]
-    | Annotated[list[TextPart], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
+    | Annotated[list[Part], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
     Discriminator(content_tag),
 ]
+
+
+def _joined_texts(output: object) -> object:
+    """The texts of parts as one; anything else as it is, to be refused."""
+    parts = output if isinstance(output, list) else []
+    texts = [str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part]
+    return "".join(texts) if parts and len(texts) == len(parts) else output
 
 
 class Said(Strict):
@@ -60,6 +76,7 @@ class FunctionCall(Strict):
     call_id: Id
     name: FunctionName
     arguments: str
+    parsed_arguments: Any = Field(None, exclude=True)
     id: Id | None = None
     status: Status | None = None
 
@@ -69,7 +86,7 @@ class FunctionOutput(Strict):
 
     type: Literal["function_call_output"]
     call_id: Id
-    output: str
+    output: Annotated[str, BeforeValidator(_joined_texts)]
     id: Id | None = None
     status: Status | None = None
 
