@@ -4,6 +4,7 @@ How they get here is in records.py. One that is still being answered is `running
 but is no turn of its conversation yet.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -12,6 +13,8 @@ from store.contexts import Message
 from store.db import Session
 from store.models import Feedback, Interaction, Payload
 from store.schema import InteractionStatus
+
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,18 @@ def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
     return list(session.scalars(newest.limit(limit)))
 
 
-def turns(
-    session: Session, conversation_id: str, after: str | None = None, limit: int | None = None
-) -> list[Turn]:
-    """A conversation from its beginning: what is no turn of it, or has no texts, left out.
+def turns(session: Session, conversation_id: str) -> list[Turn]:
+    """A conversation from its beginning: what is no turn of it, or has no texts, left out."""
+    return list(each_turn(session, conversation_id))
+
+
+def each_turn(session: Session, conversation_id: str, after: str | None = None) -> Generator[Turn]:
+    """The turns of a conversation, a few of them in memory at once; to be closed before its end.
 
     Args:
         session: In any transaction.
         conversation_id: Which.
         after: Only the turns after this interaction.
-        limit: At most so many.
     """
     said: dict[str, list[Feedback]] = {}
     signals = (
@@ -73,11 +78,11 @@ def turns(
             ~Interaction.side,
         )
         .order_by(Interaction.created_at, Interaction.id)
-        .limit(limit)
+        .execution_options(yield_per=AT_ONCE)
     )
     if after is not None:
         texts = texts.where(Interaction.id > after)  # identifiers sort by time
-    return [
-        Turn(interaction, payload.messages, payload.response, said.get(interaction.id, []))
-        for interaction, payload in session.execute(texts)
-    ]
+    with session.execute(texts) as rows:
+        for interaction, payload in rows:
+            signals_on = said.get(interaction.id, [])
+            yield Turn(interaction, payload.messages, payload.response, signals_on)

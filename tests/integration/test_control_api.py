@@ -11,17 +11,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from agent.admin.api import interactions as control_interactions
 from agent.admin.api.app import build
 from agent.admin.api.control import Control
 from agent.keys import make
 from config.sections import Server
 from config.settings import load
 from store import audit, feedback, namespaces
+from store.contexts import Message
 from store.db import Database
 from store.feedback import NewFeedback
 from store.keys import Grant, Scope
 from store.schema import Trust
-from tests.factories import add_adapter, add_lesson, record, user
+from tests.factories import add_adapter, add_lesson, assistant, record, user
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import PEPPER, Rig, gateway, run
 
@@ -187,6 +189,33 @@ def test_adapters_are_listed_and_only_candidates_promoted(tmp_path: Path) -> Non
             assert (status, said["status"]) == (202, "candidate")
             assert (await rig.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
             assert (await rig.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
+
+    run(scenario())
+
+
+def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_interactions, "PAGE_BYTES", 1000)
+
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            said: list[Message] = []
+            with rig.parts.db.begin() as session:
+                for number in range(6):
+                    said = [*said, user(f"{number} {'x' * 700}")]
+                    record(session, namespace="default", conversation="c", messages=said)
+                    said = [*said, assistant("Yes.")]
+            [conversation] = await pages(rig, "/conversations")
+            path, after = f"{API}/conversations/{conversation['id']}", {}
+            turns, sizes = [], []
+            while after is not None:
+                page = (await rig.fetch("GET", path, params=after))[1]
+                turns += page["turns"]
+                sizes.append(len(page["turns"]))
+                after = {"after": page["next"]} if page["next"] else None
+            assert sizes == [2, 2, 2]
+            assert [turn["messages"] for turn in turns] == [[each] for each in said[::2]]
 
     run(scenario())
 

@@ -119,7 +119,7 @@ class CountedConversation(Conversation):
 
 
 class Turn(Interaction):
-    """A turn of a conversation, with the identifiers of the feedback on it."""
+    """A turn of a conversation: the messages since the answer before, and the feedback on it."""
 
     messages: list[Any]
     response: str

@@ -1,18 +1,25 @@
 """Interactions and conversations: look for them, read them, and see what an answer rested on."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Query
 
 from agent.admin.api import answers
 from agent.admin.api.control import PAGE, After, Asking, Limit, Moment, Reading, found
 from agent.admin.explain import explain
 from store import interactions, search
+from store.contexts import Message
 from store.db import Session
+from store.interactions import Turn
 from store.models import Conversation, Interaction
 from store.schema import InteractionStatus
 from store.search import Wanted
 
+PAGE_BYTES = 4 * 2**20
+"""Of texts; a page may be longer by its last turn."""
 router = APIRouter(tags=["interactions"])
 Text = Annotated[str | None, Query(max_length=256)]
 
@@ -77,22 +84,40 @@ def get_conversation(
     after: After = None,
     limit: Limit = PAGE,
 ) -> answers.ConversationTurns:
-    """A conversation and a page of its turns, oldest first."""
+    """A conversation and a page of its turns, oldest first, each with what it adds."""
     row = session.get(Conversation, conversation_id)
     own: Conversation | None = row if row and row.namespace == caller.namespace else None
     conversation = found(own, "conversation", conversation_id)
-    turns = [
-        answers.Turn(
-            **_shown(turn.interaction),
-            messages=turn.messages,
-            response=turn.response,
-            feedback=[each.id for each in turn.feedback],
-        )
-        for turn in interactions.turns(session, conversation.id, after, limit + 1)
-    ]
-    following = turns[limit - 1].id if len(turns) > limit else None
+    with closing(interactions.each_turn(session, conversation.id, after)) as each:
+        turns, following = _page(each, limit)
     shown = _conversation(conversation)
-    return answers.ConversationTurns(**shown, turns=turns[:limit], next=following)
+    return answers.ConversationTurns(**shown, turns=turns, next=following)
+
+
+def _page(turns: Iterator[Turn], limit: int) -> tuple[list[answers.Turn], str | None]:
+    """So many turns, or fewer where they are long, and what comes after them."""
+    page: list[answers.Turn] = []
+    size = 0
+    for turn in turns:
+        if page and (len(page) == limit or size > PAGE_BYTES):
+            return page, page[-1].id
+        messages = _new(turn.messages)
+        size += len(orjson.dumps(messages)) + len(turn.response)
+        page.append(
+            answers.Turn(
+                **_shown(turn.interaction),
+                messages=messages,
+                response=turn.response,
+                feedback=[each.id for each in turn.feedback],
+            )
+        )
+    return page, None
+
+
+def _new(messages: list[Message]) -> list[Message]:
+    """What came since the answer before: a client repeats the whole course with every turn."""
+    answered = [index for index, said in enumerate(messages) if said["role"] == "assistant"]
+    return messages[answered[-1] + 1 :] if answered else messages
 
 
 def _shown(row: Interaction) -> dict[str, Any]:
