@@ -26,6 +26,7 @@ from agent.gateway.wire import (
     Receive,
     Send,
     bounded,
+    require_json,
     send_bytes,
     send_json,
 )
@@ -97,7 +98,10 @@ class Gateway:
     async def _control(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Let the control API answer, to whoever may read or change things."""
         needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
-        caller = await self.parts.door.caller(dict(scope["headers"]), needed)
+        headers = dict(scope["headers"])
+        caller = await self.parts.door.caller(headers, needed)
+        if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+            require_json(headers)
         scope["state"] = {"caller": caller}
         limited = bounded(receive, self.parts.settings.max_body_bytes)
         control = await asyncio.to_thread(self.parts.control)  # made at the first call
@@ -134,6 +138,7 @@ def find(path: str, method: str) -> tuple[Route, str]:
         message = f"There is nothing at {short(path)!r}. Known: {known}."
         raise RequestError(404, message, code="not_found")
     methods = ROUTES[stem]
+    method = "GET" if method == "HEAD" else method  # the server leaves out the body
     if method not in methods:
         allowed = ", ".join(methods)
         error = RequestError(

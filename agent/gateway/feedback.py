@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.gateway.auth import Caller
-from agent.gateway.errors import RequestError, unavailable
+from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.parts import Parts
 from agent.gateway.request import Key, explain, parse_json
 from agent.gateway.strict import JsonObject, Strict
@@ -128,10 +128,13 @@ async def listed(parts: Parts, call: Call) -> None:
     """Answer `GET /v1/feedback?target_id=&after=`: a page of what the caller gave, or may see.
 
     Raises:
-        RequestError: The database is away (503).
+        RequestError: The query has another parameter (400); the database is away (503).
     """
     caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
     asked = parse_qs(call.query.decode("latin-1"))
+    for name in asked.keys() - {"target_id", "after"}:
+        message = f"Unknown query parameter {short(name)!r}. This path takes: target_id, after."
+        raise RequestError(400, message, code="unknown_parameter", param=short(name))
     target, after = (asked.get(name, [""])[0] or None for name in ("target_id", "after"))
 
     def find() -> list[dict[str, Any]]:

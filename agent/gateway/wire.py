@@ -47,12 +47,11 @@ async def read_body(call: Call, limit: int) -> bytes:
     """The whole request body.
 
     Raises:
-        RequestError: It is not declared as JSON (415), has more than `limit` bytes (413), or takes
-            longer than `UPLOAD_S` (408).
+        RequestError: It is not declared as plain JSON (415), has more than `limit` bytes (413), or
+            takes longer than `UPLOAD_S` (408).
         ClientGone: The client went away before the end of it.
     """
-    if call.headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
-        raise _not_json()
+    require_json(call.headers)
     declared = call.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -62,6 +61,20 @@ async def read_body(call: Call, limit: int) -> bytes:
     except TimeoutError as error:
         message = f"The request body was not here after {UPLOAD_S:.0f} s. Send it faster."
         raise _closing(RequestError(408, message, code="upload_too_slow")) from error
+
+
+def require_json(headers: dict[bytes, bytes]) -> None:
+    """Let pass what is declared as JSON.
+
+    Raises:
+        RequestError: It is not, or it is compressed (415).
+    """
+    if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
+        raise _unsupported(
+            "The body must be declared as JSON: send the header 'Content-Type: application/json'."
+        )
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise _unsupported("Send the body uncompressed, without the header 'Content-Encoding'.")
 
 
 def bounded(receive: Receive, limit: int) -> Receive:
@@ -95,12 +108,8 @@ async def _received(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _not_json() -> RequestError:
-    return RequestError(
-        415,
-        "The body must be declared as JSON: send the header 'Content-Type: application/json'.",
-        code="unsupported_media_type",
-    )
+def _unsupported(message: str) -> RequestError:
+    return RequestError(415, message, code="unsupported_media_type")
 
 
 def _too_large(limit: int) -> RequestError:

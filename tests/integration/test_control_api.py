@@ -193,6 +193,33 @@ def test_adapters_are_listed_and_only_candidates_promoted(tmp_path: Path) -> Non
     run(scenario())
 
 
+@pytest.mark.parametrize("path", [f"{API}/interactions", f"{API}/savings", "/v1/feedback"])
+def test_a_query_that_nothing_looks_at_is_refused(tmp_path: Path, path: str) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            assert (await rig.fetch("GET", path))[0] == 200
+            status, said = await rig.fetch("GET", path, params={"limt": "1"})
+            assert (status, said["error"]["code"]) == (400, "unknown_parameter")
+            assert "'limt'" in said["error"]["message"]
+
+    run(scenario())
+
+
+def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig, rig.http() as http:
+            for wrong in ({"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}):
+                headers = {"Content-Type": "application/json"} | wrong
+                for path in (f"{API}/lessons", "/v1/feedback"):
+                    async with http.post(path, data=b"{}", headers=headers) as answer:
+                        assert answer.status == 415
+                        assert next(iter(wrong)) in (await answer.json())["error"]["message"]
+            async with http.head("/healthz") as answer:
+                assert (answer.status, await answer.read()) == (200, b"")
+
+    run(scenario())
+
+
 def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +260,9 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             assert made["key"].rsplit("_", 1)[1] not in str(rows)
             assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
             assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
-            odd = {"name": "app", "trust": "model"}
-            assert (await rig.fetch("POST", f"{API}/keys", boss, json=odd))[0] == 400
+            for odd in ({"trust": "model"}, {"expires_at": "2001-01-01T00:00:00Z"}):
+                body = {"name": "app"} | odd
+                assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
             with rig.parts.db.read() as session:
                 assert audit.verify(session) == 3
 

@@ -7,15 +7,17 @@ the state of things 409, a database that is away 503.
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from agent.admin.api import interactions, learning, lessons, operations
 from agent.admin.api.answers import Failure
 from agent.admin.api.control import Control
-from agent.gateway.errors import RequestError, unavailable
+from agent.gateway.errors import RequestError, short, unavailable
 from agent.learning.authored import LessonKnown, LessonTooLong, PromptTooLong
 from agent.lock import StartError
 from store.adapters import UnknownAdapter
@@ -41,6 +43,7 @@ def build(control: Control) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page would be fetched from elsewhere
         redoc_url=None,
+        dependencies=[Depends(only_known), Depends(HTTPBearer(auto_error=False))],
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
     )
     app.state.control = control
@@ -62,6 +65,22 @@ def build(control: Control) -> FastAPI:
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
     return app
+
+
+def only_known(request: Request) -> None:
+    """Refuse query parameters that nothing looks at: a misspelt filter would find everything.
+
+    Raises:
+        RequestError: There is one (400).
+    """
+    known = [
+        field.alias for field in get_flat_dependant(request.scope["route"].dependant).query_params
+    ]
+    for name in request.query_params:
+        if name not in known:
+            takes = ", ".join(known) or "none"
+            message = f"Unknown query parameter {short(name)!r}. This path takes: {takes}."
+            raise RequestError(400, message, code="unknown_parameter", param=short(name))
 
 
 def _answer(error: RequestError) -> Response:

@@ -20,6 +20,7 @@ from agent.admin.api.control import (
     found,
 )
 from agent.gateway.auth import Caller
+from agent.gateway.errors import RequestError
 from agent.keys import make
 from store import audit, keys, search
 from store.db import Session
@@ -55,6 +56,8 @@ def list_keys(
 @router.post("/keys", status_code=201)
 def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> answers.MadeKey:
     """Make a key for the namespace, and show it this once."""
+    if new.expires_at is not None and new.expires_at <= parts.now():
+        raise RequestError(400, "'expires_at' is past.", code="invalid", param="expires_at")
     grant = Grant(
         name=new.name.strip(),
         namespace=caller.namespace,
