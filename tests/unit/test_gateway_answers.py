@@ -82,7 +82,12 @@ def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
         (choices, {"choices": [{"message": {"content": None, "reasoning": "Hmm."}}]}),
         (
             responses_answers,
-            {"output": [{"type": "reasoning", "content": [{"type": "x", "text": "Hmm."}]}]},
+            {
+                "output": [
+                    {"type": "reasoning", "summary": []},
+                    {"type": "reasoning", "content": [{"type": "x", "text": "Hmm."}]},
+                ]
+            },
         ),
         (anthropic_answers, {"content": [{"type": "thinking", "thinking": "Hmm."}]}),
     ],

@@ -62,8 +62,8 @@ def _read(response: Json, answer: Answer) -> None:
 
 
 def _text(items: list[Json], kind: str) -> str:
-    parts = [part for item in items if item.get("type") == kind for part in item["content"] or ()]
-    return "".join(part.get("text") or "" for part in parts)
+    contents = [item.get("content") or () for item in items if item.get("type") == kind]
+    return "".join(part.get("text") or "" for content in contents for part in content)
 
 
 def _begin_call(item: Json, calls: dict[str, Json]) -> None:
