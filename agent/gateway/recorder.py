@@ -186,6 +186,8 @@ class Recorder:
             reach("before commit")
         reach("committed")
         self._new_rows += kept
+        if any(record.is_running and record.id not in self._unended for record in batch):
+            self._tidy = False  # left while it was on its way
 
     def _append(self, batch: list[Record]) -> None:
         self._spool.append(batch)
