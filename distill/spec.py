@@ -46,7 +46,7 @@ class Parent:
 
     folder: Path
     context: Context
-    """What it has learned; what of it is no longer in the run's context is unlearned."""
+    """What it has learned; much of what the run's context lacks of it stays (BENCHMARKS.md)."""
 
 
 @dataclass(frozen=True)
