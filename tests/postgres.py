@@ -68,7 +68,7 @@ def create(socket: str, name: str, template: str = "template1") -> str:
 
 
 def drop(socket: str, name: str) -> None:
-    """Delete a database, whoever has it open: hundreds of them keep the disk busy."""
+    """Delete a database, whoever has it open."""
     with _server(socket) as server:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 

@@ -107,6 +107,20 @@ def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
     run(scenario())
 
 
+@pytest.mark.parametrize("sent", [b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"no HTTP\r\n\r\n"])
+def test_what_is_no_request_is_answered_with_400_and_cut_off(tmp_path: Path, sent: bytes) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake) as rig,
+            connected(rig) as (reader, writer),
+        ):
+            writer.write(sent)
+            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
+
+    run(scenario())
+
+
 def test_a_body_that_does_not_come_is_answered_with_408(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,8 +161,12 @@ def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path
         ):
             assert (await ask(rig, "before"))[0] == 200
             with rig.locked_database():
-                assert (await ask(rig, "during"))[0] == 503
+                asking = [asyncio.create_task(ask(rig, "during"))]
+                await asyncio.sleep(0.05)  # the writer has taken it, and what comes now is queued
+                asking.append(asyncio.create_task(ask(rig, "behind it")))
+                assert {status for status, _ in await asyncio.gather(*asking)} == {503}
                 assert (await ask(rig, "during again"))[0] == 503
+                await asyncio.sleep(0.6)  # longer than between two looks of the recorder
             assert len(fake.history) == 1
             await until(lambda: not rig.parts.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
