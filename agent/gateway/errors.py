@@ -4,6 +4,7 @@ Every message says what to do. `RequestError` is raised anywhere on the way of a
 into an answer in one place, `app.py`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 RETRY_AFTER_S = 5
@@ -47,6 +48,13 @@ def unavailable(message: str, code: str) -> RequestError:
     error = RequestError(503, message, code=code)
     error.headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     return error
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> RequestError:
+    """The error for a query parameter that nothing looks at: a misspelt filter finds everything."""
+    takes = ", ".join(known) or "none"
+    message = f"Unknown query parameter {short(name)!r}. This path takes: {takes}."
+    return RequestError(400, message, code="unknown_parameter", param=short(name))
 
 
 def engine_silent() -> RequestError:

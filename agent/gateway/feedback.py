@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.gateway.auth import Caller
-from agent.gateway.errors import RequestError, short, unavailable
+from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.gateway.parts import Parts
 from agent.gateway.request import Key, explain, parse_json
 from agent.gateway.strict import JsonObject, Strict
@@ -30,6 +30,7 @@ TagValue = Tag | int | float | bool
 
 MANY = 256
 PAGE = 100
+FILTERS = ("target_id", "after")
 
 
 class FeedbackRequest(Strict):
@@ -132,10 +133,9 @@ async def listed(parts: Parts, call: Call) -> None:
     """
     caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
     asked = parse_qs(call.query.decode("latin-1"))
-    for name in asked.keys() - {"target_id", "after"}:
-        message = f"Unknown query parameter {short(name)!r}. This path takes: target_id, after."
-        raise RequestError(400, message, code="unknown_parameter", param=short(name))
-    target, after = (asked.get(name, [""])[0] or None for name in ("target_id", "after"))
+    for name in asked.keys() - {*FILTERS}:
+        raise unknown_parameter(name, FILTERS)
+    target, after = (asked.get(name, [""])[0] or None for name in FILTERS)
 
     def find() -> list[dict[str, Any]]:
         with parts.db.read() as session:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from agent.admin.api import interactions, learning, lessons, operations
 from agent.admin.api.answers import Failure
 from agent.admin.api.control import Control
-from agent.gateway.errors import RequestError, short, unavailable
+from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.learning.authored import LessonKnown, LessonTooLong, PromptTooLong
 from agent.lock import StartError
 from store.adapters import UnknownAdapter
@@ -43,6 +43,7 @@ def build(control: Control) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page would be fetched from elsewhere
         redoc_url=None,
+        # The gateway has let the caller in: the bearer is for who reads the schema.
         dependencies=[Depends(only_known), Depends(HTTPBearer(auto_error=False))],
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
     )
@@ -68,7 +69,7 @@ def build(control: Control) -> FastAPI:
 
 
 def only_known(request: Request) -> None:
-    """Refuse query parameters that nothing looks at: a misspelt filter would find everything.
+    """Refuse query parameters that the path does not take.
 
     Raises:
         RequestError: There is one (400).
@@ -78,9 +79,7 @@ def only_known(request: Request) -> None:
     ]
     for name in request.query_params:
         if name not in known:
-            takes = ", ".join(known) or "none"
-            message = f"Unknown query parameter {short(name)!r}. This path takes: {takes}."
-            raise RequestError(400, message, code="unknown_parameter", param=short(name))
+            raise unknown_parameter(name, known)
 
 
 def _answer(error: RequestError) -> Response:
