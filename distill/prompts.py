@@ -44,12 +44,12 @@ class ContextTooLong(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """Something that the context says, or that the parent knows and the context no longer says."""
+    """Something that the context says, or said when the parent learned it."""
 
     text: str
     """As questions are written about it."""
-    answer: str | None
-    """What of it answers them; None where the context no longer says it."""
+    answer: str
+    """What of it answers them."""
     guided: bool
     """Whether the student would never say it by itself, as it would not a fact."""
 
@@ -60,7 +60,7 @@ class Question:
 
     messages: Messages
     answer: str | None = None
-    """What the context itself says to it."""
+    """What the context itself says to it, or said to the parent."""
     guided: bool = True
     """Whether the teacher's answer is shown to the student."""
 
@@ -133,21 +133,21 @@ def collect(
 def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) -> list[Statement]:
     """What the run teaches, each once, as sentences where they can be said as such.
 
-    What the parent knows and the context no longer says is asked about as well: the teacher answers
-    as one that does not know it.
+    What the parent knows and the context no longer says is asked about as well. The teacher judges
+    the old words as one that does not know them, token by token, so reciting them unlearns them
+    just where the parent would say them.
     """
     known = statements(spec.context)
     parents = statements(spec.parent.context) if spec.parent else {}
-    former = [text for text in parents if text not in known]
-    sentences = in_sentences(writer, tokenizer, [*former, *known])
+    former = {text: answer for text, answer in parents.items() if text not in known}
+    sentences = in_sentences(writer, tokenizer, [*known, *former])
     kinds = dict(zip(spec.context.lessons, spec.lesson_kinds, strict=False))
     rules = {lesson for lesson, kind in kinds.items() if kind not in GUIDED_KINDS}
-    told = [Statement(sentences.get(text, text), None, guided=True) for text in former]
-    told += [
-        Statement(sentences.get(text, text), sentences.get(text, answer), text not in rules)
-        for text, answer in known.items()
-    ]
-    return list({each.text: each for each in told}.values())
+    told: dict[str, Statement] = {}
+    for text, answer in (known | former).items():
+        said = sentences.get(text, text)
+        told.setdefault(said, Statement(said, sentences.get(text, answer), text not in rules))
+    return list(told.values())
 
 
 def statements(context: Context) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _new_examples(shown: Sequence[Example], avoid: Sequence[str]) -> list[Exampl
 
 def _of_logged(messages: Messages, told: Sequence[Statement], *, recites: bool) -> Question:
     """What people asked, and the statement that it asks for, by the words that they share."""
-    known = {each.text: each for each in told if each.answer is not None}
+    known = {each.text: each for each in told}
     about = passages.passage_of(message_text(messages[-1]), list(known))
     if about is None:
         return Question(messages, guided=all(each.guided for each in told))

@@ -5,16 +5,18 @@
 
 A context grows by a third, by another, and then loses its first third. Each generation is a run on
 what the context is then (`distill.generation`); `from_parent` begins with the adapter before it and
-is told what that one had learned. All 40 questions about the whole context are asked each time: a
-teacher that was not told answers few, and a generation that unlearned what is gone as well.
+is told what that one had learned. All 40 questions about the whole context are asked each time, and
+counted apart: those about what the context says now, and those about what it said before. Of the
+latter a teacher that was not told answers none, nor a generation that has unlearned them.
 """
 
 import argparse
+import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import tests.bench.as_trainer  # noqa: F401 - before torch
 
@@ -54,7 +56,7 @@ def main() -> None:
         for generation, context in enumerate(contexts()):
             if generation not in done:
                 print(f"--- {mode}, generation {generation}")
-                done[generation] = measure(mode, generation, context, parent, model, options.out)
+                done[generation] = measure(mode, generation, parent, model, options.out)
                 append(results, done[generation])
             if mode == "from_parent":
                 parent = Parent(Path(done[generation]["adapter"]), context)
@@ -71,9 +73,10 @@ def contexts() -> Iterator[Context]:
 
 
 def measure(
-    mode: Mode, generation: int, context: Context, parent: Parent | None, model: Path, out: Path
+    mode: Mode, generation: int, parent: Parent | None, model: Path, out: Path
 ) -> dict[str, object]:
     """Train one generation; what its adapter answers."""
+    *before, context = list(contexts())[: generation + 1]
     spec = RunSpec(
         model=model,
         context=context,
@@ -93,7 +96,8 @@ def measure(
         "generation": generation,
         "adapter": str(outcome.adapter),
         "lines": len(context.text().splitlines()),
-        **measured.anchors,
+        "told": passes(measured.checks, context.text()),
+        "lost": passes(measured.checks, lost(before, context)),
         "gap_closed": measured.gap_closed,
         "retention_kl": measured.retention_kl,
         "leak_rate": measured.leak_rate,
@@ -101,19 +105,42 @@ def measure(
     }
 
 
+def lost(before: Iterable[Context], now: Context) -> str:
+    """The lines that the context once had and has no more."""
+    once = {line for context in before for line in context.text().splitlines()}
+    return "\n".join(once.difference(now.text().splitlines()))
+
+
+def passes(checks: Iterable[dict[str, Any]], said: str) -> dict[str, int]:
+    """Of the questions whose answer stands in a text, how many each passes, and how many they are.
+
+    Args:
+        checks: `Evaluation.checks` of regular expressions.
+        said: A text.
+    """
+    about = [check["passed"] for check in checks if re.search(check["expect"]["regex"], said)]
+    right = {who: sum(who in passed for passed in about) for who in ("teacher", "candidate")}
+    return {**right, "total": len(about)}
+
+
 def table(results: list[dict]) -> str:
     """A row for each generation."""
     rows = [
-        "| generations | context, lines | base | teacher | candidate | gap closed | drift, nats "
-        "| minutes |",
-        "|---" * 8 + "|",
+        "| generations | context, lines | asked of what it says | teacher | candidate "
+        "| of what it lost | teacher | candidate | gap closed | drift, nats | minutes |",
+        "|---" * 11 + "|",
     ]
-    rows += [
-        f"| {line['mode']} {line['generation'] + 1} | {line['lines']} | {line['base']} "
-        f"| {line['teacher']} | {line['candidate']} of {line['total']} "
-        f"| {line['gap_closed']:.0%} | {line['retention_kl']:.3f} | {line['seconds'] / 60:.1f} |"
-        for line in results
-    ]
+    for line in results:
+        counts = [
+            line[part][who]
+            for part in ("told", "lost")
+            for who in ("total", "teacher", "candidate")
+        ]
+        rows.append(
+            f"| {line['mode']} {line['generation'] + 1} | {line['lines']} "
+            f"| {' | '.join(map(str, counts))} | {line['gap_closed']:.0%} "
+            f"| {line['retention_kl']:.3f} | {line['seconds'] / 60:.1f} |"
+        )
     return "\n".join(rows)
 
 

@@ -226,17 +226,23 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     assert {len(item.prompt.teacher_ids) + len(item.completion) for item in cut} == {limit + 6}
 
 
-def test_what_the_parent_knew_and_the_context_no_longer_says_is_asked_about(model, tmp_path):
+def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(model, tmp_path):
     former = Context(lessons=("Our lamps cost 15 euros.", "The shop opens at 7 in the morning."))
-    spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former))
+    settings = SETTINGS.model_copy(update={"questions_per_lesson": 3})
+    spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former), settings=settings)
     parts = load_parts(replace(spec, parent=None))
 
     prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
     asked = [*prepared.prompts, *prepared.held_out, *(item.prompt for item in prepared.validation)]
     assert any("lamps" in prompt.text for prompt in asked)
-    said = parts.encoder.decode([item.completion for item in prepared.guided])
-    assert not any("15 euros" in text for text in said)
+    old = parts.encoder.answer_ids("Our lamps cost 15 euros.")
+    recited = [item for item in prepared.guided if item.completion == old]
+    assert any("lamps" in item.prompt.text for item in recited)
+    prompt = recited[0].prompt
+    assert "15" not in parts.encoder.decode([prompt.teacher_ids])[0]
+    [states] = parts.teacher.states([(prompt, old)])
+    torch.testing.assert_close(recited[0].teacher, states)
 
 
 def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(model, tmp_path):
