@@ -99,7 +99,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "regex, json_schema; all that is expected must hold)",
     )
     add("--parent", type=Path, help="adapter folder to start from (default: a fresh adapter)")
-    add("--parent-context", type=Path, help="what the parent learned, so that less of it stays")
+    add("--parent-context", type=Path, help="what the parent learned, to unlearn what is gone")
     add("--out", type=Path, required=True, help="folder in which the adapter folder appears")
     add("--work", type=Path, help="folder for resume points (default: one in OUT/.work)")
     add("--config", type=Path, help="TOML file; its section [distill] gives the settings")

@@ -46,7 +46,7 @@ class Parent:
 
     folder: Path
     context: Context
-    """What it has learned; much of what the run's context lacks of it stays (BENCHMARKS.md)."""
+    """What it has learned; what the run's context lacks of it is unlearned."""
 
 
 @dataclass(frozen=True)
