@@ -42,6 +42,7 @@ def prompts(
             Interaction.namespace == namespace,
             Interaction.status == InteractionStatus.DONE,
             Interaction.learn,
+            ~Interaction.side,
             Conversation.held_out == held_out,
             Interaction.created_at <= until if until else true(),
         )

@@ -172,7 +172,7 @@ class _Kept:
         self._forget()
 
     def _touch(self, record: Record, conversation: str) -> None:
-        is_signal = record.learn and not record.is_running
+        is_signal = record.learn and not (record.side or record.is_running)
         self._conversations.append(
             conversations.Sign(conversation, record.namespace, record.created_at, is_signal)
         )

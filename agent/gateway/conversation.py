@@ -3,13 +3,16 @@
 A client says so in a header or in its metadata; where it does not, the store finds the conversation
 by the course of its messages (store/records.py), among those of the same principal and end user.
 Chat clients also send requests of their own making, for a title, tags, a summary or the next
-question: that is side traffic. It is answered as any other, and never learned from.
+question: that is side traffic. It is answered as any other, and not learned from unless somebody
+gives feedback on it (store/feedback.py): people speak of turns.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 
 from store.contexts import Message, message_text, split_system
+
+Task = tuple[tuple[str, int], ...]
 
 HEADERS = (b"x-byheart-conversation", b"x-openwebui-chat-id")
 TAGS = ("conversation_id", "session_id", "thread_id", "chat_id")
@@ -22,25 +25,39 @@ THINGS = (
     *("title", "headline", "tag", "emoji", "follow", "quer"),
     *("summar", "cond", "compact", "rephr", "standalone"),
 )
-TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread", "exchange")
+TALK = ("conversation", "chat", "discussion", "dialog", "message", "thread")
 """Of the words below, so much that none is without one of either."""
 WORD = re.compile(
     r"\b(?:"
-    r"(?P<make>generate|create|write|provide|suggest|give|extract|come up with|produce)"
+    r"(?P<make>generat(?:e|ing)|create|write|provide|suggest|give|extract|come up with|produce)"
     r"|(?P<thing>title|headline|tags?|emoji|follow[- ]?up questions?|search quer(?:y|ies))"
-    r"|(?P<talk>conversation|chat|discussion|dialog(?:ue)?|messages?|thread|exchange)"
+    r"|(?P<talk>conversations?|chat[ _-]?(?:history|log|thread|transcript)|dialog(?:ue)?"
+    r"|(?:this|the|our) (?:chat|discussion|thread)(?! (?:app|bot|paper|room|about))"
+    r"|(?:these|recent|previous) messages|messages above)"
     r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)"
     r"|(?P<alone>standalone question)"
     r")\b",
     re.IGNORECASE,
 )
+PHRASES = (
+    "chat thread titling assistant",
+    "context checkpoint compaction",
+    "context extraction assistant",
+    "extract the relevant facts and preferences about the user",
+    "reflect the speaker's likely facial expression",
+    "you are an autocompletion system",
+    "使用四到五个字直接返回这句话的简要主题",
+)
+"""Tasks of widespread clients that are told by nothing else."""
+ALONE: Task = (("talk", 0), ("alone", 400))
+"""The next question in words of its own, which is asked behind the conversation itself."""
 LINE = 120
 """Words that are allowed to be further apart may have line ends between them."""
-TASKS: tuple[tuple[tuple[str, int], ...], ...] = (
+TASKS: tuple[Task, ...] = (
     (("make", 0), ("thing", 80), ("talk", 400)),
     (("talk", 0), ("make", 120), ("thing", 80)),
     (("sum", 0), ("talk", 60)),
-    (("talk", 0), ("alone", 400)),
+    ALONE,
 )
 """Words that make a task, one after another, each at most so many characters after the last."""
 
@@ -56,21 +73,30 @@ def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None
 def is_side(messages: Sequence[Message]) -> bool:
     """Whether a client made this request itself, about a conversation rather than in it.
 
-    Told by what is asked last, and, where nothing was answered before, by a system text that is
-    short: such a task is all that it says, and an application's says much else.
+    Told by what is asked last, and by a system text that is short: such a task is all that it says,
+    and an application's says much else. Behind answers, a system text is a task only if it asks for
+    the last question in words of its own.
     """
     asked = next((each for each in reversed(messages) if each["role"] == "user"), None)
-    texts = [message_text(asked)] if asked else []
-    if not any(message["role"] == "assistant" for message in messages):
-        system, _ = split_system(messages)
-        texts += [system] if len(system) <= LONGEST_SYSTEM_TASK else []
-    return any(_is_task(text) for text in texts)
+    if asked and _is_task(message_text(asked), TASKS):
+        return True
+    system, _ = split_system(messages)
+    has_answers = any(message["role"] == "assistant" for message in messages)
+    tasks = (ALONE,) if has_answers else TASKS
+    return len(system) <= LONGEST_SYSTEM_TASK and _is_task(system, tasks)
 
 
-def _is_task(text: str) -> bool:
+def _is_task(text: str, tasks: Sequence[Task]) -> bool:
     half = LONGEST_TASK // 2
     ends = (text,) if len(text) <= LONGEST_TASK else (text[:half], text[-half:])
-    return any(_may_have_task(end.lower()) and _has_task(end) for end in ends)
+    return any(
+        _has_phrase(end.lower()) or (_may_have_task(end.lower()) and _has_task(end, tasks))
+        for end in ends
+    )
+
+
+def _has_phrase(text: str) -> bool:
+    return any(phrase in text for phrase in PHRASES)
 
 
 def _may_have_task(text: str) -> bool:
@@ -78,12 +104,12 @@ def _may_have_task(text: str) -> bool:
     return any(word in text for word in THINGS) and any(word in text for word in TALK)
 
 
-def _has_task(text: str) -> bool:
+def _has_task(text: str, tasks: Sequence[Task]) -> bool:
     """Whether the words of a task stand in a text; in one pass, whatever the text."""
-    reached = [[-1] * len(task) for task in TASKS]
+    reached = [[-1] * len(task) for task in tasks]
     """Of each word of a task, where it last ended with those before it in their places."""
     for word in WORD.finditer(text):
-        for task, ends in zip(TASKS, reached, strict=True):
+        for task, ends in zip(tasks, reached, strict=True):
             for place in reversed(range(len(task))):
                 kind, most = task[place]
                 if kind != word.lastgroup:

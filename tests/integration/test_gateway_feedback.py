@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from agent.keys import make
-from store import namespaces
+from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback
 from store.schema import Trust
@@ -36,6 +36,26 @@ async def ask(rig: Rig, key: str = "none", **fields: Any) -> str:
         http.post("/v1/chat/completions", json=ASK | fields, headers=headers) as response,
     ):
         return response.headers["X-Byheart-Interaction"]
+
+
+def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            said = {"role": "user", "content": "Write a title for our conversation of 1974."}
+            target = await ask(rig, messages=[said])
+            before = rig.said()[0].interaction
+            with rig.parts.db.read() as session:
+                signals = conversations.signals(session, before.conversation)
+            await give(rig, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
+            with rig.parts.db.read() as session:
+                read = interactions.turns(session, before.conversation)
+                more = conversations.signals(session, before.conversation)
+
+            assert before.side
+            assert [turn.feedback[0].demonstration for turn in read] == ["1974"]
+            assert (signals, more) == (0, 1)
+
+    run(scenario())
 
 
 def test_feedback_is_kept_with_the_callers_trust(tmp_path: Path) -> None:

@@ -18,6 +18,14 @@ TASKS = [
     "Your task is to create a detailed summary of the conversation so far.",
     "Provide a concise, 5-word-or-less title for the conversation, using its same language.",
     "Analyze if this message indicates a new conversation topic. If so, extract a 2-3 word title.",
+    "Analyze the chat history to determine the necessity of generating search queries.",
+    "Given a chat history and the latest question, formulate a standalone question.",
+    "You are an autocompletion system. Continue the text in `<text>`.",
+    "Your task is to reflect the speaker's likely facial expression through a fitting emoji.",
+    "You are performing a CONTEXT CHECKPOINT COMPACTION. Create a handoff summary.",
+    "*Briefly* summarize this partial conversation about programming.",
+    "You are a chat thread titling assistant.",
+    "使用四到五个字直接返回这句话的简要主题",
 ]
 QUESTIONS = [
     "When do you open?",
@@ -29,6 +37,14 @@ QUESTIONS = [
     "Rephrase this sentence: I am here.",
     "Give me a summary of the report.",
     "How do I send messages to my customers?",
+    "Please summarize the message below: Dear sir, my parcel is late.",
+    "Summarize this email thread for me.",
+    "Write a title for my chat app's landing page.",
+    "Can you generate a headline for a message to my customers?",
+    "Give me tags for this discussion paper.",
+    "Rephrase my message to the landlord politely.",
+    "I'd like to exchange this lamp. Can you give me the title of the form?",
+    "Create a follow-up question for the exchange student survey.",
 ]
 
 
@@ -50,6 +66,13 @@ def test_a_task_about_a_conversation_is_side_traffic(task: str) -> None:
 def test_a_question_is_a_turn(question: str) -> None:
     assert not is_side([user(question)])
     assert not is_side([{"role": "system", "content": "You are kind."}, user(question)])
+
+
+def test_a_system_prompt_that_asks_for_the_last_question_alone_is_a_task_behind_answers() -> None:
+    task = "Given a chat history and the latest question, formulate a standalone question."
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("And on Sunday?")]
+
+    assert is_side([{"role": "system", "content": task}, *turns])
 
 
 def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None:
