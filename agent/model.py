@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.children import end, guarded
-from agent.engine.client import EngineUnavailable, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineUnavailable
 from agent.lock import StartError
 from config.sections import Engine
 from config.settings import Settings

@@ -3,7 +3,10 @@
 import json
 from typing import Any
 
+import pytest
+
 from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineRefused
 
 HELLO = [{"role": "user", "content": "Say hello to the nice people of the town."}]
 SALT = "0" * 64
@@ -26,6 +29,29 @@ async def streamed(engine: VllmEngine, path: str, body: dict[str, Any]) -> list[
 
 
 class ApiContract:
+    @pytest.mark.parametrize(
+        ("path", "limit", "said"),
+        [
+            ("/v1/chat/completions", "max_completion_tokens", "messages"),
+            ("/v1/messages", "max_tokens", "messages"),
+            ("/v1/responses", "max_output_tokens", "input"),
+        ],
+    )
+    async def test_an_answer_may_have_as_many_tokens_as_the_engine_takes_and_no_more(
+        self, engine: VllmEngine, server: Any, path: str, limit: str, said: str
+    ) -> None:
+        longest = await engine.longest()
+        assert longest
+        body = {"model": server.model, said: HELLO, "stream": True}
+
+        async with engine.stream({**body, limit: longest}, path) as stream:
+            assert await anext(stream.chunks)
+        with pytest.raises(EngineRefused) as refused:
+            async with engine.stream({**body, limit: longest + 1}, path):
+                pass
+
+        assert refused.value.status == 400
+
     async def test_a_message_is_answered_whole_and_in_events(
         self, engine: VllmEngine, server: Any
     ) -> None:

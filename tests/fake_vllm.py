@@ -175,9 +175,9 @@ class FakeVllm:
         return web.Response()
 
     async def _models(self, _: web.Request) -> web.Response:
-        cards = [{"id": self.model, "object": "model", "root": self.model, "parent": None}]
+        cards = [{"id": self.model, "root": self.model, "max_model_len": MAX_MODEL_LEN}]
         for name, path in self.adapters.items():
-            cards.append({"id": name, "object": "model", "root": path, "parent": self.model})
+            cards.append({"id": name, "root": path})
         return web.json_response({"object": "list", "data": cards})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -403,6 +403,10 @@ def turns(body: Body) -> list[Body]:
 
 def _too_long(body: Body) -> web.Response | None:
     asked = prompt_tokens(body)
+    limit = next((body[name] for name in LIMITS if body.get(name)), 0)
+    if limit > MAX_MODEL_LEN:
+        message = f"max_tokens={limit} cannot be greater than max_model_len={MAX_MODEL_LEN}."
+        return error(400, message, "BadRequestError", "max_tokens")
     if asked < MAX_MODEL_LEN:
         return None
     message = (

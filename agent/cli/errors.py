@@ -1,7 +1,7 @@
 """What an error says to the person at the command line, and the exit code it means."""
 
 from agent.demo.errors import DemoFailed, ServiceDied, ShopError
-from agent.engine.client import EngineError
+from agent.engine.errors import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
 from agent.lasting import Spoiled

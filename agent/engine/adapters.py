@@ -22,7 +22,8 @@ from pathlib import Path
 
 import structlog
 
-from agent.engine.client import EngineError, EngineRefused, EngineUnavailable, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineError, EngineRefused, EngineUnavailable
 from store.manifests import MANIFEST, verify_files
 
 log = structlog.get_logger(__name__)

@@ -18,16 +18,24 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aiohttp
 import orjson
+
+from agent.engine.errors import (
+    EngineBroke,
+    EngineError,
+    EngineRefused,
+    EngineUnavailable,
+    EngineUnreachable,
+    translated,
+)
 
 T = TypeVar("T")
 
@@ -39,37 +47,6 @@ SLOWEST_TOKEN_S = 1.0
 TOKEN_LIMITS, MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens"), 2048
 KEEP_ALIVE_S = 2.0
 """Below vLLM's five seconds: else a request meets a connection that is being closed."""
-
-
-class EngineError(Exception):
-    """The engine did not answer as asked."""
-
-
-class EngineUnavailable(EngineError):
-    """The engine cannot be reached, or fell silent before its answer began."""
-
-
-class EngineUnreachable(EngineUnavailable):
-    """No connection could be made: the request was not sent."""
-
-
-class EngineBroke(EngineUnavailable):
-    """The engine broke off in the middle of an answer."""
-
-
-class EngineRefused(EngineError):
-    """The engine answered with an error; `status`, `message` and `body` are its own."""
-
-    def __init__(self, status: int, message: str, body: bytes = b"") -> None:
-        super().__init__(f"the engine answered {status}: {message}")
-        self.status = status
-        self.message = message
-        self.body = body
-
-    @property
-    def is_too_long(self) -> bool:
-        """Whether prompt and answer do not fit the model; vLLM says so in words only."""
-        return self.status == 400 and "maximum context length" in self.message
 
 
 @dataclass(frozen=True)
@@ -107,6 +84,7 @@ class VllmEngine:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._turns = itertools.count()
+        self._longest: list[int | None] = []
 
     def clone(self) -> "VllmEngine":
         """A client of the same servers, for another event loop."""
@@ -157,6 +135,15 @@ class VllmEngine:
         """Names that every reachable server answers to: the base and the loaded adapters."""
         served = await self.everywhere(_served)
         return sorted(set.intersection(*map(set, served)))
+
+    async def longest(self) -> int | None:
+        """The longest prompt with its answer that every server takes, in tokens; asked once.
+
+        None where a server does not say.
+        """
+        if not self._longest:
+            self._longest = [min(await self.everywhere(_longest), key=lambda most: most or 0)]
+        return self._longest[0]
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load the adapter at `path` under `name`; a server that has it already keeps it."""
@@ -219,7 +206,7 @@ class VllmEngine:
         """GET, or POST when there is a body; returns at the headers of an answer below 400."""
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         session, address = self._session(url)
-        with _translated(url, EngineUnavailable):
+        with translated(url, EngineUnavailable):
             async with asyncio.timeout(patience_s):
                 response = await session.request(method, address + path, data=data)
         if response.status < 400:
@@ -259,33 +246,29 @@ class VllmEngine:
         self, response: aiohttp.ClientResponse, failure: type[EngineUnavailable]
     ) -> bytes:
         """The next bytes of a stream as they arrived; empty at its end."""
-        with _translated(response.host, failure):
+        with translated(response.host, failure):
             async with asyncio.timeout(self._first_byte_timeout_s):
                 return await response.content.readany()
 
 
 async def _served(server: VllmEngine) -> dict[str, str | None]:
     """Names that a server answers to, and the folders they were loaded from."""
-    reply = await server._ask("/v1/models", None, LOAD_TIMEOUT_S)
-    return {card["id"]: card.get("root") for card in reply.json()["data"]}
+    return {card["id"]: card.get("root") for card in await _cards(server)}
 
 
-@contextmanager
-def _translated(server: str, failure: type[EngineUnavailable]) -> Iterator[None]:
-    """Turn what aiohttp raises into the engine's errors."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise EngineUnreachable(f"no connection to the engine at {server}: {error}") from error
-    except TimeoutError as error:
-        raise failure(f"the engine at {server} did not answer in time") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise failure(f"the engine at {server} broke the connection: {error}") from error
+async def _longest(server: VllmEngine) -> int | None:
+    """What a server takes at most; the cards of adapters may leave it out."""
+    told = [card["max_model_len"] for card in await _cards(server) if card.get("max_model_len")]
+    return min(told, default=None)
+
+
+async def _cards(server: VllmEngine) -> list[dict[str, Any]]:
+    return list((await server._ask("/v1/models", None, LOAD_TIMEOUT_S)).json()["data"])
 
 
 async def _read(response: aiohttp.ClientResponse, patience_s: float) -> Reply:
     async with response:
-        with _translated(response.host, EngineUnavailable):
+        with translated(response.host, EngineUnavailable):
             async with asyncio.timeout(patience_s):
                 body = await response.read()
     return Reply(response.status, response.headers, body)

@@ -23,7 +23,8 @@ from pathlib import Path
 import structlog
 
 from agent.engine import guard, launch
-from agent.engine.client import EngineError, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineError
 from config.sections import Engine
 
 log = structlog.get_logger(__name__)

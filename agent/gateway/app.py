@@ -18,6 +18,7 @@ from agent.gateway.apis.api import openai_error
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
 from agent.gateway.parts import Parts
+from agent.gateway.request import refuse_many_values
 from agent.gateway.route import names, unknown_model
 from agent.gateway.wire import (
     Call,
@@ -25,8 +26,8 @@ from agent.gateway.wire import (
     Event,
     Receive,
     Send,
-    bounded,
-    require_json,
+    appending,
+    given,
     send_bytes,
     send_json,
 )
@@ -36,6 +37,8 @@ from store.keys import Scope
 log = structlog.get_logger(__name__)
 
 CONTROL = "/api/"
+MOST_CONTROL_VALUES = 4096
+"""Of one body: what is wrong with each is told in words."""
 Route = Callable[[Parts, Call], Awaitable[None]]
 
 
@@ -54,6 +57,7 @@ class Gateway:
         """Make durable what is waiting."""
         await self.parts.recorder.close()
         self.parts.views.close()
+        self.parts.door.keyring.close()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the application's own beginning and end."""
@@ -100,12 +104,20 @@ class Gateway:
         needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
         headers = dict(scope["headers"])
         caller = await self.parts.door.caller(headers, needed)
+        call = Call(headers, scope["query_string"], "", receive, send)
+        body = b""
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
-            require_json(headers)
-        scope["state"] = {"caller": caller}
-        limited = bounded(receive, self.parts.settings.max_body_bytes)
-        control = await asyncio.to_thread(self.parts.control)  # made at the first call
-        await control(scope, limited, send)
+            most = self.parts.settings.max_body_bytes
+            body = await self.parts.uploads.read(caller.principal, call, most)
+            refuse_many_values(body, MOST_CONTROL_VALUES)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        asked = {**scope, "method": method, "state": {"caller": caller}}
+        answer: list[Event] = []
+        async with self.parts.controlling:
+            control = await asyncio.to_thread(self.parts.control)  # made at the first call
+            await control(asked, given(body), appending(answer))
+        for event in answer:  # nobody waits for a client that reads slowly
+            await send(event)
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""
@@ -174,10 +186,10 @@ def _card(parts: Parts, name: str) -> dict[str, object]:
 
 
 async def _health(parts: Parts, call: Call) -> None:
-    degraded = parts.recorder.degraded
+    recorder = parts.recorder
     payload = {
-        "status": "degraded" if degraded else "ok",
-        "log": "spool" if degraded else "database",
+        "status": "degraded" if recorder.degraded else "ok",
+        "log": "none" if recorder.refuses else "spool" if recorder.degraded else "database",
     }
     await send_json(call.send, 200, payload, [])
 
@@ -187,6 +199,8 @@ async def _ready(parts: Parts, call: Call) -> None:
         parts.metrics.engine_up.set(0)
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
     parts.metrics.engine_up.set(1)
+    if parts.recorder.refuses:
+        raise unavailable("No answer can be logged, so none is given.", "not_logged")
     await send_json(call.send, 200, {"status": "ready"}, [])
 
 

@@ -3,13 +3,13 @@
 Nothing is generated, so nothing is logged.
 """
 
-from agent.engine.client import EngineError
+from agent.engine.errors import EngineError
 from agent.gateway.apis.anthropic import CountRequest
 from agent.gateway.exchange import engine_failure
 from agent.gateway.parts import Parts
 from agent.gateway.request import parse
 from agent.gateway.route import choose
-from agent.gateway.wire import JSON, Call, read_body, send_bytes
+from agent.gateway.wire import JSON, Call, send_bytes
 from store.contexts import compose
 from store.keys import Scope
 from store.views import BASE
@@ -24,7 +24,7 @@ async def count(parts: Parts, call: Call) -> None:
         RequestError: As for the message itself.
     """
     caller = await parts.door.caller(call.headers, Scope.INFER)
-    body = await read_body(call, parts.settings.max_body_bytes)
+    body = await parts.uploads.read(caller.principal, call, parts.settings.max_body_bytes)
     request = parse(CountRequest, body, parts.settings.max_tokens_cap)
     route = await choose(parts, caller.namespace, request.model)
     said = request.said(compose(request.chat(), route.view.context, elide=route.view.registered))

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnreachable
+from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnreachable
 from agent.gateway import conversation
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api
@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_ID = 256
+FASTEST_TOKENS_S = 500
+"""Of an answer that was left before anything of it came, at most so many a second were made."""
 
 
 class Exchange:
@@ -48,6 +50,8 @@ class Exchange:
         self.request = request
         self.namespace = caller.namespace
         self.route: Route = nobody(caller.namespace)
+        self.longest: int | None = None
+        """The longest prompt with its answer that the engine takes, in tokens, where it says so."""
         self.begun = False
         """Whether the client has got the head of the answer."""
         self.first_token_s: float | None = None
@@ -81,7 +85,9 @@ class Exchange:
         """The body for the engine, built from the schema field by field."""
         view = self.route.view
         messages = compose(self._messages, view.context, elide=view.registered)
-        body = self.request.forwarded() | self.request.said(messages)
+        cap = self.parts.settings.max_tokens_cap
+        limits = self.request.bounds(min(cap, self.longest or cap))
+        body = self.request.forwarded() | limits | self.request.said(messages)
         body["model"] = self.parts.served if self.route.version == BASE else self.route.version
         body["cache_salt"] = self.parts.salt(self.namespace)
         if self.request.stream and self.api.has_usage_option:
@@ -157,7 +163,6 @@ class Exchange:
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s
-        side = self._is_side
         params = self.request.params() | {"answer": answer.details()}
         if self._client_id:
             params["client_request_id"] = self._client_id
@@ -170,7 +175,7 @@ class Exchange:
             version=self.route.version,
             arm=self.route.arm,
             context_hash=self.route.view.snapshot,
-            learn=self._learn and not side,
+            learn=self._learn,
             created_at=self._created_at,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
@@ -184,18 +189,23 @@ class Exchange:
             trust=Trust.USER,
             server=self.parts.recorder.server,
             endpoint=self.api.path,
-            side=side,
+            side=self._is_side,
         )
 
     def _count(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
         metrics = self.parts.metrics
-        if self._caller.key and status is not InteractionStatus.FAILED:
-            self.parts.door.limiter.charge(self._caller.key, self._tokens(status, answer))
+        if status is not InteractionStatus.FAILED:
+            self.charge(status, answer)
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
         if status is InteractionStatus.DONE:
             metrics.tokens_saved.inc(self.route.view.saved_tokens)
+
+    def charge(self, status: InteractionStatus, answer: Answer) -> None:
+        """Count the request's tokens against its key's limit."""
+        if self._caller.key:
+            self.parts.door.limiter.charge(self._caller.key, self._tokens(status, answer))
 
     def _tokens(self, status: InteractionStatus, answer: Answer) -> int:
         """What the request took; estimated where it was left before the engine said so."""
@@ -204,6 +214,9 @@ class Exchange:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
         if status is not InteractionStatus.DONE:
             made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
+        if status is InteractionStatus.ABORTED and not self.request.stream:
+            most = self.request.most_tokens(self.parts.settings.max_tokens_cap)
+            made = min(most, int(FASTEST_TOKENS_S * (self.parts.timer() - self._started)))
         return asked + made
 
 
@@ -231,6 +244,8 @@ def _refusal(error: EngineRefused) -> RequestError:
     if error.status == 404:
         # The route was checked against our table: the engine has lost the adapter, in a restart.
         return unavailable("The model is being loaded again. Try again shortly.", "model_loading")
+    if error.status == 503:
+        return unavailable("The model server is overloaded. Try again shortly.", "engine_busy")
     if error.status in (401, 403) or error.status >= 500:
         message = "The model server failed on this request. Its log says why."
         return RequestError(502, message, code="engine_error")

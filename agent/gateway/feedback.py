@@ -16,7 +16,7 @@ from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.gateway.parts import Parts
 from agent.gateway.request import Key, explain, parse_json
 from agent.gateway.strict import JsonObject, Strict
-from agent.gateway.wire import Call, read_body, send_json
+from agent.gateway.wire import Call, send_json
 from store import feedback
 from store.db import AWAY
 from store.feedback import Conflict, NewFeedback, UnknownFeedback, UnknownTarget
@@ -73,7 +73,7 @@ async def give(parts: Parts, call: Call) -> None:
             the database is away (503).
     """
     caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
-    said = parse_json(await read_body(call, parts.settings.max_body_bytes))
+    said = await _said(parts, caller, call)
     if not isinstance(said, list):
         request = _validated(said)
         status, payload = await _keep(parts, caller, request.stored(caller, request.id))
@@ -93,7 +93,7 @@ async def put(parts: Parts, call: Call) -> None:
         RequestError: As for `POST`; the body has another id (400).
     """
     caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
-    said = parse_json(await read_body(call, parts.settings.max_body_bytes))
+    said = await _said(parts, caller, call)
     request = _validated(said)
     feedback_id = _checked_id(call.name)
     if request.id not in (None, feedback_id):
@@ -194,6 +194,11 @@ def _checked_id(name: str) -> str:
     except ValidationError as error:
         message = "An id has 1 to 128 letters, digits, '.', ':', '_' and '-'."
         raise RequestError(400, message, code="bad_id", param="id") from error
+
+
+async def _said(parts: Parts, caller: Caller, call: Call) -> object:
+    most = parts.settings.max_body_bytes
+    return parse_json(await parts.uploads.read(caller.principal, call, most))
 
 
 def _by(caller: Caller) -> str | None:

@@ -26,6 +26,7 @@ class TextPart(Strict):
     type: Literal["text"]
     text: str
     prompt_cache_breakpoint: dict[str, Any] | None = Field(None, exclude=True)
+    cache_control: dict[str, Any] | None = Field(None, exclude=True)
 
 
 class RefusalPart(Strict):
@@ -111,7 +112,7 @@ class AssistantTurn(Strict):
     tool_calls: Annotated[list[ToolCall], Field(fail_fast=True, max_length=128)] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    annotations: list[Any] | None = Field(None, exclude=True)
+    annotations: Any = Field(None, exclude=True)
     audio: None = Field(None, exclude=True)
     function_call: None = Field(None, exclude=True)
     parsed: Any = Field(None, exclude=True)

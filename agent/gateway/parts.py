@@ -16,6 +16,7 @@ from agent.gateway.auth import Door
 from agent.gateway.errors import RequestError
 from agent.gateway.inflight import Inflight
 from agent.gateway.recorder import Recorder
+from agent.gateway.uploads import Uploads
 from agent.gateway.views import Views
 from config.sections import Server
 from store.db import Database
@@ -26,7 +27,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-MOST_WRITERS = 4
+MOST_WRITERS, MOST_CONTROLLING = 4, 2
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -57,6 +58,11 @@ class Parts:
     """The control API, which is made when it is first asked."""
     writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WRITERS))
     """Of feedback, who may wait for the database at once: threads are for others too."""
+    controlling: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(MOST_CONTROLLING)
+    )
+    """Of requests to the control API, which read what is large: so many at once."""
+    uploads: Uploads = field(default_factory=Uploads)
     pepper: str = ""
     """What only this installation knows."""
     now: Callable[[], datetime] = utc_now

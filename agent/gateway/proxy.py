@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from agent.engine.client import EngineBroke, EngineError, EngineRefused, EngineUnavailable
+from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnavailable
 from agent.failpoint import reach
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
@@ -31,7 +31,6 @@ from agent.gateway.wire import (
     ClientGone,
     Receive,
     Send,
-    read_body,
     send_bytes,
     send_head,
     send_part,
@@ -40,7 +39,7 @@ from agent.gateway.wire import (
 from store.keys import Scope
 from store.schema import InteractionStatus
 
-CLIENT_GONE = 499
+CLIENT_GONE, ENGINES_FAULT = 499, 500
 UNAVAILABLE = 503
 GONE = (ClientGone, asyncio.CancelledError)
 """Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
@@ -70,6 +69,8 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
             if not parts.ready():
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
+            with contextlib.suppress(EngineError):  # the request itself will tell
+                exchange.longest = await parts.engine.longest()
             await exchange.begin()
             reach("request begun")
             give = _streamed if exchange.request.stream else _plain
@@ -93,7 +94,7 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
 async def _begun(api: Api, parts: Parts, call: Call) -> Exchange:
     started = parts.timer()
     caller = await parts.door.caller(call.headers, Scope.INFER)
-    body = await read_body(call, parts.settings.max_body_bytes)
+    body = await parts.uploads.read(caller.principal, call, parts.settings.max_body_bytes)
     request = parse(api.request, body, parts.settings.max_tokens_cap)
     exchange = Exchange(parts, caller, api, request, started)
     exchange.heed(call.headers)
@@ -220,6 +221,8 @@ async def _record_failed(exchange: Exchange, answer: Answer, failure: RequestErr
     if failure.code == "engine_unavailable":
         exchange.parts.metrics.engine_up.set(0)
     failure.headers += exchange.headers()
+    if failure.status < ENGINES_FAULT:
+        exchange.charge(InteractionStatus.FAILED, answer)
     await exchange.record(InteractionStatus.FAILED, answer)
 
 

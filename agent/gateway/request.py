@@ -57,6 +57,8 @@ class ApiRequest(Strict):
     """Fields that are not forwarded as they are: of no meaning to vLLM, or not for clients."""
     SAID: ClassVar[frozenset[str]]
     """Fields that say what was said: recorded as messages, and composed by the gateway."""
+    LIMIT: ClassVar[str] = ""
+    """The field that bounds an answer that the engine would not bound by itself; empty: it does."""
     IS_CEILING: ClassVar[bool] = False
     """Whether clients must bound the answer, and do so by more than they mean to have."""
 
@@ -80,6 +82,24 @@ class ApiRequest(Strict):
     def limits(self) -> Mapping[str, int | None]:
         """The fields that bound the answer's length, in tokens."""
         return {}
+
+    def bounds(self, most: int) -> dict[str, int]:
+        """The limit of an answer of at most `most` tokens, where the client sets none of its own.
+
+        A ceiling is lowered to it: the engine refuses one that is above what it can do.
+        """
+        given = {name: limit for name, limit in self.limits().items() if limit is not None}
+        if self.IS_CEILING:
+            return {name: min(limit, most) for name, limit in given.items()}
+        return {self.LIMIT: most} if self.LIMIT and not given else {}
+
+    def longest(self, cap: int) -> int:
+        """How many tokens an answer may have where at most `cap` are served."""
+        return min(filter(None, [*self.limits().values(), cap]))
+
+    def most_tokens(self, cap: int) -> int:
+        """How many all the answers may have that are asked for."""
+        return (getattr(self, "n", None) or 1) * self.longest(cap)
 
     def listed_per_token(self) -> int:
         """How many tokens with probabilities an answer has for each of its own."""
@@ -140,9 +160,7 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
     except ValidationError as error:
         raise explain(error, kind) from error
     for name, limit in request.limits().items():
-        if limit is not None and limit > max_tokens_cap:
-            if request.IS_CEILING:
-                return request.model_copy(update={name: max_tokens_cap})
+        if limit is not None and limit > max_tokens_cap and not request.IS_CEILING:
             message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
             raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
     _check_length(request, max_tokens_cap)
@@ -152,11 +170,11 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
 def _check_length(request: ApiRequest, max_tokens_cap: int) -> None:
     """Refuse answers that cannot be, or that would hold everybody up when they are read."""
     least = getattr(request, "min_tokens", None) or 0
-    most = min(filter(None, [*request.limits().values(), max_tokens_cap]))
+    most = request.longest(max_tokens_cap)
     if least > most:
         message = f"'min_tokens' is {least}, but the answer may have at most {most} tokens."
         raise out_of_range("min_tokens", message)
-    listed = (getattr(request, "n", None) or 1) * most * request.listed_per_token()
+    listed = request.most_tokens(max_tokens_cap) * request.listed_per_token()
     if listed > MAX_LISTED:
         message = (
             f"An answer may list {MAX_LISTED} tokens with probabilities, and this one {listed}: "
@@ -181,19 +199,28 @@ def parse_json(body: bytes) -> object:
     Raises:
         RequestError: It is not UTF-8 or not JSON, or has too many values (400).
     """
-    if _values(body) > MAX_VALUES and (count := _values(STRING.sub(b"", body))) > MAX_VALUES:
-        raise RequestError(
-            400,
-            f"The request has {count} values, but may have {MAX_VALUES}. Leave out the oldest "
-            "turns, or send several requests.",
-            code="too_many_values",
-        )
+    refuse_many_values(body, MAX_VALUES)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(
             400, f"The request body is not valid JSON in UTF-8: {error}.", code="invalid_json"
         ) from error
+
+
+def refuse_many_values(body: bytes, most: int) -> None:
+    """Let pass what can be read in a moment.
+
+    Raises:
+        RequestError: It has more than `most` values (400).
+    """
+    if _values(body) > most and (count := _values(STRING.sub(b"", body))) > most:
+        raise RequestError(
+            400,
+            f"The request has {count} values, but may have {most}. Leave out the oldest turns, or "
+            "send several requests.",
+            code="too_many_values",
+        )
 
 
 def _values(body: bytes) -> int:

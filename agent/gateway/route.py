@@ -9,7 +9,7 @@ nobody is answered by another version than they asked for.
 
 from dataclasses import dataclass, replace
 
-from agent.engine.client import EngineError
+from agent.engine.errors import EngineError
 from agent.gateway.auth import unknown_namespace
 from agent.gateway.errors import RequestError, engine_silent, short
 from agent.gateway.parts import Parts

@@ -43,8 +43,13 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-async def read_body(call: Call, limit: int) -> bytes:
+async def read_body(call: Call, limit: int, add: Callable[[int], None]) -> bytes:
     """The whole request body.
+
+    Args:
+        call: The request.
+        limit: Most bytes that it may have.
+        add: Told how many bytes have come, each time; it may refuse more.
 
     Raises:
         RequestError: It is not declared as plain JSON (415), has more than `limit` bytes (413), or
@@ -57,7 +62,7 @@ async def read_body(call: Call, limit: int) -> bytes:
         raise _too_large(limit)
     try:
         async with asyncio.timeout(UPLOAD_S):
-            return await _received(bounded(call.receive, limit))
+            return await _received(call.receive, limit, add)
     except TimeoutError as error:
         message = f"The request body was not here after {UPLOAD_S:.0f} s. Send it faster."
         raise _closing(RequestError(408, message, code="upload_too_slow")) from error
@@ -77,33 +82,19 @@ def require_json(headers: dict[bytes, bytes]) -> None:
         raise _unsupported("Send the body uncompressed, without the header 'Content-Encoding'.")
 
 
-def bounded(receive: Receive, limit: int) -> Receive:
-    """The same request, whose body ends with an error where it has more than `limit` bytes.
-
-    Raises:
-        RequestError: When it is received: it has (413).
-    """
-    left = limit
-
-    async def receive_some() -> Event:
-        nonlocal left
-        event = await receive()
-        left -= len(event.get("body", b""))
-        if left < 0:
-            raise _too_large(limit)
-        return event
-
-    return receive_some
-
-
-async def _received(receive: Receive) -> bytes:
+async def _received(receive: Receive, limit: int, add: Callable[[int], None]) -> bytes:
     parts: list[bytes] = []
-    more = True
+    left, more = limit, True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
-        parts.append(event.get("body", b""))
+        part = event.get("body", b"")
+        left -= len(part)
+        if left < 0:
+            raise _too_large(limit)
+        add(len(part))
+        parts.append(part)
         more = event.get("more_body", False)
     return b"".join(parts)
 
@@ -147,6 +138,25 @@ async def send_part(send: Send, body: bytes, *, last: bool = False) -> None:
     """Send a part of a body, if there is anything in it."""
     if body or last:
         await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+
+def given(body: bytes) -> Receive:
+    """A request whose body is here already; its client does not go away."""
+    events: list[Event] = [{"type": "http.request", "body": body}]
+
+    async def receive() -> Event:
+        return events.pop() if events else await asyncio.Future()
+
+    return receive
+
+
+def appending(events: list[Event]) -> Send:
+    """Where an answer goes that is to be sent later."""
+
+    async def send(event: Event) -> None:
+        events.append(event)
+
+    return send
 
 
 async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

@@ -13,7 +13,8 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.engine.client import EngineRefused, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineRefused
 from agent.learning import prompts
 from agent.learning.contradiction import told
 from agent.learning.corrections import Correction

@@ -17,11 +17,11 @@ from agent.admin.api.control import Control
 from agent.keys import make
 from config.sections import Server
 from config.settings import load
-from store import audit, feedback, namespaces
+from store import audit, feedback, keys, namespaces
 from store.contexts import Message
 from store.db import Database
 from store.feedback import NewFeedback
-from store.keys import Grant, Scope
+from store.keys import Grant, Limits, Scope
 from store.schema import Trust
 from tests.factories import add_adapter, add_lesson, assistant, record, user
 from tests.fake_vllm import FakeVllm
@@ -265,6 +265,55 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
                 assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
             with rig.parts.db.read() as session:
                 assert audit.verify(session) == 3
+
+    run(scenario())
+
+
+def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig:
+            until = datetime.now(UTC) + timedelta(days=2)
+            limits = Limits(None, 30, 100)
+            scopes = frozenset({Scope.ADMIN, Scope.INFER})
+            grant = Grant("lead", "shop", Trust.USER, scopes, limits, until)
+            with rig.parts.db.begin() as session:
+                lead = make(session, PEPPER, grant, "operator", datetime.now(UTC))
+
+            async def made(**asked: Any) -> tuple[int, Any]:
+                body = {"name": "new", "scopes": ["infer"]} | asked
+                return await rig.fetch("POST", f"{API}/keys", lead, json=body)
+
+            for more in (
+                {"scopes": ["infer", "read"]},
+                {"trust": "operator"},
+                {"requests_per_minute": 31},
+                {"expires_at": (until + timedelta(days=1)).isoformat()},
+            ):
+                status, answer = await made(**more)
+                assert (status, answer["error"]["code"]) == (403, "grant_exceeded"), more
+            status, _ = await made(requests_per_minute=20)
+            with rig.parts.db.read() as session:
+                [new] = [each for each in keys.keys(session) if each.grant.name == "new"]
+                told = audit.page(session, None, 10)[0].detail
+
+            assert status == 201
+            assert new.grant.limits == Limits(None, 20, 100)
+            assert new.grant.expires_at == until
+            assert told["limits"]["tokens_per_minute"] == 100
+
+    run(scenario())
+
+
+def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig, rig.http() as http:
+            async with http.head(f"{API}/interactions") as head:
+                assert (head.status, await head.read()) == (200, b"")
+            async with http.delete(f"{API}/interactions") as wrong:
+                assert (wrong.status, wrong.headers["Allow"]) == (405, "GET")
+            body = {"name": "new", "scopes": ["z"] * 5_000}
+            status, answer = await rig.fetch("POST", f"{API}/keys", json=body)
+            assert (status, answer["error"]["code"]) == (400, "too_many_values")
 
     run(scenario())
 

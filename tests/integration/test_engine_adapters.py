@@ -7,7 +7,8 @@ import pytest
 
 from agent.engine import adapters
 from agent.engine.adapters import AdapterRefused, AdapterRejected
-from agent.engine.client import EngineUnavailable, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineUnavailable
 from store.manifests import MANIFEST, AdapterCorrupt, sha256
 from tests.adapter_folder import BASE, STUDENT, score, write_adapter
 from tests.fake_vllm import FakeVllm

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.engine.client import EngineBroke, EngineRefused, EngineUnavailable, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineBroke, EngineRefused, EngineUnavailable
 from tests.api_contract import ApiContract
 from tests.fake_vllm import FakeVllm
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.engine.client import EngineUnavailable, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineUnavailable
 from agent.gateway.inflight import Inflight
 from agent.learning import extract
 from agent.work import Work

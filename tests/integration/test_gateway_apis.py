@@ -8,8 +8,9 @@ import openai
 import pytest
 from anthropic import AsyncAnthropic
 
+from config.sections import Server
 from store import interactions
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -261,7 +262,7 @@ def test_a_clients_own_request_is_answered_and_is_no_turn(tmp_path: Path) -> Non
                 await client.chat.completions.create(model="small", messages=turns)
             first_row, side, last = (one.interaction for one in rig.said())
 
-            assert (side.side, side.learn) == (True, False)
+            assert side.side
             assert not first_row.side
             assert first_row.conversation == side.conversation == last.conversation
             with rig.parts.db.read() as session:
@@ -286,5 +287,30 @@ def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(tmp_path
             assert more.input_tokens > bare.input_tokens + 3
             assert fake.history[1]["tools"][0]["name"] == "weather"
             assert rig.said() == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("cap", "most"), [(5, 5), (10 * MAX_MODEL_LEN, MAX_MODEL_LEN)])
+def test_an_answer_has_a_limit_where_the_client_sets_none(
+    tmp_path: Path, cap: int, most: int
+) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, settings=Server(max_tokens_cap=cap)) as rig,
+            claude(rig) as theirs,
+            rig.client() as client,
+        ):
+            turn: Any = {"role": "user", "content": "Hi"}
+            await client.chat.completions.create(model="small", messages=[turn])
+            await client.responses.create(model="small", input="Hi")
+            await client.completions.create(model="small", prompt="Hi")
+            await theirs.messages.create(model="small", max_tokens=16_000, messages=[turn])
+
+            chat, response, completion, message = fake.history
+            assert chat["max_completion_tokens"] == response["max_output_tokens"] == most
+            assert message["max_tokens"] == most
+            assert completion["max_tokens"] == min(16, most), "as the API has it"
 
     run(scenario())

@@ -36,6 +36,7 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
 
             assert answer.choices[0].message.content == "We open at nine."
             sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
+            sent["max_completion_tokens"] = MAX_MODEL_LEN
             assert fake.history == [sent | {"cache_salt": rig.parts.salt("default")}]
             assert raw.headers["x-byheart-interaction"] == said.interaction.id
             assert raw.headers["x-byheart-version"] == said.interaction.version == "base"

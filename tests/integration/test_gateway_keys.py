@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import AuthenticationError, PermissionDeniedError, RateLimitError
+from openai import (
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 
 from agent.keys import issue, make, parse, written
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -187,6 +193,29 @@ def test_an_answer_that_is_left_before_its_end_is_counted_too(tmp_path: Path) ->
             [said] = await rig.recorded(1)
             assert said.interaction.status is InteractionStatus.ABORTED
             assert await status(rig, held) == (429, "rate_limit_exceeded")
+
+    run(scenario())
+
+
+def test_a_plain_answer_that_is_left_and_a_refused_prompt_are_counted_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            limits = Limits(tokens_per_minute=50)
+            leaving, refused = (key(rig, name=name, limits=limits) for name in ("ann", "bob"))
+            fake.token_delay_s = 1.0
+            fake.enqueue("one two three four")
+            async with rig.client(api_key=leaving, timeout=0.5) as client:
+                with pytest.raises(APITimeoutError):
+                    await client.chat.completions.create(model="small", messages=QUESTION)
+            await rig.recorded(1)
+            fake.token_delay_s = 0
+            assert await status(rig, leaving) == (429, "rate_limit_exceeded")
+
+            long = [{"role": "user", "content": "word " * MAX_MODEL_LEN}]
+            async with rig.client(api_key=refused) as client:
+                with pytest.raises(BadRequestError):
+                    await client.chat.completions.create(model="small", messages=long)
+            assert await status(rig, refused) == (429, "rate_limit_exceeded")
 
     run(scenario())
 

@@ -12,7 +12,8 @@ import pytest
 
 from agent.clock import utcnow
 from agent.due import enqueue_due
-from agent.engine.client import EngineError, VllmEngine
+from agent.engine.client import VllmEngine
+from agent.engine.errors import EngineError
 from agent.gateway.inflight import Inflight
 from agent.rollout import stages
 from agent.rollout.reconcile import reconcile

@@ -151,3 +151,25 @@ def test_no_answer_lists_more_probabilities_than_can_be_read(
     with pytest.raises(RequestError, match="probabilities") as caught:
         parse(ChatRequest, body, 4096)
     assert caught.value.code == "value_out_of_range"
+
+
+def test_what_an_answer_lists_with_probabilities_is_passed_over() -> None:
+    likely = {"token": "a", "logprob": -1.5, "bytes": [97], "top_logprobs": []}
+    listed = {"content": [likely | {"top_logprobs": [likely] * 20}] * 3}
+    said = {"role": "assistant", "content": "Hi", "reasoning": "Hm"}
+    choice = {"index": 0, "message": said, "logprobs": listed, "finish_reason": "stop"}
+    whole = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    text = {"type": "output_text", "text": "Hi", "logprobs": [likely] * 3}
+    response = {"output": [{"type": "message", "content": [text]}], "status": "completed"}
+
+    one = choices.in_body(orjson.dumps(whole))
+    other = responses_answers.in_body(orjson.dumps(response))
+
+    assert (one.text, one.reasoning, one.finish_reason) == ("Hi", "Hm", "stop")
+    assert (one.prompt_tokens, one.completion_tokens) == (3, 1)
+    assert (other.text, other.finish_reason) == ("Hi", "completed")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"choices": 7}', b'{"choices"', b'"\xff"'])
+def test_what_is_no_answer_is_an_error(body: bytes) -> None:
+    assert choices.in_body(body).error

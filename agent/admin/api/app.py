@@ -117,7 +117,10 @@ async def _refused(_request: Request, error: Exception) -> Response:
         404: f"There is nothing here. {PREFIX}/openapi.json says what there is.",
         405: "This path takes another method.",
     }.get(error.status_code, str(error.detail))
-    return _answer(RequestError(error.status_code, message, code="refused"))
+    refused = RequestError(error.status_code, message, code="refused")
+    told = (error.headers or {}).items()  # such as the methods that are allowed
+    refused.headers += [(name.lower().encode(), value.encode()) for name, value in told]
+    return _answer(refused)
 
 
 def _as(status: int, code: str) -> Handler:

@@ -1,5 +1,6 @@
 """Keys, the audit log, and what internalising has saved."""
 
+from dataclasses import astuple, replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -36,7 +37,10 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
-    scopes: Annotated[list[Scope], Field(min_length=1)] = [Scope.INFER, Scope.FEEDBACK]
+    scopes: Annotated[list[Scope], Field(fail_fast=True, min_length=1, max_length=8)] = [
+        Scope.INFER,
+        Scope.FEEDBACK,
+    ]
     trust: Literal[Trust.OPERATOR, Trust.USER] = Trust.USER
     expires_at: Moment | None = None
     concurrent: Ceiling | None = None
@@ -66,7 +70,32 @@ def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> a
         limits=Limits(new.concurrent, new.requests_per_minute, new.tokens_per_minute),
         expires_at=new.expires_at,
     )
+    if caller.key is not None:
+        grant = _within(grant, caller.key.grant)
     return answers.MadeKey(key=make(session, parts.pepper, grant, caller.principal, parts.now()))
+
+
+def _within(grant: Grant, own: Grant) -> Grant:
+    """A grant by the holder of another, with the other's bounds where it names none.
+
+    Raises:
+        RequestError: It would be more than the holder's own (403).
+    """
+    asked = (*astuple(grant.limits), grant.expires_at)
+    most = (*astuple(own.limits), own.expires_at)
+    is_more = any(
+        each is not None and bound is not None and each > bound
+        for each, bound in zip(asked, most, strict=True)
+    )
+    is_trusted_more = grant.trust is Trust.OPERATOR and own.trust is not Trust.OPERATOR
+    if is_more or is_trusted_more or not grant.scopes <= own.scopes:
+        message = (
+            "A key makes keys that are at most what it is: in scopes, trust, limits and expiry. "
+            "Use another, or `byheart keys create`."
+        )
+        raise RequestError(403, message, code="grant_exceeded")
+    *limits, expires_at = (each or bound for each, bound in zip(asked, most, strict=True))
+    return replace(grant, limits=Limits(*limits), expires_at=expires_at)
 
 
 @router.delete("/keys/{key_id}")

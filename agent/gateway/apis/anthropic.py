@@ -24,7 +24,7 @@ class TextBlock(Strict):
     type: Literal["text"]
     text: str
     cache_control: JsonObject | None = Field(None, exclude=True)
-    citations: list[Any] | None = Field(None, exclude=True)
+    citations: Any = Field(None, exclude=True)
 
 
 Texts = Annotated[
@@ -111,10 +111,10 @@ class Tool(Strict):
     input_schema: JsonSchema
     strict: bool | None = None
     cache_control: JsonObject | None = Field(None, exclude=True)
-    allowed_callers: list[Label] | None = Field(None, exclude=True)
+    allowed_callers: Any = Field(None, exclude=True)
     defer_loading: bool | None = Field(None, exclude=True)
     eager_input_streaming: bool | None = Field(None, exclude=True)
-    input_examples: list[JsonObject] | None = Field(None, exclude=True)
+    input_examples: Any = Field(None, exclude=True)
 
 
 class ToolChoice(Strict):

@@ -46,6 +46,7 @@ class ChatRequest(ApiRequest):
     }
 
     SAID: ClassVar = frozenset({"messages"})
+    LIMIT: ClassVar = "max_completion_tokens"
 
     messages: Messages
 

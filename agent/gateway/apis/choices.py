@@ -3,16 +3,39 @@
 A conversation continues from the first choice; of the others the texts are kept.
 """
 
+from typing import Any, TypedDict
+
+from msgspec.json import Decoder
+
 from agent.gateway.apis.answer import Answer, Json, error_text, parsed
 from agent.gateway.stream import EVENT_END, event_data, event_json
 
 DONE = b"[DONE]"
 
 
+class Choice(TypedDict, total=False):
+    """What is read of a choice: all but its probabilities."""
+
+    index: Any
+    message: Any
+    text: Any
+    finish_reason: Any
+
+
+class Choices(TypedDict, total=False):
+    """What is read of an answer."""
+
+    choices: list[Choice] | None
+    usage: Any
+
+
+WITHOUT_LOGPROBS = Decoder(Choices)
+
+
 def in_body(body: bytes) -> Answer:
     """The answer in the body of a response that was not streamed."""
     answer = Answer()
-    whole = parsed(body, answer)
+    whole = parsed(body, answer, WITHOUT_LOGPROBS)
     _count(answer, whole)
     for choice in _first_choice(whole):
         message = choice.get("message") or {}

@@ -23,6 +23,8 @@ from agent.gateway.request import (
 )
 from store.contexts import Message
 
+USUAL_TOKENS = 16
+
 
 def _only(prompt: object) -> object:
     """The prompt, or the one in a list."""
@@ -87,6 +89,10 @@ class CompletionRequest(ApiRequest):
     def limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_tokens": self.max_tokens}
+
+    def bounds(self, most: int) -> dict[str, int]:
+        """Without one of the client's, the API's own: sixteen tokens."""
+        return {} if self.max_tokens else {"max_tokens": min(USUAL_TOKENS, most)}
 
     def listed_per_token(self) -> int:
         """The token itself and its alternatives."""

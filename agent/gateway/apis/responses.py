@@ -19,7 +19,7 @@ from agent.gateway.request import (
     TopK,
     TopP,
 )
-from agent.gateway.strict import JsonObject, JsonSchema, Strict
+from agent.gateway.strict import JsonObjects, JsonSchema, Strict
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -31,8 +31,8 @@ class TextPart(Strict):
 
     type: Literal["input_text", "output_text", "text"]
     text: str
-    annotations: list[Any] | None = Field(None, exclude=True)
-    logprobs: list[Any] | None = Field(None, exclude=True)
+    annotations: Any = Field(None, exclude=True)
+    logprobs: Any = Field(None, exclude=True)
     parsed: Any = Field(None, exclude=True)
 
 
@@ -96,8 +96,8 @@ class Thought(Strict):
 
     type: Literal["reasoning"]
     id: Id | None = None
-    summary: list[JsonObject] | None = None
-    content: list[JsonObject] | None = None
+    summary: JsonObjects | None = None
+    content: JsonObjects | None = None
     encrypted_content: str | None = None
     status: Status | None = None
 
@@ -177,6 +177,7 @@ class ResponsesRequest(ApiRequest):
         *("max_tool_calls", "stream_options"),
     }
     SAID: ClassVar = frozenset({"instructions", "input"})
+    LIMIT: ClassVar = "max_output_tokens"
 
     input: Annotated[
         list[Item],

@@ -1,15 +1,48 @@
 """Answers of the Responses API: whole, and as streams of events."""
 
+from typing import Any, TypedDict
+
+from msgspec.json import Decoder
+
 from agent.gateway.apis.answer import Answer, Json, error_text, parsed
 from agent.gateway.stream import EVENT_END, event_json
 
+
+class Part(TypedDict, total=False):
+    """What is read of a text: all but its probabilities."""
+
+    text: Any
+
+
+class Item(TypedDict, total=False):
+    """What is read of an item of the output."""
+
+    type: Any
+    id: Any
+    content: list[Part] | None
+    call_id: Any
+    name: Any
+    arguments: Any
+
+
+class Response(TypedDict, total=False):
+    """What is read of a response."""
+
+    output: list[Item] | None
+    incomplete_details: Any
+    status: Any
+    error: Any
+    usage: Any
+
+
+WITHOUT_LOGPROBS = Decoder(Response)
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
 def in_body(body: bytes) -> Answer:
     """The answer in a whole response."""
     answer = Answer()
-    _read(parsed(body, answer), answer)
+    _read(parsed(body, answer, WITHOUT_LOGPROBS), answer)
     return answer
 
 
