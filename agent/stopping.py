@@ -8,19 +8,24 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
 def signals() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM or SIGINT sets; what follows happens outside the handler."""
+    """An event that SIGTERM, SIGINT or a terminal's end sets; what follows is outside the handler.
+
+    SIGHUP that nohup has set aside stays so.
+    """
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in SIGNALS:
+    is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heeded = [number for number in SIGNALS if not (is_nohup and number is signal.SIGHUP)]
+    for number in heeded:
         loop.add_signal_handler(number, stop.set)
     try:
         yield stop
     finally:
-        for number in SIGNALS:
+        for number in heeded:
             loop.remove_signal_handler(number)
 
 

@@ -7,6 +7,7 @@ prefix cache holds: registered system prompt, lessons, the client's own system t
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ Messages = tuple[Message, ...]
 
 LESSONS_HEADING = "Keep to the following:"
 SYSTEM_ROLES = ("system", "developer")
+SPACE = re.compile(r"\s*")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _without_prefix(text: str, prefix: str) -> str:
     """
     place = 0
     for word in prefix.split():
-        start = _skip_space(text, place)
+        start = _end_of_space(text, place)
         if not text.startswith(word, start) or (place and start == place):
             return text
         place = start + len(word)
@@ -83,10 +85,9 @@ def _without_prefix(text: str, prefix: str) -> str:
     return rest.lstrip() if not rest[:1].strip() else text
 
 
-def _skip_space(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
+def _end_of_space(text: str, place: int) -> int:
+    space = SPACE.match(text, place)
+    return space.end() if space else place
 
 
 def message_text(message: Message) -> str:

@@ -6,7 +6,7 @@ of the database holds. Every change is in the audit log. A principal of no names
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, func, select
@@ -114,7 +114,14 @@ def create(
         expires_at=grant.expires_at,
     )
     session.add(row)
-    detail = {"principal": grant.name, "namespace": grant.namespace, "scopes": row.scopes}
+    detail = {
+        "principal": grant.name,
+        "namespace": grant.namespace,
+        "scopes": row.scopes,
+        "trust": grant.trust,
+        "limits": asdict(grant.limits),
+        "expires_at": grant.expires_at.isoformat() if grant.expires_at else None,
+    }
     audit.append(session, actor, "key created", key_id, detail, now)
 
 

@@ -1,7 +1,6 @@
 """`byheart serve`, `worker` and `status`: the processes themselves."""
 
 import asyncio
-import os
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +12,6 @@ from agent.learning.authored import WAITING
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus
-
-PRIVATE = 0o077
-"""What people say is in the database, the spool and the adapters: for the owner's eyes alone."""
 
 
 def serve(
@@ -39,7 +35,6 @@ def serve(
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = load(config, overrides=overrides)
-    os.umask(PRIVATE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(daemon.serve(settings, _say))
 

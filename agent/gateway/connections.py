@@ -3,8 +3,10 @@
 uvicorn bounds neither how long a request's head may be nor how long it may take, how many
 connections there are, nor how long an answer waits for a client that does not read. Here each is
 bounded, so that a slow, idle or hostile client costs the others nothing: whoever goes beyond is cut
-off. How large a body may be, and how long it may take, wire.py sees to. An offer to speak another
-protocol (`Upgrade`, as curl and Java make it for HTTP/2) is ignored (RFC 9110, section 7.8).
+off, and where there is no room for a new connection, the one that has waited longest to be used
+makes it. How large a body may be, and how long it may take, wire.py sees to. An offer to speak
+another protocol (`Upgrade`, as curl and Java make it for HTTP/2) is ignored (RFC 9110, section
+7.8).
 """
 
 import asyncio
@@ -22,6 +24,13 @@ wire.py, which tells the client."""
 STALLED_S = 60.0
 """How long a client may read nothing of an answer that is waiting for it."""
 MAX_HEAD_BYTES = 64 * 2**10
+MAX_HEAD_LINES = 128
+MAX_PIPELINED = 16
+"""Requests that may come at once: each costs time before anybody is asked who they are."""
+
+
+class TooMuch(Exception):
+    """A client sends more than any has to; it ends the parsing, and with it the connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,7 +41,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._max_connections = max_connections
         self._in_head = True
         self._head_bytes = 0
-        self._heads = 0
+        self.heads = 0
+        """How many requests have begun."""
+        self.since = 0.0
+        """When the connection was made, or its last answer was given."""
+        self._heads_before = 0
+        """Of those, how many came before what is being read."""
         self._is_offer = False
         """Whether the head just read offers another protocol."""
         self._request_timer: asyncio.TimerHandle | None = None
@@ -41,9 +55,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, if there is room for it."""
         super().connection_made(transport)
+        self.since = self.loop.time()
         self._await_end(HEAD_S)
         if len(self.connections) > self._max_connections:
-            transport.abort()
+            self._longest_unused().transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -56,10 +71,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on; a head that goes on for too long ends the connection."""
         if self._in_head and self._request_timer is None and not self._is_answering:
             self._await_end(HEAD_S)
-        began_in_head, heads = self._in_head, self._heads
+        began_in_head, self._heads_before = self._in_head, self.heads
         self._unset_keepalive_if_required()
         self._feed(data)
-        if began_in_head and heads == self._heads:
+        if began_in_head and self._heads_before == self.heads:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
@@ -87,19 +102,24 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A line of the head; behind a body, where no client has anything to say, of none."""
-        if self._in_head:
-            super().on_header(name, value)
-        else:
+        if not self._in_head:
+            if self.cycle:  # else it is answered before the loop says that nobody is there
+                self.cycle.disconnected = True
             self.transport.abort()
+        elif len(self.headers) == MAX_HEAD_LINES:
+            raise TooMuch
+        else:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is here."""
+        self._refuse_much()
         self._is_offer = any(name == b"upgrade" for name, _ in self.headers)
         self._is_offer &= self.parser.should_upgrade()
         if self._is_offer:
             return
         self._in_head, self._head_bytes = False, 0
-        self._heads += 1
+        self.heads += 1
         self._await_end(BODY_S)
         super().on_headers_complete()
 
@@ -114,6 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is given; a head of which something came meanwhile goes on."""
         super().on_response_complete()
+        self.since = self.loop.time()
         if self._in_head and self._head_bytes and not self._is_answering:
             self._await_end(HEAD_S)
 
@@ -127,6 +148,27 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self._stalled_timer:
             self._stalled_timer.cancel()
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nobody is being answered here, and no request has come as far as its body."""
+        return self._in_head and not self._is_answering
+
+    def _longest_unused(self) -> "BoundedProtocol":
+        """Of the other connections, one that never had a request if there is any; else this one."""
+        others: Any = self.connections - {self}
+        unused = [each for each in others if each.is_unused]
+        return min(unused, key=lambda each: (each.heads > 0, each.since), default=self)
+
+    def _refuse_much(self) -> None:
+        """End the parsing of requests that nobody has to send.
+
+        Raises:
+            TooMuch: The head is too long, or one of too many at once.
+        """
+        length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if length > MAX_HEAD_BYTES or self.heads - self._heads_before >= MAX_PIPELINED:
+            raise TooMuch
 
     @property
     def _is_answering(self) -> bool:

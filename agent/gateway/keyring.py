@@ -10,6 +10,7 @@ since, so it is neither let in nor refused for good.
 import asyncio
 import hmac
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import structlog
@@ -50,6 +51,12 @@ class Keyring:
         self._failed = float("-inf")
         """When a look last failed: who is known waits for none in the second after it."""
         self._looking: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
+        """Of its own: whoever keeps the others busy keeps no revoked key alive."""
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def holder(self, presented: Presented) -> Key | None:
         """The key that was presented; None where it is not good.
@@ -89,7 +96,8 @@ class Keyring:
 
     async def _read(self) -> None:
         started = self._timer()
-        self._known, self._counted = await asyncio.to_thread(self._now_there)
+        loop = asyncio.get_running_loop()
+        self._known, self._counted = await loop.run_in_executor(self._thread, self._now_there)
         self._looked = started
 
     def _now_there(self) -> tuple[dict[str, Key], tuple[int, int]]:

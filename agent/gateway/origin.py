@@ -2,9 +2,11 @@
 
 There are no keys, so whoever reaches loopback is the operator, and a browser on this machine
 reaches it for every page that it shows. A page of another site is told by its Origin, also where
-its name was made to resolve to loopback (DNS rebinding), then by the Host. Beside this, bodies must
-be declared as JSON (wire.py): a browser sends those to another site only after asking, and nobody
-here consents. Programs send no Origin.
+its name was made to resolve to loopback (DNS rebinding), then by the Host. What it has fetched as a
+picture has neither; a browser says so itself (Fetch Metadata), and how long such an answer takes
+would tell the page what is in it. Beside this, bodies must be declared as JSON (wire.py): a browser
+sends those to another site only after asking, and nobody here consents. Programs send none of these
+headers.
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from agent.gateway.errors import RequestError, short
+
+OWN = (b"none", b"same-origin")
+"""What a browser says of an address that was typed in, and of this machine's own pages."""
 
 
 def refuse_pages(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
@@ -23,12 +28,15 @@ def refuse_pages(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
         allowed: Names beside those of loopback that it may have been sent to.
 
     Raises:
-        RequestError: Its Host or Origin is another (403).
+        RequestError: Its Host or Origin is another, or its browser says so (403).
     """
     if b"host" in headers:  # no browser leaves it out; health checks in HTTP/1.0 do
         _refuse_other("Host", "//", headers[b"host"], allowed)
     if b"origin" in headers:
         _refuse_other("Origin", "", headers[b"origin"], allowed)
+    if headers.get(b"sec-fetch-site", b"none") not in OWN:
+        message = "This request is a page's of another site. Ask from a program, or with a key."
+        raise RequestError(403, message, code="origin_not_allowed")
 
 
 def _refuse_other(header: str, scheme: str, value: bytes, allowed: Sequence[str]) -> None:

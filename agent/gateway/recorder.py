@@ -92,6 +92,11 @@ class Recorder:
         """Whether records go to the spool, or nothing takes them."""
         return self._spooling or self._withholding
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the engine is asked nothing, because no answer could be logged."""
+        return self._withholding or (self._strict and self._spooling)
+
     def start(self) -> None:
         """Begin to write, with what an earlier process left in the spool."""
         self._spooling = self._spool.count > 0
@@ -199,9 +204,9 @@ class Recorder:
         for batch in self._spool.batches():
             if not self._replay(batch) and time.monotonic() > give_up:
                 return
+        if not self._spool.count and (self._spooling or not self._tidy):
+            self._mark_aborted()  # fails where the database takes nothing yet
         self._spooling = self._spool.count > 0
-        if not (self._spooling or self._tidy):
-            self._mark_aborted()
         if self._withholding and not self._spooling and self._spool.disk_takes():
             self._withholding = False
 

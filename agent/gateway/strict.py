@@ -8,7 +8,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_FIELDS = 64
@@ -20,10 +20,14 @@ MAX_JSON_ITEMS = 4096
 MAX_SCHEMA_CHARS = 2**17
 """Of all names and texts in a schema."""
 MAX_REPEATED = 2**16
-"""How often a part of what is generated may have to be repeated: a grammar unrolls that."""
+"""How often a part of what is generated may have to be repeated."""
+MAX_UNROLLED = 512
+"""How often all parts of patterns together: a grammar unrolls them, in time as its square, which
+is a fifth of a second with xgrammar 0.2.8 for so many and minutes for a few thousand."""
 MAX_BRACES = 64
-REPEATED = re.compile(r"\{(?:\d{1,9},)?(\d{1,9})")
-"""How often at most, as a pattern says it: `{3}`, `{3,`, `{3,9}`."""
+BRACES = re.compile(r"\{([\d\s,]*)")
+"""How often, as a pattern says it: `{3}`, `{3,`, `{ 3, 9 }`."""
+MAX_DIGITS = 9
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -72,13 +76,18 @@ def _nodes(value: object) -> list[object]:
 def _bounded_schema(value: object) -> object:
     """Refuse a JSON schema that is larger than an engine should be asked to compile."""
     nodes = _nodes(value)
-    if sum(map(_chars, nodes)) <= MAX_SCHEMA_CHARS and not any(map(_repeats_much, nodes)):
+    is_small = sum(map(_chars, nodes)) <= MAX_SCHEMA_CHARS
+    if (
+        is_small
+        and not any(map(_repeats_much, nodes))
+        and sum(map(_unrolled, nodes)) <= MAX_UNROLLED
+    ):
         return value
     raise PydanticCustomError(
         "schema_size",
-        "A JSON schema may have {chars} characters, and no part may be repeated more than "
-        "{repeated} times. Simplify it.",
-        {"chars": MAX_SCHEMA_CHARS, "repeated": MAX_REPEATED},
+        "A JSON schema may have {chars} characters, counts up to {repeated}, and in its patterns "
+        "{unrolled} repetitions in all. Simplify it: a length may be said by maxLength.",
+        {"chars": MAX_SCHEMA_CHARS, "repeated": MAX_REPEATED, "unrolled": MAX_UNROLLED},
     )
 
 
@@ -89,14 +98,34 @@ def _chars(node: object) -> int:
 
 
 def _repeats_much(node: object) -> bool:
-    """Whether a schema's counts, or those in braces of its pattern, make it large."""
+    """Whether a schema's counts make it large."""
+    counts = [node.get(name) for name in COUNTS] if isinstance(node, dict) else []
+    return any(isinstance(count, (int, float)) and count > MAX_REPEATED for count in counts)
+
+
+def _unrolled(node: object) -> int:
+    """How many repetitions a schema's own patterns have."""
     if not isinstance(node, dict):
-        return False
-    counts = [node[name] for name in COUNTS if isinstance(node.get(name), int)]
-    pattern = node.get("pattern")
-    braced = REPEATED.findall(pattern) if isinstance(pattern, str) else []
-    repeated = math.prod(int(count) for count in braced[:MAX_BRACES])
-    return len(braced) > MAX_BRACES or max([repeated, *counts]) > MAX_REPEATED
+        return 0
+    named = node.get("patternProperties")
+    patterns = [node.get("pattern"), *(named if isinstance(named, dict) else ())]
+    return sum(_repetitions(pattern) for pattern in patterns if isinstance(pattern, str))
+
+
+def _repetitions(pattern: str) -> int:
+    """How often a part of a pattern is repeated, were all its braces around each other."""
+    braced = BRACES.findall(pattern)
+    if not braced:
+        return 0
+    if len(braced) > MAX_BRACES:
+        return MAX_UNROLLED + 1
+    each = (max(map(_number, re.findall(r"\d+", inside)), default=1) for inside in braced)
+    return math.prod(max(1, times) for times in each)
+
+
+def _number(digits: str) -> int:
+    significant = digits.lstrip("0")
+    return int(significant or 0) if len(significant) <= MAX_DIGITS else MAX_UNROLLED + 1
 
 
 def _children(node: object) -> list[object]:
@@ -106,4 +135,5 @@ def _children(node: object) -> list[object]:
 
 
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
+JsonObjects = Annotated[list[JsonObject], Field(fail_fast=True, max_length=256)]
 JsonSchema = Annotated[dict[str, Any], BeforeValidator(_bounded_schema)]

@@ -4,8 +4,8 @@ It is read again whenever the namespace's revision has moved, so what the operat
 adds is in the very next prompt, whichever process added it. SQLite says at once whether it has;
 PostgreSQL is asked in a thread. Requests that arrive while a read is running share the next one,
 never the running one, so that each sees all that was committed before it came. With the database
-away, or slower than `patience_s`, the last view known serves; where none is, the first is waited
-for longer.
+away, or slower than `patience_s`, the last view known serves, from then on without waiting, until
+a view has been read again; where none is known, the first is waited for longer.
 """
 
 import asyncio
@@ -48,6 +48,8 @@ class Views:
         self._reading = asyncio.Lock()
         self._next: dict[Key, asyncio.Task[View | None]] = {}
         self._known: dict[Key, View] = {}
+        self._failing = False
+        """Whether the last read that was waited for has failed, and none has succeeded since."""
         self._noted: set[tuple[str, str]] = set()
         """Namespaces and hashes of contexts that are written down."""
 
@@ -65,11 +67,16 @@ class Views:
         if known is not None and self._peek.revision(namespace) == known.revision:
             return known
         patience_s = FIRST_PATIENCE_S if known is None else self._patience_s
+        reading = self._read_next(key)
+        if known is not None and self._failing:
+            self._metrics.stale_views.inc()
+            return known
         try:
             async with asyncio.timeout(patience_s):
-                return await asyncio.shield(self._read_next(key))
+                return await asyncio.shield(reading)
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
             log.warning("last view serves", namespace=namespace, error=repr(error))
+            self._failing = True
         self._metrics.stale_views.inc()
         if key not in self._known:
             raise unavailable(
@@ -96,6 +103,7 @@ class Views:
             del self._next[key]
             loop = asyncio.get_running_loop()
             view = await loop.run_in_executor(self._thread, self._load, key)
+            self._failing = False
         if view is None:
             self._known.pop(key, None)
         else:

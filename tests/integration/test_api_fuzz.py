@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 from agent.gateway.apis import APIS
+from agent.gateway.conversation import TAGS
 from agent.gateway.feedback import FeedbackRequest
 from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import gateway, run
+from tests.gateway_rig import QUESTION, gateway, run
 from tests.integration.test_control_api import API, controlled
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -122,6 +126,43 @@ def fuzz(schema: Any, url: str) -> int:
 def takes_something(operation: Any) -> bool:
     """Whether there is anything in a request that could be wrong."""
     return bool(operation.body or operation.query)
+
+
+HEADERS = (
+    "Authorization",
+    "X-Api-Key",
+    "X-Byheart-Conversation",
+    "X-Byheart-Namespace",
+    "X-Byheart-No-Learn",
+    "X-Request-Id",
+    "X-OpenWebUI-Chat-Id",
+)
+# What a header may hold (RFC 9110, section 5.5); an HTTP client sends nothing else.
+values = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"))
+
+
+@fuzzed
+@given(
+    model=st.text(),
+    sent=st.dictionaries(st.sampled_from(HEADERS), values),
+    tags=st.dictionaries(st.sampled_from(TAGS), st.text()),
+    user=st.text(),
+    name=st.text(),
+)
+def test_no_name_identifier_or_header_is_a_failure_of_ours(
+    client_url: str, model: str, sent: dict[str, str], tags: dict[str, str], user: str, name: str
+) -> None:
+    headers = {key: value.strip().encode("latin-1") for key, value in sent.items()}
+    asked = {"messages": QUESTION, "model": model, "metadata": tags, "user": user}
+    with httpx.Client(base_url=client_url, headers=headers) as http:
+        answers = [
+            http.post("/v1/chat/completions", json=asked),
+            http.post("/v1/chat/completions", json=asked | {"model": MODEL}),
+            http.get(f"/v1/models/{quote(name, safe='')}"),
+            http.get(f"/v1/feedback/{quote(name, safe='')}"),
+            http.put(f"/v1/feedback/{quote(name, safe='')}", json={"target_id": name, "value": 1}),
+        ]
+    assert all(answer.status_code < 500 for answer in answers), answers
 
 
 def test_the_control_api_answers_whatever_it_is_sent(control_url: str) -> None:

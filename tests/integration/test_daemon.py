@@ -125,7 +125,8 @@ def broken_parts(served: Served) -> set[str]:
     return failed & {"extract"} | ({"train"} if runs_failed else set())
 
 
-def test_sigterm_lets_running_answers_finish_and_exits_cleanly(fake, served):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["asked", "terminal gone"])
+def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, served, number):
     fake.token_delay_s = 0.2
     answers: list[httpx.Response] = []
     asking = threading.Thread(
@@ -133,7 +134,7 @@ def test_sigterm_lets_running_answers_finish_and_exits_cleanly(fake, served):
     )
     asking.start()
     until(lambda: fake.running, 10)
-    assert served.end(signal.SIGTERM) == 0
+    assert served.end(number) == 0
     asking.join()
     assert answers[0].text.rstrip().endswith("data: [DONE]")
     assert not (served.folder / "server.json").exists()

@@ -158,14 +158,14 @@ def test_who_does_not_read_is_cut_off_and_the_engine_stops(
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("word " * 200_000)
+            fake.enqueue(("word" * 500 + " ") * 2_000)
             body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
             async with connected(rig) as (_, writer):
                 writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 await until(lambda: fake.aborted, 30)
                 [said] = await rig.recorded(1)
             assert said.interaction.status == "aborted"
-            assert said.payload.response.startswith("word word")
+            assert said.payload.response.startswith("wordword")
             assert await is_served(rig)
 
     run(scenario())
@@ -182,10 +182,56 @@ def test_idle_connections_cost_the_others_nothing(tmp_path: Path) -> None:
             begun = time.monotonic()
             assert await is_served(rig)
             assert time.monotonic() - begun < 2
-            more = [await stack.enter_async_context(connected(rig)) for _ in range(20)]
-            cut = [await is_cut_off(reader) for reader, _ in more[2:]]
-            assert all(cut)
-            assert not any(reader.at_eof() for reader, _ in idle)
+            for _ in range(20):
+                await stack.enter_async_context(connected(rig))
+            assert await is_served(rig)
+            cut = [await is_cut_off(reader) for reader, _ in idle[:15]]
+            assert all(cut), "those that have waited longest make room"
+            assert not any(reader.at_eof() for reader, _ in idle[30:])
+
+    run(scenario())
+
+
+def test_connections_that_are_used_are_not_cut_off_for_new_ones(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, max_connections=4) as rig,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            fake.first_byte_delay_s = 1.0
+            answers = [asyncio.ensure_future(is_served(rig)) for _ in range(4)]
+            await until(lambda: fake.running == 4)
+            reader, _ = await stack.enter_async_context(connected(rig))
+            assert await is_cut_off(reader)
+            assert all(await asyncio.gather(*answers))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5_000,
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\n\r\n" * 2_000,
+    ],
+    ids=["requests", "lines", "line", "offers"],
+)
+def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
+    tmp_path: Path, sent: bytes
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            async with connected(rig) as (reader, writer):
+                begun = time.process_time()
+                writer.write(sent)
+                with contextlib.suppress(OSError):
+                    answers = await asyncio.wait_for(reader.read(), 5)
+                    assert answers.count(b" 200 ") <= connections.MAX_PIPELINED
+                assert time.process_time() - begun < 0.5
+            assert await is_served(rig)
 
     run(scenario())
 

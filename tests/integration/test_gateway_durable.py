@@ -146,6 +146,8 @@ def test_once_nothing_can_be_logged_the_model_is_not_asked(tmp_path: Path) -> No
                 assert len(fake.history) == 1
                 assert (await ask(rig, "refused"))[0] == 503
                 assert len(fake.history) == 1
+                assert (await rig.fetch("GET", "/readyz"))[0] == 503
+                assert (await rig.fetch("GET", "/healthz"))[1]["log"] == "none"
             await until(lambda: not rig.parts.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
             await until(lambda: not running(rig))
@@ -167,8 +169,10 @@ def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path
                 assert {status for status, _ in await asyncio.gather(*asking)} == {503}
                 assert (await ask(rig, "during again"))[0] == 503
                 await asyncio.sleep(0.6)  # longer than between two looks of the recorder
+                assert (await rig.fetch("GET", "/readyz"))[0] == 503
             assert len(fake.history) == 1
             await until(lambda: not rig.parts.recorder.degraded)
+            assert (await rig.fetch("GET", "/readyz"))[0] == 200
             assert (await ask(rig, "after"))[0] == 200
             assert len(fake.history) == 2
             await until(lambda: not running(rig))

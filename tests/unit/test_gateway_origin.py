@@ -62,3 +62,10 @@ def test_a_probe_without_a_host_passes() -> None:
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_any_bytes_pass_or_are_refused(host: bytes, origin: bytes) -> None:
     refused({b"host": host, b"origin": origin})
+
+
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
+def test_what_a_browser_fetches_for_a_page_of_another_site_is_refused(site: bytes) -> None:
+    asked = {b"host": b"localhost:8080", b"sec-fetch-mode": b"no-cors", b"sec-fetch-site": site}
+    assert refused(asked) == "origin_not_allowed"
+    assert refused(asked | {b"sec-fetch-site": b"none"}) is None

@@ -73,7 +73,7 @@ def test_a_persons_sessions_are_conversations_of_one_person() -> None:
 
 
 def test_the_longest_message_is_lowered_to_what_is_served() -> None:
-    assert message(max_tokens=32_000).forwarded()["max_tokens"] == CAP
+    assert message(max_tokens=32_000).bounds(CAP) == {"max_tokens": CAP}
     with pytest.raises(RequestError):
         responses(input="Hi", max_output_tokens=32_000)
 
@@ -106,6 +106,11 @@ def test_a_prompt_may_be_a_list_of_one() -> None:
         {"minItems": 10**12},
         {"pattern": "((a{1,999}){1,999}){1,999}"},
         {"pattern": "a{2}" * 100},
+        {"pattern": "x{0}(a{9000}){9000}"},
+        {"pattern": "(a{ 9000 }){1, 9000 }"},
+        {"pattern": "a{00000000000009000}"},
+        {"patternProperties": {"(ab){3000}": {}}},
+        {"properties": {str(number): {"pattern": "(ab){100}"} for number in range(20)}},
         {"description": "x" * 2**18},
         {"anyOf": [{"properties": {"a": {"maxLength": 10**6}}}]},
     ],
@@ -115,6 +120,20 @@ def test_a_schema_whose_grammar_would_be_huge_is_refused(schema: dict[str, Any])
     with pytest.raises(RequestError) as refused:
         responses(input="Hi", text=form)
     assert refused.value.code == "schema_size"
+
+
+def test_a_schema_of_ordinary_counts_and_patterns_is_taken() -> None:
+    schema = {
+        "properties": {
+            "items": {"type": "array", "maxItems": 60_000},
+            "text": {"type": "string", "maxLength": 60_000, "pattern": r"^\S+$"},
+            "day": {"pattern": r"^\d{4}-\d{2}-\d{2}$"},
+            "code": {"pattern": "^[A-Z]{1,200}$"},
+        }
+    }
+    assert responses(
+        input="Hi", text={"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    )
 
 
 def test_what_is_no_schema_may_be_long() -> None:

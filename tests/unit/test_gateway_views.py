@@ -97,6 +97,33 @@ def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: s
     asyncio.run(scenario())
 
 
+def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_serves(
+    sluggish: Sluggish, db: Database
+) -> None:
+    async def scenario() -> None:
+        views = new_views(sluggish)
+        known = await views.of("shop")
+        sluggish.delay_s = PATIENCE_S * 2
+        await views.of("shop")
+        begun = time.monotonic()
+        for _ in range(20):
+            assert await views.of("shop") == known
+        assert time.monotonic() - begun < PATIENCE_S / 2
+
+        sluggish.delay_s = 0
+        with db.begin() as session:
+            add_lesson(session, "We close at ten.")
+        give_up = time.monotonic() + 10
+        while await views.of("shop") == known and time.monotonic() < give_up:
+            await asyncio.sleep(0.02)
+        view = await views.of("shop")
+        assert view
+        assert "We close at ten." in view.context.lessons
+        views.close()
+
+    asyncio.run(scenario())
+
+
 def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
