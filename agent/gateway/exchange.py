@@ -212,6 +212,7 @@ class Exchange:
         asked, made = answer.prompt_tokens, answer.completion_tokens or 0
         if asked is None:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
+            asked = min(asked, self.longest or asked)  # a longer one is only looked at
         if status is not InteractionStatus.DONE:
             made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:

@@ -158,7 +158,7 @@ def test_who_does_not_read_is_cut_off_and_the_engine_stops(
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue(("word" * 500 + " ") * 2_000)
+            fake.enqueue(("word" * 2_500 + " ") * 2_000)
             body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
             async with connected(rig) as (_, writer):
                 writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
