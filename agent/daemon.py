@@ -11,7 +11,7 @@ spool is replayed at the next start, and a run resumes from its checkpoint.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
 import structlog
@@ -21,6 +21,7 @@ from agent import endpoint
 from agent.clock import utcnow
 from agent.database import open_database
 from agent.due import enqueue_due
+from agent.engine.errors import EngineError
 from agent.engine.supervisor import Supervisor
 from agent.gateway.inflight import Inflight
 from agent.jobs import worker_thread
@@ -77,6 +78,8 @@ async def _start(
         await supervisor.start(report)
         crashed = await stack.enter_async_context(_watched(supervisor, work))
     await reconcile(work)
+    with suppress(EngineError):  # then `server.max_tokens_cap` alone bounds an answer
+        await work.engine.ask_longest()
     restored.set()
     await stack.enter_async_context(worker_thread(work))
     await stack.enter_async_context(_ticking(settings, db))

@@ -40,7 +40,7 @@ class ApiContract:
     async def test_an_answer_may_have_as_many_tokens_as_the_engine_takes_and_no_more(
         self, engine: VllmEngine, server: Any, path: str, limit: str, said: str
     ) -> None:
-        longest = await engine.longest()
+        longest = await engine.ask_longest()
         assert longest
         body = {"model": server.model, said: HELLO, "stream": True}
 

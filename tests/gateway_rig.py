@@ -40,7 +40,7 @@ from store import interactions, namespaces
 from store.db import Database
 from tests import postgres
 from tests.factories import add_lesson
-from tests.fake_vllm import FakeVllm
+from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 
 TOKEN_BUDGET = 512
 PEPPER = "pepper"
@@ -141,6 +141,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         api_key=fake.api_key,
         first_byte_timeout_s=options.get("first_byte_timeout_s", 20),
     )
+    engine.longest = MAX_MODEL_LEN  # as the daemon has asked before it is ready
     parts = Parts(
         settings=options.get("settings", Server()),
         served=fake.model,

@@ -84,7 +84,9 @@ class VllmEngine:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._turns = itertools.count()
-        self._longest: list[int | None] = []
+        self.longest: int | None = None
+        """The longest prompt with its answer that every server takes, in tokens; None before it is
+        asked for, and where a server does not say."""
 
     def clone(self) -> "VllmEngine":
         """A client of the same servers, for another event loop."""
@@ -136,14 +138,10 @@ class VllmEngine:
         served = await self.everywhere(_served)
         return sorted(set.intersection(*map(set, served)))
 
-    async def longest(self) -> int | None:
-        """The longest prompt with its answer that every server takes, in tokens; asked once.
-
-        None where a server does not say.
-        """
-        if not self._longest:
-            self._longest = [min(await self.everywhere(_longest), key=lambda most: most or 0)]
-        return self._longest[0]
+    async def ask_longest(self) -> int | None:
+        """Ask for `longest`, which is known from then on."""
+        self.longest = min(await self.everywhere(_longest), key=lambda most: most or 0)
+        return self.longest
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load the adapter at `path` under `name`; a server that has it already keeps it."""

@@ -50,8 +50,6 @@ class Exchange:
         self.request = request
         self.namespace = caller.namespace
         self.route: Route = nobody(caller.namespace)
-        self.longest: int | None = None
-        """The longest prompt with its answer that the engine takes, in tokens, where it says so."""
         self.begun = False
         """Whether the client has got the head of the answer."""
         self.first_token_s: float | None = None
@@ -86,7 +84,7 @@ class Exchange:
         view = self.route.view
         messages = compose(self._messages, view.context, elide=view.registered)
         cap = self.parts.settings.max_tokens_cap
-        limits = self.request.bounds(min(cap, self.longest or cap))
+        limits = self.request.bounds(min(cap, self.parts.engine.longest or cap))
         body = self.request.forwarded() | limits | self.request.said(messages)
         body["model"] = self.parts.served if self.route.version == BASE else self.route.version
         body["cache_salt"] = self.parts.salt(self.namespace)
@@ -212,7 +210,7 @@ class Exchange:
         asked, made = answer.prompt_tokens, answer.completion_tokens or 0
         if asked is None:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
-            asked = min(asked, self.longest or asked)  # a longer one is only looked at
+            asked = min(asked, self.parts.engine.longest or asked)  # a longer one is only looked at
         if status is not InteractionStatus.DONE:
             made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:

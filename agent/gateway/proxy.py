@@ -69,8 +69,6 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
             if not parts.ready():
                 down = EngineUnavailable("the engine is starting or being restored")
                 raise await _failed(exchange, Answer(), down)
-            with contextlib.suppress(EngineError):  # the request itself will tell
-                exchange.longest = await parts.engine.longest()
             await exchange.begin()
             reach("request begun")
             give = _streamed if exchange.request.stream else _plain
