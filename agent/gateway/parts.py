@@ -58,6 +58,8 @@ class Parts:
     """The control API, which is made when it is first asked."""
     writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WRITERS))
     """Of feedback, who may wait for the database at once: threads are for others too."""
+    listing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Of lists of feedback one at a time: each is hundreds of writes, beside those of answers."""
     controlling: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(MOST_CONTROLLING)
     )
