@@ -34,7 +34,7 @@ class Server(Section):
     max_body_bytes: int = Field(4 * 2**20, gt=0)
     """Largest request body accepted; a larger one is answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)
-    """Largest `max_tokens` a client may ask for."""
+    """Longest answer: the largest `max_tokens`, and the limit where a client sets none."""
     on_log_failure: Literal["spool", "reject"] = "spool"
     """With the database away, `spool` to disk, or `reject` requests before the model is asked."""
     drain_s: float = Field(30.0, ge=0)
