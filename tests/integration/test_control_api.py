@@ -311,6 +311,9 @@ def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
                 assert (head.status, await head.read()) == (200, b"")
             async with http.delete(f"{API}/interactions") as wrong:
                 assert (wrong.status, wrong.headers["Allow"]) == (405, "GET")
+            for path in ("interactions", "lessons", "runs", "rollouts"):
+                status, _ = await rig.fetch("GET", f"{API}/{path}?after=damaged")
+                assert status == 400, path
             body = {"name": "new", "scopes": ["z"] * 5_000}
             status, answer = await rig.fetch("POST", f"{API}/keys", json=body)
             assert (status, answer["error"]["code"]) == (400, "too_many_values")

@@ -68,6 +68,13 @@ def writing(parts: Parts, caller: Asking) -> Iterator[Session]:
 Reading = Annotated[Session, Depends(reading, scope="function")]
 Writing = Annotated[Session, Depends(writing, scope="function")]
 Limit = Annotated[int, Query(ge=1, le=MOST_PAGE, description="Most in a page.")]
+AfterId = Annotated[
+    str | None,
+    Query(
+        pattern="^[a-z]+_[0-9a-f]{32}$",  # a damaged one would find an end, or the beginning
+        description="The `next` of the page before this one.",
+    ),
+]
 After = Annotated[
     str | None, Query(max_length=128, description="The `next` of the page before this one.")
 ]

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Query
 
 from agent.admin.api import answers
-from agent.admin.api.control import PAGE, After, Asking, Limit, Moment, Reading, found
+from agent.admin.api.control import PAGE, After, AfterId, Asking, Limit, Moment, Reading, found
 from agent.admin.explain import explain
 from store import interactions, search
 from store.contexts import Message
@@ -35,7 +35,7 @@ def search_interactions(  # noqa: PLR0913 - one for each query parameter
     since: Moment | None = None,
     until: Moment | None = None,
     contains: Text = None,
-    after: After = None,
+    after: AfterId = None,
     limit: Limit = PAGE,
 ) -> answers.Page[answers.Interaction]:
     """Interactions, newest first; `contains` looks into the last message and the answer."""
@@ -81,7 +81,7 @@ def get_conversation(
     session: Reading,
     caller: Asking,
     conversation_id: str,
-    after: After = None,
+    after: AfterId = None,
     limit: Limit = PAGE,
 ) -> answers.ConversationTurns:
     """A conversation and a page of its turns, oldest first, each with what it adds."""

@@ -9,7 +9,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.admin.api import answers
-from agent.admin.api.control import PAGE, After, Asking, Limit, Parts, Reading, Writing, found
+from agent.admin.api.control import (
+    PAGE,
+    After,
+    AfterId,
+    Asking,
+    Limit,
+    Parts,
+    Reading,
+    Writing,
+    found,
+)
 from agent.due import open_run
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError
@@ -73,7 +83,7 @@ def register_prompt(
 
 @router.get("/runs")
 def list_runs(
-    session: Reading, caller: Asking, after: After = None, limit: Limit = PAGE
+    session: Reading, caller: Asking, after: AfterId = None, limit: Limit = PAGE
 ) -> answers.Page[answers.Run]:
     """Runs, newest first."""
     rows = [row for row in runs.listing(session, caller.namespace) if not after or row.id < after]
@@ -151,7 +161,7 @@ def promote(session: Writing, parts: Parts, caller: Asking, name: str) -> answer
 
 @router.get("/rollouts")
 def list_rollouts(
-    session: Reading, caller: Asking, after: After = None, limit: Limit = PAGE
+    session: Reading, caller: Asking, after: AfterId = None, limit: Limit = PAGE
 ) -> answers.Page[answers.Rollout]:
     """The changes of version, newest first, with their reasons."""
     events = rollouts.events(session, caller.namespace, limit + 1, after)

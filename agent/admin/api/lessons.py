@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.admin.api import answers
 from agent.admin.api.control import (
     PAGE,
-    After,
+    AfterId,
     Asking,
     Control,
     Limit,
@@ -50,7 +50,7 @@ def list_lessons(
     session: Reading,
     caller: Asking,
     status: LessonStatus | None = None,
-    after: After = None,
+    after: AfterId = None,
     limit: Limit = PAGE,
 ) -> answers.Page[answers.Lesson]:
     """Lessons, oldest first."""
