@@ -93,6 +93,8 @@ def daemon(
             env=environment(folder, settings),
             stdout=output,
             stderr=output,
+            # As in a terminal: under nohup it would be set aside.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
     served = Served(process, folder, logfile)
     try:

@@ -14,6 +14,7 @@ from agent.gateway.errors import RequestError
 from agent.gateway.keyring import Keyring
 from agent.gateway.limits import Limiter
 from agent.gateway.parts import Parts, utc_now
+from agent.gateway.uploads import Uploads
 from agent.gateway.wire import Call
 from config.sections import Server
 from store import namespaces
@@ -35,6 +36,7 @@ class FewParts:
     door: Door
     settings: Server = Server()  # noqa: RUF009 — frozen
     now: Any = utc_now
+    uploads: Uploads = field(default_factory=Uploads)
     writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
 
