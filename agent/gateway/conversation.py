@@ -36,9 +36,9 @@ WORD = re.compile(
     r"|(?:these|recent|previous) messages|messages above)"
     r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)"
     r"|(?P<alone>standalone question)"
-    r")\b",
-    re.IGNORECASE,
+    r")\b"
 )
+"""In lower case."""
 PHRASES = (
     "chat thread titling assistant",
     "context checkpoint compaction",
@@ -90,8 +90,8 @@ def _is_task(text: str, tasks: Sequence[Task]) -> bool:
     half = LONGEST_TASK // 2
     ends = (text,) if len(text) <= LONGEST_TASK else (text[:half], text[-half:])
     return any(
-        _has_phrase(end.lower()) or (_may_have_task(end.lower()) and _has_task(end, tasks))
-        for end in ends
+        _has_phrase(end) or (_may_have_task(end) and _has_task(end, tasks))
+        for end in map(str.lower, ends)
     )
 
 
