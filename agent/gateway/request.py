@@ -93,13 +93,13 @@ class ApiRequest(Strict):
             return {name: min(limit, most) for name, limit in given.items()}
         return {self.LIMIT: most} if self.LIMIT and not given else {}
 
-    def longest(self, cap: int) -> int:
+    def longest_answer(self, cap: int) -> int:
         """How many tokens an answer may have where at most `cap` are served."""
         return min(filter(None, [*self.limits().values(), cap]))
 
     def most_tokens(self, cap: int) -> int:
         """How many all the answers may have that are asked for."""
-        return (getattr(self, "n", None) or 1) * self.longest(cap)
+        return (getattr(self, "n", None) or 1) * self.longest_answer(cap)
 
     def listed_per_token(self) -> int:
         """How many tokens with probabilities an answer has for each of its own."""
@@ -170,7 +170,7 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
 def _check_length(request: ApiRequest, max_tokens_cap: int) -> None:
     """Refuse answers that cannot be, or that would hold everybody up when they are read."""
     least = getattr(request, "min_tokens", None) or 0
-    most = request.longest(max_tokens_cap)
+    most = request.longest_answer(max_tokens_cap)
     if least > most:
         message = f"'min_tokens' is {least}, but the answer may have at most {most} tokens."
         raise out_of_range("min_tokens", message)
@@ -217,8 +217,8 @@ def refuse_many_values(body: bytes, most: int) -> None:
     if _values(body) > most and (count := _values(STRING.sub(b"", body))) > most:
         raise RequestError(
             400,
-            f"The request has {count} values, but may have {most}. Leave out the oldest turns, or "
-            "send several requests.",
+            f"The request has {count} values, but may have {most}. Shorten it, or send several "
+            "requests.",
             code="too_many_values",
         )
 

@@ -105,7 +105,9 @@ def test_a_prompt_may_be_a_list_of_one() -> None:
     [
         {"minItems": 10**12},
         {"pattern": "((a{1,999}){1,999}){1,999}"},
-        {"pattern": "a{2}" * 100},
+        {"pattern": "((((((((((a{2}){2}){2}){2}){2}){2}){2}){2}){2}){2}){2}"},
+        {"pattern": "a{40}{40}"},
+        {"pattern": "[](ab){3000}]"},
         {"pattern": "x{0}(a{9000}){9000}"},
         {"pattern": "(a{ 9000 }){1, 9000 }"},
         {"pattern": "a{00000000000009000}"},
@@ -129,6 +131,9 @@ def test_a_schema_of_ordinary_counts_and_patterns_is_taken() -> None:
             "text": {"type": "string", "maxLength": 60_000, "pattern": r"^\S+$"},
             "day": {"pattern": r"^\d{4}-\d{2}-\d{2}$"},
             "code": {"pattern": "^[A-Z]{1,200}$"},
+            "id": {"pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
+            "key": {"pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"},
+            "braces": {"pattern": r"^\{9000\}[{9000}]$"},
         }
     }
     assert responses(
