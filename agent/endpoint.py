@@ -85,6 +85,7 @@ async def listening(
         proxy_headers=False,  # whom a request names as its sender is never believed
         server_header=False,
         log_config=None,
+        timeout_keep_alive=settings.server.keep_alive_s,
         timeout_graceful_shutdown=int(settings.server.drain_s),
     )
     served = Listening(QuietServer(config), bound)

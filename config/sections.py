@@ -31,6 +31,8 @@ class Server(Section):
     """Host names to answer to beside loopback's, such as that of a reverse proxy here; no ports."""
     max_connections: int = Field(1000, gt=0)
     """Most connections at once; more are cut off."""
+    keep_alive_s: int = Field(75, gt=0)
+    """How long a connection stays open unused, in seconds; longer than clients and proxies use."""
     max_body_bytes: int = Field(4 * 2**20, gt=0)
     """Largest request body accepted; a larger one is answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)

@@ -140,6 +140,21 @@ def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, served, nu
     assert not (served.folder / "server.json").exists()
 
 
+def test_a_connection_stays_open_unused_for_as_long_as_is_set(fake, tmp_path):
+    settings = {"BYHEART_ENGINE__URLS": fake.url, "BYHEART_SERVER__KEEP_ALIVE_S": "2"}
+    with daemon(tmp_path / "data", settings) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.settimeout(1)
+            while not connection.recv(4096).endswith(b"}"):
+                pass
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(2)
+            assert connection.recv(1) == b""
+
+
 def test_a_signal_while_the_service_starts_ends_it_at_once_and_in_order(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
