@@ -62,6 +62,13 @@ def compose(
     return [{"role": "system", "content": text}, *rest] if text else rest
 
 
+def still_says(messages: Sequence[Message], registered: str) -> bool:
+    """Whether the client's system text has the registered prompt where `compose` leaves it."""
+    own, _ = split_system(messages)
+    said, looked_for = _without_prefix(own, registered).split(), registered.split()
+    return f" {' '.join(looked_for)} " in f" {' '.join(said)} "
+
+
 def split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
     """The text of the leading system messages, and the other messages."""
     count = 0

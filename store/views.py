@@ -40,6 +40,8 @@ class View:
     """The registered system prompt, taken out of the client's own text where it begins with it."""
     saved_tokens: int
     """Tokens that are not in the prompt because the live adapter has internalised them."""
+    saved_prompt_tokens: int
+    """Of these, the registered system prompt's."""
     versions: tuple[str, ...]
     """Adapters that may be asked for by name: live once, and not rolled back; newest first."""
 
@@ -72,6 +74,7 @@ def read_view(
     in_prompt = [lesson for lesson in used if lessons.text(lesson) not in held]
     registered = prompts.system_prompt(session, namespace)
     has_prompt = registered and snapshot and snapshot.system_prompt == registered.text
+    saved_prompt = registered.tokens if registered and has_prompt else 0
     saved = [lesson.tokens for lesson in lessons.fit(used, token_budget) if lesson not in in_prompt]
     fitting = lessons.fit(in_prompt, token_budget)
     context = Context(
@@ -86,7 +89,8 @@ def read_view(
         rendered=tuple(lessons.rendered(fitting)),
         snapshot=context.hash,
         registered=registered.text if registered else None,
-        saved_tokens=sum(saved) + (registered.tokens if registered and has_prompt else 0),
+        saved_tokens=sum(saved) + saved_prompt,
+        saved_prompt_tokens=saved_prompt,
         versions=_proven(session, namespace),
     )
 

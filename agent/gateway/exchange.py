@@ -23,7 +23,7 @@ from agent.gateway.request import ApiRequest
 from agent.gateway.route import Route, nobody
 from agent.gateway.wire import Headers
 from agent.tokens import CHARS_PER_TOKEN
-from store.contexts import Context, compose, message_text
+from store.contexts import Context, compose, message_text, still_says
 from store.db import new_id
 from store.records import Record
 from store.schema import InteractionStatus, Trust
@@ -60,6 +60,7 @@ class Exchange:
         self._conversation: str | None = None
         self._learn = api.is_conversation and request.store is not False
         self._client_id: str | None = None
+        self._tokens_saved = 0
 
     def heed(self, headers: dict[bytes, bytes]) -> None:
         """Take what the request's headers say about it."""
@@ -78,6 +79,10 @@ class Exchange:
     def take(self, route: Route) -> None:
         """Be answered by a version, with its context where what is said takes turns."""
         self.route = route if self.api.is_conversation else route.alone()
+        view = self.route.view
+        self._tokens_saved = view.saved_tokens
+        if view.saved_prompt_tokens and still_says(self._messages, view.registered or ""):
+            self._tokens_saved -= view.saved_prompt_tokens
 
     def asked(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""
@@ -114,7 +119,7 @@ class Exchange:
             (b"x-byheart-version", self.route.version.encode()),
             (b"x-byheart-arm", self.route.arm.encode()),
             (b"x-byheart-context", view.snapshot.encode()),
-            (b"x-byheart-tokens-saved", str(view.saved_tokens).encode()),
+            (b"x-byheart-tokens-saved", str(self._tokens_saved).encode()),
         ]
 
     def note_first_token(self) -> None:
@@ -177,7 +182,7 @@ class Exchange:
             created_at=self._created_at,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
-            tokens_saved=self.route.view.saved_tokens,
+            tokens_saved=self._tokens_saved,
             first_token_ms=None if first is None else first * 1000,
             total_ms=total_s * 1000,
             error=answer.error,
@@ -198,7 +203,7 @@ class Exchange:
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
         if status is InteractionStatus.DONE:
-            metrics.tokens_saved.inc(self.route.view.saved_tokens)
+            metrics.tokens_saved.inc(self._tokens_saved)
 
     def charge(self, status: InteractionStatus, answer: Answer) -> None:
         """Count the request's tokens against its key's limit."""

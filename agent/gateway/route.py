@@ -52,6 +52,7 @@ def nobody(namespace: str) -> Route:
         snapshot=NOTHING_HASH,
         registered=None,
         saved_tokens=0,
+        saved_prompt_tokens=0,
         versions=(),
     )
     return Route(NOBODY, NOBODY, view)

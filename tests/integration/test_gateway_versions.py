@@ -86,6 +86,10 @@ def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not_at_al
             assert (await ask(rig, messages=messages))[2] == 9
             assert system_text(fake) == "Be brief."
 
+            behind = [{"role": "system", "content": f"It is Monday.\n{POLICY}"}, *QUESTION]
+            assert (await ask(rig, messages=behind))[2] == 0
+            assert system_text(fake) == f"It is Monday.\n{POLICY}"
+
     run(scenario())
 
 
