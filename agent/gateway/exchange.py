@@ -12,7 +12,7 @@ import orjson
 import structlog
 
 from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnreachable
-from agent.gateway import conversation
+from agent.gateway import conversation, side
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api
 from agent.gateway.auth import Caller
@@ -162,7 +162,7 @@ class Exchange:
 
     @cached_property
     def _is_side(self) -> bool:
-        return self.api.is_conversation and conversation.is_side(self._messages)
+        return self.api.is_conversation and side.is_side(self._messages)
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s

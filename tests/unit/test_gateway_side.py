@@ -1,0 +1,124 @@
+"""Which requests are of a client's own making."""
+
+import time
+
+import pytest
+
+from agent.gateway.side import is_side
+
+TASKS = [
+    "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.",
+    "### Task:\nGenerate 1-3 broad tags categorizing the main themes of the chat history.",
+    "### Task:\nSuggest 3-5 relevant follow-up questions that the user may ask next in this chat.",
+    "Please generate a four to five word title summarizing our conversation without quotes.",
+    "Summarize the discussion briefly in 200 words or less to use as a prompt for future context.",
+    "Progressively summarize the lines of conversation provided, adding onto the summary.",
+    "Given the following conversation, rephrase the follow up question to be a standalone question",
+    "From the conversation below, make one standalone question.",
+    "Your task is to create a detailed summary of the conversation so far.",
+    "Provide a concise, 5-word-or-less title for the conversation, using its same language.",
+    "Analyze if this message indicates a new conversation topic. If so, extract a 2-3 word title.",
+    "Analyze the chat history to determine the necessity of generating search queries.",
+    "Given a chat history and the latest question, formulate a standalone question.",
+    "You are an autocompletion system. Continue the text in `<text>`.",
+    "Your task is to reflect the speaker's likely facial expression through a fitting emoji.",
+    "You are performing a CONTEXT CHECKPOINT COMPACTION. Create a handoff summary.",
+    "*Briefly* summarize this partial conversation about programming.",
+    "You are a chat thread titling assistant.",
+    "使用四到五个字直接返回这句话的简要主题",
+    "请总结上述对话为10个字以内的标题",
+    "Summarize the conversation between the user and the assistant.",
+    "Distill the above chat messages into a single summary message. Include many details.",
+    "Based on the chat history, give this conversation a name.\nKeep it short.",
+    "You are a summarization AI. Summarize the user's request into a single short sentence.",
+    "The context is rapidly running out. Now, your urgent task is to create a comprehensive "
+    "detailed summary of the conversation so far.",
+    "- you will generate a short title based on the first message a conversation begins with",
+]
+QUESTIONS = [
+    "When do you open?",
+    "What is the title of the book?",
+    "Write a poem about cats.",
+    "Summarize this article: the cat sat on the mat.",
+    "Generate a product title for a red lamp.",
+    "Can you suggest a good restaurant?",
+    "Rephrase this sentence: I am here.",
+    "Give me a summary of the report.",
+    "How do I send messages to my customers?",
+    "Please summarize the message below: Dear sir, my parcel is late.",
+    "Summarize this email thread for me.",
+    "Write a title for my chat app's landing page.",
+    "Can you generate a headline for a message to my customers?",
+    "Give me tags for this discussion paper.",
+    "Rephrase my message to the landlord politely.",
+    "I'd like to exchange this lamp. Can you give me the title of the form?",
+    "Create a follow-up question for the exchange student survey.",
+    "My refund: see above. Provide the title of the book, as in our conversation on Monday.",
+    "Can you summarize the conversation between Romeo and Juliet in act 2?",
+    "Can I get a summary of our chat emailed to me when it ends?",
+    "Summarise this discussion with my landlord and tell me what to reply: You owe 20.",
+    "Please write a headline for the thread I post on Twitter about our shop.",
+    "The parcel came. As in our conversation last week, please provide the right title.",
+]
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_about_a_conversation_is_side_traffic(task: str) -> None:
+    history = [user("When do you open?"), {"role": "assistant", "content": "At nine."}]
+
+    assert is_side([user(task)])
+    assert is_side([*history, user(task)])
+    assert is_side([{"role": "system", "content": task}, user("When do you open?")])
+    assert is_side([user(task + "\n<chat_history>\n" + "USER: Hi\n" * 10_000)])
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_is_a_turn(question: str) -> None:
+    assert not is_side([user(question)])
+    assert not is_side([{"role": "system", "content": "You are kind."}, user(question)])
+
+
+def test_a_system_prompt_that_asks_for_the_last_question_alone_is_a_task_behind_answers() -> None:
+    task = "Given a chat history and the latest question, formulate a standalone question."
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("And on Sunday?")]
+
+    assert is_side([{"role": "system", "content": task}, *turns])
+
+
+def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None:
+    system = {"role": "system", "content": "At the end, write a title for the conversation."}
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
+
+    assert not is_side([system, *turns])
+    long = {"role": "system", "content": system["content"] + " Be kind." * 80}
+    assert not is_side([long, turns[0]])
+    behind = {"role": "system", "content": "You are Acme's agent. Summarize the chat history."}
+    assert not is_side([behind, turns[0]])
+
+
+def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
+    turns = [user("Who owns it?"), {"role": "assistant", "content": "Mirel."}]
+    correction = "No, that's wrong: provide the title as in our conversation, which is Director."
+
+    assert not is_side([*turns, user(correction)])
+    assert is_side([*turns, user(correction.removeprefix("No, that's wrong: "))])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "generate a title " * 100_000,
+        "conversation " * 100_000,
+        "summarize " * 100_000,
+        "generate title\n" * 40 + "conversation generate\n" * 40,
+    ],
+)
+def test_no_text_holds_anybody_up_and_neither_do_many(text: str) -> None:
+    begun = time.process_time()
+    is_side([user(text)])
+    is_side([{"role": "system", "content": text[:600]}] * 4_000)
+    assert time.process_time() - begun < 0.5
