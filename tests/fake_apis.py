@@ -48,6 +48,12 @@ class ResponseAnswer(Answer):
 
     def whole(self, _logprobs: Body | None) -> Body:
         text = "".join(self.tokens)
+        if self.body.get("tool_choice") == "required":
+            name = self.body["tools"][0]["name"]
+            item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": name}
+            item |= {"arguments": text, "status": "completed"}
+            item |= dict.fromkeys(("async", "caller", "namespace"))
+            return self._response("completed", [item]) | {"usage": self._tokens()}
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
         item = {
             "id": "msg_1",

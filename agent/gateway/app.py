@@ -13,7 +13,7 @@ import structlog
 
 from agent.admin.metrics import CONTENT_TYPE
 from agent.gateway import count, feedback, proxy
-from agent.gateway.apis import APIS, anthropic_answers
+from agent.gateway.apis import APIS
 from agent.gateway.apis.api import openai_error
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.origin import refuse_pages
@@ -121,7 +121,8 @@ class Gateway:
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""
-        payload = ERRORS.get(path, openai_error)(error)
+        api = "/".join(path.split("/")[:3])
+        payload = ERRORS.get(api, openai_error)(error)
         await send_json(send, error.status, payload, error.headers)
 
 
@@ -223,4 +224,4 @@ ROUTES: dict[str, dict[str, Route]] = {
 """By path; one that ends with a slash takes a name behind it."""
 ROUTES[count.PATH] = {"POST": count.count}
 ROUTES |= {api.path: {"POST": partial(proxy.answer, api)} for api in APIS}
-ERRORS = {api.path: api.error for api in APIS} | {count.PATH: anthropic_answers.error_body}
+ERRORS = {api.path: api.error for api in APIS}

@@ -5,6 +5,7 @@ a server fetch something (images, files, audio) are refused with a reason. Tags 
 tell the branches of a union apart and are taken out of what a client is told.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -36,9 +37,19 @@ class RefusalPart(Strict):
     refusal: str
 
 
-def _part_tag(part: object) -> str | None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    return f"<{kind}>" if kind in ("text", "refusal") else None
+def text_only(tags: Mapping[str, str], served: str) -> Discriminator:
+    """Tells parts apart by their type: the tag of each one served; others are refused."""
+
+    def tag(part: object) -> str | None:
+        kind = part.get("type") if isinstance(part, dict) else None
+        return tags.get(kind) if isinstance(kind, str) else None
+
+    return Discriminator(
+        tag,
+        custom_error_type="text_only",
+        custom_error_message=f"Only {served} are served here: this endpoint fetches no images, "
+        "files or audio. Put what matters into text.",
+    )
 
 
 def content_tag(content: object) -> str | None:
@@ -50,12 +61,7 @@ def content_tag(content: object) -> str | None:
 
 Part = Annotated[
     Annotated[TextPart, Tag("<text>")] | Annotated[RefusalPart, Tag("<refusal>")],
-    Discriminator(
-        _part_tag,
-        custom_error_type="text_only",
-        custom_error_message="Only parts of type 'text' are served here: this endpoint fetches "
-        "no images, files or audio. Put what matters into text.",
-    ),
+    text_only({"text": "<text>", "refusal": "<refusal>"}, "parts of type 'text'"),
 ]
 Content = Annotated[
     Annotated[str, Tag("<string>")]
@@ -117,6 +123,9 @@ class AssistantTurn(Strict):
     function_call: None = Field(None, exclude=True)
     parsed: Any = Field(None, exclude=True)
     """What OpenAI's client makes of the text."""
+    provider_specific_fields: Any = Field(None, exclude=True)
+    thinking_blocks: Any = Field(None, exclude=True)
+    """LiteLLM's own, in what it has answered."""
 
 
 class ToolResult(Strict):

@@ -29,6 +29,8 @@ MAX_VALUES = 2**16
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 """Of JSON; one that does not end goes to the end, so that looking takes linear time."""
 MAX_N = 8
+NEAR = 0.75
+"""How like a field's name another one is that may have been meant."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Limit = Annotated[int, Field(ge=1)]
@@ -236,7 +238,7 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else _nested_fields(model)
-        near = difflib.get_close_matches(path[-1], known, n=1)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=NEAR)
         remedy = f"Did you mean '{near[0]}'?" if near else "It is not served here: leave it out."
         message = f"Unknown field '{where}'. {remedy}"
         return RequestError(400, message, code="unknown_field", param=where)

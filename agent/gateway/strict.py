@@ -49,6 +49,17 @@ class Strict(BaseModel):
         return fields
 
 
+def unserved(reason: str) -> BeforeValidator:
+    """For a field that is taken where it asks for nothing, and else refused with the reason."""
+
+    def check(value: object) -> object:
+        if value:
+            raise PydanticCustomError("not_served", "{reason}", {"reason": reason})
+        return value
+
+    return BeforeValidator(check)
+
+
 def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or has more in it than anything here."""
     _nodes(value)

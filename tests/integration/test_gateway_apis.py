@@ -190,6 +190,39 @@ def test_a_response_of_openais_client_is_answered_and_recorded(tmp_path: Path) -
     run(scenario())
 
 
+def test_functions_go_there_and_back_through_the_responses_of_openais_client(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue('{"place": "Rome"}', "Rain.")
+            parameters = WEATHER["input_schema"]
+            tool: Any = {"type": "function", "name": "weather", "parameters": parameters}
+            question = {"role": "user", "content": "Rain in Rome?"}
+            async with rig.client() as client:
+                called = await client.responses.create(
+                    model="small", input=[question], tools=[tool], tool_choice="required"
+                )
+                [call] = called.output
+                output = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+                for sent_back in (call, call.to_dict()):
+                    turns: Any = [question, sent_back, output]
+                    await client.responses.create(model="small", input=turns, tools=[tool])
+            calls = [sent["input"][1] for sent in fake.history[1:]]
+            said = rig.said()[-1]
+
+            assert calls[0] == calls[1]
+            assert calls[0].keys() == {
+                *("type", "id", "call_id", "name", "arguments", "status"),
+            }
+            assert said.payload.messages[1]["tool_calls"][0]["function"] == {
+                "name": "weather",
+                "arguments": '{"place": "Rome"}',
+            }
+
+    run(scenario())
+
+
 def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agent.gateway.apis.chat import ChatRequest
+from agent.gateway.apis.completions import CompletionRequest
 from agent.gateway.errors import RequestError
 from agent.gateway.feedback import FeedbackRequest
 from agent.gateway.request import MAX_VALUES, explain, parse, parse_json
@@ -109,6 +110,7 @@ def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
     ("fields", "param", "said"),
     [
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
+        ({"weather_options": 1}, "weather_options", "leave it out"),
         ({"<x>": 1}, "<x>", "Unknown field '<x>'"),
         ({"messages": [{"role": "user", "contents": "x"}]}, "messages.0.content", "required"),
         (
@@ -241,10 +243,24 @@ def test_every_field_of_the_official_client_is_known() -> None:
     from openai.types.chat import completion_create_params
 
     fields = set(completion_create_params.CompletionCreateParamsBase.__annotations__)
-    not_text = {"audio", "web_search_options"}
-    replaced_by_tools = {"functions", "function_call"}
 
-    assert fields - set(ChatRequest.model_fields) == not_text | replaced_by_tools
+    assert fields <= set(ChatRequest.model_fields)
+
+
+@pytest.mark.parametrize("name", ["audio", "functions", "function_call", "web_search_options"])
+def test_a_field_that_is_not_served_may_be_null_and_is_else_refused_with_the_reason(
+    name: str,
+) -> None:
+    assert name not in parse(ChatRequest, body(**{name: None}), CAP).forwarded()
+    assert refusal(**{name: {"a": 1}}).code == "not_served"
+
+
+def test_probabilities_of_a_prompt_which_end_a_vllm_on_the_cpu_are_refused() -> None:
+    asked = {"model": "m", "prompt": "Hi", "echo": True}
+
+    parse(CompletionRequest, orjson.dumps(asked), CAP)
+    with pytest.raises(RequestError, match="'echo' or 'logprobs'"):
+        parse(CompletionRequest, orjson.dumps(asked | {"logprobs": 0}), CAP)
 
 
 def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
@@ -257,6 +273,7 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
         "function_call": None,
         "tool_calls": [],
         "reasoning": None,
+        "provider_specific_fields": {"citations": None},
     }
 
     request = parse(ChatRequest, body(messages=[*USER, answer]), CAP)

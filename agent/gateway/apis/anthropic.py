@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
 from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
 from agent.gateway.strict import JsonObject, JsonSchema, Strict
 from store.contexts import Message, split_system
@@ -27,9 +27,12 @@ class TextBlock(Strict):
     citations: Any = Field(None, exclude=True)
 
 
+Text = Annotated[
+    Annotated[TextBlock, Tag("<text>")], text_only({"text": "<text>"}, "blocks of text")
+]
 Texts = Annotated[
     Annotated[str, Tag("<string>")]
-    | Annotated[list[TextBlock], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
+    | Annotated[list[Text], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
     Discriminator(content_tag),
 ]
 
@@ -64,29 +67,19 @@ class ToolResultBlock(Strict):
     cache_control: JsonObject | None = Field(None, exclude=True)
 
 
-def _block_tag(block: object) -> str | None:
-    kind = block.get("type") if isinstance(block, dict) else None
-    return f"<{BLOCKS[kind]}>" if isinstance(kind, str) and kind in BLOCKS else None
-
-
 BLOCKS = {
-    "text": "text",
-    "thinking": "thinking",
-    "redacted_thinking": "thinking",
-    "tool_use": "tool_use",
-    "tool_result": "tool_result",
+    "text": "<text>",
+    "thinking": "<thinking>",
+    "redacted_thinking": "<thinking>",
+    "tool_use": "<tool_use>",
+    "tool_result": "<tool_result>",
 }
 Block = Annotated[
     Annotated[TextBlock, Tag("<text>")]
     | Annotated[ThinkingBlock, Tag("<thinking>")]
     | Annotated[ToolUseBlock, Tag("<tool_use>")]
     | Annotated[ToolResultBlock, Tag("<tool_result>")],
-    Discriminator(
-        _block_tag,
-        custom_error_type="text_only",
-        custom_error_message="Only blocks of text, thinking, tool use and tool results are served "
-        "here: this endpoint fetches no images or documents. Put what matters into text.",
-    ),
+    text_only(BLOCKS, "blocks of text, thinking, tool use and tool results"),
 ]
 Content = Annotated[
     Annotated[str, Tag("<string>")]

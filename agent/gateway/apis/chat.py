@@ -29,7 +29,7 @@ from agent.gateway.request import (
     TopP,
     inconsistent,
 )
-from agent.gateway.strict import JsonObject
+from agent.gateway.strict import JsonObject, unserved
 from store.contexts import Message
 
 
@@ -87,6 +87,10 @@ class ChatRequest(ApiRequest):
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
     prediction: JsonObject | None = None
     moderation: JsonObject | None = None
+    audio: Annotated[None, unserved("Answers are text: leave it out.")] = None
+    functions: Annotated[None, unserved("Send 'tools' instead.")] = None
+    function_call: Annotated[None, unserved("Send 'tool_choice' instead.")] = None
+    web_search_options: Annotated[None, unserved("Nothing is searched here.")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":

@@ -1,6 +1,6 @@
 """`POST /v1/completions`: a text that goes on. No context stands before it: it has no turns."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -21,6 +21,7 @@ from agent.gateway.request import (
     TopP,
     inconsistent,
 )
+from agent.gateway.strict import unserved
 from store.contexts import Message
 
 USUAL_TOKENS = 16
@@ -63,7 +64,9 @@ class CompletionRequest(ApiRequest):
     seed: Seed | None = None
     stop: Stops | None = None
     stream_options: StreamOptions | None = None
-    suffix: Annotated[str, Field(max_length=0)] | None = None
+    suffix: Annotated[
+        Literal[""] | None, unserved("Text is only gone on with, not filled in: leave it out.")
+    ] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: TopP | None = None
 
@@ -79,6 +82,10 @@ class CompletionRequest(ApiRequest):
     def _consistent(self) -> "CompletionRequest":
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
+        if self.echo and self.logprobs is not None:
+            # On a CPU that serves LoRA, vLLM 0.32 ends over probabilities of a prompt.
+            message = "Probabilities of the prompt are not served: leave out 'echo' or 'logprobs'."
+            raise inconsistent("logprobs", message)
         return self
 
     @property

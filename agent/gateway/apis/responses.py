@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag
+from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
 from agent.gateway.request import (
     NOT_FORWARDED,
     ApiRequest,
@@ -19,11 +19,12 @@ from agent.gateway.request import (
     TopK,
     TopP,
 )
-from agent.gateway.strict import JsonObjects, JsonSchema, Strict
+from agent.gateway.strict import JsonObjects, JsonSchema, Strict, unserved
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
 Status = Literal["in_progress", "completed", "incomplete"]
+KEPT = "Nothing is kept between requests: send the whole conversation as 'input'."
 
 
 class TextPart(Strict):
@@ -32,6 +33,7 @@ class TextPart(Strict):
     type: Literal["input_text", "output_text", "text"]
     text: str
     annotations: Any = Field(None, exclude=True)
+    prompt_cache_breakpoint: Any = Field(None, exclude=True)
     logprobs: Any = Field(None, exclude=True)
     parsed: Any = Field(None, exclude=True)
 
@@ -43,7 +45,12 @@ def _refusal_as_text(part: object) -> object:
     return part
 
 
-Part = Annotated[TextPart, BeforeValidator(_refusal_as_text)]
+Part = Annotated[
+    Annotated[TextPart, BeforeValidator(_refusal_as_text), Tag("<text>")],
+    text_only(
+        dict.fromkeys(("input_text", "output_text", "text", "refusal"), "<text>"), "parts of text"
+    ),
+]
 Content = Annotated[
     Annotated[str, Tag("<string>")]
     | Annotated[list[Part], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
@@ -69,7 +76,16 @@ class Said(Strict):
     phase: Label | None = Field(None, exclude=True)
 
 
-class FunctionCall(Strict):
+class Calling(Strict):
+    """What servers note on calls and their outputs, and clients send back; of no meaning here."""
+
+    asynchronous: Any = Field(None, validation_alias=AliasChoices("async", "async_"), exclude=True)
+    caller: Any = Field(None, exclude=True)
+    created_by: Any = Field(None, exclude=True)
+    namespace: Any = Field(None, exclude=True)
+
+
+class FunctionCall(Calling):
     """A call of a function in the history."""
 
     type: Literal["function_call"]
@@ -81,11 +97,12 @@ class FunctionCall(Strict):
     status: Status | None = None
 
 
-class FunctionOutput(Strict):
+class FunctionOutput(Calling):
     """What a function gave back."""
 
     type: Literal["function_call_output"]
     call_id: Id
+    name: Any = Field(None, exclude=True)
     output: Annotated[str, BeforeValidator(_joined_texts)]
     id: Id | None = None
     status: Status | None = None
@@ -188,10 +205,9 @@ class ResponsesRequest(ApiRequest):
         BeforeValidator(bounded_parts),
     ]
     instructions: str | None = None
-    background: Literal[False] | None = None
-    previous_response_id: None = None
-    """Nothing is kept between requests: send the whole conversation."""
-    conversation: None = None
+    background: Annotated[Literal[False] | None, unserved("Answers are given at once.")] = None
+    previous_response_id: Annotated[None, unserved(KEPT)] = None
+    conversation: Annotated[None, unserved(KEPT)] = None
     include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
     max_output_tokens: Limit | None = None
     max_tool_calls: Limit | None = None
