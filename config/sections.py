@@ -66,6 +66,8 @@ class Engine(Section):
     """Serve adapters on the CPU at nearly the base's speed, by a plugin in place of vLLM's own."""
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes; training needs room for the model beside it."""
+    tool_parser: str = "hermes"
+    """vLLM's parser of the model's tool calls: hermes for Qwen and SmolLM2; empty: no tools."""
     chat_template_kwargs: str = ""
     """JSON for the chat template in answers and runs: '{"enable_thinking": false}'; empty: none."""
     args: tuple[str, ...] = ()
@@ -78,8 +80,11 @@ class Engine(Section):
     @field_validator("urls")
     @classmethod
     def _have_no_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        if any("@" in urlsplit(url).netloc for url in urls):
-            raise ValueError("a URL has no user or password here: set engine.api_key")
+        for url in map(urlsplit, urls):
+            if url.scheme not in ("http", "https") or not url.netloc:
+                raise ValueError("a URL begins with http:// or https:// and a host")
+            if "@" in url.netloc:
+                raise ValueError("a URL has no user or password here: set engine.api_key")
         return urls
 
     @field_validator("chat_template_kwargs")

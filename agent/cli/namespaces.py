@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.frame import OPERATOR, ConfigOption, Output, OutputOption, console, opened, show
+from agent.cli.frame import (
+    OPERATOR,
+    ConfigOption,
+    Output,
+    OutputOption,
+    YesOption,
+    console,
+    opened,
+    show,
+)
 from agent.clock import utcnow
 from store import audit, namespaces, prompts
 
@@ -35,6 +44,7 @@ def add(
 @app.command("clear")
 def clear(
     name: Annotated[str, typer.Argument(help="As `byheart namespaces ls` lists it.")],
+    yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Take out what `byheart compile` gave: system prompt, seeds and anchors; lessons stay.
@@ -42,6 +52,8 @@ def clear(
     An adapter that has internalised the system prompt keeps it until the next run or
     `byheart rollback`.
     """
+    if not yes:
+        typer.confirm(f"Take the system prompt, seeds and anchors out of {name}?", abort=True)
     with opened(config) as (_, db), db.begin() as session:
         namespaces.require(session, name)
         prompts.clear(session, name, utcnow())

@@ -61,7 +61,7 @@ def command(
     settings: Engine, model: Path, name: str, socket: Path, start: Sequence[str]
 ) -> list[str]:
     """The whole command line; the operator's own arguments come last and win."""
-    rendered = settings.chat_template_kwargs
+    rendered, parser = settings.chat_template_kwargs, settings.tool_parser
     rank = next((rank for rank in LORA_RANKS if rank >= settings.max_lora_rank), LORA_RANKS[-1])
     return [
         *(*start, str(model)),
@@ -75,6 +75,7 @@ def command(
         "--enable-prefix-caching",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
+        *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if parser else ()),
         *(("--default-chat-template-kwargs", rendered) if rendered else ()),
         *settings.args,
     ]

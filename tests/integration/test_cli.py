@@ -59,9 +59,9 @@ def test_what_was_compiled_is_taken_out_of_a_namespace_again(byheart):
     )
     assert byheart("compile", policy, "--anchors", anchors).returncode == 0
 
-    assert byheart("namespaces", "clear", "default").returncode == 0
+    assert byheart("namespaces", "clear", "default", "--yes").returncode == 0
 
-    assert byheart("namespaces", "clear", "nobody").returncode == 2
+    assert byheart("namespaces", "clear", "nobody", "--yes").returncode == 2
     with closing(sqlite3.connect(byheart.data / "byheart.db")) as db:
         assert db.execute("SELECT count(*) FROM anchors").fetchone() == (0,)
         newest = "SELECT text FROM system_prompts ORDER BY id DESC LIMIT 1"
@@ -179,7 +179,8 @@ def test_compile_does_not_wait_for_a_daemon_that_is_not_there(byheart):
 
 
 def test_verify_finds_a_damaged_database(byheart):
-    assert byheart("db", "verify").returncode == 0
+    sound = json.loads(byheart("db", "verify", "-o", "json").stdout)
+    assert (sound["database"], sound["records_damaged"]) == ("agrees with itself", 0)
     with closing(sqlite3.connect(byheart.data / "byheart.db")) as connection:
         connection.execute("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
         connection.commit()

@@ -102,6 +102,11 @@ def test_the_chat_template_is_rendered_with_the_arguments_that_runs_use() -> Non
     assert following(words, "--default-chat-template-kwargs") == rendered
 
 
+def test_tools_are_served_with_the_parser_of_the_models_family() -> None:
+    assert following(command(tool_parser="llama3_json"), "--tool-call-parser") == "llama3_json"
+    assert "--enable-auto-tool-choice" not in command(tool_parser="")
+
+
 def test_the_cpu_build_is_started_as_a_module() -> None:
     with_bf16 = "flags : fpu avx2 avx512_bf16"
 
