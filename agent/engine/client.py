@@ -201,13 +201,15 @@ class VllmEngine:
     async def _send(
         self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
     ) -> aiohttp.ClientResponse:
-        """GET, or POST when there is a body; returns at the headers of an answer below 400."""
+        """GET, or POST when there is a body; returns at the headers of an answer of 200."""
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         session, address = self._session(url)
         with translated(url, EngineUnavailable):
             async with asyncio.timeout(patience_s):
-                response = await session.request(method, address + path, data=data)
-        if response.status < 400:
+                response = await session.request(
+                    method, address + path, data=data, allow_redirects=False
+                )
+        if response.status == 200:
             return response
         reply = await _read(response, patience_s)
         raise EngineRefused(reply.status, _message(reply.body), reply.body)

@@ -113,11 +113,12 @@ class Gateway:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         asked = {**scope, "method": method, "state": {"caller": caller}}
         answer: list[Event] = []
-        async with self.parts.controlling:
-            control = await asyncio.to_thread(self.parts.control)  # made at the first call
-            await control(asked, given(body), appending(answer))
-        for event in answer:  # nobody waits for a client that reads slowly
-            await send(event)
+        async with self.parts.controllers.of(caller.principal):
+            async with self.parts.controlling:
+                control = await asyncio.to_thread(self.parts.control)  # made at the first call
+                await control(asked, given(body), appending(answer))
+            for event in answer:  # of a client that reads slowly nobody else waits
+                await send(event)
 
     async def _tell(self, path: str, error: RequestError, send: Send) -> None:
         """Answer with an error, in the words of the API that was asked."""

@@ -21,6 +21,8 @@ HEAD_S = 20.0
 BODY_S = 75.0
 """From there to the end of the body, also where nobody reads it any more; more than `UPLOAD_S` of
 wire.py, which tells the client."""
+UNREAD_S = 2.0
+"""From an answer to the end of a body that nobody reads; so long its client can read the answer."""
 STALLED_S = 60.0
 """How long a client may read nothing of an answer that is waiting for it."""
 MAX_HEAD_BYTES = 64 * 2**10
@@ -135,7 +137,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """The answer is given; a head of which something came meanwhile goes on."""
         super().on_response_complete()
         self.since = self.loop.time()
-        if self._in_head and self._head_bytes and not self._is_answering:
+        if not self._in_head:
+            self._await_end(UNREAD_S)
+        elif self._head_bytes and not self._is_answering:
             self._await_end(HEAD_S)
 
     def pause_writing(self) -> None:
@@ -151,8 +155,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def is_unused(self) -> bool:
-        """Whether nobody is being answered here, and no request has come as far as its body."""
-        return self._in_head and not self._is_answering
+        """Whether nobody is being answered here, whatever is still being sent."""
+        return not self._is_answering
 
     def _longest_unused(self) -> "BoundedProtocol":
         """Of the other connections, one that never had a request if there is any; else this one."""

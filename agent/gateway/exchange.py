@@ -3,7 +3,7 @@
 The identifier is minted here; a client's own request id is only stored.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_ID = 256
+LARGE = 2**18
+"""Bytes of a request that takes milliseconds to be written."""
 FASTEST_TOKENS_S = 500
 """Of an answer that was left before anything of it came, at most so many a second were made."""
 
@@ -42,7 +44,7 @@ class Exchange:
     """A request on its way; made when it is read, before it is known who answers it."""
 
     def __init__(
-        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float
+        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float, size: int
     ) -> None:
         self.id = new_id("int")
         self.parts = parts
@@ -55,6 +57,7 @@ class Exchange:
         self.first_token_s: float | None = None
         self._caller = caller
         self._started = started
+        self._size = size
         self._created_at = parts.now()
         self._messages = request.chat()
         self._conversation: str | None = None
@@ -150,10 +153,17 @@ class Exchange:
         total_s = self.parts.timer() - self._started
         self._count(status, answer, total_s)
         try:
-            await self.parts.recorder.record(self._record(status, answer, total_s))
+            async with self._turn():
+                await self.parts.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
             message = "The answer could not be logged, so it is withheld. Is the disk full?"
             raise self._withheld(message) from error
+
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """To be written: large ones of a caller one after another, so that the others' come by."""
+        if self._size < LARGE:
+            return nullcontext()
+        return self.parts.large.of(self._caller.principal)
 
     def _withheld(self, message: str) -> RequestError:
         failure = unavailable(message, code="not_logged")
@@ -250,7 +260,7 @@ def _refusal(error: EngineRefused) -> RequestError:
         return unavailable("The model is being loaded again. Try again shortly.", "model_loading")
     if error.status == 503:
         return unavailable("The model server is overloaded. Try again shortly.", "engine_busy")
-    if error.status in (401, 403) or error.status >= 500:
+    if error.status in (401, 403) or not 400 <= error.status < 500:
         message = "The model server failed on this request. Its log says why."
         return RequestError(502, message, code="engine_error")
     return RequestError(

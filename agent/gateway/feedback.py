@@ -82,7 +82,7 @@ async def give(parts: Parts, call: Call) -> None:
     if len(said) > MANY:
         message = f"A list may have {MANY} feedbacks, and this has {len(said)}. Send several lists."
         raise RequestError(400, message, code="too_many")
-    async with parts.listing:
+    async with parts.listers.of(caller.principal), parts.listing:
         outcomes = [await _outcome(parts, caller, one) for one in said]
     await send_json(call.send, 200, {"object": "list", "data": outcomes}, [])
 

@@ -10,6 +10,7 @@ which stops the engine at once.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 UNCACHED = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
@@ -62,23 +64,11 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
     """
     arm, code = NOBODY, 500
     try:
-        exchange = await _begun(api, parts, call)
-        with exchange.admitted(), parts.inflight.request(exchange.namespace) as ticket:
-            await _route(exchange, ticket)
-            arm = exchange.route.arm
-            if not parts.ready():
-                down = EngineUnavailable("the engine is starting or being restored")
-                raise await _failed(exchange, Answer(), down)
-            await exchange.begin()
-            reach("request begun")
-            give = _streamed if exchange.request.stream else _plain
-            try:
-                code = await give(exchange, call.receive, call.send)
-            except (RequestError, *GONE):
-                raise
-            except Exception:  # boundary: a fault of ours leaves no row that runs for ever
-                await exchange.record(InteractionStatus.FAILED, Answer(error=OUR_FAULT))
-                raise
+        async with _begun(api, parts, call) as exchange:
+            with exchange.admitted(), parts.inflight.request(exchange.namespace) as ticket:
+                await _route(exchange, ticket)
+                arm = exchange.route.arm
+                code = await _given(exchange, call)
     except RequestError as error:
         code = error.status
         raise
@@ -89,14 +79,17 @@ async def answer(api: Api, parts: Parts, call: Call) -> None:
         parts.metrics.requests.labels(str(code), arm).inc()
 
 
-async def _begun(api: Api, parts: Parts, call: Call) -> Exchange:
+@asynccontextmanager
+async def _begun(api: Api, parts: Parts, call: Call) -> AsyncIterator[Exchange]:
+    """Read a request, whose text is in memory until this is left."""
     started = parts.timer()
     caller = await parts.door.caller(call.headers, Scope.INFER)
-    body = await parts.uploads.read(caller.principal, call, parts.settings.max_body_bytes)
-    request = parse(api.request, body, parts.settings.max_tokens_cap)
-    exchange = Exchange(parts, caller, api, request, started)
-    exchange.heed(call.headers)
-    return exchange
+    most = parts.settings.max_body_bytes
+    async with parts.uploads.held(caller.principal, call, most) as body:
+        request = parse(api.request, body, parts.settings.max_tokens_cap)
+        exchange = Exchange(parts, caller, api, request, started, len(body))
+        exchange.heed(call.headers)
+        yield exchange
 
 
 async def _route(exchange: Exchange, ticket: Ticket) -> None:
@@ -109,6 +102,23 @@ async def _route(exchange: Exchange, ticket: Ticket) -> None:
             await _record_failed(exchange, Answer(error=failure.message), failure)
         raise
     parts.inflight.take(ticket, exchange.route.version)
+
+
+async def _given(exchange: Exchange, call: Call) -> int:
+    """Ask the engine and answer; the status of the answer."""
+    if not exchange.parts.ready():
+        down = EngineUnavailable("the engine is starting or being restored")
+        raise await _failed(exchange, Answer(), down)
+    await exchange.begin()
+    reach("request begun")
+    give = _streamed if exchange.request.stream else _plain
+    try:
+        return await give(exchange, call.receive, call.send)
+    except (RequestError, *GONE):
+        raise
+    except Exception:  # boundary: a fault of ours leaves no row that runs for ever
+        await exchange.record(InteractionStatus.FAILED, Answer(error=OUR_FAULT))
+        raise
 
 
 async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
@@ -130,9 +140,9 @@ async def _plain(exchange: Exchange, receive: Receive, send: Send) -> int:
     await exchange.record(InteractionStatus.DONE, answer)
     reach("answer recorded")
     headers = [JSON, *exchange.headers()]
-    await send_bytes(send, reply.status, reply.body, headers)
+    await send_bytes(send, 200, reply.body, headers)
     reach("last byte sent")
-    return reply.status
+    return 200
 
 
 async def _fitted(exchange: Exchange, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -174,9 +184,7 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
     """Let the engine's events through, up to the last."""
     async with exchange.parts.engine.stream(exchange.asked(), exchange.api.path) as stream:
         exchange.parts.metrics.engine_up.set(1)
-        kind = stream.headers.get("Content-Type", "text/event-stream").encode()
-        headers = [(b"content-type", kind), *UNCACHED, *exchange.headers()]
-        await send_head(send, stream.status, headers)
+        await send_head(send, 200, [EVENTS, *UNCACHED, *exchange.headers()])
         exchange.begun = True
         async for chunk in stream.chunks:
             passed = events.feed(chunk)

@@ -216,6 +216,9 @@ def refuse_many_values(body: bytes, most: int) -> None:
     Raises:
         RequestError: It has more than `most` values (400).
     """
+    if body.count(b'"') - body.count(b'\\"') > 4 * most:
+        message = f"The request has more texts than {2 * most}. Send several requests."
+        raise RequestError(400, message, code="too_many_values")
     if _values(body) > most and (count := _values(STRING.sub(b"", body))) > most:
         raise RequestError(
             400,

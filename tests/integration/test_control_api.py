@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -273,20 +274,23 @@ def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
             until = datetime.now(UTC) + timedelta(days=2)
-            limits = Limits(None, 30, 100)
             scopes = frozenset({Scope.ADMIN, Scope.INFER})
-            grant = Grant("lead", "shop", Trust.USER, scopes, limits, until)
+            grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
+            limited = replace(grant, name="limited", limits=Limits(None, 30, 100))
             with rig.parts.db.begin() as session:
-                lead = make(session, PEPPER, grant, "operator", datetime.now(UTC))
+                lead, bounded = (
+                    make(session, PEPPER, each, "operator", datetime.now(UTC))
+                    for each in (grant, limited)
+                )
 
-            async def made(**asked: Any) -> tuple[int, Any]:
+            async def made(key: str = lead, **asked: Any) -> tuple[int, Any]:
                 body = {"name": "new", "scopes": ["infer"]} | asked
-                return await rig.fetch("POST", f"{API}/keys", lead, json=body)
+                return await rig.fetch("POST", f"{API}/keys", key, json=body)
 
             for more in (
                 {"scopes": ["infer", "read"]},
                 {"trust": "operator"},
-                {"requests_per_minute": 31},
+                {"key": bounded, "requests_per_minute": 1},
                 {"expires_at": (until + timedelta(days=1)).isoformat()},
             ):
                 status, answer = await made(**more)
@@ -297,9 +301,9 @@ def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
                 told = audit.page(session, None, 10)[0].detail
 
             assert status == 201
-            assert new.grant.limits == Limits(None, 20, 100)
+            assert new.grant.limits == Limits(None, 20, None)
             assert new.grant.expires_at == until
-            assert told["limits"]["tokens_per_minute"] == 100
+            assert told["limits"]["requests_per_minute"] == 20
 
     run(scenario())
 

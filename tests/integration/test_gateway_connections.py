@@ -192,6 +192,28 @@ def test_idle_connections_cost_the_others_nothing(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_heads_whose_bodies_do_not_come_hold_no_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake, needs_key=True, max_connections=20) as rig,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            refused = []
+            for _ in range(20):
+                reader, writer = await stack.enter_async_context(connected(rig))
+                writer.write(HEAD + b"Content-Length: 1000000\r\n\r\n")
+                assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
+                refused.append(reader)
+            reader, writer = await stack.enter_async_context(connected(rig))
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            cut = [await is_cut_off(each) for each in refused]
+            assert all(cut), "a client that is answered has a moment to read the answer"
+
+    run(scenario())
+
+
 def test_connections_that_are_used_are_not_cut_off_for_new_ones(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with (

@@ -295,6 +295,14 @@ def test_commas_and_brackets_in_texts_are_no_values() -> None:
     assert parse_json(orjson.dumps({"content": text})) == {"content": text}
 
 
+def test_many_empty_texts_are_refused_before_they_are_looked_at() -> None:
+    begun = time.process_time()
+    with pytest.raises(RequestError) as refused:
+        parse_json(b'{"stop":[' + b'"",' * 1_300_000 + b'""]}')
+    assert refused.value.code == "too_many_values"
+    assert time.process_time() - begun < 0.1
+
+
 @pytest.mark.parametrize("text", [b'"', b'\\"', b'["\\', b',"\\"'])
 def test_texts_without_an_end_hold_nobody_up(text: bytes) -> None:
     begun = time.process_time()

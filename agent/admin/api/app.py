@@ -43,6 +43,7 @@ def build(control: Control) -> FastAPI:
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,  # its page would be fetched from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to whatever host a request names
         # The gateway has let the caller in: the bearer is for who reads the schema.
         dependencies=[Depends(only_known), Depends(HTTPBearer(auto_error=False))],
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},

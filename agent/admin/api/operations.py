@@ -1,6 +1,6 @@
 """Keys, the audit log, and what internalising has saved."""
 
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -76,26 +76,24 @@ def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> a
 
 
 def _within(grant: Grant, own: Grant) -> Grant:
-    """A grant by the holder of another, with the other's bounds where it names none.
+    """A grant by the holder of another, which ends with the other where it names no end.
 
     Raises:
         RequestError: It would be more than the holder's own (403).
     """
-    asked = (*astuple(grant.limits), grant.expires_at)
-    most = (*astuple(own.limits), own.expires_at)
-    is_more = any(
-        each is not None and bound is not None and each > bound
-        for each, bound in zip(asked, most, strict=True)
-    )
+    if own.limits != Limits():  # each key has limits of its own, and several would have several
+        message = "A key with limits makes no keys. Use another, or `byheart keys create`."
+        raise RequestError(403, message, code="grant_exceeded")
+    expires_at, end = grant.expires_at or own.expires_at, own.expires_at
+    is_longer = bool(expires_at and end and expires_at > end)
     is_trusted_more = grant.trust is Trust.OPERATOR and own.trust is not Trust.OPERATOR
-    if is_more or is_trusted_more or not grant.scopes <= own.scopes:
+    if is_longer or is_trusted_more or not grant.scopes <= own.scopes:
         message = (
-            "A key makes keys that are at most what it is: in scopes, trust, limits and expiry. "
-            "Use another, or `byheart keys create`."
+            "A key makes keys that are at most what it is: in scopes, trust and expiry. Use "
+            "another, or `byheart keys create`."
         )
         raise RequestError(403, message, code="grant_exceeded")
-    *limits, expires_at = (each or bound for each, bound in zip(asked, most, strict=True))
-    return replace(grant, limits=Limits(*limits), expires_at=expires_at)
+    return replace(grant, expires_at=expires_at)
 
 
 @router.delete("/keys/{key_id}")
