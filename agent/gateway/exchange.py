@@ -3,7 +3,7 @@
 The identifier is minted here; a client's own request id is only stored.
 """
 
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -34,8 +34,6 @@ log = structlog.get_logger(__name__)
 NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_ID = 256
-LARGE = 2**18
-"""Bytes of a request that takes milliseconds to be written."""
 FASTEST_TOKENS_S = 500
 """Of an answer that was left before anything of it came, at most so many a second were made."""
 
@@ -44,7 +42,7 @@ class Exchange:
     """A request on its way; made when it is read, before it is known who answers it."""
 
     def __init__(
-        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float, size: int
+        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float
     ) -> None:
         self.id = new_id("int")
         self.parts = parts
@@ -57,7 +55,6 @@ class Exchange:
         self.first_token_s: float | None = None
         self._caller = caller
         self._started = started
-        self._size = size
         self._created_at = parts.now()
         self._messages = request.chat()
         self._conversation: str | None = None
@@ -153,17 +150,10 @@ class Exchange:
         total_s = self.parts.timer() - self._started
         self._count(status, answer, total_s)
         try:
-            async with self._turn():
-                await self.parts.recorder.record(self._record(status, answer, total_s))
+            await self.parts.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
             message = "The answer could not be logged, so it is withheld. Is the disk full?"
             raise self._withheld(message) from error
-
-    def _turn(self) -> AbstractAsyncContextManager[None]:
-        """To be written: large ones of a caller one after another, so that the others' come by."""
-        if self._size < LARGE:
-            return nullcontext()
-        return self.parts.large.of(self._caller.principal)
 
     def _withheld(self, message: str) -> RequestError:
         failure = unavailable(message, code="not_logged")

@@ -2,24 +2,27 @@
 
 Each request waits until the batch with its record is written. While one batch is written the next
 gathers, so the cost of a commit is shared by all that came meanwhile, and a lone request waits for
-nobody.
+nobody. A large record takes as long as many others, so a batch has at most one: whoever sends large
+requests waits for their own.
 """
 
 import asyncio
 import contextlib
-import queue
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import structlog
 
+from store.contexts import message_text
 from store.records import Record
 
 log = structlog.get_logger(__name__)
 
 MAX_BATCH = 256
+LARGE = 2**18
+"""Characters of messages that take milliseconds to be written."""
 
 Waiting = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 Item = tuple[Record, Waiting | None]
@@ -46,13 +49,16 @@ class GroupCommit:
         self._idle = idle
         self._tick_s = tick_s
         self._closed = False
-        self._queue: queue.Queue[Item | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        self._small: deque[Item] = deque()
+        self._large: deque[Item] = deque()
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def waiting(self) -> int:
         """Records that no batch has taken yet."""
-        return self._queue.qsize()
+        return len(self._small) + len(self._large)
 
     def start(self) -> None:
         """Begin to write."""
@@ -77,23 +83,22 @@ class GroupCommit:
 
     def close(self, timeout_s: float) -> bool:
         """Write what is waiting and end; False if it took too long."""
-        self._closed = True
-        if not self._thread.is_alive():
-            return True
-        try:
-            self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            return False
-        self._thread.join(timeout_s)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _put(self, item: Item) -> None:
-        if self._closed:
-            raise Full(f"{self._thread.name}: closed")
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full as error:
-            raise Full(f"{self._thread.name}: {self.waiting} records are waiting") from error
+        lane = self._large if _is_large(item[0]) else self._small
+        with self._changed:
+            if self._closed:
+                raise Full(f"{self._thread.name}: closed")
+            if self.waiting >= self._capacity:
+                raise Full(f"{self._thread.name}: {self.waiting} records are waiting")
+            lane.append(item)
+            self._changed.notify()
 
     def _run(self) -> None:
         last_idle, last = float("-inf"), False
@@ -115,17 +120,13 @@ class GroupCommit:
 
     def _next_batch(self) -> tuple[list[Item], bool]:
         """What is waiting, and whether it is the last; empty if nothing came for a tick."""
-        batch: list[Item] = []
-        try:
-            item = self._queue.get(timeout=self._tick_s)
-            while item is not None:
-                batch.append(item)
-                if len(batch) == MAX_BATCH:
-                    return batch, False
-                item = self._queue.get_nowait()
-        except queue.Empty:
-            return batch, False
-        return batch, True
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting or self._closed, self._tick_s)
+            count = min(len(self._small), MAX_BATCH)
+            batch = [self._small.popleft() for _ in range(count)]
+            if self._large:
+                batch.append(self._large.popleft())
+            return batch, self._closed and not self.waiting
 
     def _write_batch(self, batch: list[Item]) -> None:
         error: Exception | None = None
@@ -139,6 +140,10 @@ class GroupCommit:
         for loop, futures in by_loop.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _is_large(record: Record) -> bool:
+    return sum(len(message_text(message)) for message in record.messages) >= LARGE
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:

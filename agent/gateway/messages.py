@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from agent.gateway.strict import JsonSchema, Strict
+from agent.gateway.grammar import JsonSchema
+from agent.gateway.strict import Strict
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 8192

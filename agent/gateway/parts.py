@@ -17,7 +17,7 @@ from agent.gateway.errors import RequestError
 from agent.gateway.inflight import Inflight
 from agent.gateway.recorder import Recorder
 from agent.gateway.slots import Slots
-from agent.gateway.uploads import MOST_EACH, Uploads
+from agent.gateway.uploads import Uploads
 from agent.gateway.views import Views
 from config.sections import Server
 from store.db import Database
@@ -67,8 +67,6 @@ class Parts:
     )
     """Of requests to the control API, which read what is large: so many at once."""
     controllers: Slots = field(default_factory=lambda: Slots(each=MOST_CONTROLLING))
-    large: Slots = field(default_factory=lambda: Slots(each=1, most_waiting=MOST_EACH))
-    """To write the records of large requests, which hold up all others'."""
     uploads: Uploads = field(default_factory=Uploads)
     pepper: str = ""
     """What only this installation knows."""

@@ -87,7 +87,7 @@ async def _begun(api: Api, parts: Parts, call: Call) -> AsyncIterator[Exchange]:
     most = parts.settings.max_body_bytes
     async with parts.uploads.held(caller.principal, call, most) as body:
         request = parse(api.request, body, parts.settings.max_tokens_cap)
-        exchange = Exchange(parts, caller, api, request, started, len(body))
+        exchange = Exchange(parts, caller, api, request, started)
         exchange.heed(call.headers)
         yield exchange
 

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from agent.gateway import messages
 from agent.gateway.errors import RequestError, short
+from agent.gateway.grammar import refuse_heavy
 from agent.gateway.strict import Strict
 from store.contexts import Message
 
@@ -103,6 +104,10 @@ class ApiRequest(Strict):
         """How many all the answers may have that are asked for."""
         return (getattr(self, "n", None) or 1) * self.longest_answer(cap)
 
+    def compiled(self) -> list[dict[str, Any] | None]:
+        """The schemas of tools that the engine makes one grammar of."""
+        return []
+
     def listed_per_token(self) -> int:
         """How many tokens with probabilities an answer has for each of its own."""
         return 0
@@ -166,6 +171,10 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
             message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
             raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
     _check_length(request, max_tokens_cap)
+    try:
+        refuse_heavy(request.compiled())
+    except PydanticCustomError as error:
+        raise RequestError(400, error.message(), code=error.type, param="tools") from error
     return request
 
 

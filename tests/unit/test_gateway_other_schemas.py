@@ -1,5 +1,6 @@
 """Requests of the other APIs: read as their clients send them, and said to the engine in full."""
 
+import time
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ from agent.gateway.apis.completions import CompletionRequest
 from agent.gateway.apis.embeddings import EmbeddingRequest
 from agent.gateway.apis.responses import ResponsesRequest
 from agent.gateway.errors import RequestError
+from agent.gateway.grammar import pattern_weight
 from agent.gateway.request import ApiRequest, parse
 from store.contexts import Context, compose, message_text
 from store.records import prefix_hash
@@ -107,6 +109,13 @@ def test_a_prompt_may_be_a_list_of_one() -> None:
         {"pattern": "((a{1,999}){1,999}){1,999}"},
         {"pattern": "((((((((((a{2}){2}){2}){2}){2}){2}){2}){2}){2}){2}){2}"},
         {"pattern": "a{40}{40}"},
+        {"pattern": "^(" + "a" * 100 + ")?{400}$"},
+        {"pattern": "^" + "." * 1_000 + "$"},
+        {"pattern": "^" + "[^a]" * 1_000 + "$"},
+        {"pattern": "^" + "a?" * 1_000 + "$"},
+        {"properties": {str(number): {"type": "integer"} for number in range(300)}},
+        {"properties": {str(number): {"format": "uri"} for number in range(50)}, "required": []},
+        {"items": {"anyOf": [{"minimum": number} for number in range(500)]}},
         {"pattern": "[](ab){3000}]"},
         {"pattern": "x{0}(a{9000}){9000}"},
         {"pattern": "(a{ 9000 }){1, 9000 }"},
@@ -122,6 +131,27 @@ def test_a_schema_whose_grammar_would_be_huge_is_refused(schema: dict[str, Any])
     with pytest.raises(RequestError) as refused:
         responses(input="Hi", text=form)
     assert refused.value.code == "schema_size"
+
+
+def test_schemas_that_become_one_grammar_weigh_together() -> None:
+    schema = {"properties": {str(number): {"format": "uri"} for number in range(8)}}
+    tools = [
+        {"type": "function", "name": f"f{number}", "parameters": schema} for number in range(20)
+    ]
+    strict = [tool | {"strict": True} for tool in tools]
+
+    assert len(responses(input="Hi", tools=tools).tools or ()) == 20
+    for asked in ({"tools": tools, "tool_choice": "required"}, {"tools": strict}):
+        with pytest.raises(RequestError) as refused:
+            responses(input="Hi", **asked)
+        assert (refused.value.code, refused.value.param) == ("schema_size", "tools")
+
+
+@pytest.mark.parametrize("pattern", ["(a" * 10_000, "a{1}" * 8_000, "[" * 30_000, "\\" * 30_000])
+def test_a_long_pattern_holds_nobody_up(pattern: str) -> None:
+    begun = time.process_time()
+    pattern_weight(pattern)
+    assert time.process_time() - begun < 0.5
 
 
 def test_a_schema_of_ordinary_counts_and_patterns_is_taken() -> None:

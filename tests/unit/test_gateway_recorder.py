@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.admin.metrics import Metrics
-from agent.gateway.group import Full, GroupCommit
+from agent.gateway.group import LARGE, Full, GroupCommit
 from agent.gateway.recorder import Recorder
 from agent.gateway.spool import QUARANTINE, Spool, SpoolFull, encode
 from store import interactions, namespaces
@@ -238,6 +238,24 @@ def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
 
     assert sum(batches) >= 100
     assert len(batches) < 8
+
+
+def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> None:
+    async def scenario() -> list[list[int]]:
+        batches: list[list[int]] = []
+        group = GroupCommit(
+            "test",
+            lambda batch: batches.append([len(each.messages[0]["content"]) for each in batch]),
+            capacity=50,
+        )
+        for size in [LARGE] * 3 + [1, 2]:
+            message = {"role": "user", "content": "x" * size}
+            group.hand_in(make_record(messages=[message]))
+        group.start()
+        assert await asyncio.to_thread(group.close, 10)
+        return batches
+
+    assert asyncio.run(scenario()) == [[1, 2, LARGE], [LARGE], [LARGE]]
 
 
 def test_closing_writes_what_is_waiting() -> None:

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
+from agent.gateway.grammar import JsonSchema
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
 from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
-from agent.gateway.strict import JsonObject, JsonSchema, Strict
+from agent.gateway.strict import JsonObject, Strict
 from store.contexts import Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -180,6 +181,11 @@ class MessagesRequest(ApiRequest):
     def limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_tokens": self.max_tokens}
+
+    def compiled(self) -> list[dict[str, Any] | None]:
+        """Those of tools that must be called, or strictly."""
+        is_strict = self.tool_choice is not None and self.tool_choice.type == "any"
+        return [tool.input_schema for tool in self.tools or () if tool.strict or is_strict]
 
     def tags(self) -> dict[str, str]:
         """The session, which agents name with whom it is for."""

@@ -122,6 +122,12 @@ class ChatRequest(ApiRequest):
             "max_completion_tokens": self.max_completion_tokens,
         }
 
+    def compiled(self) -> list[dict[str, Any] | None]:
+        """Those of functions that must be called, or strictly."""
+        is_strict = self.tool_choice == "required"
+        functions = (tool.function for tool in self.tools or ())
+        return [each.parameters for each in functions if each.strict or is_strict]
+
     def listed_per_token(self) -> int:
         """The token itself and its alternatives."""
         return 1 + (self.top_logprobs or 0) if self.logprobs else 0

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
+from agent.gateway.grammar import JsonSchema
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
 from agent.gateway.request import (
     NOT_FORWARDED,
@@ -19,7 +20,7 @@ from agent.gateway.request import (
     TopK,
     TopP,
 )
-from agent.gateway.strict import JsonObjects, JsonSchema, Strict, unserved
+from agent.gateway.strict import JsonObjects, Strict, unserved
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -238,6 +239,11 @@ class ResponsesRequest(ApiRequest):
     def limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_output_tokens": self.max_output_tokens}
+
+    def compiled(self) -> list[dict[str, Any] | None]:
+        """Those of functions that must be called, or strictly."""
+        is_strict = self.tool_choice == "required"
+        return [tool.parameters for tool in self.tools or () if tool.strict or is_strict]
 
     def listed_per_token(self) -> int:
         """The token itself and its alternatives."""
