@@ -81,8 +81,8 @@ class Engine(Section):
     @classmethod
     def _have_no_secrets(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in map(urlsplit, urls):
-            if url.scheme not in ("http", "https") or not url.netloc:
-                raise ValueError("a URL begins with http:// or https:// and a host")
+            if url.scheme not in ("http", "https", "unix") or not url.netloc + url.path:
+                raise ValueError("a URL begins with http://, https:// or unix://")
             if "@" in url.netloc:
                 raise ValueError("a URL has no user or password here: set engine.api_key")
         return urls

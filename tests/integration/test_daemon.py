@@ -249,6 +249,7 @@ def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
     ("settings", "remedy"),
     [
         ({"BYHEART_ENGINE__URLS": "http://ann:secret@127.0.0.1:9"}, "engine.api_key"),
+        ({"BYHEART_ENGINE__URLS": "localhost:8000"}, "http://"),
         ({"BYHEART_SERVER__HOST": "0.0.0.0"}, "127.0.0.1"),
         ({"BYHEART_DISTILL__RANK": "512"}, "max_lora_rank"),
         ({"BYHEART_SERVER__PROT": "1"}, "server.port"),
