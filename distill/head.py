@@ -1,7 +1,7 @@
 """Logits: hidden states times the output head, which student and teacher share.
 
-They come in fp32 whatever the weights are: a logit of 20 in bf16 is off by up to 0.06, and a
-divergence is the difference of many such.
+They are summed up in fp32 whatever the weights are: a logit of 20 in bf16 is off by up to 0.06, and
+a divergence is the difference of many such.
 
 The way round matters on the CPU: the BLAS that PyTorch brings repacks one operand of every product,
 and for some dozens of states and a vocabulary `head @ states.T` takes half the time of
@@ -21,5 +21,6 @@ def logits(states: Tensor, head: Tensor) -> Tensor:
     """
     if states.is_cuda and states.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(states, head.T, out_dtype=torch.float32)
-    product = (head @ states.T).T.contiguous() if states.is_cpu else states @ head.T
-    return product.to(torch.promote_types(product.dtype, torch.float32))
+    wide = torch.promote_types(states.dtype, torch.float32)
+    states, head = states.to(wide), head.to(wide)
+    return (head @ states.T).T.contiguous() if states.is_cpu else states @ head.T

@@ -20,7 +20,6 @@ where the two agree, and still sees how much mass lies outside.
 Shapes: N completion tokens of all sequences, D hidden size, V vocabulary.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +38,8 @@ logits more than it takes."""
 # Tokens whose logits are in memory at once. On two cores 32 were slower, and 256 were faster for
 # thousands of tokens only (BENCHMARKS.md). What is best on an accelerator has not been measured.
 CHUNK_TOKENS = {"cpu": 64, "accelerator": 512}
+LARGE_RATIO = 40.0
+"""Of logarithms: e to the power of it is still far from the largest number in fp32."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def divergence(
     Args:
         student: Float[N, D], hidden states before the output head; receives the gradient.
         teacher: Float[N, D], of the teacher at the same tokens; constant.
-        head: Float[V, D], the frozen output head that both share.
+        head: Float[V, D], the frozen output head that both share; all logits are finite.
         weights: Float[N] from `token_weights`; a token of weight zero is masked out.
         objective: Which divergence.
         chunk_tokens: Tokens whose logits are in memory at once, 0 for what suits the device; does
@@ -137,6 +138,8 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradient = torch.empty_like(student)
         precise = torch.promote_types(student.dtype, torch.float32)
+        if student.is_cpu:  # which has no product of bf16 that is summed up in fp32: once for all
+            head = head.to(precise)
         per_token = torch.empty(len(student), dtype=precise, device=student.device)
         entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
@@ -204,12 +207,20 @@ def _forward(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:
-    p, q = log_p.exp(), log_q.exp()
-    # In logarithms: where both are too small for fp32, their mixture is not zero.
-    log_m = torch.logaddexp(log_q + math.log(b), log_p + math.log1p(-b))
-    value = (b * q * (log_q - log_m) + (1 - b) * p * (log_p - log_m)).sum(-1)
-    slope = (1 - b) * (log_p - log_m)
+    p, q, ratio = log_p.exp(), log_q.exp(), log_q - log_p
+    # Of the mixture to p and to q, each by itself: their difference to the ratio would lose digits
+    # where b is near 0 or 1, and where both sides nearly agree.
+    to_p, to_q = _log_mixture(ratio, b), _log_mixture(-ratio, 1 - b)
+    value = -(b * q * to_q + (1 - b) * p * to_p).sum(-1)
+    slope = (b - 1) * to_p
     return value, p * (slope - (p * slope).sum(-1, keepdim=True))
+
+
+def _log_mixture(ratio: Tensor, weight: float) -> Tensor:
+    """log(1 - weight + weight e^ratio): finite also where e^ratio is not."""
+    near = torch.log1p(weight * torch.expm1(ratio.clamp(max=LARGE_RATIO)))
+    far = ratio + torch.log1p((1 - weight) * torch.expm1(-ratio))
+    return torch.where(ratio <= LARGE_RATIO, near, far)
 
 
 FORMULAS: dict[Divergence, Formula] = {"reverse": _reverse, "forward": _forward, "jsd": _jsd}

@@ -7,7 +7,7 @@ from torch import Tensor
 from distill import loss
 from distill.head import logits
 from distill.loss import Objective
-from tests.devices import CUDA, EVERY_DEVICE
+from tests.devices import EVERY_DEVICE
 
 TOKENS, HIDDEN, VOCABULARY = 13, 8, 37
 
@@ -20,6 +20,8 @@ EVERY = pytest.mark.parametrize(
         FORWARD,
         JSD,
         Objective("jsd", teacher_weight=0.1),
+        Objective("jsd", teacher_weight=0.001),
+        Objective("jsd", teacher_weight=0.999),
         Objective("reverse", top_k=3),
         Objective("forward", top_k=3),
         Objective("jsd", top_k=1, teacher_weight=0.8),
@@ -117,7 +119,7 @@ def test_gradient_in_float64_passes_gradcheck(inputs, kind):
     assert torch.autograd.gradcheck(value, student.clone().requires_grad_())
 
 
-@pytest.mark.parametrize("device", [CUDA])
+@EVERY_DEVICE
 def test_logits_of_bf16_weights_are_not_rounded_to_bf16(device):
     generator = torch.Generator().manual_seed(3)
     states = torch.randn(8, 512, generator=generator).bfloat16()
