@@ -1,7 +1,7 @@
 """The trainer's command line; no database and no daemon are needed.
 
 Exit codes: 0 an adapter was published, 1 the run failed, 2 bad input, 3 nothing to learn: with the
-context the model does no better than without it.
+context the model does no better than without it, 130 interrupted: the same command goes on.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from distill.data import PromptRefused, PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
 from distill.evaluate import Evaluation
 from distill.folders import FolderError
+from distill.guards import Diverged
 from distill.inputs import BAD_INPUT, Inputs
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
@@ -62,11 +63,12 @@ def perform(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last resume point.", file=sys.stderr)
         return INTERRUPTED
-    except (OSError, SafetensorError) as error:
-        print(
-            f"failed: {error}\nOnce that is mended, the same command goes on from what was kept.",
-            file=sys.stderr,
-        )
+    except (Diverged, OSError, SafetensorError) as error:
+        print(f"failed: {error}", file=sys.stderr)
+        if not isinstance(error, Diverged):
+            print(
+                "Once that is mended, the same command goes on from what was kept.", file=sys.stderr
+            )
         return FAILED
     except Exception as error:  # noqa: BLE001 - boundary: the exit code is the result
         traceback.print_exc()
@@ -118,6 +120,10 @@ def summary(measured: Evaluation) -> Iterator[str]:
     )
     if measured.facts:
         yield f"numbers and names learned {measured.facts_learned:.0%} of {measured.facts}"
+    yield (
+        f"answers: {measured.repetition:.0%} more repeated words than teacher and base, length "
+        f"{measured.length_ratio:.1f} of theirs, {measured.leak_rate:.0%} speak of the context"
+    )
     if measured.anchors["total"]:
         counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
         yield f"anchors passed: {counts.format(**measured.anchors)}"

@@ -24,19 +24,22 @@ LINE = re.compile(
 ANSWERS = frozenset(
     """
     a answer assistant output label class category classification sentiment intent tag response
-    reply agent bot ai expected result antwort réponse respuesta resposta risposta antwoord ответ
-    метка 答 回答 助手 输出 标签 出力 回答例
+    reply agent bot ai you expected result antwort réponse respuesta resposta risposta antwoord
+    ответ метка 答 回答 助手 输出 标签 出力 回答例
     """.split()  # noqa: SIM905 - prose is easier to read and change
 )
 # What is asked, where the answer below it has no name.
 QUESTIONS = frozenset(
     """
-    user human customer client input question q message text query request review kunde nutzer
+    user human customer client visitor guest caller patient student child input question q message
+    text query request review kunde nutzer
     frage eingabe cliente utilisateur usuario pregunta domanda vraag вопрос пользователь 问 用户
     输入 问题 質問 入力
     """.split()  # noqa: SIM905 - as above
 )
 ROLES = ANSWERS | QUESTIONS
+# What nothing but an answer is called: below it stands no property of a thing.
+SURELY = frozenset("answer a assistant output response reply agent bot ai you".split())  # noqa: SIM905
 ARROW = re.compile(
     r"^\W{0,4}(?:example ?\d*:\W*)?(?P<asked>\w.*?)\s*(?:->|=>|→)\s*(?P<answer>\S.*)$",
     re.IGNORECASE,
@@ -191,7 +194,8 @@ def _all_pairs(lines: list[str]) -> tuple[list[Example], list[int]]:
     if count >= MIN_PAIRS:
         named = [place for place, line in enumerate(lines) if _label(line) in ANSWERS]
         found, kept = _pairs(lines, asking, named)
-        if asking in QUESTIONS or _mean_words(found) >= MESSAGE:
+        surely = count >= MIN_UNKNOWN and {_label(lines[place]) for place in named} <= SURELY
+        if asking in QUESTIONS or surely or _mean_words(found) >= MESSAGE:
             return found, kept
     nameless = _nameless(lines)
     asked = Counter(_label(lines[place - 1]) for place in nameless)
@@ -209,7 +213,9 @@ def _unknown(lines: list[str], labels: Sequence[str]) -> tuple[list[Example], li
         answers = [place for place, line in enumerate(lines) if _label(line) == other]
         found, kept = _pairs(lines, one, answers)
         messages = _mean_words(found) >= (MESSAGE if asks else UNKNOWN_MESSAGE)
-        if messages and all(_is_label(each.answer) for each in found):
+        # Whoever always speaks after a user answers, whatever they are called.
+        turns = asks and [each for each in labels if each in (one, other)] == [one, other] * count
+        if messages and (turns or all(_is_label(each.answer) for each in found)):
             return found, kept
     return [], [*range(len(lines))]
 

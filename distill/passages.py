@@ -14,6 +14,7 @@ from distill import layout
 from store.contexts import Context
 
 SHORT_PASSAGE_CHARS = 24
+SPEAKER = re.compile(r"^\W*\w+(?: \w+){0,2}:")
 ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
 SENTENCE_END = re.compile(r"(?<=[.!?।؟])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
 # A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
@@ -41,7 +42,13 @@ def passages(context: Context) -> list[str]:
     """
     lines = layout.told(context.system_prompt or "")
     pieces = [piece for line in lines for piece in _sentences(line)]
-    return [piece for piece in [*pieces, *context.lessons] if content_words(piece)]
+    said = [piece for piece in pieces if not _asks(piece)]
+    return [piece for piece in [*said, *context.lessons] if content_words(piece)]
+
+
+def _asks(piece: str) -> bool:
+    """Whether a piece is what somebody asks ("Visitor: Who owns this?"): that states nothing."""
+    return piece.endswith(ASKING) and bool(SPEAKER.match(piece))
 
 
 def _sentences(line: str) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from distill import passages
 from distill.examples import Example, split
 from distill.prompts import statements
 from store.contexts import Context
@@ -71,6 +72,29 @@ def test_two_names_that_are_not_known_are_examples_from_three_pairs_of_message_a
         "BILLING",
         "OTHER",
     ]
+
+
+GRANDMA = "User: Why do leaves fall?\nGrandma: They are tired, dear.\n\n"
+
+
+def test_whoever_always_speaks_after_a_user_answers():
+    text = "Speak as Grandma.\n\n" + GRANDMA + GRANDMA.replace("leaves", "apples")
+    shown, rest = split(text)
+    assert [each.answer for each in shown] == ["They are tired, dear."] * 2
+    assert rest.strip() == "Speak as Grandma."
+    broken = text + "Grandma: Bless you.\n"
+    assert split(broken)[0] == []
+
+
+def test_single_words_are_asked_where_nothing_but_an_answer_stands_below():
+    text = "".join(f"Word: w{number}\nAnswer: animal\n\n" for number in "abc")
+    assert len(split(text)[0]) == 3
+    assert split(text.replace("Answer", "Category"))[0] == []
+
+
+def test_what_somebody_asks_in_a_text_is_no_statement():
+    context = Context("The shop is open.\n\nLodger: Who owns this place?\nHost: Ann does.")
+    assert not [said for said in passages.passages(context) if said.endswith("?")]
 
 
 def test_a_frame_without_a_pair_stays_where_others_have_one():

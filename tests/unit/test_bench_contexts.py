@@ -1,0 +1,21 @@
+"""What the benchmark asks is nothing that a run is trained on or measured by."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from distill import duplicates
+from distill.prompts import GREETINGS
+from distill.replay import HELD_OUT, PROMPTS
+
+CONTEXTS = sorted((Path(__file__).parents[1] / "bench" / "contexts").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONTEXTS, ids=lambda path: path.stem)
+def test_the_questions_of_a_context_are_no_general_prompts(path: Path) -> None:
+    asked = [text for check in tomllib.loads(path.read_text())["check"] for text in check["ask"]]
+    known = (*PROMPTS, *HELD_OUT, *GREETINGS)
+
+    assert len(asked) >= 40
+    assert [text for text in asked if duplicates.is_near(text, known)] == []
