@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from distill import data, evaluate, replay
+from distill import data, evaluate, passages, replay
 from distill.data import Encoder, Messages, Prompt
 from distill.evaluate import Anchored
 from distill.pool import Trajectory, sample_guided
@@ -23,11 +23,14 @@ TRAJECTORIES, GENERAL = 16, 8
 # How far a context moves an answer can be seen in its beginning.
 BEGINNING = 32
 # A context that moves the beginnings of most answers to general prompts this far, in nats a token,
-# is about them too. In front of the embedded model, on 2026-11-26, the median over the prompts was
-# 0.09 to 0.15 for thirteen contexts of facts, labels and forms, 0.25 and 0.28 for two ways of
-# speaking, and 0.43 for another language. Their mean does not tell these apart: a list of facts had
-# 0.24, of which one prompt was 1.2.
-CONCERNS_EVERYTHING = 0.2
+# is about them too. In front of the embedded model the median over the prompts was 0.09 to 0.15 for
+# thirteen contexts of facts, labels and forms, 0.25 and 0.28 for two ways of speaking, and 0.43 for
+# another language (2026-11-26); 0.14 to 0.22 for a handbook, by how it was told, and 0.19 to 0.24
+# for three more ways of speaking (2026-11-27). So what the context says decides between them: many
+# numbers are a handbook's, and one that names little is about how to speak. Their mean does not
+# tell them apart: a list of facts had 0.24, of which one prompt was 1.2.
+OF_FACTS, OF_EITHER, OF_MANNER = 0.3, 0.2, 0.17
+MANY_NUMBERS, FEW_NAMES = 1 / 3, 1 / 2
 
 
 class NothingToLearn(Exception):
@@ -82,17 +85,34 @@ def check_anchors(
     return passed
 
 
-def concerns_everything(encoder: Encoder, teacher: Teacher, sampler: LocalSampler) -> bool:
+def concerns_everything(
+    encoder: Encoder, teacher: Teacher, sampler: LocalSampler, statements: Sequence[str]
+) -> bool:
     """Whether the context changes the answers to general prompts too, as a format or a rule does.
 
     Then to keep such answers as the base gives them would be to unlearn the context: with it they
     are what the student is to give.
+
+    Args:
+        encoder: Of the context.
+        teacher: Of the context.
+        sampler: For its answers.
+        statements: What the context says.
     """
     asked = [encoder.prompt(data.user(text)) for text in replay.PROMPTS[:GENERAL]]
     answers = _begun(teacher, sampler, asked)
     with teacher.student.adapter_off():
         moved = [float(values.mean()) for values in evaluate.token_kls(teacher, answers)]
-    return median(moved) >= CONCERNS_EVERYTHING
+    return median(moved) >= moving(statements)
+
+
+def moving(statements: Sequence[str]) -> float:
+    """How far a context that says this has to move general answers to be about them, in nats."""
+    count = max(len(statements), 1)
+    if sum(bool(passages.numbers(each)) for each in statements) >= MANY_NUMBERS * count:
+        return OF_FACTS
+    named = sum(bool(passages.facts(each)) for each in statements)
+    return OF_MANNER if named <= FEW_NAMES * count else OF_EITHER
 
 
 def _begun(teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]) -> list[Trajectory]:

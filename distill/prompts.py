@@ -93,7 +93,8 @@ def collect(
     Raises:
         ContextTooLong: The context has more statements than a run can ask about.
     """
-    everything = preflight.concerns_everything(encoder, teacher, sampler)
+    said = list(statements(spec.context))
+    everything = preflight.concerns_everything(encoder, teacher, sampler, said)
     line_ends = questions.line_end_ids(encoder.tokenizer)
     writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
     with teacher.student.adapter_off():

@@ -70,7 +70,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
 def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is_about_them_too(
     model, tmp_path, monkeypatch, bound, with_context
 ):
-    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", bound)
+    monkeypatch.setattr(preflight, "moving", lambda _: bound)
     spec = make_spec(model, tmp_path)
     parts = load_parts(spec)
 
@@ -84,7 +84,7 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
 def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     model, tmp_path, monkeypatch, everything
 ):
-    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", 0.0 if everything else math.inf)
+    monkeypatch.setattr(preflight, "moving", lambda _: 0.0 if everything else math.inf)
     monkeypatch.setattr(similar, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
@@ -204,7 +204,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
 def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_reads(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(preflight, "CONCERNS_EVERYTHING", math.inf)
+    monkeypatch.setattr(preflight, "moving", lambda _: math.inf)
     said = f"The shop opens at 7 in the morning{', and the door is open' * 9}."
     spec = make_spec(model, tmp_path, context=Context(system_prompt=said))
     parts = load_parts(spec)
@@ -266,13 +266,27 @@ def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(m
     assert any("brief" in text.lower() for text in asked - shown)
 
 
-@pytest.mark.parametrize(("moved", "everything"), [([0.0] * 7 + [9.0], False), ([0.3] * 8, True)])
-def test_a_context_is_about_everything_if_most_answers_are_others_with_it(
-    model, tmp_path, monkeypatch, moved, everything
+HANDBOOK = ["A lamp costs 20 euros.", "We open at 9.", "Ann owns the shop."]
+MANNER = ["Speak as a pirate does.", "Call everybody matey."]
+
+
+@pytest.mark.parametrize(
+    ("moved", "said", "everything"),
+    [
+        ([0.0] * 7 + [9.0], MANNER, False),
+        ([0.18] * 8, MANNER, True),
+        ([0.25] * 8, HANDBOOK, False),
+        ([0.35] * 8, HANDBOOK, True),
+        ([0.18] * 8, ["It belongs to Ann.", "Ask Bob."], False),
+        ([0.25] * 8, ["It belongs to Ann.", "Ask Bob."], True),
+    ],
+)
+def test_a_context_is_about_everything_if_it_moves_most_answers_more_than_a_handbook_does(
+    model, tmp_path, monkeypatch, moved, said, everything
 ):
     parts = load_parts(make_spec(model, tmp_path))
     monkeypatch.setattr(preflight.evaluate, "token_kls", lambda *_: map(torch.tensor, moved))
 
-    found = preflight.concerns_everything(parts.encoder, parts.teacher, parts.sampler)
+    found = preflight.concerns_everything(parts.encoder, parts.teacher, parts.sampler, said)
 
     assert found is everything
