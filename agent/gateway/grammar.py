@@ -96,6 +96,8 @@ def pattern_weight(pattern: str) -> int:
             times = max(1, *map(_number, re.findall(r"\d+", token["counts"])), 1)
             sizes[-1] += last.times(times - 1)
             last = last.times(times)
+            if last.weight > MOST_WEIGHT:  # numbers without end take long, too
+                return last.weight
         elif said == "(":
             sizes.append(Size())
         elif said == ")" and len(sizes) > 1:
