@@ -43,6 +43,13 @@ WRAPPED = 50
 TAG_NAME = 5
 # A line of so few words leans on its heading; one of so few, in front of others, is only a name.
 LEANING, NAME = 6, 4
+# Headings that say nothing of what stands below them.
+EMPTY = frozenset(
+    (
+        *("about", "about us", "background", "details", "facts", "general", "information"),
+        *("introduction", "notes", "other", "overview", "summary"),
+    )
+)
 # Where a line has so many letters of its heading, it says itself what it is about.
 STEM = 4
 
@@ -201,12 +208,12 @@ def _outlined(lines: Sequence[str]) -> Iterator[str]:
         above = [(depth, text) for depth, text in above if depth < _depth(line)]
         carried = [f"{text.rstrip(':')}:" for _, text in above]
         named = heading[:STEM].lower() in said.lower()
-        leans = not named and not above and len(said.split()) <= LEANING
+        leans = not (named or above or heading.lower() in EMPTY) and len(said.split()) <= LEANING
         parent = following and not HEADING.match(following) and _depth(following) > _depth(line)
         announces = said.endswith(":") or len(said.split()) <= NAME
         if parent and not _ended(said) and (announces or ITEM.match(line)):
             above.append((_depth(line), said))
-        if not parent or _ended(said) or not announces:
+        if _ended(said) or not (announces if parent else said.endswith(":")):
             yield " ".join([f"{heading}:", said] if leans else [*carried, said])
 
 
