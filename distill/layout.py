@@ -213,7 +213,8 @@ def _outlined(lines: Sequence[str]) -> Iterator[str]:
         announces = said.endswith(":") or len(said.split()) <= NAME
         if parent and not _ended(said) and (announces or ITEM.match(line)):
             above.append((_depth(line), said))
-        if _ended(said) or not (announces if parent else said.endswith(":")):
+        only_named = said.endswith(":") and len(said.split()) <= NAME
+        if _ended(said) or not (announces if parent else only_named):
             yield " ".join([f"{heading}:", said] if leans else [*carried, said])
 
 
