@@ -62,11 +62,13 @@ class Parts:
     listing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Of lists of feedback one at a time: each is hundreds of writes, beside those of answers."""
     listers: Slots = field(default_factory=lambda: Slots(each=1))
+    """And of one caller, so that the others' wait for one of its lists."""
     controlling: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(MOST_CONTROLLING)
     )
     """Of requests to the control API, which read what is large: so many at once."""
     controllers: Slots = field(default_factory=lambda: Slots(each=MOST_CONTROLLING))
+    """And of one caller, until it has read what it asked for."""
     uploads: Uploads = field(default_factory=Uploads)
     pepper: str = ""
     """What only this installation knows."""
