@@ -9,7 +9,6 @@ a unit being about 0.3 ms, and the schemas of a request may weigh so much togeth
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -20,7 +19,7 @@ from agent.gateway.strict import nodes
 MOST_WEIGHT = 2**13
 MAX_CHARS = 2**17
 """Of all names and texts in a schema."""
-MAX_PATTERN_CHARS = 2**15
+MAX_PATTERN_CHARS = 2**12
 """Of all patterns in one."""
 MAX_REPEATED = 2**16
 """How often a part of what is generated may have to be repeated."""
@@ -35,21 +34,6 @@ TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]?|\{(?P<counts>[\d\s,]*)\}?|.", re.
 """Of a pattern: what a count would repeat, and a count: `{3}`, `{3,`, `{ 3, 9 }`."""
 WIDE_ATOM = re.compile(r"\.$|\[\^|.*\\[wWSD]", re.DOTALL)
 MAX_DIGITS = 9
-
-
-@dataclass(frozen=True)
-class Size:
-    """A part of a pattern, with all that is counted in it written out."""
-
-    atoms: int = 0
-    weight: int = 0
-
-    def __add__(self, other: "Size") -> "Size":
-        return Size(self.atoms + other.atoms, self.weight + other.weight)
-
-    def times(self, count: int) -> "Size":
-        """It so often in a row."""
-        return Size(self.atoms * count, self.weight * count)
 
 
 def refuse_heavy(schemas: Iterable[dict[str, Any] | None]) -> None:
@@ -88,29 +72,31 @@ def weight(schema: dict[str, Any]) -> int:
 
 def pattern_weight(pattern: str) -> int:
     """What a pattern takes."""
-    sizes, last, written = [Size()], Size(), 0
-    """Of the pattern and the groups that are open, what a count would repeat, and the atoms."""
+    atoms, weights, last, written = [0], [0], (0, 0), 0
+    """Of the pattern and the open groups; what a count would repeat; atoms as they stand."""
     for token in TOKEN.finditer(pattern):
         said = token[0]
+        if said == "(":
+            atoms.append(0)
+            weights.append(0)
+            continue
+        if said in "?*+":  # a count behind it repeats the same
+            weights[-1] += OPTIONAL
+            continue
         if token["counts"] is not None:
-            times = max(1, *map(_number, re.findall(r"\d+", token["counts"])), 1)
-            sizes[-1] += last.times(times - 1)
-            last = last.times(times)
-            if last.weight > MOST_WEIGHT:  # numbers without end take long, too
-                return last.weight
-        elif said == "(":
-            sizes.append(Size())
-        elif said == ")" and len(sizes) > 1:
-            last = sizes.pop()
-            sizes[-1] += last
-        elif said in "?*+":  # a count behind it repeats the same
-            sizes[-1] += Size(0, OPTIONAL)
+            more = max(1, *map(_number, re.findall(r"\d+", token["counts"])), 1) - 1
+            added = last[0] * more, last[1] * more
+            last = last[0] + added[0], last[1] + added[1]
+        elif said == ")" and len(atoms) > 1:
+            added = last = atoms.pop(), weights.pop()
         else:
-            last = Size(1, WIDE if WIDE_ATOM.match(said) else 1)
-            sizes[-1] += last
+            added = last = 1, WIDE if WIDE_ATOM.match(said) else 1
             written += 1
-    whole = sum(sizes, Size())
-    return whole.weight + GROWN * (whole.atoms - written)
+        atoms[-1] += added[0]
+        weights[-1] += added[1]
+        if weights[-1] > MOST_WEIGHT:  # numbers without end take long, too
+            return weights[-1]
+    return sum(weights) + GROWN * (sum(atoms) - written)
 
 
 def _number(digits: str) -> int:
