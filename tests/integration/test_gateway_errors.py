@@ -242,6 +242,20 @@ def test_the_engines_own_refusal_of_a_request_is_passed_on(tmp_path: Path) -> No
     run(scenario())
 
 
+@pytest.mark.parametrize("status", [201, 302, 307])
+def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
+    tmp_path: Path, status: int
+) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.refuse_with = (status, {"choices": []})
+            for stream in (False, True):
+                told, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+                assert (told, error["code"]) == (502, "engine_error")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("tokens", range(6))
 def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
     tmp_path: Path, tokens: int
