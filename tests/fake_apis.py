@@ -3,7 +3,7 @@
 Bodies and events in vLLM 0.32's order, as far as clients and byheart look at them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.fake_vllm import Answer, Body, dump, words
@@ -47,22 +47,23 @@ class ResponseAnswer(Answer):
     """An answer of `/v1/responses`."""
 
     def whole(self, _logprobs: Body | None) -> Body:
-        text = "".join(self.tokens)
-        if self.body.get("tool_choice") == "required":
-            name = self.body["tools"][0]["name"]
-            item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": name}
-            item |= {"arguments": text, "status": "completed"}
-            item |= dict.fromkeys(("async", "caller", "namespace"))
-            return self._response("completed", [item]) | {"usage": self._tokens()}
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
-        item = {
-            "id": "msg_1",
-            "type": "message",
-            "role": "assistant",
-            "status": "completed",
-            "content": [part],
-        }
+        item = self._call() if self._must_call() else self._message()
         return self._response(self._status(), [item]) | {"usage": self._tokens()}
+
+    def _must_call(self) -> bool:
+        return self.body.get("tool_choice") == "required"
+
+    def _call(self) -> Body:
+        name = self.body["tools"][0]["name"]
+        item = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": name}
+        item |= {"arguments": "".join(self.tokens), "status": "completed"}
+        return item | dict.fromkeys(("async", "caller", "namespace"))
+
+    def _message(self) -> Body:
+        text = "".join(self.tokens)
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": None}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed"}
+        return item | {"content": [part]}
 
     def frames(self) -> Iterator[bytes]:
         numbers = iter(range(1_000_000))
@@ -73,23 +74,30 @@ class ResponseAnswer(Answer):
         begun = self._response("in_progress", [])
         yield numbered("response.created", response=begun)
         yield numbered("response.in_progress", response=begun)
-        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
         whole = self.whole(None)
         [item] = whole["output"]
+        unsaid = {"arguments": ""} if self._must_call() else {"content": []}
+        begun = item | unsaid | {"status": "in_progress"}
+        yield numbered("response.output_item.added", output_index=0, item=begun)
+        yield from self._called(item, numbered) if self._must_call() else self._said(item, numbered)
+        yield numbered("response.output_item.done", output_index=0, item=item)
+        yield numbered(f"response.{self._status()}", response=whole)
+
+    def _said(self, item: Body, numbered: Callable[..., bytes]) -> Iterator[bytes]:
+        place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
         [part] = item["content"]
-        empty = part | {"text": ""}
-        yield numbered(
-            "response.output_item.added",
-            output_index=0,
-            item=item | {"content": [], "status": "in_progress"},
-        )
-        yield numbered("response.content_part.added", **place, part=empty)
+        yield numbered("response.content_part.added", **place, part=part | {"text": ""})
         for token in self.tokens:
             yield numbered("response.output_text.delta", **place, delta=token, logprobs=[])
         yield numbered("response.output_text.done", **place, text=part["text"], logprobs=[])
         yield numbered("response.content_part.done", **place, part=part)
-        yield numbered("response.output_item.done", output_index=0, item=item)
-        yield numbered(f"response.{self._status()}", response=whole)
+
+    def _called(self, item: Body, numbered: Callable[..., bytes]) -> Iterator[bytes]:
+        place = {"item_id": item["id"], "output_index": 0}
+        for token in self.tokens:
+            yield numbered("response.function_call_arguments.delta", **place, delta=token)
+        said = {"arguments": item["arguments"], "name": item["name"]}
+        yield numbered("response.function_call_arguments.done", **place, **said)
 
     def _status(self) -> str:
         return "incomplete" if self.finish == "length" else "completed"

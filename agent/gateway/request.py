@@ -9,7 +9,7 @@ import difflib
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
@@ -202,6 +202,14 @@ def out_of_range(param: str, message: str) -> RequestError:
 def inconsistent(param: str, message: str) -> PydanticCustomError:
     """The error for fields that contradict each other, to be raised by a validator."""
     return PydanticCustomError("inconsistent", "{message}", {"message": message, "param": param})
+
+
+def check_tool_choice(must_call: bool, name: str | None, offered: Collection[str]) -> None:
+    """Refuse the choice of a tool, that of `name` if there is one, which is not `offered`."""
+    if must_call and not offered:
+        raise inconsistent("tool_choice", "Give 'tools', or leave 'tool_choice' out.")
+    if name is not None and name not in offered:
+        raise inconsistent("tool_choice", "'tool_choice' names a function not in 'tools'.")
 
 
 def parse_json(body: bytes) -> object:

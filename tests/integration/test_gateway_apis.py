@@ -195,7 +195,7 @@ def test_functions_go_there_and_back_through_the_responses_of_openais_client(
 ) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue('{"place": "Rome"}', "Rain.")
+            fake.enqueue('{"place": "Rome"}', "Rain.", "Rain.", '{"place": "Oslo"}')
             parameters = WEATHER["input_schema"]
             tool: Any = {"type": "function", "name": "weather", "parameters": parameters}
             question = {"role": "user", "content": "Rain in Rome?"}
@@ -208,9 +208,16 @@ def test_functions_go_there_and_back_through_the_responses_of_openais_client(
                 for sent_back in (call, call.to_dict()):
                     turns: Any = [question, sent_back, output]
                     await client.responses.create(model="small", input=turns, tools=[tool])
-            calls = [sent["input"][1] for sent in fake.history[1:]]
-            said = rig.said()[-1]
+                async with client.responses.stream(
+                    model="small", input=[question], tools=[tool], tool_choice="required"
+                ) as stream:
+                    [streamed] = (await stream.get_final_response()).output
+            calls = [sent["input"][1] for sent in fake.history[1:3]]
+            said, last = rig.said()[-2:]
 
+            assert streamed.arguments == '{"place": "Oslo"}'
+            [recorded] = last.payload.params["answer"]["tool_calls"]
+            assert recorded["function"]["arguments"] == streamed.arguments
             assert calls[0] == calls[1]
             assert calls[0].keys() == {
                 *("type", "id", "call_id", "name", "arguments", "status"),

@@ -80,6 +80,36 @@ def test_the_longest_message_is_lowered_to_what_is_served() -> None:
         responses(input="Hi", max_output_tokens=32_000)
 
 
+CALLED = {"type": "function", "name": "look"}
+LOOK = {"name": "look", "input_schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("ask", "fields"),
+    [
+        (responses, {"tool_choice": "required"}),
+        (responses, {"tool_choice": "required", "tools": []}),
+        (responses, {"tool_choice": {"type": "function", "name": "find"}, "tools": [CALLED]}),
+        (message, {"tool_choice": {"type": "any"}}),
+        (message, {"tool_choice": {"type": "tool"}, "tools": [LOOK]}),
+        (message, {"tool_choice": {"type": "tool", "name": "find"}, "tools": [LOOK]}),
+    ],
+)
+def test_a_tool_that_must_be_called_must_be_offered(ask: Any, fields: dict[str, Any]) -> None:
+    said = {"input": "Hi"} if ask is responses else {}
+    with pytest.raises(RequestError) as refused:
+        ask(**said, **fields)
+    assert refused.value.param == "tool_choice"
+
+
+def test_a_tool_that_is_offered_can_be_chosen() -> None:
+    for choice in ("auto", "none", "required", CALLED):
+        assert responses(input="Hi", tools=[CALLED], tool_choice=choice).tool_choice
+    assert responses(input="Hi", tool_choice="auto").tool_choice == "auto"
+    for chosen in ({"type": "any"}, {"type": "tool", "name": "look"}):
+        assert message(tools=[LOOK], tool_choice=chosen).tool_choice
+
+
 def test_a_message_has_so_many_blocks_at_most() -> None:
     block = {"type": "text", "text": "x"}
     nested = {"type": "tool_result", "tool_use_id": "a", "content": [block] * 250}

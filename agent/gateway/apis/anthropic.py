@@ -7,12 +7,22 @@ import json
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from agent.gateway.apis.answer import Json
 from agent.gateway.grammar import JsonSchema
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
-from agent.gateway.request import NOT_FORWARDED, ApiRequest, Label, Limit, StopText, TopK, TopP
+from agent.gateway.request import (
+    NOT_FORWARDED,
+    ApiRequest,
+    Label,
+    Limit,
+    StopText,
+    TopK,
+    TopP,
+    check_tool_choice,
+    inconsistent,
+)
 from agent.gateway.strict import JsonObject, Strict
 from store.contexts import Message, split_system
 
@@ -177,6 +187,16 @@ class MessagesRequest(ApiRequest):
     thread: JsonObject | None = None
     cache_control: JsonObject | None = None
     context_management: JsonObject | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MessagesRequest":
+        choice = self.tool_choice
+        if choice is not None and choice.type == "tool" and choice.name is None:
+            raise inconsistent("tool_choice", "Type 'tool' needs a 'name'.")
+        if choice is not None and choice.type in ("any", "tool"):
+            name = choice.name if choice.type == "tool" else None
+            check_tool_choice(True, name, [tool.name for tool in self.tools or ()])
+        return self
 
     def limits(self) -> dict[str, int | None]:
         """The longest answer."""

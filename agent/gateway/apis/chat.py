@@ -27,6 +27,7 @@ from agent.gateway.request import (
     Stops,
     TopK,
     TopP,
+    check_tool_choice,
     inconsistent,
 )
 from agent.gateway.strict import JsonObject, unserved
@@ -96,19 +97,18 @@ class ChatRequest(ApiRequest):
     def _consistent(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
             raise inconsistent("top_logprobs", "Set 'logprobs' to true to get top_logprobs.")
-        if self.tool_choice not in (None, "none") and not self.tools:
-            raise inconsistent("tool_choice", "Give 'tools', or leave 'tool_choice' out.")
-        if isinstance(self.tool_choice, NamedTool) and not self._has_tool(self.tool_choice):
-            raise inconsistent("tool_choice", "'tool_choice' names a function not in 'tools'.")
+        named = self.tool_choice if isinstance(self.tool_choice, NamedTool) else None
+        check_tool_choice(
+            self.tool_choice not in (None, "none"),
+            None if named is None else named.function.name,
+            [tool.function.name for tool in self.tools or ()],
+        )
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
         form = self.response_format
         if form is not None and form.type == "json_schema" and form.json_schema is None:
             raise inconsistent("response_format", "Type 'json_schema' needs 'json_schema'.")
         return self
-
-    def _has_tool(self, choice: NamedTool) -> bool:
-        return any(tool.function.name == choice.function.name for tool in self.tools or ())
 
     @property
     def wants_usage(self) -> bool:

@@ -1,0 +1,161 @@
+"""The items of a conversation in OpenAI's Responses API, and as chat messages."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
+
+from agent.gateway.apis.answer import Json
+from agent.gateway.messages import FunctionName, content_tag, text_only
+from agent.gateway.request import Label
+from agent.gateway.strict import JsonObjects, Strict
+from store.contexts import Message
+
+Id = Annotated[str, Field(max_length=256)]
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class TextPart(Strict):
+    """Text as one part of several."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: Any = Field(None, exclude=True)
+    prompt_cache_breakpoint: Any = Field(None, exclude=True)
+    logprobs: Any = Field(None, exclude=True)
+    parsed: Any = Field(None, exclude=True)
+
+
+def _refusal_as_text(part: object) -> object:
+    """A refusal of the model in the history is what it said."""
+    if isinstance(part, dict) and part.get("type") == "refusal":
+        return {"type": "output_text", "text": part.get("refusal")}
+    return part
+
+
+Part = Annotated[
+    Annotated[TextPart, BeforeValidator(_refusal_as_text), Tag("<text>")],
+    text_only(
+        dict.fromkeys(("input_text", "output_text", "text", "refusal"), "<text>"), "parts of text"
+    ),
+]
+Content = Annotated[
+    Annotated[str, Tag("<string>")]
+    | Annotated[list[Part], Tag("<parts>"), Field(fail_fast=True, max_length=256)],
+    Discriminator(content_tag),
+]
+
+
+def _joined_texts(output: object) -> object:
+    """The texts of parts as one; anything else as it is, to be refused."""
+    parts = output if isinstance(output, list) else []
+    texts = [str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part]
+    return "".join(texts) if parts and len(texts) == len(parts) else output
+
+
+class Said(Strict):
+    """A message of the conversation."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    id: Id | None = None
+    status: Status | None = None
+    phase: Label | None = Field(None, exclude=True)
+
+
+class Calling(Strict):
+    """What servers note on calls and their outputs, and clients send back; of no meaning here."""
+
+    asynchronous: Any = Field(None, validation_alias=AliasChoices("async", "async_"), exclude=True)
+    caller: Any = Field(None, exclude=True)
+    created_by: Any = Field(None, exclude=True)
+    namespace: Any = Field(None, exclude=True)
+
+
+class FunctionCall(Calling):
+    """A call of a function in the history."""
+
+    type: Literal["function_call"]
+    call_id: Id
+    name: FunctionName
+    arguments: str
+    parsed_arguments: Any = Field(None, exclude=True)
+    id: Id | None = None
+    status: Status | None = None
+
+
+class FunctionOutput(Calling):
+    """What a function gave back."""
+
+    type: Literal["function_call_output"]
+    call_id: Id
+    name: Any = Field(None, exclude=True)
+    output: Annotated[str, BeforeValidator(_joined_texts)]
+    id: Id | None = None
+    status: Status | None = None
+
+
+class Thought(Strict):
+    """What the model thought, sent back in the history."""
+
+    type: Literal["reasoning"]
+    id: Id | None = None
+    summary: JsonObjects | None = None
+    content: JsonObjects | None = None
+    encrypted_content: str | None = None
+    status: Status | None = None
+
+
+def _item_tag(item: object) -> str | None:
+    kind = item.get("type", "message") if isinstance(item, dict) else None
+    return f"<{kind}>" if isinstance(kind, str) and kind in ITEMS else None
+
+
+ITEMS = ("message", "function_call", "function_call_output", "reasoning")
+Item = Annotated[
+    Annotated[Said, Tag("<message>")]
+    | Annotated[FunctionCall, Tag("<function_call>")]
+    | Annotated[FunctionOutput, Tag("<function_call_output>")]
+    | Annotated[Thought, Tag("<reasoning>")],
+    Discriminator(
+        _item_tag,
+        custom_error_type="text_only",
+        custom_error_message="Only messages of text, function calls and their outputs are served "
+        "here: this endpoint fetches no images or files, and runs no tools.",
+    ),
+]
+
+
+def chat_messages(items: Iterable[Item]) -> list[Message]:
+    """What was said and called in `items`; what the model thought is not said."""
+    said = (_chat_message(item) for item in items)
+    return _joined([message for message in said if message])
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """Chat messages with what the model said and called at a time in one, as it was answered."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and message["role"] == joined[-1]["role"] == "assistant":
+            last = joined[-1]
+            calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
+            text = f"{last['content']}{message['content']}"
+            joined[-1] = last | {"content": text} | ({"tool_calls": calls} if calls else {})
+        else:
+            joined.append(message)
+    return joined
+
+
+def _chat_message(item: Said | FunctionCall | FunctionOutput | Thought) -> Message | None:
+    if isinstance(item, Said):
+        parts = item.content
+        text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
+        return {"role": item.role, "content": text}
+    if isinstance(item, FunctionCall):
+        function: Json = {"name": item.name, "arguments": item.arguments}
+        call = {"id": item.call_id, "type": "function", "function": function}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    if isinstance(item, FunctionOutput):
+        return {"role": "tool", "tool_call_id": item.call_id, "content": item.output}
+    return None
