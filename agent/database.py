@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from agent.clock import utcnow
 from config.settings import Settings
 from store import namespaces
-from store.db import Database, DatabaseError
+from store.db import Database, DatabaseError, without_password
+
+log = structlog.get_logger(__name__)
 
 
 @contextmanager
@@ -25,7 +29,9 @@ def open_database(settings: Settings) -> Iterator[Database]:
     try:
         db.upgrade()
         with db.begin() as session:
-            namespaces.ensure(session, namespaces.DEFAULT, utcnow())
+            is_new = namespaces.ensure(session, namespaces.DEFAULT, utcnow())
+        if is_new:  # said, since a mistyped data folder would look like an empty one
+            log.info("database made", database=without_password(settings.database_url))
         yield db
     finally:
         db.close()

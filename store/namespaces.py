@@ -39,16 +39,15 @@ class UnknownNamespace(Exception):
         )
 
 
-def ensure(session: Session, name: str, now: datetime) -> Namespace:
-    """The namespace of that name, created if it is not there.
+def ensure(session: Session, name: str, now: datetime) -> bool:
+    """Create the namespace of that name unless it is there; whether it was created.
 
     Raises:
         BadName: It cannot be called that.
     """
     if not _NAME.fullmatch(name):
         raise BadName(name)
-    insert_new(session, Namespace, {"name": name, "created_at": now})
-    return session.get_one(Namespace, name)
+    return insert_new(session, Namespace, {"name": name, "created_at": now})
 
 
 def require(session: Session, name: str) -> None:

@@ -52,6 +52,12 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
+def test_a_data_folder_that_was_not_there_is_named_once(byheart):
+    first, second = byheart("status"), byheart("status")
+    assert str(byheart.data / "byheart.db") in first.stderr
+    assert second.stderr == ""
+
+
 def test_what_was_compiled_is_taken_out_of_a_namespace_again(byheart):
     policy = byheart.write("policy.md", "The shop opens at nine.\n")
     anchors = byheart.write(
