@@ -59,6 +59,7 @@ class FakeVllm:
         self.token_delay_s = 0.0
         self.die_after_tokens: int | None = None
         self.refuse_with: tuple[int, Body] | None = None
+        self.refusal_headers: dict[str, str] = {}
         self.may_load = True
         self.can_embed = False
         self._uds = uds
@@ -240,7 +241,8 @@ class FakeVllm:
         body = await request.json()
         self.history.append(body)
         if self.refuse_with:
-            return web.json_response(self.refuse_with[1], status=self.refuse_with[0])
+            status, said = self.refuse_with
+            return web.json_response(said, status=status, headers=self.refusal_headers)
         if refusal := self._unknown_model(body) or _too_long(body):
             return refusal
         self.running += 1

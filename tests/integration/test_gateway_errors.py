@@ -256,6 +256,23 @@ def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
     run(scenario())
 
 
+def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as elsewhere,
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake) as rig,
+        ):
+            fake.refuse_with = (307, {})
+            fake.refusal_headers = {"Location": f"{elsewhere.url}/v1/chat/completions"}
+            told, error = await refused(rig, CHAT, json=ASK)
+            assert (told, error["code"]) == (502, "engine_error")
+            assert len(fake.history) == 1
+            assert elsewhere.history == []
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("tokens", range(6))
 def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
     tmp_path: Path, tokens: int

@@ -1,6 +1,7 @@
 """Who is let in, with which key, to what, and how often."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from openai import (
     RateLimitError,
 )
 
+from agent.gateway.parts import MOST_CONTROLLING
 from agent.keys import issue, make, parse, written
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust
 from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+from tests.integration.test_control_api import controlled
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -49,6 +52,36 @@ async def status(rig: Rig, held: str | None, **headers: str) -> tuple[int, str]:
     ):
         said = await response.json()
         return response.status, said.get("error", {}).get("code", "")
+
+
+LISTED = [{"target_id": "resp_none", "name": "wrong", "value": True}]
+
+
+@pytest.mark.parametrize("asked", [("GET", "/api/v1/savings"), ("POST", "/v1/feedback")])
+def test_a_caller_waits_for_its_own_requests_and_not_for_anothers(
+    tmp_path: Path, asked: tuple[str, str]
+) -> None:
+    async def scenario() -> None:
+        async with controlled(tmp_path) as rig, AsyncExitStack() as held:
+            both = frozenset({Scope.READ, Scope.FEEDBACK})
+            shop, bank = (key(rig, name=who, scopes=both) for who in ("shop", "bank"))
+            with rig.parts.db.read() as session:
+                [principal] = [
+                    each.principal for each in keys.keys(session) if each.grant.name == "shop"
+                ]
+            body = LISTED if asked[0] == "POST" else None
+            for _ in range(MOST_CONTROLLING):
+                await held.enter_async_context(rig.parts.controllers.of(principal))
+            await held.enter_async_context(rig.parts.listers.of(principal))
+
+            waiting = asyncio.ensure_future(rig.fetch(*asked, shop, json=body))
+            for _ in range(5):
+                assert (await rig.fetch(*asked, bank, json=body))[0] == 200
+            assert not waiting.done()
+            await held.aclose()
+            assert (await waiting)[0] == 200
+
+    run(scenario())
 
 
 def test_where_keys_are_needed_only_good_ones_reach_the_model(tmp_path: Path) -> None:
