@@ -3,6 +3,7 @@
     python -m tests.bench.quality --out bench/quality            # all, hours; goes on where it was
     python -m tests.bench.quality --out bench/quality --only clinic/ours/0
     python -m tests.bench.quality --out bench/quality --report   # the table, and a picture
+    python -m tests.bench.quality --out bench/slow --only clinic/reference/0 --lr 1e-4
 
 A piece is one run: a context of `contexts/`, a method, a seed. Its 40 questions are in wordings
 that nothing was trained on. `ours` are the defaults. `off_policy` is context distillation on texts
@@ -78,6 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--only", help="CONTEXT/METHOD/SEED: one piece")
+    parser.add_argument("--lr", type=float, help="the learning rate of all, if not the default")
     parser.add_argument("--report", action="store_true", help="print the table, draw the picture")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +95,7 @@ def main() -> None:
         if str(piece) not in done and options.only in (None, str(piece)):
             print(f"--- {piece}")
             try:
-                measured = measure(piece, model, options.out)
+                measured = measure(piece, model, options.out, options.lr)
             except preflight.NothingToLearn as error:
                 measured = {"nothing_to_learn": str(error)}
             except guards.Diverged as error:
@@ -116,14 +118,15 @@ def anchors(name: str) -> tuple[Anchor, ...]:
     return tuple(Anchor(user(asked), {"regex": expect}) for asked, expect in pairs)
 
 
-def measure(piece: Piece, model: Path, out: Path) -> dict[str, Any]:
+def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> dict[str, Any]:
     """Train one piece and count what base, teacher and candidate get right."""
     context = tomllib.loads((CONTEXTS / f"{piece.context}.toml").read_text())["context"].strip()
+    rate = {"lr": lr} if lr else {}
     spec = RunSpec(
         model=model,
         context=Context(system_prompt=context),
         prompts=(),
-        settings=Distill(seed=piece.seed, **METHODS[piece.method]),
+        settings=Distill(seed=piece.seed, **METHODS[piece.method] | rate),
         out=out / "adapters",
         work=out / "work" / str(piece).replace("/", "-"),
         anchors=anchors(piece.context),
