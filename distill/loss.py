@@ -20,6 +20,7 @@ where the two agree, and still sees how much mass lies outside.
 Shapes: N completion tokens of all sequences, D hidden size, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,8 +39,8 @@ logits more than it takes."""
 # Tokens whose logits are in memory at once. On two cores 32 were slower, and 256 were faster for
 # thousands of tokens only (BENCHMARKS.md). What is best on an accelerator has not been measured.
 CHUNK_TOKENS = {"cpu": 64, "accelerator": 512}
-LARGE_RATIO = 40.0
-"""Of logarithms: e to the power of it is still far from the largest number in fp32."""
+NEAR = 1.0
+"""Of logarithms of ratios: e to the power of it is near 1."""
 
 
 @dataclass(frozen=True)
@@ -213,14 +214,24 @@ def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:
     to_p, to_q = _log_mixture(ratio, b), _log_mixture(-ratio, 1 - b)
     value = -(b * q * to_q + (1 - b) * p * to_p).sum(-1)
     slope = (b - 1) * to_p
+    # From the likeliest token's: its own gradient is the sum of the others', which are small.
+    slope = slope - slope.gather(1, p.argmax(-1, keepdim=True))
     return value, p * (slope - (p * slope).sum(-1, keepdim=True))
 
 
 def _log_mixture(ratio: Tensor, weight: float) -> Tensor:
-    """log(1 - weight + weight e^ratio): finite also where e^ratio is not."""
-    near = torch.log1p(weight * torch.expm1(ratio.clamp(max=LARGE_RATIO)))
-    far = ratio + torch.log1p((1 - weight) * torch.expm1(-ratio))
-    return torch.where(ratio <= LARGE_RATIO, near, far)
+    """log(1 - weight + weight e^ratio): finite also where e^ratio is not.
+
+    Near 1 by what it is more or less than 1, and far from it by the larger of its two parts: each
+    loses its digits where the other is right.
+    """
+    near = torch.log1p(weight * torch.expm1(ratio.clamp(-NEAR, NEAR)))
+    far = (
+        torch.logaddexp(ratio.new_tensor(math.log1p(-weight)), ratio + math.log(weight))
+        if 0 < weight < 1
+        else weight * ratio
+    )
+    return torch.where(ratio.abs() <= NEAR, near, far)
 
 
 FORMULAS: dict[Divergence, Formula] = {"reverse": _reverse, "forward": _forward, "jsd": _jsd}

@@ -1,5 +1,7 @@
 """The divergences against naive float64 versions, and what must be exactly zero."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -93,6 +95,30 @@ def test_value_and_gradient_are_those_of_a_naive_float64_version(inputs, objecti
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     difference = (gradient.double() - leaf.grad).norm() / leaf.grad.norm()
     assert difference < 1e-5
+
+
+@pytest.mark.parametrize("b", [1e-6, 0.5, 1 - 1e-6])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 4.0])
+def test_a_mixture_keeps_its_digits_where_one_side_is_nearly_all_and_where_one_token_is(b, scale):
+    generator = torch.Generator().manual_seed(2)
+    size = (TOKENS, HIDDEN)
+    student = scale * torch.randn(size, generator=generator, dtype=torch.float64)
+    teacher = student + scale / 2 * torch.randn(size, generator=generator, dtype=torch.float64)
+    head = torch.randn(VOCABULARY, HIDDEN, generator=generator, dtype=torch.float64)
+    weights = torch.ones(TOKENS, dtype=torch.float64)
+    objective = Objective("jsd", teacher_weight=b)
+    # As the side that is computed sees them: rounded to fp32.
+    student, teacher, head = (each.float().double() for each in (student, teacher, head))
+    leaf = student.clone().requires_grad_()
+    log_p, log_q = ((side @ head.T).log_softmax(-1) for side in (leaf, teacher))
+    log_m = torch.logaddexp(log_q + math.log(b), log_p + math.log1p(-b))
+    each = b * log_q.exp() * (log_q - log_m) + (1 - b) * log_p.exp() * (log_p - log_m)
+    each.sum().backward()
+
+    value, _, gradient = gradient_of(student, teacher, head, weights, objective)
+
+    assert value.item() == pytest.approx(each.sum().item(), rel=1e-5)
+    assert (gradient.double() - leaf.grad).norm() / leaf.grad.norm() < 1e-5
 
 
 @EVERY
