@@ -101,7 +101,8 @@ class LocalSampler:
             seeds: One a prompt; None draws them.
             shared: What all prompts begin with, if it was read before.
         """
-        seeds = seeds or self.seeds(len(prompts))
+        if not seeds:  # a greedy one needs none, and what else is drawn must not depend on it
+            seeds = self.seeds(len(prompts)) if temperature else [0] * len(prompts)
         chances = [torch.Generator().manual_seed(seed) for seed in seeds]
         if shared is None:
             shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())

@@ -53,6 +53,16 @@ def test_greedy_samples_are_those_of_a_plain_loop(model, device):
     assert len(sampled[0]) <= 3
 
 
+def test_what_is_sampled_does_not_depend_on_greedy_answers_before_it(model):
+    prompts = [prompt for prompt, _ in SEQUENCES]
+    one, other = (
+        LocalSampler(model, frozenset({2}), 8, torch.Generator().manual_seed(3)) for _ in range(2)
+    )
+    one.sample(prompts, temperature=0)
+
+    assert one.sample(prompts, 1) == other.sample(prompts, 1)
+
+
 def test_the_same_generator_state_samples_the_same(model):
     prompts = [prompt for prompt, _ in SEQUENCES]
 
