@@ -1,17 +1,20 @@
 """What the trainer's commands do, and the boundary at which their errors become exit codes."""
 
 import argparse
+import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from config.settings import ConfigError, load
-from distill import checkpoint, preflight, prompts, rows, train
+from distill import checkpoint, preflight, prompts, publish, rows, train
+from distill.atomic import write_file
 from distill.base import ModelError
 from distill.data import PromptRefused, PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
@@ -31,6 +34,8 @@ from store.manifests import AdapterCorrupt
 from store.runs import UnknownRun
 
 DONE, FAILED, NOTHING_TO_LEARN, INTERRUPTED = 0, 1, 3, 130
+PUBLISHED = "published.json"
+"""In a run's folder of resume points: what came of it."""
 BAD_INPUTS = (
     AdapterCorrupt,
     BadAnchor,
@@ -95,6 +100,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     spec = _spec(options)
+    if before := _published(spec):
+        print(f"Trained before, from the same: to train again, delete {spec.work}", file=sys.stderr)
+        print(before, flush=True)
+        return DONE
     if sys.stderr.isatty():
         with terminal_bars() as bars:
             outcome = train.run(spec, TerminalProgress(bars))
@@ -105,10 +114,26 @@ def _train(options: argparse.Namespace) -> int:
     print("\n".join(summary(outcome.evaluation)), file=sys.stderr)
     print(outcome.adapter, flush=True)
     checkpoint.clear(spec.work)
+    told = {"adapter": outcome.adapter.name, "of": _identity(spec)}
+    write_file(spec.work / PUBLISHED, json.dumps(told).encode())
     curves = spec.work / "curves.png"
     plot_curves(outcome.metrics, curves, outcome.adapter.name)
     print(f"training curves: {curves}", file=sys.stderr)
     return DONE
+
+
+def _identity(spec: RunSpec) -> str:
+    """What the run makes its adapter of, the model's weights included."""
+    return spec.fingerprint(publish.base_sha256(spec.model))
+
+
+def _published(spec: RunSpec) -> Path | None:
+    """The adapter that the same run has made before, if it is still there."""
+    note = spec.work / PUBLISHED
+    told = json.loads(note.read_text()) if note.is_file() else {"adapter": ""}
+    folder = spec.out / told["adapter"]
+    is_there = (folder / publish.MANIFEST).is_file()
+    return folder if is_there and told["of"] == _identity(spec) else None
 
 
 def summary(measured: Evaluation) -> Iterator[str]:

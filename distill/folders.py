@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Resume points hold the weights, the best ones, two moments of each in the optimiser, and answers.
-RESUME_POINTS = 5
+# A resume point holds the weights, the best ones and two moments of each in the optimiser. While
+# one is written, the one before it is there; what the teacher answered is as large as one of these.
+RESUME_POINTS = 9
 
 
 class FolderError(Exception):
@@ -55,6 +56,8 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"byheart")
+    except FileExistsError as error:
+        raise FolderError(f"{folder} is a file: name a folder.") from error
     except OSError as error:
         raise FolderError(f"Cannot write to {folder}: {error.strerror}.") from error
 

@@ -73,6 +73,8 @@ def _texts(wanted: object) -> list[str]:
 
 
 def _regex(answer: str, wanted: str) -> bool:
+    if not wanted:
+        raise TypeError("an empty expression is found in any answer.")
     flags = regex.IGNORECASE | regex.DOTALL
     try:
         return regex.search(wanted, answer, flags, timeout=REGEX_S) is not None

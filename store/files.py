@@ -68,15 +68,24 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, parse_constant=_refuse_constant)
-            if not isinstance(value, dict):
-                raise BadInput("a line must be a JSON object.")
-            parsed.append(parse(value))
+            parsed.append(parse(_object(line)))
         except ValueError as error:
             raise BadInput(f"{path}, line {number}: {error}") from error
     if not parsed:
         raise BadInput(f"{path} has no lines.")
     return parsed
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"a line must be a JSON object ({error.msg}, column {error.colno})."
+        ) from error
+    if not isinstance(value, dict):
+        raise BadInput("a line must be a JSON object.")
+    return value
 
 
 def _refuse_constant(name: str) -> None:

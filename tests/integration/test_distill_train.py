@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
     assert curves.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inputs, tmp_path):
+    asked = command(model, tmp_path / "out", inputs)
+    first, again = run(asked), run(asked)
+    (work,) = (tmp_path / "out" / ".work").iterdir()
+
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout
+    assert f"to train again, delete {work}" in again.stderr
+    assert "load the model" not in again.stderr
+    shutil.rmtree(first.stdout.strip())
+    assert "train 12/12" in run(asked).stderr  # it is not there any more
+
+
 def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, inputs, tmp_path):
     whole = run(command(model, tmp_path / "whole", inputs))
     assert whole.returncode == 0, whole.stderr
@@ -134,11 +148,12 @@ def wait_for_steps(work: Path, steps: int) -> None:
 @pytest.mark.parametrize(
     ("option", "content", "message"),
     [
-        ("--prompts", '{"prompt": "Hi"}\nnot json\n', "line 2"),
+        ("--prompts", '{"prompt": "Hi"}\nnot json\n', "line 2: a line must be a JSON object"),
         ("--prompts", '{"question": "Hi"}\n', "line 1"),
         ("--context", "", "nothing to internalise"),
         ("--anchors", '{"prompt": "Hi", "expect": {"includes": "x"}}\n', "includes"),
         ("--anchors", '{"prompt": "Hi", "expect": {"regex": "("}}\n', "regex"),
+        ("--anchors", '{"prompt": "Hi", "expect": {"regex": ""}}\n', "found in any answer"),
         ("--config", "[distill]\nstep = 3\n", "distill.steps"),
     ],
 )
@@ -191,6 +206,14 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input_before_anything_is_load
 
     assert "below: Not a directory" in said
     assert "load the model" not in said
+
+
+def test_a_file_in_the_place_of_a_folder_is_bad_input(model, inputs, tmp_path, capsys):
+    (tmp_path / "out").touch()
+
+    assert f"{tmp_path / 'out'} is a file" in refusal(
+        command(model, tmp_path / "out", inputs), capsys
+    )
 
 
 def test_an_adapter_for_which_there_is_no_room_is_bad_input(
