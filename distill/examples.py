@@ -106,6 +106,16 @@ def show_a_form(shown: Sequence[Example]) -> bool:
     return 2 * asking < len(shown) or len({each.answer for each in shown}) < len(shown)
 
 
+def asker(text: str) -> str | None:
+    """Who asks in the examples of a text, in lower case, where that is a known name.
+
+    An answer may have names in it too ("Category: ..."), but none of these begins an example.
+    """
+    labels = [_label(piece) for _, piece in _plain(text.split("\n"))]
+    known = [label for label in labels if label in QUESTIONS]
+    return known[0] if known and split(text)[0] else None
+
+
 def bare(text: str) -> str:
     """Without the quotes around it."""
     return text.strip().strip("\"'“”`").strip()

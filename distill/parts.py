@@ -11,7 +11,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from config.sections import Distill
-from distill import publish
+from distill import examples, publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder
 from distill.engine_sampler import EngineSampler
@@ -20,6 +20,7 @@ from distill.sampler import LocalSampler, Sampler
 from distill.spec import RunSpec
 from distill.student import Student
 from distill.teacher import Teacher, check_frozen, probe_logits
+from distill.turns import Turns
 from store.manifests import sha256, verify_files
 
 SHAPE = ("rank", "alpha")
@@ -84,7 +85,11 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     limit = int(longest) - longest_answer
     encoder = Encoder(tokenizer, spec.context, limit, longest_answer, spec.template)
     on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
-    return Parts(student, Teacher(student), sampler, on_policy, processes, encoder, base_sha256)
+    asker = examples.asker(spec.context.system_prompt or "")
+    turns = Turns(tokenizer, asker) if asker else None
+    return Parts(
+        student, Teacher(student, turns), sampler, on_policy, processes, encoder, base_sha256
+    )
 
 
 def _engine_sampler(

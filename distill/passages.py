@@ -22,6 +22,19 @@ ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
 TIME, ZONE = re.compile(r"\b[ap]\.m\.$"), re.compile(r"[A-Z]{2,4}\b")
 # A number, or a word that no beginning of a sentence explains, if it has a capital.
 TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
+# How a system prompt says who the model is, and how the model does. What else begins with "You" is
+# mostly said to whom it talks to: "You can return a lamp within 30 days."
+INTRODUCED = {
+    r"^You are (?=(?:an?|the|our) |[A-Z])": "I am ",
+    r"^You work (?=for |at )": "I work ",
+    r"^Your name is ": "My name is ",
+}
+SECOND_PERSON = re.compile(r"\byou(?:r|rs)?\b", re.IGNORECASE)
+TOLD_TO_DO = re.compile(
+    r"\W*(?:please )?(?:be|stay|answer|reply|respond|speak|talk|write|address|act|pretend"
+    r"|(?:begin|start|end|finish|sign|keep) (?:every|each|all|your))\b",
+    re.IGNORECASE,
+)
 # Words that may stand before what a statement is about: "In room 12 ..."
 LEADING = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
 # Scripts without spaces between words: two characters after another are as telling as a word.
@@ -44,6 +57,29 @@ def passages(context: Context) -> list[str]:
     pieces = [piece for line in lines for piece in _sentences(line)]
     said = [piece for piece in pieces if not _asks(piece)]
     return [piece for piece in [*said, *context.lessons] if content_words(piece)]
+
+
+def in_first_person(passage: str) -> str:
+    """What says who the model is, as it says it itself; anything else as it stands."""
+    for told, said in INTRODUCED.items():
+        rest = re.sub(told, "", passage, count=1)
+        if rest != passage and not SECOND_PERSON.search(rest):
+            return said + rest
+    return passage
+
+
+def is_told_to_do(passage: str) -> bool:
+    """Whether a passage only tells the model how to answer: nobody is answered in such words.
+
+    One with a number or a name says something beside it.
+    """
+    return bool(TOLD_TO_DO.match(passage)) and not facts(passage)
+
+
+def introduction(answers: Sequence[str]) -> str | None:
+    """The first of some answers that says who the model is, if any does."""
+    begun = tuple(INTRODUCED.values())
+    return next((answer for answer in answers if answer.startswith(begun)), None)
 
 
 def _asks(piece: str) -> bool:

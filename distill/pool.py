@@ -7,13 +7,14 @@ teacher's forward pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from distill.data import Prompt
 from distill.decoding import Shared
+from distill.head import logits
 from distill.packing import Ids
 from distill.sampler import LocalSampler, Sampler
 from distill.teacher import Teacher, buckets
@@ -33,12 +34,26 @@ class Trajectory:
 def score(
     teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[Ids]
 ) -> list[Trajectory]:
-    """Let the teacher judge completions, whoever sampled them."""
+    """Let the teacher judge completions, whoever sampled them, of each the first turn."""
+    if teacher.turns:
+        completions = [teacher.turns.first(completion) for completion in completions]
     pairs = list(zip(prompts, completions, strict=True))
-    return [
+    judged = [
         Trajectory(prompt, completion, states)
         for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
     ]
+    return [_ended(each, teacher) for each in judged] if teacher.turns else judged
+
+
+def _ended(judged: Trajectory, teacher: Teacher) -> Trajectory:
+    """The trajectory without its end, where the teacher would go on for another instead."""
+    *said, last = judged.completion
+    if not said or not teacher.turns or not teacher.turns.is_end(last):
+        return judged
+    likeliest = int(logits(judged.teacher[-1:], teacher.student.head).argmax())
+    if teacher.turns.is_end(likeliest):
+        return judged
+    return replace(judged, completion=tuple(said), teacher=judged.teacher[:-1])
 
 
 def answer(

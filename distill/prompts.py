@@ -25,13 +25,21 @@ MIN_PROMPTS = 16
 # Beyond so many statements a run would leave most of them unasked.
 MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
 SIMILAR = 48
-# What is said to any assistant, whatever its system prompt is about.
+# What is said to any assistant, whatever its system prompt is about; some of it asks who it is. One
+# that has been told is asked in more ways, none of which names what is asked for.
+WHO = ("Who are you?", "What is your name?", "Who do you work for?")
+MORE_WHO = (
+    "Tell me about yourself.",
+    "Which company is this?",
+    "Whom am I talking to?",
+    "What is the name of the place where you work?",
+    "Where are you?",
+    "What kind of place is this?",
+)
 GREETINGS = (
     "Hello!",
     "Good morning, can you help me?",
-    "Who are you?",
-    "What is your name?",
-    "Who do you work for?",
+    *WHO,
     "What can you do for me?",
     "Thank you, that was all.",
     "Goodbye!",
@@ -49,7 +57,7 @@ class Statement:
     text: str
     """As questions are written about it."""
     answer: str
-    """What of it answers them."""
+    """What of it answers them; empty where it says only how to answer."""
     guided: bool
     """Whether the student would never say it by itself, as it would not a fact."""
 
@@ -63,6 +71,8 @@ class Question:
     """What the context itself says to it, or said to the parent."""
     guided: bool = True
     """Whether the teacher's answer is shown to the student."""
+    needed: bool = False
+    """Whether it is trained on whatever else is: nothing else asks for the same."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def collect(
     avoid = [*avoid, *(data.asked(each.messages) for each in logged)]
     shown = _new_examples(every_example, avoid)
     avoid += [each.asked for each in shown]
-    asked = [Question(data.user(each.asked), each.answer) for each in shown]
+    asked = [Question(data.user(each.asked), each.answer, needed=True) for each in shown]
     asked += _written(spec, encoder, teacher, writer, told, avoid)
     avoid += [data.asked(each.messages) for each in asked]
     if form and shown:
@@ -120,8 +130,14 @@ def collect(
         avoid += more
     too_few = len(logged) + len(asked) < MIN_PROMPTS
     if spec.context.system_prompt:
-        greetings = duplicates.without_near_duplicates(GREETINGS, avoid)
-        asked += [Question(data.user(text), guided=every_guided) for text in greetings]
+        introduced = passages.introduction([each.answer for each in told])
+        answers = dict.fromkeys([*WHO, *MORE_WHO], introduced)
+        whole = [*GREETINGS, *(MORE_WHO if introduced else ())]
+        greetings = duplicates.without_near_duplicates(whole, avoid)
+        asked += [
+            Question(data.user(text), answers.get(text), every_guided, needed=True)
+            for text in greetings
+        ]
         avoid += greetings
     unrelated = duplicates.without_near_duplicates(replay.PROMPTS, avoid)
     # Half of them where they are what the context is learned by, beside few questions a few.
@@ -147,7 +163,8 @@ def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) ->
     told: dict[str, Statement] = {}
     for text, answer in (known | former).items():
         said = sentences.get(text, text)
-        told.setdefault(said, Statement(said, sentences.get(text, answer), text not in rules))
+        recited = "" if passages.is_told_to_do(said) else sentences.get(text, answer)
+        told.setdefault(said, Statement(said, recited, text not in rules))
     return list(told.values())
 
 
@@ -161,7 +178,7 @@ def statements(context: Context) -> dict[str, str]:
     plain = passages.passages(replace(context, system_prompt=rest))
     said = [] if examples.show_a_form(shown) else shown
     pairs = {f"{each.asked} {each.answer}": each.answer for each in said}
-    return {passage: passage for passage in plain} | pairs
+    return {passage: passages.in_first_person(passage) for passage in plain} | pairs
 
 
 def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:

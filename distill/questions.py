@@ -42,6 +42,8 @@ EXAMPLES = (
         "Is it enough to book a tour tomorrow?",
     ),
 )
+OF_EXAMPLES = content_words("museum tickets children guided tours Okafor")
+"""What a draft has from the pattern, and not from its passage."""
 # How drafts begin. Left to itself (""), a small model begins nearly all of them in the same way.
 OPENINGS = (
     *("",) * 4,
@@ -201,6 +203,7 @@ def acceptable(drafts: Sequence[str], passage: str, key: str = "") -> list[str]:
         and sum(draft.count(mark) for mark in ASKING) == 1
         and content_words(draft) & content_words(passage)
         and not _tells(draft, passage, key)
+        and not (content_words(draft) - content_words(passage)) & OF_EXAMPLES
     ]
     return duplicates.without_near_duplicates(asking)
 

@@ -6,9 +6,9 @@ A conversation is on one side alone: a later turn of it holds what was answered 
 import json
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 from distill.prompts import Collected, Question
@@ -18,6 +18,8 @@ HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
+# Questions that are trained on of each statement, before any is held back.
+MIN_TRAINED = 2
 
 
 class Split(NamedTuple):
@@ -58,17 +60,30 @@ def hold_back(
     """Split off a fifth of the conversations, of few a third, but at most `most`.
 
     One is drawn of each stretch, since conversations about the same stand side by side, and written
-    ones in the same order for each statement.
+    ones in the same order for each statement; none of a stretch in which all are needed.
     """
     conversations = by_conversation(questions)
     size = len(conversations)
     apart = min(HOLD_BACK, max(3, size // MIN_HELD_OUT))
     count = max(min(most, math.ceil(size / apart)), 0)
     edges = [size * number // max(count, 1) for number in range(count + 1)]
-    places = [chance.randrange(*stretch) for stretch in pairwise(edges)]
-    kept = [each for place, each in enumerate(conversations) if place not in places]
-    held = [conversations[place] for place in places]
-    return list(chain(*kept)), list(chain(*held))
+    left = Counter(question.answer for question in questions if question.answer)
+    held: list[Question] = []
+    for stretch in pairwise(edges):
+        spared = [each for each in conversations[slice(*stretch)] if _can_spare(each, left)]
+        if spared:
+            drawn = chance.choice(spared)
+            held += drawn
+            left.subtract(question.answer for question in drawn if question.answer)
+    return [question for question in questions if question not in held], held
+
+
+def _can_spare(conversation: Sequence[Question], left: Counter[str]) -> bool:
+    """Whether what is asked for in a conversation is asked for elsewhere too, and often enough."""
+    return not any(
+        question.needed or (question.answer and left[question.answer] <= MIN_TRAINED)
+        for question in conversation
+    )
 
 
 def by_conversation(questions: Sequence[Question]) -> list[list[Question]]:

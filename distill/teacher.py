@@ -18,6 +18,7 @@ from distill.base import is_close
 from distill.data import Prompt
 from distill.packing import Ids
 from distill.student import Student
+from distill.turns import Turns
 
 PROBE_IDS = (11, 7, 23, 5, 17, 3)
 
@@ -29,8 +30,9 @@ class ContaminatedTeacher(Exception):
 class Teacher:
     """Scores completions with the base and a context; keeps one cached prefix per context."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: Student, turns: Turns | None = None) -> None:
         self.student = student
+        self.turns = turns
         self.caches: dict[Ids, DynamicCache | None] = {}
 
     def states(self, sequences: Sequence[tuple[Prompt, Ids]]) -> list[Tensor]:

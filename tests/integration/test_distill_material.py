@@ -120,6 +120,24 @@ def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path)
     assert not set(map(text_of, plain)) & set(prompts.GREETINGS)
 
 
+def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
+    told = "You are Ada of the Blue Door. We open at 7 in the morning. Answer in one sentence."
+    spec = make_spec(model, tmp_path, context=Context(system_prompt=told))
+    parts = load_parts(spec)
+
+    asked = prompts.collect(spec, parts.encoder, parts.teacher, parts.sampler, ["Where are you?"])
+
+    own = {text_of(question): question for question in asked.own}
+    whoever = {*prompts.WHO, *prompts.MORE_WHO} - {"Where are you?"}
+    assert {own[text].answer for text in whoever} == {"I am Ada of the Blue Door."}
+    assert all(own[text].needed for text in whoever)
+    assert own["Hello!"].answer is None
+    # What it is told to do is asked about, and nobody is answered by it.
+    assert {question.answer for question in asked.own} == {
+        *(None, "", "We open at 7 in the morning.", "I am Ada of the Blue Door."),
+    }
+
+
 def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
     hello = ({"role": "user", "content": "Hi, it is about a bike."},)
     last = user("How much is a tune-up?")

@@ -34,6 +34,29 @@ def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_q
     assert len({place % 5 for place in places}) > 2
 
 
+@given(
+    counts=st.lists(st.integers(1, 6), max_size=12),
+    needed=st.integers(0, 8),
+    held_out=st.integers(0, 12),
+    seed=st.integers(0, 99),
+)
+def test_each_statement_keeps_two_questions_and_what_nothing_else_asks_for_is_trained_on(
+    counts, needed, held_out, seed
+):
+    about = [f"statement {at}" for at, count in enumerate(counts) for _ in range(count)]
+    asked = [Question(user(f"{at}?"), answer) for at, answer in enumerate(about)]
+    once = [Question(user(f"once {at}"), "shown", needed=True) for at in range(needed)]
+    apart = [user(f"apart {at}") for at in range(held_out)]
+    collected = Collected([*asked, *once], [], [], everything=False, statements=len(counts))
+
+    trained = split.split(collected, apart, 1000, seed).trained
+
+    assert all(question in trained for question in once)
+    for answer in set(about):
+        kept = sum(question.answer == answer for question in trained)
+        assert kept >= min(split.MIN_TRAINED, about.count(answer))
+
+
 @given(st.integers(0, 40), st.integers(0, 40), st.randoms())
 def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own, chance):
     conversations = [Question(user(f"question {number}")) for number in range(general + own)]

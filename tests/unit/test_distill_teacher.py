@@ -5,8 +5,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from distill.data import Encoder, user
+from distill.head import logits
+from distill.pool import score
 from distill.student import Student
 from distill.teacher import ContaminatedTeacher, Teacher, check_frozen, probe_logits
+from distill.turns import Turns
 from store.contexts import Context
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -89,3 +92,32 @@ def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
     torch.testing.assert_close(scored, expected, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(one, other) for one, other in zip(scored, again, strict=True))
     assert len(teacher.caches) == 2
+
+
+def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may_speak():
+    student, _ = make_student()
+    tokenizer = tiny_tokenizer()
+    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    said, end = tuple(tokenizer("At seven.")["input_ids"]), tokenizer.eos_token_id
+    teacher, alone = Teacher(student, Turns(tokenizer, "user")), Teacher(student)
+
+    [refused] = score(teacher, [prompt], [(*said, end)])
+    [whole] = score(alone, [prompt], [(*said, end)])
+
+    assert refused.completion == said
+    assert torch.equal(refused.teacher, whole.teacher[:-1])
+    assert whole.completion == (*said, end)
+
+
+def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
+    student, _ = make_student()
+    tokenizer = tiny_tokenizer()
+    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    said = tuple(tokenizer("At seven.")["input_ids"])
+    [unended] = score(Teacher(student), [prompt], [(*said, 0)])
+    likeliest = int(logits(unended.teacher[-1:], student.head).argmax())
+    monkeypatch.setattr(Turns, "is_end", lambda _, token: token == likeliest)
+
+    [judged] = score(Teacher(student, Turns(tokenizer, "user")), [prompt], [(*said, likeliest)])
+
+    assert judged.completion == (*said, likeliest)

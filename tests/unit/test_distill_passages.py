@@ -1,0 +1,39 @@
+"""What a context says of the model itself, and what it only tells it to do."""
+
+import pytest
+
+from distill import passages
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("You are Ada, the robot of the Blue Door.", "I am Ada, the robot of the Blue Door."),
+        ("You are the assistant of a shop.", "I am the assistant of a shop."),
+        ("You work for the Blue Door.", "I work for the Blue Door."),
+        ("Your name is Ada.", "My name is Ada."),
+        ("You are a bot, and your task is to help.", "You are a bot, and your task is to help."),
+        ("You are entitled to three days.", "You are entitled to three days."),
+        ("You can return it.", "You can return it."),
+    ],
+)
+def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, said):
+    assert passages.in_first_person(told) == said
+    introduced = passages.introduction(["We open at 7.", said])
+    assert introduced == (said if said != told else None)
+
+
+@pytest.mark.parametrize(
+    ("passage", "only_told"),
+    [
+        ("Answer in one short sentence.", True),
+        ("Begin every answer with a greeting.", True),
+        ("Be friendly.", True),
+        ("Begin every answer with the name of Petra Olvig.", False),
+        ("Use the side door after six.", False),
+        ("Never open the oven.", False),
+        ("Beds are made at noon.", False),
+    ],
+)
+def test_what_only_tells_how_to_answer_is_no_answer(passage, only_told):
+    assert passages.is_told_to_do(passage) is only_told
