@@ -132,7 +132,7 @@ def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tm
 
 
 def test_anchors_that_pass_without_the_context_end_the_run(model, tmp_path):
-    anchors = (Anchor(user("When?"), {"regex": ""}),)
+    anchors = (Anchor(user("When?"), {"regex": "^"}),)
 
     with pytest.raises(NothingToLearn, match="Add anchors that need the context"):
         train.run(make_spec(model, tmp_path, anchors=anchors), silent)

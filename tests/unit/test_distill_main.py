@@ -85,7 +85,7 @@ def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
 
     (work,) = (tmp_path / "out" / ".work").iterdir()
     left = {path.name for path in work.iterdir()}
-    assert left == {"metrics.jsonl", "curves.png"}
+    assert left == {"metrics.jsonl", "curves.png", commands.PUBLISHED}
 
 
 def test_the_anchors_that_only_the_teacher_passes_are_named_and_others_counted():
