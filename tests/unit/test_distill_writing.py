@@ -205,3 +205,10 @@ def test_a_key_is_what_tells_one_of_several_like_passages_apart(passage, key):
     ]
 
     assert keys([passage, *others]).get(passage, "") == key
+
+
+def test_a_draft_with_a_word_of_the_pattern_is_kept_only_where_its_passage_has_that_word():
+    draft = "Is the museum open early?"
+
+    assert questions.acceptable([draft], OPENING) == []
+    assert questions.acceptable([draft], "The museum opens at 7.") == [draft]
