@@ -18,7 +18,7 @@ HOLD_BACK = 5
 # A verdict on fewer held-out prompts than this would be a matter of luck.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
-# Questions that are trained on of each statement, before any is held back.
+# Questions that are trained on of each statement before any is held back; one where none has more.
 MIN_TRAINED = 2
 
 
@@ -42,12 +42,14 @@ def split(collected: Collected, held_out: Sequence[Messages], most: int, seed: i
         seed: Of every choice.
     """
     chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    often = max(_answers(collected.own).values(), default=0)
+    keeps = MIN_TRAINED if often > MIN_TRAINED else 1
     missing = MIN_HELD_OUT - len(held_out) if held_out else MAX_HELD_OUT
-    own, held_back = hold_back(collected.own, missing, chance)
+    own, held_back = hold_back(collected.own, missing, chance, keeps)
     if not collected.everything:
         missing = MIN_HELD_OUT - len(held_out) - len(held_back)
     general, more = hold_back(collected.general, missing, chance)
-    own, general, validated = set_aside(own, general, chance)
+    own, general, validated = set_aside(own, general, chance, keeps)
     own = _some(own, most, chance)
     general = _some(general, most - len(own), chance)
     measured = [*held_out, *(question.messages for question in [*held_back, *more])]
@@ -55,7 +57,7 @@ def split(collected: Collected, held_out: Sequence[Messages], most: int, seed: i
 
 
 def hold_back(
-    questions: Sequence[Question], most: int, chance: random.Random
+    questions: Sequence[Question], most: int, chance: random.Random, keeps: int = MIN_TRAINED
 ) -> tuple[list[Question], list[Question]]:
     """Split off a fifth of the conversations, of few a third, but at most `most`.
 
@@ -67,23 +69,28 @@ def hold_back(
     apart = min(HOLD_BACK, max(3, size // MIN_HELD_OUT))
     count = max(min(most, math.ceil(size / apart)), 0)
     edges = [size * number // max(count, 1) for number in range(count + 1)]
-    left = Counter(question.answer for question in questions if question.answer)
+    left = _answers(questions)
     held: list[Question] = []
     for stretch in pairwise(edges):
-        spared = [each for each in conversations[slice(*stretch)] if _can_spare(each, left)]
+        spared = [each for each in conversations[slice(*stretch)] if _can_spare(each, left, keeps)]
         if spared:
             drawn = chance.choice(spared)
             held += drawn
-            left.subtract(question.answer for question in drawn if question.answer)
+            left -= _answers(drawn)
     return [question for question in questions if question not in held], held
 
 
-def _can_spare(conversation: Sequence[Question], left: Counter[str]) -> bool:
+def _can_spare(conversation: Sequence[Question], left: Counter[str], keeps: int) -> bool:
     """Whether what is asked for in a conversation is asked for elsewhere too, and often enough."""
-    return not any(
-        question.needed or (question.answer and left[question.answer] <= MIN_TRAINED)
-        for question in conversation
-    )
+    if any(question.needed for question in conversation):
+        return False
+    taken = _answers(conversation)
+    return all(left[answer] - count >= keeps for answer, count in taken.items())
+
+
+def _answers(questions: Sequence[Question]) -> Counter[str]:
+    """How often each statement is asked for."""
+    return Counter(question.answer for question in questions if question.answer)
 
 
 def by_conversation(questions: Sequence[Question]) -> list[list[Question]]:
@@ -107,10 +114,13 @@ def _key(messages: Messages) -> str:
 
 
 def set_aside(
-    own: Sequence[Question], general: Sequence[Question], chance: random.Random
+    own: Sequence[Question],
+    general: Sequence[Question],
+    chance: random.Random,
+    keeps: int = MIN_TRAINED,
 ) -> tuple[list[Question], list[Question], list[Question]]:
     """Split off what a step is chosen by: a quarter of each sort at most, a few in all."""
-    kept, aside = hold_back(own, min(MAX_VALIDATION, len(own) // 4), chance)
+    kept, aside = hold_back(own, min(MAX_VALIDATION, len(own) // 4), chance, keeps)
     most = min(MAX_VALIDATION - len(aside), len(general) // 4)
     plain, more = hold_back(general, most, chance)
     return kept, plain, [*aside, *more]
