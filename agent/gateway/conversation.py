@@ -4,12 +4,24 @@ A client says so in a header or in its metadata; where it does not, the store fi
 by the course of its messages (store/records.py), among those of the same principal and end user.
 """
 
+import re
 from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
 
 HEADERS = (b"x-byheart-conversation", b"x-openwebui-chat-id")
 TAGS = ("conversation_id", "session_id", "thread_id", "chat_id")
 """Keys of metadata under which clients name a conversation, the surest first."""
 MAX_ID = 256
+SESSION = re.compile(r"_*session_([\w-]{8,})$")
+
+
+class AgentUser(BaseModel):
+    """Whom an agent asks for, as newer ones write it: JSON in the place of a name."""
+
+    account_uuid: str = ""
+    device_id: str = ""
+    session_id: str = ""
 
 
 def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None:
@@ -18,3 +30,18 @@ def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None
         if headers.get(header):
             return headers[header][:MAX_ID].decode("latin-1")
     return next((tags[tag][:MAX_ID] for tag in TAGS if tags.get(tag)), None)
+
+
+def user_and_session(name: str) -> tuple[str | None, str | None]:
+    """Whom a request is made for, and in which session: agents say both by one name.
+
+    A person is the same in all sessions, and on all devices where an account is told.
+    """
+    try:
+        agent = AgentUser.model_validate_json(name)
+    except ValidationError:
+        agent = AgentUser()
+    if agent != AgentUser():
+        return agent.account_uuid or agent.device_id or None, agent.session_id or None
+    session = SESSION.search(name)
+    return SESSION.sub("", name) or name or None, session and session.group(1)

@@ -71,7 +71,25 @@ def test_a_persons_sessions_are_conversations_of_one_person() -> None:
     assert alone.end_user == "session_0123-4567"
     assert alone.tags() == {"session_id": "0123-4567"}
     assert message(metadata={"user_id": "ann"}).tags() == {}
+    for name in ("3", '{"name": "ann"}', "{", '{"session_id": 3}'):
+        assert message(metadata={"user_id": name}).end_user == name
     assert message().end_user is None
+
+
+@pytest.mark.parametrize(
+    ("told", "user"),
+    [
+        ({"device_id": "d1", "account_uuid": "acc"}, "acc"),
+        ({"device_id": "d1", "account_uuid": ""}, "d1"),
+        ({}, None),
+    ],
+)
+def test_a_person_and_a_session_that_are_told_as_json_are_told_apart(told, user) -> None:
+    sessions = ("0123-4567", "89ab-cdef")
+    named = [orjson.dumps({**told, "session_id": each}).decode() for each in sessions]
+    asked = [message(metadata={"user_id": each}) for each in named]
+    assert [each.end_user for each in asked] == [user] * 2
+    assert [each.tags() for each in asked] == [{"session_id": each} for each in sessions]
 
 
 def test_the_longest_message_is_lowered_to_what_is_served() -> None:

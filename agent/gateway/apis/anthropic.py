@@ -4,11 +4,11 @@ Blocks of text, tool use and tool results; what would make a server fetch someth
 """
 
 import json
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from agent.gateway import conversation
 from agent.gateway.apis.answer import Json
 from agent.gateway.grammar import JsonSchema
 from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
@@ -209,13 +209,14 @@ class MessagesRequest(ApiRequest):
 
     def tags(self) -> dict[str, str]:
         """The session, which agents name with whom it is for."""
-        session = SESSION.search(self._user_id)
-        return {"session_id": session.group(1)} if session else {}
+        _, session = conversation.user_and_session(self._user_id)
+        return {"session_id": session} if session else {}
 
     @property
     def end_user(self) -> str | None:
         """Whom the request is made for, without the session."""
-        return SESSION.sub("", self._user_id) or self._user_id or None
+        user, _ = conversation.user_and_session(self._user_id)
+        return user
 
     @property
     def _user_id(self) -> str:
@@ -244,7 +245,6 @@ class CountRequest(MessagesRequest):
         return {name: value for name, value in self.params().items() if name in COUNTED}
 
 
-SESSION = re.compile(r"_*session_([\w-]{8,})$")
 COUNTED = ("tools", "tool_choice", "thinking", "output_config")
 
 
