@@ -1,4 +1,4 @@
-"""Which conversation a request belongs to.
+"""Which conversation a request belongs to, and whose that is where one name says both.
 
 A client says so in a header or in its metadata; where it does not, the store finds the conversation
 by the course of its messages (store/records.py), among those of the same principal and end user.
