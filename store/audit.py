@@ -19,6 +19,8 @@ from store.schema import storable
 
 ORIGIN = "0" * 64
 """What the first row has as the hash of the row before it."""
+BYHEART = "byheart"
+"""The actor of what nobody asked for."""
 
 
 class Tampered(Exception):

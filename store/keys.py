@@ -27,7 +27,7 @@ class Scope(enum.StrEnum):
     READ = "read"
     """See interactions, lessons, runs, adapters."""
     ADMIN = "admin"
-    """Change them, and keys."""
+    """Change them, and keys: as the operator, whatever the trust in what is said with the key."""
 
 
 class UnknownKey(Exception):

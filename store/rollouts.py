@@ -136,7 +136,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
     _move(session, adapter, AdapterStatus.LIVE, reason, now)
     lessons.follow(session, namespace)
     detail = {"namespace": namespace, "before": expected, "reason": reason}
-    audit.append(session, "byheart", "promote", name, detail, now)
+    audit.append(session, audit.BYHEART, "promote", name, detail, now)
 
 
 def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | None:
@@ -157,7 +157,12 @@ def _began(session: Session, adapter: Adapter) -> datetime:
 
 
 def rollback(
-    session: Session, namespace: str, reason: str, now: datetime, expected: str | None = None
+    session: Session,
+    namespace: str,
+    reason: str,
+    now: datetime,
+    expected: str | None = None,
+    actor: str = audit.BYHEART,
 ) -> tuple[str, str | None]:
     """Take the live adapter out for good and let the last good one, or the base, serve again.
 
@@ -167,6 +172,7 @@ def rollback(
         reason: For the record.
         now: The time.
         expected: The adapter that is to be taken out; None: whichever is live.
+        actor: Who says so, for the audit log.
 
     Returns:
         The adapter that was live, and the one that is now.
@@ -190,7 +196,7 @@ def rollback(
     lessons.follow(session, namespace)
     after = good.name if good else None
     detail = {"namespace": namespace, "after": after, "reason": reason}
-    audit.append(session, "byheart", "rollback", bad.name, detail, now)
+    audit.append(session, actor, "rollback", bad.name, detail, now)
     return bad.name, after
 
 

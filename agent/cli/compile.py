@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.frame import ConfigOption, NamespaceOption, console, opened
+from agent.cli.frame import OPERATOR, ConfigOption, NamespaceOption, console, opened
 from agent.cli.stages import stages
 from agent.clock import utcnow
 from agent.due import open_run
@@ -18,7 +18,7 @@ from agent.learning.authored import prompt_length
 from agent.lock import StartError, daemon_runs
 from agent.model import refuse_untrainable
 from config.settings import Settings
-from store import adapters, files, namespaces, prompts, runs
+from store import adapters, audit, files, namespaces, prompts, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 
@@ -54,13 +54,16 @@ def compile_prompt(
         length = prompt_length(settings, text)
         with db.begin() as session:
             namespaces.ensure(session, namespace, utcnow())
-            prompts.register_system_prompt(session, namespace, text, length, utcnow())
+            row = prompts.register_system_prompt(session, namespace, text, length, utcnow())
             if given_seeds:
                 prompts.replace_seeds(session, namespace, [*map(list, given_seeds)])
             if given_anchors:
                 checks = [(list(anchor.messages), anchor.expect) for anchor in given_anchors]
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
+            for action, subject in (("prompt registered", row.id), ("run started", run)):
+                detail = {"namespace": namespace}
+                audit.append(session, OPERATOR, action, subject, detail, utcnow())
         counts = f"{len(given_seeds)} seeds, {len(given_anchors)} anchors"
         console.print(f"system prompt of {length} tokens, {counts}", markup=False)
         console.print(f"run {run}", markup=False)

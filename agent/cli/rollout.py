@@ -4,6 +4,7 @@ import typer
 
 from agent.cli.errors import InputError
 from agent.cli.frame import (
+    OPERATOR,
     ConfigOption,
     NamespaceOption,
     Output,
@@ -14,7 +15,7 @@ from agent.cli.frame import (
     show,
 )
 from agent.clock import utcnow
-from store import adapters, jobs, namespaces, rollouts
+from store import adapters, audit, jobs, namespaces, rollouts
 from store.schema import AdapterStatus
 
 app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)
@@ -52,6 +53,8 @@ def promote(name: str, config: ConfigOption = None) -> None:
             raise InputError(f"Adapter {name} is {adapter.status}, not a candidate.")
         payload = {"adapter": name, "approved": True}
         jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=f"approved {name}")
+        detail = {"namespace": adapter.namespace}
+        audit.append(session, OPERATOR, "approved", name, detail, utcnow())
     console.print("approved; the daemon loads it, lets it prove itself, and promotes it")
 
 
@@ -69,5 +72,5 @@ def rollback(
             typer.confirm(f"Roll back {live.name} in namespace {namespace}?", abort=True)
         with db.begin() as session:
             expected = live.name if live else None
-            bad, good = rollouts.rollback(session, namespace, reason, utcnow(), expected)
+            bad, good = rollouts.rollback(session, namespace, reason, utcnow(), expected, OPERATOR)
     console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")

@@ -4,6 +4,7 @@ import typer
 
 from agent.cli.errors import InputError
 from agent.cli.frame import (
+    OPERATOR,
     ConfigOption,
     NamespaceOption,
     Output,
@@ -17,7 +18,7 @@ from agent.clock import utcnow
 from agent.due import open_run, untried_lessons
 from agent.model import refuse_untrainable
 from config.sections import Distill
-from store import adapters, lessons, logged, namespaces, prompts, runs, snapshots
+from store import adapters, audit, lessons, logged, namespaces, prompts, runs, snapshots
 from store.models import Run
 
 app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
@@ -78,6 +79,7 @@ def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = 
                 "add`) or a system prompt (`byheart compile`) first."
             )
         run = open_run(session, namespace, settings, "the operator asked for it", utcnow())
+        audit.append(session, OPERATOR, "run started", run, {"namespace": namespace}, utcnow())
     console.print(run)
 
 
@@ -115,7 +117,9 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
 def cancel(run_id: str, config: ConfigOption = None) -> None:
     """End a run; traffic stays as it is."""
     with opened(config) as (_, db), db.begin() as session:
-        runs.cancel(session, run_id, utcnow())
+        run = runs.cancel(session, run_id, utcnow())
+        detail = {"namespace": run.namespace}
+        audit.append(session, OPERATOR, "run cancelled", run_id, detail, utcnow())
 
 
 def _at(run: Run) -> str | None:

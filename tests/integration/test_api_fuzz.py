@@ -19,9 +19,9 @@ from schemathesis import GenerationMode
 from agent.gateway.apis import APIS
 from agent.gateway.conversation import TAGS
 from agent.gateway.feedback import FeedbackRequest
+from tests.control_rig import API, controlled
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, gateway, run
-from tests.integration.test_control_api import API, controlled
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -1,79 +1,25 @@
 """The control API: what each key may see and change, and that nothing crosses namespaces."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from agent.admin.api import interactions as control_interactions
-from agent.admin.api.app import build
-from agent.admin.api.control import Control
 from agent.keys import make
 from config.sections import Server
-from config.settings import load
-from store import audit, feedback, keys, namespaces
+from store import audit, feedback, keys
 from store.contexts import Message
-from store.db import Database
 from store.feedback import NewFeedback
 from store.keys import Grant, Limits, Scope
 from store.schema import Trust
+from tests.control_rig import API, controlled, key, pages
 from tests.factories import add_adapter, add_lesson, assistant, record, user
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import PEPPER, Rig, gateway, run
+from tests.gateway_rig import PEPPER, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
-
-API = "/api/v1"
-
-
-@asynccontextmanager
-async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
-    """A gateway with a control API."""
-    model = tmp_path / "model"
-    model.mkdir()
-    words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    words.save(str(model / "tokenizer.json"))
-    settings = load(
-        environ={}, overrides={"store": {"data_dir": tmp_path}, "engine": {"model": str(model)}}
-    )
-
-    def control(db: Database) -> Any:
-        return build(Control(db, settings, PEPPER, lambda: datetime.now(UTC)))
-
-    async with (
-        FakeVllm(model="small") as fake,
-        gateway(tmp_path, fake, control=control, **options) as rig,
-    ):
-        with rig.parts.db.begin() as session:
-            for name in ("shop", "bank"):
-                namespaces.ensure(session, name, datetime.now(UTC))
-        yield rig
-
-
-def key(rig: Rig, namespace: str | None, *scopes: Scope) -> str:
-    grant = Grant(f"{namespace} {scopes}", namespace, Trust.USER, frozenset(scopes))
-    with rig.parts.db.begin() as session:
-        return make(session, PEPPER, grant, "operator", datetime.now(UTC))
-
-
-async def pages(rig: Rig, path: str, held: str | None = None, **asked: Any) -> list[Any]:
-    rows: list[Any] = []
-    following: Any = ""
-    while following is not None:
-        params = asked | ({"after": following} if following else {})
-        status, said = await rig.fetch("GET", API + path, held, params=params)
-        assert status == 200, said
-        rows += said["data"]
-        following = said["next"]
-    return rows
 
 
 def test_interactions_are_searched_page_by_page(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from agent.keys import issue, make, parse, written
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust
+from tests.control_rig import controlled
 from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
 from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
-from tests.integration.test_control_api import controlled
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -14,6 +14,7 @@ from agent.admin.api.control import (
     After,
     AfterId,
     Asking,
+    Control,
     Limit,
     Parts,
     Reading,
@@ -76,8 +77,7 @@ def register_prompt(
     """Register a system prompt, in force from the next request on; an empty one takes it out."""
     count = prompt_length(parts.settings, new.text)
     row = prompts.register_system_prompt(session, caller.namespace, new.text, count, parts.now())
-    detail = {"namespace": caller.namespace}
-    audit.append(session, caller.principal, "prompt registered", row.id, detail, parts.now())
+    _note(session, parts, caller, "prompt registered", row.id)
     return answers.Prompt.model_validate(row)
 
 
@@ -103,6 +103,7 @@ def start_run(
         raise RequestError(409, message, code="nothing_to_learn")
     reason = (why or Why()).reason
     run = open_run(session, caller.namespace, parts.settings, reason, parts.now())
+    _note(session, parts, caller, "run started", run)
     return answers.Run.model_validate(_own_run(session, caller, run))
 
 
@@ -116,6 +117,7 @@ def get_run(session: Reading, caller: Asking, run_id: str) -> answers.Run:
 def cancel_run(session: Writing, parts: Parts, caller: Asking, run_id: str) -> answers.Run:
     """End a run; traffic stays as it is."""
     run = runs.cancel(session, _own_run(session, caller, run_id).id, parts.now())
+    _note(session, parts, caller, "run cancelled", run.id)
     return answers.Run.model_validate(run)
 
 
@@ -154,8 +156,7 @@ def promote(session: Writing, parts: Parts, caller: Asking, name: str) -> answer
     payload = {"adapter": adapter.name, "approved": True}
     key = f"approved {adapter.name}"
     jobs.enqueue(session, "rollout", payload, parts.now(), unique_key=key)
-    detail = {"namespace": caller.namespace}
-    audit.append(session, caller.principal, "approved", adapter.name, detail, parts.now())
+    _note(session, parts, caller, "approved", adapter.name)
     return answers.Adapter.model_validate(adapter)
 
 
@@ -184,8 +185,15 @@ def rollback(
 ) -> answers.Rollback:
     """Take the live adapter out, and let the last good version serve."""
     reason = (why or Why()).reason
-    bad, good = rollouts.rollback(session, caller.namespace, reason, parts.now())
+    bad, good = rollouts.rollback(
+        session, caller.namespace, reason, parts.now(), actor=caller.principal
+    )
     return answers.Rollback(rolled_back=bad, live=good or BASE)
+
+
+def _note(session: Session, parts: Control, caller: Caller, action: str, subject: str) -> None:
+    detail = {"namespace": caller.namespace}
+    audit.append(session, caller.principal, action, subject, detail, parts.now())
 
 
 def _own_run(session: Session, caller: Caller, run_id: str) -> Run:
