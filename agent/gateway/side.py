@@ -18,7 +18,10 @@ Place = tuple[int, int]
 Begins = Callable[[str, int], bool]
 """Whether what stands at a place of a text begins it, or its line."""
 
-LONGEST_SYSTEM_TASK = 600
+LONGEST_SYSTEM_TASK = 1_000
+"""Characters, without what an agent puts before every system text."""
+PREAMBLE = re.compile(r"\A(?:(?:x-[\w-]+:|You are (?:Claude Code|a Claude agent), )[^\n]*\s+)+")
+"""The lines in which an agent says who it is, also where it has the model do something else."""
 LONGEST_TASK = 4_000
 """Characters of a text that are looked at: instructions stand at its beginning or its end."""
 THINGS = (
@@ -31,10 +34,10 @@ WORD = re.compile(
     r"\b(?:"
     r"(?P<make>generat(?:e|ing)|create|write|provide|suggest|give|extract|come up with|produce)"
     r"|(?P<thing>title|headline|tags?|emoji|follow[- ]?up questions?|search quer(?:y|ies))"
-    r"|(?P<talk>conversations?(?! between (?!(?:an? |the )?(?:user|human|ai|assistant)))"
-    r"|chat[ _-]?(?:history|log|thread|transcript)|dialog(?:ue)?"
+    r"|(?P<talk>(?:conversations?|chat[ _-]?(?:history|log|thread|transcript)|dialog(?:ue)?)"
+    r"(?! (?:between|with) (?!(?:an? |the )?(?:user|human|ai|assistant)))"
     r"|(?:this|the|our) (?:chat|discussion|thread)(?! (?:app|bot|paper|room|about))"
-    r"|(?:these|recent|previous) messages|messages above)"
+    r"|(?:these|recent|previous|above) messages|messages above)"
     r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)"
     r"|(?P<alone>standalone question)"
     r")\b"
@@ -42,13 +45,20 @@ WORD = re.compile(
 """In lower case."""
 PHRASES = (
     "above chat messages into a single summary message",
+    "brief title for the following request",
     "chat thread titling assistant",
     "context checkpoint compaction",
     "context extraction assistant",
+    "description of this session",
     "detailed summary of the conversation so far",
     "extract the relevant facts and preferences about the user",
     "give this conversation a name",
+    "goal of this coding session",
+    "pithy titles for chatbot conversations",
     "reflect the speaker's likely facial expression",
+    "reply with a title for the chat",
+    "suggestion mode: suggest what the user might",
+    "summarize the user's conversation into a title",
     "you are a summarization ai",
     "you are an autocompletion system",
     "使用四到五个字直接返回这句话的简要主题",
@@ -77,20 +87,29 @@ SOMEBODY = re.compile(r"\b(?:i(?!\.e)|me|my|mine)\b")
 def is_side(messages: Sequence[Message]) -> bool:
     """Whether a client made this request itself, about a conversation rather than in it.
 
-    Told by what is asked last, and by a system text that is short: such a task is all that it says,
-    and an application's says much else. Behind answers, a system text is a task only if it asks for
-    the last question in words of its own.
+    Told by what is asked last, and by a system text that is short: such a task
+    is all that it says, and an application's says much else. Before answers, a system text is a
+    task only if it asks for the last question in words of its own.
     """
     has_answers = any(message["role"] == "assistant" for message in messages)
-    asked = next((each for each in reversed(messages) if each["role"] == "user"), {})
-    said = message_text(asked)
-    is_correction = has_answers and contradicts(said[:LONGEST_TASK])
-    if not is_correction and _is_task(said, TASKS, _begins_line):
-        return True
-    system, _ = split_system(messages)
+    for said in _asked(messages, has_answers):
+        is_correction = has_answers and contradicts(said[:LONGEST_TASK])
+        if not is_correction and _is_task(said, TASKS, _begins_line):
+            return True
+    system = PREAMBLE.sub("", split_system(messages)[0])
     if len(system) > LONGEST_SYSTEM_TASK:
         return False
     return _is_task(system, (ALONE,) if has_answers else TASKS, _begins_text)
+
+
+def _asked(messages: Sequence[Message], has_answers: bool) -> Iterator[str]:
+    """What the user said last, and what a system text does behind that and answers."""
+    for message in reversed(messages):
+        if message["role"] == "user":
+            yield message_text(message)
+            return
+        if message["role"] == "system" and has_answers:
+            yield message_text(message)
 
 
 def _is_task(text: str, tasks: Sequence[Task], begins: Begins) -> bool:

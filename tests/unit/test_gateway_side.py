@@ -33,6 +33,14 @@ TASKS = [
     "You are a summarization AI. Summarize the user's request into a single short sentence.",
     "The context is rapidly running out. Now, your urgent task is to create a comprehensive "
     "detailed summary of the conversation so far.",
+    "Generate a concise title that captures the main topic or goal of this coding session.",
+    "[SUGGESTION MODE: Suggest what the user might naturally type next.]",
+    "You are an expert in crafting pithy titles for chatbot conversations.",
+    "Please write a brief title for the following request:\n\nfix it",
+    "You need to summarize the user's conversation into a title within 10 words.",
+    "Please reply with a title for the chat that is 3-4 words in length.",
+    "Based on the conversation so far, provide a concise description of this session in 4 words.",
+    "Generate a short title for the above messages.",
     "- you will generate a short title based on the first message a conversation begins with",
 ]
 QUESTIONS = [
@@ -58,6 +66,7 @@ QUESTIONS = [
     "Can I get a summary of our chat emailed to me when it ends?",
     "Summarise this discussion with my landlord and tell me what to reply: You owe 20.",
     "Please write a headline for the thread I post on Twitter about our shop.",
+    "Create a title for a blog post about conversations with customers.",
     "The parcel came. As in our conversation last week, please provide the right title.",
 ]
 
@@ -94,10 +103,37 @@ def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
 
     assert not is_side([system, *turns])
-    long = {"role": "system", "content": system["content"] + " Be kind." * 80}
+    long = {"role": "system", "content": system["content"] + " Be kind." * 120}
     assert not is_side([long, turns[0]])
     behind = {"role": "system", "content": "You are Acme's agent. Summarize the chat history."}
     assert not is_side([behind, turns[0]])
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "You are Claude Code, Anthropic's official CLI for Claude.\n\n",
+        "x-anthropic-billing-header: cc_version=2.1.80;\n\nYou are a Claude agent, built on "
+        "Anthropic's Claude Agent SDK.\n\n",
+    ],
+)
+def test_an_agent_that_says_first_who_it_is_may_ask_for_a_task_behind_it(before: str) -> None:
+    task = "Analyze if this message indicates a new conversation topic. Extract a 2-3 word title."
+    turn = user("No, refunds take 45 days.")
+
+    assert is_side([{"role": "system", "content": before + task}, turn])
+    assert not is_side([{"role": "system", "content": f"{before}Be brief. {task}"}, turn])
+    assert not is_side([{"role": "system", "content": before}, turn])
+
+
+def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
+    task = {"role": "system", "content": "Summarize the discussion briefly in 200 words or less."}
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}]
+
+    assert is_side([*turns, task])
+    assert is_side([*turns, user(TASKS[0]), {"role": "system", "content": "Be brief."}])
+    assert not is_side([*turns, user("And on Sunday?"), {"role": "system", "content": "Be brief."}])
+    assert not is_side([*turns, task, {"role": "assistant", "content": "So far"}, user("And you?")])
 
 
 def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
