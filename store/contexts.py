@@ -63,10 +63,12 @@ def compose(
 
 
 def still_says(messages: Sequence[Message], registered: str) -> bool:
-    """Whether the client's system text has the registered prompt where `compose` leaves it."""
-    own, _ = split_system(messages)
-    said, looked_for = _without_prefix(own, registered).split(), registered.split()
-    return f" {' '.join(looked_for)} " in f" {' '.join(said)} "
+    """Whether a system text of the client has the registered prompt where `compose` leaves it."""
+    own, rest = split_system(messages)
+    later = [message_text(message) for message in rest if message["role"] in SYSTEM_ROLES]
+    looked_for = " ".join(registered.split())
+    said = (" ".join(text.split()) for text in (_without_prefix(own, registered), *later))
+    return any(f" {looked_for} " in f" {text} " for text in said)
 
 
 def split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:

@@ -90,6 +90,10 @@ def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not_at_al
             assert (await ask(rig, messages=behind))[2] == 0
             assert system_text(fake) == f"It is Monday.\n{POLICY}"
 
+            late = [*QUESTION, {"role": "system", "content": POLICY}, *QUESTION]
+            assert (await ask(rig, messages=late))[2] == 0
+            assert fake.history[-1]["messages"] == late
+
     run(scenario())
 
 
