@@ -92,6 +92,13 @@ def test_a_person_and_a_session_that_are_told_as_json_are_told_apart(told, user)
     assert [each.tags() for each in asked] == [{"session_id": each} for each in sessions]
 
 
+@pytest.mark.parametrize("name", ["prompt_cache_options", "moderation"])
+def test_what_only_a_cloud_does_for_a_response_is_taken_and_not_sent_on(name: str) -> None:
+    asked = responses(input="Hi", **{name: {"mode": "auto"}})
+    assert getattr(asked, name) == {"mode": "auto"}
+    assert name not in asked.forwarded()
+
+
 def test_the_longest_message_is_lowered_to_what_is_served() -> None:
     assert message(max_tokens=32_000).bounds(CAP) == {"max_tokens": CAP}
     with pytest.raises(RequestError):

@@ -21,7 +21,7 @@ from agent.gateway.request import (
     TopP,
     check_tool_choice,
 )
-from agent.gateway.strict import Strict, unserved
+from agent.gateway.strict import JsonObject, Strict, unserved
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 KEPT = "Nothing is kept between requests: send the whole conversation as 'input'."
@@ -79,7 +79,7 @@ class ResponsesRequest(ApiRequest):
 
     KEPT_BACK: ClassVar = NOT_FORWARDED | {
         *("background", "previous_response_id", "conversation"),
-        *("max_tool_calls", "stream_options"),
+        *("max_tool_calls", "stream_options", "prompt_cache_options", "moderation"),
     }
     SAID: ClassVar = frozenset({"instructions", "input"})
     LIMIT: ClassVar = "max_output_tokens"
@@ -104,6 +104,8 @@ class ResponsesRequest(ApiRequest):
     parallel_tool_calls: bool | None = None
     prompt_cache_key: Label | None = None
     prompt_cache_retention: Label | None = None
+    prompt_cache_options: JsonObject | None = None
+    moderation: JsonObject | None = None
     reasoning: Reasoning | None = None
     service_tier: Label | None = None
     stream_options: Obfuscation | None = None
