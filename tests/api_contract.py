@@ -79,6 +79,25 @@ class ApiContract:
         assert parsed[-2]["delta"]["stop_reason"] == "max_tokens"
         assert parsed[-2]["usage"]["output_tokens"] == 6
 
+    async def test_texts_go_on_in_a_choice_each_whole_and_in_events(
+        self, engine: VllmEngine, server: Any
+    ) -> None:
+        prompts = ["The first day of the week is", "Once upon a time there was"]
+        body = {"model": server.model, "prompt": prompts, "max_tokens": 4, "temperature": 0}
+        whole = (await engine.chat(body, "/v1/completions")).json()
+        async with engine.stream({**body, "stream": True}, "/v1/completions") as stream:
+            said = b"".join([chunk async for chunk in stream.chunks])
+        pieces = ["", ""]
+        *parts, done = said.decode().strip().split("\n\n")
+        for part in parts:
+            [choice] = json.loads(part.removeprefix("data: "))["choices"]
+            pieces[choice["index"]] += choice["text"]
+
+        assert [choice["index"] for choice in whole["choices"]] == [0, 1]
+        assert [choice["text"] for choice in whole["choices"]] == pieces
+        assert whole["usage"]["completion_tokens"] == 8
+        assert done == "data: [DONE]"
+
     async def test_the_tokens_of_a_message_are_counted(
         self, engine: VllmEngine, server: Any
     ) -> None:

@@ -25,10 +25,7 @@ restart forgets the adapters, as vLLM does). `can_embed` is switched before it i
 import asyncio
 import contextlib
 import itertools
-import json
-import re
 import threading
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -37,10 +34,18 @@ from typing import Any
 
 from aiohttp import web
 
-Body = dict[str, Any]
+from tests.fake_answers import (
+    LIMITS,
+    Answer,
+    Body,
+    ChatAnswer,
+    prompt_tokens,
+    text_of,
+    turns,
+    words,
+)
+
 MAX_MODEL_LEN = 2048
-LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-FINGERPRINT = "vllm-0.32.0-fake"
 
 
 class FakeVllm:
@@ -308,99 +313,8 @@ class FakeVllm:
         return error(404, message, "NotFoundError", "model")
 
 
-class Answer:
-    """One answer, cut to `max_tokens`, in the bodies and chunks of `/v1/completions`."""
-
-    chat = False
-
-    def __init__(self, body: Body, text: str, number: int) -> None:
-        limit = next(filter(None, map(body.get, LIMITS)), None)
-        every = words(text)
-        self.body = body
-        self.tokens = every[:limit]
-        self.finish = "length" if limit and len(every) >= limit else "stop"
-        self.head: Body = {
-            "id": f"chatcmpl-{number}" if self.chat else f"cmpl-{number}",
-            "object": "chat.completion" if self.chat else "text_completion",
-            "created": int(time.time()),
-            "model": body["model"],
-        }
-
-    @property
-    def usage(self) -> Body:
-        """Token counts; the prompt has one token for each word."""
-        asked = prompt_tokens(self.body)
-        made = len(self.tokens) + (self.finish == "stop")
-        return {"prompt_tokens": asked, "total_tokens": asked + made, "completion_tokens": made}
-
-    def whole(self, logprobs: Body | None) -> Body:
-        """The body of an answer that is not streamed."""
-        text = "".join(self.tokens)
-        choice: Body = {"index": 0, "finish_reason": self.finish, "stop_reason": None}
-        if self.chat:
-            choice |= {"message": {"role": "assistant", "content": text}, "logprobs": None}
-        else:
-            choice |= {"text": text, "logprobs": logprobs, "prompt_logprobs": None}
-        last = {"system_fingerprint": FINGERPRINT, "usage": self.usage}
-        return {**self.head, "choices": [choice], **last}
-
-    def frames(self) -> Iterator[bytes]:
-        """The events of a stream as they are sent."""
-        for chunk in self.chunks():
-            yield f"data: {dump(chunk)}\n\n".encode()
-        yield b"data: [DONE]\n\n"
-
-    def chunks(self) -> Iterator[Body]:
-        """The events of a stream in vLLM's order: role, a token each, the finish, usage.
-
-        The end of the text is a token of its own, with an empty text; a cut has none.
-        """
-        head = self.head | ({"object": "chat.completion.chunk"} if self.chat else {})
-        usage = (self.body.get("stream_options") or {}).get("include_usage")
-        pieces = self.tokens if self.finish == "length" else [*self.tokens, ""]
-        last = {} if usage else {"system_fingerprint": FINGERPRINT}
-        if self.chat:
-            first = {"index": 0, "delta": {"role": "assistant", "content": ""}}
-            choices = [first | {"logprobs": None, "finish_reason": None}]
-            yield head | {"choices": choices, "prompt_token_ids": None, "prompt_text": None}
-        for text in pieces[:-1]:
-            yield head | {"choices": [self._choice(text) | {"token_ids": None}]}
-        end = {"finish_reason": self.finish, "stop_reason": None, "token_ids": None}
-        yield head | {"choices": [self._choice(pieces[-1]) | end]} | last
-        if usage:
-            yield head | {
-                "choices": [], "usage": self.usage, "system_fingerprint": FINGERPRINT
-            }  # fmt: skip
-
-    def _choice(self, text: str) -> Body:
-        content: Body = {"delta": {"content": text}} if self.chat else {"text": text}
-        return {"index": 0, **content, "logprobs": None, "finish_reason": None}
-
-
-class ChatAnswer(Answer):
-    """One answer of `/v1/chat/completions`."""
-
-    chat = True
-
-
 class Died(ConnectionResetError):
     """The server breaks the connection, as one that is killed does; answers may raise it."""
-
-
-def words(text: str) -> list[str]:
-    """The tokens of a text: words, each with the white space before it."""
-    return re.findall(r"\s*\S+|\s+$", text)
-
-
-def prompt_tokens(body: Body) -> int:
-    """Tokens of a request's prompt, one for each word."""
-    prompt = body.get("prompt") or " ".join(map(text_of, turns(body)))
-    return len(prompt) if isinstance(prompt, list) else len(words(prompt))
-
-
-def turns(body: Body) -> list[Body]:
-    """What was said, whatever the API."""
-    return [turn for turn in body.get("messages") or body.get("input") or () if "role" in turn]
 
 
 def _too_long(body: Body) -> web.Response | None:
@@ -423,23 +337,10 @@ def token_ids(text: str) -> list[int]:
     return [zlib.crc32(word.strip().encode()) % 49000 for word in words(text)]
 
 
-def text_of(message: Body) -> str:
-    """The text of a chat message, from a string or from text parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content)
-
-
 def echo(body: Body) -> str:
     """The default answer: the model's name and the last user text or the prompt."""
     asked = body["prompt"] if "prompt" in body else "".join(map(text_of, turns(body)[-1:]))
     return f"{body['model']} heard: {asked}"
-
-
-def dump(body: Body) -> str:
-    """JSON as pydantic writes it."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def error(status: int, message: str, kind: str, param: str | None = None) -> web.Response:

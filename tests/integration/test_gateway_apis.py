@@ -261,9 +261,31 @@ def test_a_text_goes_on_without_a_context_and_is_never_learned_from(tmp_path: Pa
             assert whole.choices[0].text == "".join(pieces) == " a time"
             assert one.payload.response == two.payload.response == " a time"
             assert not one.interaction.learn
-            assert fake.history[0]["prompt"] == "Once upon"
+            assert fake.history[0]["prompt"] == ["Once upon"]
             assert LESSON not in str(fake.history)
             assert "stream_options" in fake.history[1]
+
+    run(scenario())
+
+
+def test_several_texts_go_on_at_once_and_each_answer_is_kept(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            fake.enqueue(" a time", " a time")
+            asked = {"model": "small", "prompt": ["Once upon", "At such"], "max_tokens": 5}
+            async with rig.client() as client:
+                whole = await client.completions.create(**asked)
+                pieces = ["", ""]
+                async for piece in await client.completions.create(**asked, stream=True):
+                    pieces[piece.choices[0].index] += piece.choices[0].text
+            said = rig.said()
+
+            assert [choice.text for choice in whole.choices] == pieces == [" a time"] * 2
+            assert fake.history[0]["prompt"] == asked["prompt"]
+            for each in said:
+                assert [turn["content"] for turn in each.payload.messages] == asked["prompt"]
+                assert each.payload.response == " a time"
+                assert each.payload.params["answer"]["others"] == [" a time"]
 
     run(scenario())
 

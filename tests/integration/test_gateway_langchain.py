@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAI
+from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel
 
 from tests.fake_vllm import FakeVllm
@@ -46,5 +47,25 @@ def test_what_langchain_sends_works(tmp_path: Path) -> None:
             assert typed == Hours(opens=9)
             assert fake.history[3]["response_format"]["type"] == "json_schema"
             assert [said.interaction.status for said in rig.said()] == ["done"] * 4
+
+    run(scenario())
+
+
+def test_langchain_has_many_texts_gone_on_with_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            FakeVllm(model="small") as fake,
+            gateway(tmp_path, fake) as rig,
+            DefaultAsyncHttpxClient() as http,
+        ):
+            fake.enqueue(" a time")
+            url = f"{rig.url}/v1"
+            texts = OpenAI(base_url=url, api_key="none", model="small", http_async_client=http)
+
+            answers = await texts.agenerate(["Once upon", "At such"])
+
+            assert [one.text for [one] in answers.generations] == [" a time"] * 2
+            assert answers.llm_output["token_usage"]["completion_tokens"] == 6
+            assert [body["prompt"] for body in fake.history] == [["Once upon", "At such"]]
 
     run(scenario())

@@ -150,11 +150,24 @@ def test_fields_of_the_clients_without_meaning_here_are_kept_back() -> None:
     assert "cache_control" not in message(cache_control={"type": "ephemeral"}).forwarded()
 
 
-def test_a_prompt_may_be_a_list_of_one() -> None:
-    asked = parse(CompletionRequest, b'{"model": "small", "prompt": ["Hi"]}', CAP)
-    assert asked.said(asked.chat()) == {"prompt": "Hi"}
-    with pytest.raises(RequestError):
-        parse(CompletionRequest, b'{"model": "small", "prompt": ["Hi", "Ho"]}', CAP)
+def completion(**fields: Any) -> CompletionRequest:
+    return parse(CompletionRequest, orjson.dumps({"model": "small", **fields}), CAP)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts"), [("Hi", ["Hi"]), (["Hi"], ["Hi"]), (["Hi", "Ho"], ["Hi", "Ho"])]
+)
+def test_a_prompt_may_be_a_list(prompt: Any, texts: list[str]) -> None:
+    asked = completion(prompt=prompt)
+    assert asked.said(asked.chat()) == {"prompt": texts}
+
+
+def test_all_answers_to_all_prompts_are_counted_together() -> None:
+    asked = completion(prompt=["Hi", "Ho"], n=3, max_tokens=5)
+    assert asked.most_tokens(CAP) == 30
+    for fields in ({"prompt": ["Hi"] * 5, "n": 8}, {"prompt": ["Hi"] * 33}, {"prompt": []}):
+        with pytest.raises(RequestError):
+            completion(**fields)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +298,7 @@ def test_texts_in_parts_and_refusals_of_a_response_are_texts() -> None:
 @pytest.mark.parametrize(
     ("api", "fields", "remedy"),
     [
-        (CompletionRequest, {"prompt": ["a", "b"]}, "for each prompt"),
+        (CompletionRequest, {"prompt": ["a"] * 5, "n": 8}, "fewer prompts"),
         (CompletionRequest, {"prompt": [1, 2]}, "token ids"),
         (EmbeddingRequest, {"input": [[1, 2]]}, "check_embedding_ctx_length"),
         (EmbeddingRequest, {"input": [1, 2]}, "check_embedding_ctx_length"),

@@ -25,19 +25,21 @@ from agent.gateway.strict import unserved
 from store.contexts import Message
 
 USUAL_TOKENS = 16
+MAX_CHOICES = 32
+"""Most answers to one request, of all its prompts together; LangChain sends 20 prompts at once."""
 
 
-def _only(prompt: object) -> object:
-    """The prompt, or the one in a list."""
-    if not isinstance(prompt, list):
-        return prompt
-    if len(prompt) == 1 and isinstance(prompt[0], str):
-        return prompt[0]
-    raise PydanticCustomError(
-        "one_prompt",
-        "One text is served at a time: send a request for each prompt (LangChain: batch_size=1), "
-        "and text instead of token ids.",
-    )
+def _listed(prompt: object) -> object:
+    """One prompt as a list of one."""
+    if isinstance(prompt, str):
+        return [prompt]
+    first = prompt[0] if isinstance(prompt, list) and prompt else ""
+    if isinstance(first, (int, list)):
+        raise PydanticCustomError(
+            "text_only",
+            "Texts are served, no token ids: those of another model mean nothing to this one.",
+        )
+    return prompt
 
 
 class CompletionRequest(ApiRequest):
@@ -47,11 +49,11 @@ class CompletionRequest(ApiRequest):
     SAID: ClassVar = frozenset({"prompt"})
 
     prompt: Annotated[
-        str,
-        Field(min_length=1),
-        BeforeValidator(_only),
+        list[Annotated[str, Field(min_length=1)]],
+        Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
+        BeforeValidator(_listed),
     ]
-    """Text, or a list of one; token ids and several prompts at once are not served."""
+    """A text or texts; token ids are not served."""
 
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: bool | None = None
@@ -82,6 +84,9 @@ class CompletionRequest(ApiRequest):
     def _consistent(self) -> "CompletionRequest":
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
+        if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
+            message = f"{MAX_CHOICES} answers are given at once: send fewer prompts, or lower 'n'."
+            raise inconsistent("n", message)
         if self.echo and self.logprobs is not None:
             # On a CPU that serves LoRA, vLLM 0.32 ends over probabilities of a prompt.
             message = "Probabilities of the prompt are not served: leave out 'echo' or 'logprobs'."
@@ -101,14 +106,18 @@ class CompletionRequest(ApiRequest):
         """Without one of the client's, the API's own: sixteen tokens."""
         return {} if self.max_tokens else {"max_tokens": min(USUAL_TOKENS, most)}
 
+    def most_tokens(self, cap: int) -> int:
+        """How many all the answers may have, to all prompts."""
+        return len(self.prompt) * super().most_tokens(cap)
+
     def listed_per_token(self) -> int:
         """The token itself and its alternatives."""
         return 0 if self.logprobs is None else 1 + self.logprobs
 
     def chat(self) -> list[Message]:
-        """The prompt, as what a user says."""
-        return [{"role": "user", "content": self.prompt}]
+        """Each prompt, as what a user says."""
+        return [{"role": "user", "content": text} for text in self.prompt]
 
     def said(self, messages: list[Message]) -> dict[str, Any]:
-        """The prompt."""
-        return {"prompt": messages[-1]["content"]}
+        """The prompts."""
+        return {"prompt": [message["content"] for message in messages]}
