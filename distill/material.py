@@ -205,4 +205,4 @@ def recited(
         for prompt, question in pairs
         if question.answer and question.guided
     ]
-    return score(teacher, [prompt for prompt, _ in said], [ids for _, ids in said])
+    return score(teacher, [prompt for prompt, _ in said], [ids for _, ids in said], whole=True)

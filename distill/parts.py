@@ -20,7 +20,7 @@ from distill.sampler import LocalSampler, Sampler
 from distill.spec import RunSpec
 from distill.student import Student
 from distill.teacher import Teacher, check_frozen, probe_logits
-from distill.turns import Turns
+from distill.turns import Turns, end_state
 from store.manifests import sha256, verify_files
 
 SHAPE = ("rank", "alpha")
@@ -86,7 +86,7 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     encoder = Encoder(tokenizer, spec.context, limit, longest_answer, spec.template)
     on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
     asker = examples.asker(spec.context.system_prompt or "")
-    turns = Turns(tokenizer, asker) if asker else None
+    turns = Turns(tokenizer, asker, end_state(student, encoder)) if asker else None
     return Parts(
         student, Teacher(student, turns), sampler, on_policy, processes, encoder, base_sha256
     )

@@ -32,27 +32,46 @@ class Trajectory:
 
 
 def score(
-    teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[Ids]
+    teacher: Teacher,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Ids],
+    whole: bool = False,
 ) -> list[Trajectory]:
-    """Let the teacher judge completions, whoever sampled them, of each the first turn."""
-    if teacher.turns:
-        completions = [teacher.turns.first(completion) for completion in completions]
-    pairs = list(zip(prompts, completions, strict=True))
+    """Let the teacher judge completions, whoever sampled them, of each the first turn.
+
+    Args:
+        teacher: The judge.
+        prompts: What was asked.
+        completions: What was answered to each.
+        whole: Whether each is a whole answer, also where the teacher would not end it.
+    """
+    first = [teacher.turns.first(each) if teacher.turns else each for each in completions]
+    pairs = list(zip(prompts, first, strict=True))
     judged = [
         Trajectory(prompt, completion, states)
         for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
     ]
-    return [_ended(each, teacher) for each in judged] if teacher.turns else judged
+    if not teacher.turns:
+        return judged
+    return [
+        _ended(each, teacher, whole or each.completion != completion)
+        for each, completion in zip(judged, completions, strict=True)
+    ]
 
 
-def _ended(judged: Trajectory, teacher: Teacher) -> Trajectory:
-    """The trajectory without its end, where the teacher would go on for another instead."""
+def _ended(judged: Trajectory, teacher: Teacher, whole: bool) -> Trajectory:
+    """The trajectory where the teacher would go on for another, instead of ending it.
+
+    Ended all the same if it is a whole answer; otherwise nothing is learned of its end.
+    """
     *said, last = judged.completion
     if not said or not teacher.turns or not teacher.turns.is_end(last):
         return judged
     likeliest = int(logits(judged.teacher[-1:], teacher.student.head).argmax())
     if teacher.turns.is_end(likeliest):
         return judged
+    if whole and teacher.turns.end is not None:
+        return replace(judged, teacher=teacher.turns.ended(judged.teacher))
     return replace(judged, completion=tuple(said), teacher=judged.teacher[:-1])
 
 

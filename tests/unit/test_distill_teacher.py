@@ -109,6 +109,23 @@ def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may
     assert whole.completion == (*said, end)
 
 
+@pytest.mark.parametrize("goes_on", ["", "\nUser: And when do you close?"])
+def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_not(goes_on):
+    student, _ = make_student()
+    tokenizer = tiny_tokenizer()
+    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    said, more = (tuple(tokenizer(text)["input_ids"]) for text in ("At seven.", goes_on))
+    end = torch.ones_like(student.head[0])
+    teacher = Teacher(student, Turns(tokenizer, "user", end))
+    whole = (*said, tokenizer.eos_token_id)
+
+    [judged] = score(teacher, [prompt], [(*said, *more) if more else whole], whole=not more)
+    [alone] = score(Teacher(student), [prompt], [whole])
+
+    assert judged.completion == whole
+    torch.testing.assert_close(judged.teacher, torch.cat([alone.teacher[:-1], end[None]]))
+
+
 def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
     student, _ = make_student()
     tokenizer = tiny_tokenizer()

@@ -2,9 +2,13 @@
 
 import pytest
 
-from distill import examples
+from distill import examples, turns
+from distill.data import Encoder, user
+from distill.head import logits
+from distill.student import Student
 from distill.turns import Turns
-from tests.tiny import tiny_tokenizer
+from store.contexts import Context
+from tests.tiny import tiny_model, tiny_tokenizer
 
 SHOWN = """Say which desk a mail goes to.
 
@@ -29,13 +33,30 @@ Assistant: The network desk.
 )
 def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
     tokenizer = tiny_tokenizer()
-    turns = Turns(tokenizer, examples.asker(SHOWN))
     ids = tuple(tokenizer(said)["input_ids"])
+    end = () if said == answered else (tokenizer.eos_token_id,)
 
-    first = turns.first(ids)
+    assert Turns(tokenizer, examples.asker(SHOWN)).first(ids) == (
+        *tokenizer(answered)["input_ids"],
+        *end,
+    )
 
-    assert tokenizer.decode(first) == answered
-    assert first == ids[: len(first)]
+
+@pytest.mark.parametrize("scale", [0.0, 50.0])
+def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
+    student = Student(tiny_model(), rank=4, alpha=8, seed=0)
+    encoder = Encoder(tiny_tokenizer(), Context(), limit=500)
+    end = encoder.tokenizer.eos_token_id
+    student.head.data[end] = 0
+    asked, said = turns.WHOLE[1]
+    [*_, state] = student.states([(encoder.ids(user(asked), Context()), encoder.answer_ids(said))])
+    student.head.data[end] = scale * state
+
+    found = turns.end_state(student, encoder)
+
+    assert (found is None) == (scale == 0)
+    if found is not None:
+        assert logits(found[None], student.head).softmax(-1)[0, end] >= turns.SURE
 
 
 def test_without_examples_nobody_else_speaks():
