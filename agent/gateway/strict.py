@@ -47,6 +47,20 @@ def unserved(reason: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def one_or_more(texts: object) -> object:
+    """One text as a list of one; token ids are refused."""
+    if isinstance(texts, str):
+        return [texts]
+    first = texts[0] if isinstance(texts, list) and texts else ""
+    if isinstance(first, (int, list)):
+        raise PydanticCustomError(
+            "text_only",
+            "Texts are served, no token ids: those of another model mean nothing to this one "
+            "(LangChain's embeddings: check_embedding_ctx_length=False).",
+        )
+    return texts
+
+
 def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or has more in it than anything here."""
     nodes(value)
@@ -80,5 +94,6 @@ def _children(node: object) -> list[object]:
     return node if isinstance(node, list) else []
 
 
+Text = Annotated[str, Field(min_length=1)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_bounded_json)]
 JsonObjects = Annotated[list[JsonObject], Field(fail_fast=True, max_length=256)]

@@ -3,7 +3,6 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from agent.gateway.messages import ResponseFormat, StreamOptions
 from agent.gateway.request import (
@@ -21,25 +20,12 @@ from agent.gateway.request import (
     TopP,
     inconsistent,
 )
-from agent.gateway.strict import unserved
+from agent.gateway.strict import Text, one_or_more, unserved
 from store.contexts import Message
 
 USUAL_TOKENS = 16
 MAX_CHOICES = 32
 """Most answers to one request, of all its prompts together; LangChain sends 20 prompts at once."""
-
-
-def _listed(prompt: object) -> object:
-    """One prompt as a list of one."""
-    if isinstance(prompt, str):
-        return [prompt]
-    first = prompt[0] if isinstance(prompt, list) and prompt else ""
-    if isinstance(first, (int, list)):
-        raise PydanticCustomError(
-            "text_only",
-            "Texts are served, no token ids: those of another model mean nothing to this one.",
-        )
-    return prompt
 
 
 class CompletionRequest(ApiRequest):
@@ -49,9 +35,9 @@ class CompletionRequest(ApiRequest):
     SAID: ClassVar = frozenset({"prompt"})
 
     prompt: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
+        list[Text],
         Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
-        BeforeValidator(_listed),
+        BeforeValidator(one_or_more),
     ]
     """A text or texts; token ids are not served."""
 

@@ -5,37 +5,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from agent.gateway.apis.answer import Answer, parsed
 from agent.gateway.request import NOT_FORWARDED, ApiRequest
+from agent.gateway.strict import Text, one_or_more
 from store.contexts import Message
 
 MAX_INPUTS = 2048
 USAGE = re.compile(rb'"usage":\{"[^{}]*\}(?=\}$)')
 AT_END = 1024
 """Bytes of an answer in which its token counts stand."""
-Text = Annotated[str, Field(min_length=1)]
-
-
-def _listed(texts: object) -> object:
-    """One text as a list of one."""
-    if isinstance(texts, str):
-        return [texts]
-    first = texts[0] if isinstance(texts, list) and texts else ""
-    if isinstance(first, (int, list)):
-        raise PydanticCustomError(
-            "text_only",
-            "Texts are served, no token ids: those of another model mean nothing to this one "
-            "(LangChain: check_embedding_ctx_length=False).",
-        )
-    return texts
-
 
 Inputs = Annotated[
     list[Text],
     Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS),
-    BeforeValidator(_listed),
+    BeforeValidator(one_or_more),
 ]
 
 
