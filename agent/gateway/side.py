@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from agent.learning.contradiction import contradicts
-from store.contexts import Message, message_text, split_system
+from store.contexts import SYSTEM_ROLES, Message, message_text, split_system
 
 Task = tuple[tuple[str, int], ...]
 Place = tuple[int, int]
@@ -18,9 +18,9 @@ Place = tuple[int, int]
 Begins = Callable[[str, int], bool]
 """Whether what stands at a place of a text begins it, or its line."""
 
-LONGEST_SYSTEM_TASK = 1_000
-"""Characters, without what an agent puts before every system text."""
-PREAMBLE = re.compile(r"\A(?:(?:x-[\w-]+:|You are (?:Claude Code|a Claude agent), )[^\n]*\s+)+")
+LONGEST_SYSTEM_TASK, LONGEST_AGENT_TASK = 600, 2_000
+"""Characters; of an agent's those behind the lines that it puts before each of its texts."""
+PREAMBLE = re.compile(r"\A(?:(?:x-[\w-]+:|You are (?:Claude Code|a Claude agent), )[^\n]*\n\s*)+")
 """The lines in which an agent says who it is, also where it has the model do something else."""
 LONGEST_TASK = 4_000
 """Characters of a text that are looked at: instructions stand at its beginning or its end."""
@@ -37,26 +37,27 @@ WORD = re.compile(
     r"|(?P<talk>(?:conversations?|chat[ _-]?(?:history|log|thread|transcript)|dialog(?:ue)?)"
     r"(?! (?:between|with) (?!(?:an? |the )?(?:user|human|ai|assistant)))"
     r"|(?:this|the|our) (?:chat|discussion|thread)(?! (?:app|bot|paper|room|about))"
-    r"|(?:these|recent|previous|above) messages|messages above)"
-    r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|summary of|rephrase)"
+    r"|(?:these|recent|previous) messages|messages above|above messages(?=[.:\n]|\Z))"
+    r"|(?P<sum>summari[sz](?:e|ing)|condens(?:e|ing)|compact(?:ing)?|rephrase)"
+    r"|(?P<summary>summary of)"
     r"|(?P<alone>standalone question)"
     r")\b"
 )
 """In lower case."""
 PHRASES = (
     "above chat messages into a single summary message",
-    "brief title for the following request",
+    "brief title for the following request:",
     "chat thread titling assistant",
     "context checkpoint compaction",
     "context extraction assistant",
-    "description of this session",
+    "crafting pithy titles for chatbot conversations",
     "detailed summary of the conversation so far",
     "extract the relevant facts and preferences about the user",
     "give this conversation a name",
-    "goal of this coding session",
-    "pithy titles for chatbot conversations",
+    "main topic or goal of this coding session",
+    "provide a concise description of this session in",
     "reflect the speaker's likely facial expression",
-    "reply with a title for the chat",
+    "reply with a title for the chat that is",
     "suggestion mode: suggest what the user might",
     "summarize the user's conversation into a title",
     "you are a summarization ai",
@@ -73,6 +74,7 @@ TASKS: tuple[Task, ...] = (
     (("make", 0), ("thing", 80), ("talk", 400)),
     (("talk", 0), ("make", 120), ("thing", 80)),
     (("sum", 0), ("talk", 60)),
+    (("make", 0), ("summary", 80), ("talk", 60)),
     ALONE,
 )
 """Words that make a task, one after another, each at most so many characters after the last."""
@@ -87,29 +89,29 @@ SOMEBODY = re.compile(r"\b(?:i(?!\.e)|me|my|mine)\b")
 def is_side(messages: Sequence[Message]) -> bool:
     """Whether a client made this request itself, about a conversation rather than in it.
 
-    Told by what is asked last, and by a system text that is short: such a task
-    is all that it says, and an application's says much else. Before answers, a system text is a
-    task only if it asks for the last question in words of its own.
+    Told by what is asked last, and by a system text that is short: such a task is all that it says,
+    and an application's says much else. Before answers, a system text is a task only if it asks for
+    the last question in words of its own.
     """
     has_answers = any(message["role"] == "assistant" for message in messages)
-    for said in _asked(messages, has_answers):
-        is_correction = has_answers and contradicts(said[:LONGEST_TASK])
-        if not is_correction and _is_task(said, TASKS, _begins_line):
-            return True
-    system = PREAMBLE.sub("", split_system(messages)[0])
-    if len(system) > LONGEST_SYSTEM_TASK:
+    said = _asked(messages)
+    is_correction = has_answers and contradicts(said[:LONGEST_TASK])
+    if not is_correction and _is_task(said, TASKS, _begins_line):
+        return True
+    own, _ = split_system(messages)
+    system = PREAMBLE.sub("", own)
+    if len(system) > (LONGEST_SYSTEM_TASK if system == own else LONGEST_AGENT_TASK):
         return False
     return _is_task(system, (ALONE,) if has_answers else TASKS, _begins_text)
 
 
-def _asked(messages: Sequence[Message], has_answers: bool) -> Iterator[str]:
-    """What the user said last, and what a system text does behind that and answers."""
-    for message in reversed(messages):
-        if message["role"] == "user":
-            yield message_text(message)
-            return
-        if message["role"] == "system" and has_answers:
-            yield message_text(message)
+def _asked(messages: Sequence[Message]) -> str:
+    """What the user said last, or a system text that stands alone behind an answer."""
+    ending = [message["role"] for message in messages[-2:]]
+    if ending and ending[0] == "assistant" and ending[-1] in SYSTEM_ROLES:
+        return message_text(messages[-1])
+    asked = next((each for each in reversed(messages) if each["role"] == "user"), {})
+    return message_text(asked)
 
 
 def _is_task(text: str, tasks: Sequence[Task], begins: Begins) -> bool:

@@ -67,6 +67,11 @@ QUESTIONS = [
     "Summarise this discussion with my landlord and tell me what to reply: You owe 20.",
     "Please write a headline for the thread I post on Twitter about our shop.",
     "Create a title for a blog post about conversations with customers.",
+    "Is the description of this session available in Spanish?",
+    "The goal of this coding session is to fix the login bug.",
+    "I need a brief title for the following request to HR.",
+    "Please create tags for the above messages so that they go to the billing desk.",
+    "Summary of the conversation so far: Ann wants her money back.",
     "The parcel came. As in our conversation last week, please provide the right title.",
 ]
 
@@ -124,6 +129,8 @@ def test_an_agent_that_says_first_who_it_is_may_ask_for_a_task_behind_it(before:
     assert is_side([{"role": "system", "content": before + task}, turn])
     assert not is_side([{"role": "system", "content": f"{before}Be brief. {task}"}, turn])
     assert not is_side([{"role": "system", "content": before}, turn])
+    alone = before.rstrip() + " Generate a short title for this conversation."
+    assert not is_side([{"role": "system", "content": alone}, turn])
 
 
 def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
@@ -132,8 +139,17 @@ def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
 
     assert is_side([*turns, task])
     assert is_side([*turns, user(TASKS[0]), {"role": "system", "content": "Be brief."}])
-    assert not is_side([*turns, user("And on Sunday?"), {"role": "system", "content": "Be brief."}])
-    assert not is_side([*turns, task, {"role": "assistant", "content": "So far"}, user("And you?")])
+    assert not is_side([*turns, {"role": "assistant", "content": "So far"}, user("And you?")])
+
+
+def test_what_an_application_says_behind_each_turn_makes_none_of_them_a_task() -> None:
+    turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("No, it is 45 days.")]
+    for said in (
+        "Answer the question above, then suggest two follow-up questions for this conversation.",
+        "Given the conversation above, answer the user and suggest tags for the ticket.",
+        TASKS[0],
+    ):
+        assert not is_side([*turns, {"role": "system", "content": said}])
 
 
 def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
