@@ -14,7 +14,7 @@ FINGERPRINT = "vllm-0.32.0-fake"
 class Answer:
     """One answer, cut to `max_tokens`, in the bodies and chunks of `/v1/completions`.
 
-    Several prompts have the same answer, a choice each.
+    Several prompts have a choice each: the same answer, every second one in capitals.
     """
 
     chat = False
@@ -43,14 +43,18 @@ class Answer:
     def whole(self, logprobs: Body | None) -> Body:
         """The body of an answer that is not streamed."""
         text = "".join(self.tokens)
-        choice: Body = {"finish_reason": self.finish, "stop_reason": None}
+        last = {"system_fingerprint": FINGERPRINT, "usage": self.usage}
+        choices = [self._whole(index, text, logprobs) for index in self.indices]
+        return {**self.head, "choices": choices, **last}
+
+    def _whole(self, index: int, text: str, logprobs: Body | None) -> Body:
+        text = spoken(index, text)
+        choice: Body = {"index": index, "finish_reason": self.finish, "stop_reason": None}
         if self.chat:
             choice |= {"message": {"role": "assistant", "content": text}, "logprobs": None}
         else:
             choice |= {"text": text, "logprobs": logprobs, "prompt_logprobs": None}
-        last = {"system_fingerprint": FINGERPRINT, "usage": self.usage}
-        choices = [{"index": index, **choice} for index in self.indices]
-        return {**self.head, "choices": choices, **last}
+        return choice
 
     def frames(self) -> Iterator[bytes]:
         """The events of a stream as they are sent."""
@@ -81,10 +85,11 @@ class Answer:
             }  # fmt: skip
 
     def _chunks(self, head: Body, text: str, more: Body) -> Iterator[Body]:
-        content: Body = {"delta": {"content": text}} if self.chat else {"text": text}
-        choice = {**content, "logprobs": None, "finish_reason": None} | more
         for index in self.indices:
-            yield head | {"choices": [{"index": index, **choice}]}
+            said = spoken(index, text)
+            content: Body = {"delta": {"content": said}} if self.chat else {"text": said}
+            choice = {"index": index, **content, "logprobs": None, "finish_reason": None}
+            yield head | {"choices": [choice | more]}
 
 
 class ChatAnswer(Answer):
@@ -93,15 +98,25 @@ class ChatAnswer(Answer):
     chat = True
 
 
+def spoken(index: int, text: str) -> str:
+    """A piece of the choice of that number."""
+    return text.upper() if index % 2 else text
+
+
 def words(text: str) -> list[str]:
     """The tokens of a text: words, each with the white space before it."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
 def prompt_tokens(body: Body) -> int:
-    """Tokens of a request's prompt, one for each word."""
-    asked = prompts(body) if "prompt" in body else map(text_of, turns(body))
-    return sum(len(words(each) if isinstance(each, str) else each) for each in asked)
+    """Tokens of a request's prompts, one for each word."""
+    return sum(prompt_lengths(body))
+
+
+def prompt_lengths(body: Body) -> list[int]:
+    """Tokens of each of a request's prompts."""
+    asked = prompts(body) if "prompt" in body else [" ".join(map(text_of, turns(body)))]
+    return [len(words(each) if isinstance(each, str) else each) for each in asked]
 
 
 def prompts(body: Body) -> list[str | list[int]]:

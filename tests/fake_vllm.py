@@ -39,6 +39,7 @@ from tests.fake_answers import (
     Answer,
     Body,
     ChatAnswer,
+    prompt_lengths,
     prompt_tokens,
     text_of,
     turns,
@@ -318,7 +319,7 @@ class Died(ConnectionResetError):
 
 
 def _too_long(body: Body) -> web.Response | None:
-    asked = prompt_tokens(body)
+    asked = max(prompt_lengths(body))
     limit = next((body[name] for name in LIMITS if body.get(name)), 0)
     if limit > MAX_MODEL_LEN:
         message = f"max_tokens={limit} cannot be greater than max_model_len={MAX_MODEL_LEN}."

@@ -215,12 +215,15 @@ class Exchange:
         asked, made = answer.prompt_tokens, answer.completion_tokens or 0
         if asked is None:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
-            asked = min(asked, self.parts.engine.longest or asked)  # a longer one is only looked at
+            prompts = 1 if self.api.is_conversation else len(self._messages)
+            # A longer one is only looked at.
+            asked = min(asked, prompts * (self.parts.engine.longest or asked))
         if status is not InteractionStatus.DONE:
             made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:
             most = self.request.most_tokens(self.parts.settings.max_tokens_cap)
-            made = min(most, int(FASTEST_TOKENS_S * (self.parts.timer() - self._started)))
+            taken_s = self.parts.timer() - self._started
+            made = min(most, int(FASTEST_TOKENS_S * taken_s) * self.request.choices())
         return asked + made
 
 

@@ -100,9 +100,13 @@ class ApiRequest(Strict):
         """How many tokens an answer may have where at most `cap` are served."""
         return min(filter(None, [*self.limits().values(), cap]))
 
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return getattr(self, "n", None) or 1
+
     def most_tokens(self, cap: int) -> int:
         """How many all the answers may have that are asked for."""
-        return (getattr(self, "n", None) or 1) * self.longest_answer(cap)
+        return self.choices() * self.longest_answer(cap)
 
     def compiled(self) -> list[dict[str, Any] | None]:
         """The schemas of tools that the engine makes one grammar of."""

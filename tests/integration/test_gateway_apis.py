@@ -280,12 +280,12 @@ def test_several_texts_go_on_at_once_and_each_answer_is_kept(tmp_path: Path) -> 
                     pieces[piece.choices[0].index] += piece.choices[0].text
             said = rig.said()
 
-            assert [choice.text for choice in whole.choices] == pieces == [" a time"] * 2
+            assert [choice.text for choice in whole.choices] == pieces == [" a time", " A TIME"]
             assert fake.history[0]["prompt"] == asked["prompt"]
             for each in said:
                 assert [turn["content"] for turn in each.payload.messages] == asked["prompt"]
                 assert each.payload.response == " a time"
-                assert each.payload.params["answer"]["others"] == [" a time"]
+                assert each.payload.params["answer"]["others"] == [" A TIME"]
 
     run(scenario())
 

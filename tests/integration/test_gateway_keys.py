@@ -253,6 +253,22 @@ def test_a_plain_answer_that_is_left_and_a_refused_prompt_are_counted_too(tmp_pa
     run(scenario())
 
 
+def test_each_of_several_prompts_that_are_left_is_counted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
+            texts = ["word " * 1500] * 20
+            held = key(rig, limits=Limits(tokens_per_minute=10 * MAX_MODEL_LEN))
+            fake.token_delay_s = 1.0
+            async with rig.client(api_key=held, timeout=0.5) as client:
+                with pytest.raises(APITimeoutError):
+                    await client.completions.create(model="small", prompt=texts, max_tokens=1)
+            await rig.recorded(1)
+            fake.token_delay_s = 0
+            assert await status(rig, held) == (429, "rate_limit_exceeded")
+
+    run(scenario())
+
+
 def test_whatever_a_key_asks_for_counts_among_its_requests(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

@@ -64,7 +64,7 @@ def test_langchain_has_many_texts_gone_on_with_at_once(tmp_path: Path) -> None:
 
             answers = await texts.agenerate(["Once upon", "At such"])
 
-            assert [one.text for [one] in answers.generations] == [" a time"] * 2
+            assert [one.text for [one] in answers.generations] == [" a time", " A TIME"]
             assert answers.llm_output["token_usage"]["completion_tokens"] == 6
             assert [body["prompt"] for body in fake.history] == [["Once upon", "At such"]]
 

@@ -70,7 +70,7 @@ class CompletionRequest(ApiRequest):
     def _consistent(self) -> "CompletionRequest":
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
-        if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
+        if self.choices() > MAX_CHOICES:
             message = f"{MAX_CHOICES} answers are given at once: send fewer prompts, or lower 'n'."
             raise inconsistent("n", message)
         if self.echo and self.logprobs is not None:
@@ -92,9 +92,9 @@ class CompletionRequest(ApiRequest):
         """Without one of the client's, the API's own: sixteen tokens."""
         return {} if self.max_tokens else {"max_tokens": min(USUAL_TOKENS, most)}
 
-    def most_tokens(self, cap: int) -> int:
-        """How many all the answers may have, to all prompts."""
-        return len(self.prompt) * super().most_tokens(cap)
+    def choices(self) -> int:
+        """How many answers are asked for, to all prompts."""
+        return len(self.prompt) * super().choices()
 
     def listed_per_token(self) -> int:
         """The token itself and its alternatives."""
