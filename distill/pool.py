@@ -37,15 +37,16 @@ def score(
     completions: Sequence[Ids],
     whole: bool = False,
 ) -> list[Trajectory]:
-    """Let the teacher judge completions, whoever sampled them, of each the first turn.
+    """Let the teacher judge completions, whoever sampled them, up to where another speaks.
 
     Args:
         teacher: The judge.
         prompts: What was asked.
         completions: What was answered to each.
-        whole: Whether each is a whole answer, also where the teacher would not end it.
+        whole: Whether each is a whole answer as it is, whatever the teacher would say to its end.
     """
-    first = [teacher.turns.first(each) if teacher.turns else each for each in completions]
+    cuts = teacher.turns.first if teacher.turns and not whole else tuple
+    first = [cuts(completion) for completion in completions]
     pairs = list(zip(prompts, first, strict=True))
     judged = [
         Trajectory(prompt, completion, states)
