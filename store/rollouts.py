@@ -95,7 +95,7 @@ def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
     namespaces.hold(session, existing(session, name).namespace)
     adapter = existing(session, name)
     if adapter.status is AdapterStatus.LIVE:
-        rollback(session, adapter.namespace, reason, now)
+        rollback(session, adapter.namespace, audit.BYHEART, reason, now)
     elif adapter.status is AdapterStatus.RETIRED:
         _move(session, adapter, AdapterStatus.ROLLED_BACK, reason, now)
     elif adapter.status in UNDECIDED:
@@ -159,20 +159,20 @@ def _began(session: Session, adapter: Adapter) -> datetime:
 def rollback(
     session: Session,
     namespace: str,
+    actor: str,
     reason: str,
     now: datetime,
     expected: str | None = None,
-    actor: str = audit.BYHEART,
 ) -> tuple[str, str | None]:
     """Take the live adapter out for good and let the last good one, or the base, serve again.
 
     Args:
         session: In a write transaction.
         namespace: Whose.
+        actor: Who says so.
         reason: For the record.
         now: The time.
         expected: The adapter that is to be taken out; None: whichever is live.
-        actor: Who says so, for the audit log.
 
     Returns:
         The adapter that was live, and the one that is now.

@@ -53,15 +53,20 @@ def compile_prompt(
         refuse_untrainable(settings)
         length = prompt_length(settings, text)
         with db.begin() as session:
-            namespaces.ensure(session, namespace, utcnow())
+            is_new = namespaces.ensure(session, namespace, utcnow())
+            done = {"namespace added": namespace} if is_new else {}
             row = prompts.register_system_prompt(session, namespace, text, length, utcnow())
+            done["prompt registered"] = row.id
             if given_seeds:
+                done["seeds replaced"] = namespace
                 prompts.replace_seeds(session, namespace, [*map(list, given_seeds)])
             if given_anchors:
+                done["anchors replaced"] = namespace
                 checks = [(list(anchor.messages), anchor.expect) for anchor in given_anchors]
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
-            for action, subject in (("prompt registered", row.id), ("run started", run)):
+            done["run started"] = run
+            for action, subject in done.items():
                 detail = {"namespace": namespace}
                 audit.append(session, OPERATOR, action, subject, detail, utcnow())
         counts = f"{len(given_seeds)} seeds, {len(given_anchors)} anchors"

@@ -72,5 +72,5 @@ def rollback(
             typer.confirm(f"Roll back {live.name} in namespace {namespace}?", abort=True)
         with db.begin() as session:
             expected = live.name if live else None
-            bad, good = rollouts.rollback(session, namespace, reason, utcnow(), expected, OPERATOR)
+            bad, good = rollouts.rollback(session, namespace, OPERATOR, reason, utcnow(), expected)
     console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")

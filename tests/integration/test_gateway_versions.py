@@ -63,7 +63,7 @@ def test_what_the_live_adapter_has_internalised_is_not_sent(tmp_path: Path) -> N
             assert "We open at nine." not in system_text(fake)
 
             with rig.parts.db.begin() as session:
-                rollouts.rollback(session, "default", "worse", NOW)
+                rollouts.rollback(session, "default", "operator", "worse", NOW)
             assert await ask(rig) == ("base", "small", 0)
             assert POLICY in system_text(fake)
             assert "We open at nine." in system_text(fake)
@@ -153,7 +153,7 @@ def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_anoth
             assert len(fake.history) == asked
 
             with rig.parts.db.begin() as session:
-                rollouts.rollback(session, "default", "It was bad.", NOW)
+                rollouts.rollback(session, "default", "operator", "It was bad.", NOW)
             with pytest.raises(openai.NotFoundError, match="small, base"):
                 await ask(rig, name)
 

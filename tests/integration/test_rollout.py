@@ -248,7 +248,7 @@ async def test_a_damaged_spare_is_not_rolled_back_to(shop: Shop) -> None:
 
     assert list(shop.fake.adapters) == [second]
     with shop.work.db.begin() as session:
-        assert rollouts.rollback(session, "shop", "Worse.", NOW) == (second, None)
+        assert rollouts.rollback(session, "shop", "operator", "Worse.", NOW) == (second, None)
 
 
 async def test_adapters_of_others_are_left_alone_and_our_own_old_ones_unloaded(

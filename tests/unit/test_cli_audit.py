@@ -8,29 +8,44 @@ from store.db import Database
 from tests.factories import add_adapter, add_lesson, go_live
 
 
-def last(db: Database) -> tuple[str, str, str]:
+def last(db: Database, count: int = 1) -> list[tuple[str, str, str]]:
     with db.read() as session:
-        [row] = audit.page(session, None, 1)
-        return row.actor, row.action, row.subject
+        rows = audit.page(session, None, count)
+        return [(row.actor, row.action, row.subject) for row in rows]
 
 
 def test_what_the_operator_starts_cancels_approves_and_rolls_back_is_told(
-    db: Database, run: Any, tmp_path: Path
+    db: Database, run: Any
 ) -> None:
     with db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
         live, candidate = go_live(session, "default"), add_adapter(session, "default").name
-    prompt = tmp_path / "prompt.md"
-    prompt.write_text("You are kind.")
-
-    compiled = run("compile", str(prompt)).stdout
-    assert last(db)[:2] == ("operator", "run started")
-    assert last(db)[2] in compiled
     started = run("train", "now").stdout.strip()
-    assert last(db) == ("operator", "run started", started)
+    assert last(db) == [("operator", "run started", started)]
     run("train", "cancel", started)
-    assert last(db) == ("operator", "run cancelled", started)
+    assert last(db) == [("operator", "run cancelled", started)]
     run("rollout", "promote", candidate)
-    assert last(db) == ("operator", "approved", candidate)
+    assert last(db) == [("operator", "approved", candidate)]
     run("rollback", "--yes")
-    assert last(db) == ("operator", "rollback", live)
+    assert last(db) == [("operator", "rollback", live)]
+
+
+def test_all_that_compile_takes_is_told(db: Database, run: Any, tmp_path: Path) -> None:
+    for name, text in {
+        "prompt.md": "You are kind.",
+        "seeds.jsonl": '{"prompt": "Hi"}',
+        "anchors.jsonl": '{"prompt": "Who?", "expect": {"contains": "kind"}}',
+    }.items():
+        (tmp_path / name).write_text(text)
+    files = ("--seeds", f"{tmp_path}/seeds.jsonl", "--anchors", f"{tmp_path}/anchors.jsonl")
+
+    run("compile", f"{tmp_path}/prompt.md", "--namespace", "shop", *files)
+
+    assert {who for who, _, _ in last(db, 5)} == {"operator"}
+    assert [action for _, action, _ in last(db, 5)] == [
+        "run started",
+        "anchors replaced",
+        "seeds replaced",
+        "prompt registered",
+        "namespace added",
+    ]

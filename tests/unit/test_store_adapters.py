@@ -124,9 +124,9 @@ class Rollout(RuleBasedStateMachine):
         with self.db.begin() as session:
             if self.live is None:
                 with pytest.raises(NothingToRollBack):
-                    rollouts.rollback(session, self.namespace, "Worse.", NOW)
+                    rollouts.rollback(session, self.namespace, "operator", "Worse.", NOW)
                 return
-            before, after = rollouts.rollback(session, self.namespace, "Worse.", NOW)
+            before, after = rollouts.rollback(session, self.namespace, "operator", "Worse.", NOW)
         assert before == self.live
         self.over.add(before)
         self.live = self.good.pop() if self.good else None
@@ -285,7 +285,7 @@ def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
     with shop.begin() as session:
         mine, theirs = go_live(session, "shop"), go_live(session, "bank")
         assert {adapter.name for adapter in adapters.wanted(session)} == {mine, theirs}
-        assert rollouts.rollback(session, "shop", "Worse.", NOW) == (mine, None)
+        assert rollouts.rollback(session, "shop", "operator", "Worse.", NOW) == (mine, None)
         serving = adapters.live(session, "bank")
         assert serving is not None
         assert serving.name == theirs
@@ -324,8 +324,8 @@ def test_an_adapter_of_an_earlier_run_does_not_replace_that_of_a_later_one(shop:
 def test_of_two_that_roll_back_the_same_one_the_second_is_told(shop: Database) -> None:
     with shop.begin() as session:
         first, second = go_live(session), go_live(session)
-        rollouts.rollback(session, "shop", "Worse.", NOW, expected=second)
+        rollouts.rollback(session, "shop", "operator", "Worse.", NOW, expected=second)
     with shop.begin() as session, pytest.raises(StaleAlias):
-        rollouts.rollback(session, "shop", "Worse.", NOW, expected=second)
+        rollouts.rollback(session, "shop", "operator", "Worse.", NOW, expected=second)
     with shop.read() as session:
         assert adapters.live(session, "shop").name == first

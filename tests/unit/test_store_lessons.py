@@ -28,7 +28,7 @@ def test_internalised_text_leaves_the_prompt_and_returns_on_rollback(shop: Datab
         name = go_live(session)
         add_lesson(session, "Open until 5.", tokens=4)
         after = _view(session)
-        rollouts.rollback(session, "shop", "Worse.", NOW)
+        rollouts.rollback(session, "shop", "operator", "Worse.", NOW)
         back = _view(session)
     assert before.context.system_prompt == "Be brief."
     assert before.context.lessons == ("Ship to Norway only.",)

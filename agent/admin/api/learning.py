@@ -185,9 +185,7 @@ def rollback(
 ) -> answers.Rollback:
     """Take the live adapter out, and let the last good version serve."""
     reason = (why or Why()).reason
-    bad, good = rollouts.rollback(
-        session, caller.namespace, reason, parts.now(), actor=caller.principal
-    )
+    bad, good = rollouts.rollback(session, caller.namespace, caller.principal, reason, parts.now())
     return answers.Rollback(rolled_back=bad, live=good or BASE)
 
 
