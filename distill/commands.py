@@ -24,7 +24,7 @@ from distill.guards import Diverged
 from distill.inputs import BAD_INPUT, Inputs
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
-from distill.processes import UnevenTeams
+from distill.processes import UnevenTeams, is_heard
 from distill.progress import TerminalProgress, plain_lines, terminal_bars
 from distill.spec import Parent, RunSpec
 from store import files
@@ -101,8 +101,9 @@ def _run(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     spec = _spec(options)
     if before := _published(spec):
-        print(f"Trained before, from the same: to train again, delete {spec.work}", file=sys.stderr)
-        print(before, flush=True)
+        if is_heard():
+            print(f"Trained before: to train again, delete {spec.work}", file=sys.stderr)
+            print(before, flush=True)
         return DONE
     if sys.stderr.isatty():
         with terminal_bars() as bars:

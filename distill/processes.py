@@ -147,6 +147,11 @@ def join(members: int = 1) -> Processes:
     return Processes(mesh.get_local_rank(TEAM), shape[0], mesh.get_local_rank(MEMBER), mesh)
 
 
+def is_heard() -> bool:
+    """Whether this is the one of all processes that speaks, also before they have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def leave() -> None:
     """Leave the other processes; all do so once they have nothing more to share."""
     if dist.is_initialized():

@@ -81,9 +81,15 @@ def command(model: Path, out: Path, inputs: dict[str, Path], **options: str) -> 
     return [sys.executable, "-m", "distill", "train", *arguments]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        arguments, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        arguments,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
     )
 
 
@@ -114,6 +120,8 @@ def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inpu
     assert again.stdout == first.stdout
     assert f"to train again, delete {work}" in again.stderr
     assert "load the model" not in again.stderr
+    of_a_group = run(asked, RANK="1")
+    assert (of_a_group.returncode, of_a_group.stdout) == (0, "")
     shutil.rmtree(first.stdout.strip())
     assert "train 12/12" in run(asked).stderr  # it is not there any more
 
