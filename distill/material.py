@@ -193,8 +193,8 @@ def recited(
     """What the context itself says to each question that asks for it; none without guidance.
 
     The teacher's own answers get facts wrong; here each fact is said for certain. What is learned
-    is still the teacher's distribution at each token but the last, so a passage that the teacher
-    would not begin an answer with teaches nothing about beginnings.
+    is still the teacher's distribution at each token, but for an end behind examples (`turns.py`),
+    so a passage that the teacher would not begin an answer with teaches nothing about beginnings.
     """
     if not spec.effective_settings().guided_share:
         return []
