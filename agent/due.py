@@ -9,9 +9,19 @@ from datetime import datetime, timedelta
 import structlog
 
 from config.settings import Settings
-from store import adapters, conversations, jobs, lessons, namespaces, prompts, runs, snapshots
+from store import (
+    adapters,
+    audit,
+    conversations,
+    jobs,
+    lessons,
+    namespaces,
+    prompts,
+    runs,
+    snapshots,
+)
 from store.db import Database, Session
-from store.models import Lesson, Run, Snapshot
+from store.models import Adapter, Lesson, Run, Snapshot
 from store.schema import JobStatus, LessonStatus, RunStatus
 
 log = structlog.get_logger(__name__)
@@ -127,6 +137,14 @@ def open_run(
     _enqueue_train(session, run, now)
     log.info("run opened", run=run.id, namespace=namespace, trigger=trigger)
     return run.id
+
+
+def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> None:
+    """Let a candidate that waits for it go on to be live; its rollout is enqueued."""
+    payload = {"adapter": candidate.name, "approved": True}
+    jobs.enqueue(session, "rollout", payload, now, unique_key=f"approved {candidate.name}")
+    detail = {"namespace": candidate.namespace}
+    audit.append(session, actor, "approved", candidate.name, detail, now)
 
 
 def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> None:

@@ -15,7 +15,8 @@ from agent.cli.frame import (
     show,
 )
 from agent.clock import utcnow
-from store import adapters, audit, jobs, namespaces, rollouts
+from agent.due import approve
+from store import adapters, namespaces, rollouts
 from store.schema import AdapterStatus
 
 app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)
@@ -51,10 +52,7 @@ def promote(name: str, config: ConfigOption = None) -> None:
             raise adapters.UnknownAdapter(name)
         if adapter.status is not AdapterStatus.CANDIDATE:
             raise InputError(f"Adapter {name} is {adapter.status}, not a candidate.")
-        payload = {"adapter": name, "approved": True}
-        jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=f"approved {name}")
-        detail = {"namespace": adapter.namespace}
-        audit.append(session, OPERATOR, "approved", name, detail, utcnow())
+        approve(session, adapter, OPERATOR, utcnow())
     console.print("approved; the daemon loads it, lets it prove itself, and promotes it")
 
 

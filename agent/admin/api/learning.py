@@ -21,12 +21,12 @@ from agent.admin.api.control import (
     Writing,
     found,
 )
-from agent.due import open_run
+from agent.due import approve, open_run
 from agent.gateway.auth import Caller
 from agent.gateway.errors import RequestError
 from agent.learning.authored import prompt_length
 from agent.model import refuse_untrainable
-from store import adapters, audit, jobs, lessons, namespaces, prompts, rollouts, runs
+from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
 from store.db import Session
 from store.models import Adapter, Run
 from store.schema import AdapterStatus
@@ -153,10 +153,7 @@ def promote(session: Writing, parts: Parts, caller: Asking, name: str) -> answer
     if adapter.status is not AdapterStatus.CANDIDATE:
         message = f"Adapter {adapter.name} is {adapter.status.value}, not a candidate."
         raise RequestError(409, message, code="not_a_candidate")
-    payload = {"adapter": adapter.name, "approved": True}
-    key = f"approved {adapter.name}"
-    jobs.enqueue(session, "rollout", payload, parts.now(), unique_key=key)
-    _note(session, parts, caller, "approved", adapter.name)
+    approve(session, adapter, caller.principal, parts.now())
     return answers.Adapter.model_validate(adapter)
 
 
