@@ -108,7 +108,7 @@ def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
 
     assert not is_side([system, *turns])
-    long = {"role": "system", "content": system["content"] + " Be kind." * 120}
+    long = {"role": "system", "content": system["content"] + " Be kind." * 80}
     assert not is_side([long, turns[0]])
     behind = {"role": "system", "content": "You are Acme's agent. Summarize the chat history."}
     assert not is_side([behind, turns[0]])
