@@ -74,13 +74,20 @@ def settle(folder: Path, target: Path) -> None:
 
 
 def write_file(target: Path, content: bytes) -> None:
-    """Replace `target`, which this process alone writes, through a synced file and a rename."""
+    """Replace `target`, which this process alone writes, through a synced file and a rename.
+
+    Raises:
+        OSError: It cannot be written, on a full disk for one; the error names `target`.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     try:
         partial.write_bytes(content)
         sync(partial)
         partial.replace(target)
+    except OSError as error:
+        error.filename = str(target)  # a write knows none, and "no space left" says not where
+        raise
     finally:
         partial.unlink(missing_ok=True)
     sync(target.parent)
