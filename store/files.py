@@ -138,6 +138,10 @@ def _anchor(value: dict[str, Any]) -> "Anchor":
     expect = value.get("expect")
     if not isinstance(expect, dict):
         raise BadInput('an anchor needs "expect", for example {"contains": ["48 euros"]}.')
-    from store.anchors import Anchor  # its libraries are large, and few files have anchors
+    # Its libraries are large, and few files have anchors.
+    from store.anchors import CHECKS, Anchor
 
+    outside = sorted(set(value) & set(CHECKS))
+    if outside:
+        raise BadInput(f'{outside[0]} stands beside "expect", not in it, and would check nothing.')
     return Anchor(_messages(value), expect)

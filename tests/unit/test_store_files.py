@@ -46,6 +46,7 @@ def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, ans
         ({"prompt": "q", "expect": {"json_schema": {"pattern": "("}}}, "json_schema"),
         ({"prompt": "q", "expect": {"includes": "x"}}, "includes"),
         ({"prompt": "q"}, "expect"),
+        ({"prompt": "q", "expect": {"contains": "a"}, "regex": "b"}, "regex stands beside"),
         ({"messages": ["q"], "expect": {"regex": "a"}}, "role"),
     ],
 )
