@@ -7,11 +7,14 @@
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
 a `.pt` file says which release and run it belongs to; another's is ignored without unpacking it.
+Whoever can write to the folder can only change what is learned: nothing but plain values, tensors
+and the classes of `KEPT` is unpacked.
 """
 
 import importlib.metadata
 import io
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +24,17 @@ import torch
 from torch import Tensor
 
 from distill import atomic
+from distill.data import Prompt
+from distill.evaluate import Anchored
+from distill.folders import FolderError
+from distill.material import Material
+from distill.pool import Trajectory
+from store.anchors import Anchor
 
 POOL, LATEST, GIVEN, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
+KEPT = [Anchor, Anchored, Material, Prompt, Trajectory]
+"""What a resume point has beside plain values and tensors."""
 
 
 class Resumed(NamedTuple):
@@ -65,15 +76,21 @@ class Checkpoints:
     def load(self, name: str) -> dict[str, Any] | None:
         """The state saved under `name`, or None if there is none of this run.
 
-        The files are this program's own, in a folder that only it writes to: they hold dataclasses,
-        which torch loads only when told to trust them.
+        Raises:
+            FolderError: What is there was not written by this program, or not read as it was.
         """
         path = self.folder / name
         content = path.read_bytes() if path.is_file() else b""
         if not content.startswith(self.header):
             return None
         packed = io.BytesIO(content[len(self.header) :])
-        state: dict[str, Any] = torch.load(packed, map_location="cpu", weights_only=False)
+        try:
+            with torch.serialization.safe_globals(KEPT):
+                state: dict[str, Any] = torch.load(packed, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise FolderError(
+                f"{path} is damaged: delete it, and the run begins anew without it."
+            ) from error
         return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:

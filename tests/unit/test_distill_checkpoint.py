@@ -1,12 +1,14 @@
 """Resume points are whole, of this run and this release, and gone when they are of no more use."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from distill import checkpoint
 from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
+from distill.folders import FolderError
 
 
 def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
@@ -36,6 +38,27 @@ def test_what_another_release_kept_is_not_even_unpacked(tmp_path, monkeypatch, c
     monkeypatch.setattr(checkpoint, "RELEASE", "another")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
     assert checkpoints.load(LATEST) is None
+
+
+class Harmful:
+    """Calls a function when it is unpacked, as pickles can."""
+
+    def __reduce__(self):
+        return Path.touch, (Path(Harmful.__name__),)
+
+
+def test_a_planted_or_damaged_resume_point_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints(tmp_path, "one")
+    checkpoints.save(LATEST, {"step": Harmful()})
+    planted = (tmp_path / LATEST).read_bytes()
+
+    for content in (planted, planted[:-200], checkpoints.header, checkpoints.header + b"cos\n"):
+        (tmp_path / LATEST).write_bytes(content)
+        with pytest.raises(FolderError, match=rf"{LATEST} is damaged: delete it"):
+            checkpoints.load(LATEST)
+
+    assert not Path(Harmful.__name__).exists()
 
 
 @pytest.mark.parametrize("left", ['{"step": 0}\n{"st', '{"step": 0}\n{"step": 1}\n{"step": 2}\n'])
