@@ -18,6 +18,7 @@ from distill.atomic import write_file
 from distill.base import ModelError
 from distill.data import PromptRefused, PromptTooLong
 from distill.embedded import EmbeddedModelError, embed
+from distill.engine_sampler import EngineAway
 from distill.evaluate import Evaluation
 from distill.folders import FolderError
 from distill.guards import Diverged
@@ -68,7 +69,7 @@ def perform(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last resume point.", file=sys.stderr)
         return INTERRUPTED
-    except (Diverged, OSError, SafetensorError) as error:
+    except (Diverged, EngineAway, OSError, SafetensorError) as error:
         print(f"failed: {error}", file=sys.stderr)
         if not isinstance(error, Diverged):
             print(
@@ -114,9 +115,9 @@ def _train(options: argparse.Namespace) -> int:
         return DONE
     print("\n".join(summary(outcome.evaluation)), file=sys.stderr)
     print(outcome.adapter, flush=True)
-    checkpoint.clear(spec.work)
     told = {"adapter": outcome.adapter.name, "of": _identity(spec)}
     write_file(spec.work / PUBLISHED, json.dumps(told).encode())
+    checkpoint.clear(spec.work)
     curves = spec.work / "curves.png"
     plot_curves(outcome.metrics, curves, outcome.adapter.name)
     print(f"training curves: {curves}", file=sys.stderr)

@@ -13,10 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from config.sections import Distill
 from config.settings import Settings
 from distill import checkpoint, given, preflight, train
 from distill.engine_sampler import EngineAt, EngineAway
+from distill.folders import FolderError
 from distill.parts import SHAPE
 from distill.plot import plot_curves
 from distill.processes import join
@@ -43,8 +46,9 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
-        AWAY, EngineAway: The database is away, or the engine that samples; nothing is recorded, and
-            the run can be resumed.
+        AWAY, EngineAway, FolderError, OSError, SafetensorError: The database is away, or the engine
+            that samples; a folder cannot be used or is another process's, a disk is full. Nothing
+            is recorded or removed, and the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
     if not join().is_first:
@@ -57,7 +61,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
             spec, snapshot = read_spec(session, row, settings)
         spec = given.as_begun(spec, writes=True)
         outcome = train.run(spec, progress_rows(db, run_id))
-    except (*AWAY, EngineAway):
+    except (*AWAY, EngineAway, FolderError, OSError, SafetensorError):
         raise
     except preflight.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))

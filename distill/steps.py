@@ -67,6 +67,7 @@ def train(
         line = {"step": step, **take(settings, parts, optimiser, step, guided, fresh[step])}
         if prepared.validation and is_due(step, settings, alone):
             line["validation"] = parts.processes.from_first(validate)
+            guards.check_finite(step, {"validation": line["validation"]})
         curves.append(line)
         checkpoints.append_metrics(line)
         if ends:

@@ -1,14 +1,18 @@
 """A run from its row to its recorded end, on the tiny model."""
 
+import errno
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from config.sections import Distill
 from config.settings import Settings, load
-from distill import rows
+from distill import commands, folders, rows
 from distill.base import ModelError
-from distill.checkpoint import GIVEN, LATEST, METRICS, POOL
+from distill.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints
+from distill.commands import DONE, FAILED
+from distill.inputs import BAD_INPUT
 from distill.preflight import NothingToLearn
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
@@ -24,6 +28,7 @@ DISTILL = Distill(
     max_completion_tokens=6,
     max_answer_tokens=6,
     questions_per_lesson=1,
+    checkpoint_every=1,
     threads=1,
 )
 
@@ -133,6 +138,56 @@ def test_a_run_that_fails_records_its_reason_and_registers_nothing(db, settings,
     assert str(tmp_path / "gone") in reason
     with db.read() as session:
         assert (adapters.listing(session), jobs.listing(session, 10)) == ([], [])
+
+
+def distil(settings: Settings, run: str) -> int:
+    """The exit code of `python -m distill run`."""
+    config = settings.data_dir / "byheart.toml"
+    config.write_text(
+        f'[store]\ndata_dir = "{settings.data_dir}"\n[engine]\nmodel = "{settings.engine.model}"\n'
+    )
+    return commands.perform(Namespace(command="run", id=run, config=config))
+
+
+def kept_of(settings: Settings, run: str) -> set[str]:
+    return {path.name for path in (settings.data_dir / "runs" / run).glob("*.*")}
+
+
+@pytest.mark.parametrize("name", [POOL, LATEST])
+def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
+    db, settings, run, monkeypatch, capsys, name
+):
+    save = Checkpoints.save
+
+    def full(self, what, state):
+        if what == name:
+            raise OSError(errno.ENOSPC, "No space left on device", what)
+        save(self, what, state)
+
+    with monkeypatch.context() as filled:
+        filled.setattr(Checkpoints, "save", full)
+        assert distil(settings, run) == FAILED
+    assert "the same command goes on from what was kept" in capsys.readouterr().err
+    assert end_of(db, run)[0] is RunStatus.RUNNING
+    assert kept_of(settings, run) >= ({GIVEN} if name == POOL else {GIVEN, POOL})
+
+    assert distil(settings, run) == DONE
+    assert end_of(db, run)[0] is RunStatus.PUBLISHED
+
+
+def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, capsys):
+    with db.begin() as session:
+        runs.start(session, run, NOW)
+    work = settings.data_dir / "runs" / run
+    work.mkdir(parents=True)
+    (work / POOL).touch()
+
+    with folders.held(work):
+        assert distil(settings, run) == BAD_INPUT
+
+    assert "Another run is at work" in capsys.readouterr().err
+    assert end_of(db, run)[0] is RunStatus.RUNNING
+    assert kept_of(settings, run) >= {POOL}
 
 
 def test_a_run_that_is_over_is_not_done_again(db, settings, run):
