@@ -81,8 +81,10 @@ def write_file(target: Path, content: bytes) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)  # what a killed process left, or a link that somebody put there
     try:
-        partial.write_bytes(content)
+        with partial.open("xb") as file:
+            file.write(content)
         sync(partial)
         partial.replace(target)
     except OSError as error:

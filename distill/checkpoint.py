@@ -6,11 +6,12 @@
     metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
-a `.pt` file says which release and run it belongs to; another's is ignored without unpacking it.
-Whoever can write to the folder can only change what is learned: nothing but plain values, tensors
-and the classes of `KEPT` is unpacked.
+a `.pt` file says which release and run it belongs to, and what the rest hashes to; another's is
+ignored without unpacking it, a damaged one is an error. A pickle runs what it names, so nothing but
+plain values, tensors and the classes of `KEPT` is unpacked.
 """
 
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -62,8 +63,8 @@ class Checkpoints:
 
     @property
     def header(self) -> bytes:
-        """The first line of this run's files."""
-        return f"byheart {RELEASE} {self.fingerprint}\n".encode()
+        """How the first line of this run's files begins; a hash of what follows it is its end."""
+        return f"byheart {RELEASE} {self.fingerprint} ".encode()
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace one resume point, whole or not at all."""
@@ -71,7 +72,9 @@ class Checkpoints:
             return
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        atomic.write_file(self.folder / name, self.header + buffer.getvalue())
+        packed = buffer.getvalue()
+        line = self.header + hashlib.sha256(packed).hexdigest().encode() + b"\n"
+        atomic.write_file(self.folder / name, line + packed)
 
     def load(self, name: str) -> dict[str, Any] | None:
         """The state saved under `name`, or None if there is none of this run.
@@ -83,14 +86,17 @@ class Checkpoints:
         content = path.read_bytes() if path.is_file() else b""
         if not content.startswith(self.header):
             return None
-        packed = io.BytesIO(content[len(self.header) :])
+        line, _, packed = content.partition(b"\n")
+        damaged = FolderError(f"{path} is damaged: delete it, and the run begins anew without it.")
+        if line != self.header + hashlib.sha256(packed).hexdigest().encode():
+            raise damaged
         try:
             with torch.serialization.safe_globals(KEPT):
-                state: dict[str, Any] = torch.load(packed, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise FolderError(
-                f"{path} is damaged: delete it, and the run begins anew without it."
-            ) from error
+                state: dict[str, Any] = torch.load(
+                    io.BytesIO(packed), map_location="cpu", weights_only=True
+                )
+        except pickle.UnpicklingError as error:
+            raise damaged from error
         return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:

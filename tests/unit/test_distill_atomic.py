@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all, and killed processes leave no litter for long."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,11 +51,25 @@ def test_a_written_file_replaces_the_one_before(tmp_path):
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"other"]
 
 
-def test_on_a_full_disk_a_file_stays_as_it_was_and_the_error_names_it(tmp_path):
+def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path):
+    (tmp_path / "other").write_bytes(b"another's")
+    (tmp_path / ".file.partial").symlink_to(tmp_path / "other")
+
     atomic.write_file(tmp_path / "file", b"one")
 
-    (tmp_path / ".file.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'"):
-        atomic.write_file(tmp_path / "file", b"other")
+    assert (tmp_path / "other").read_bytes() == b"another's"
+    assert (tmp_path / "file").read_bytes() == b"one"
+
+
+def test_where_there_is_no_room_a_file_stays_as_it_was_and_the_error_names_it(tmp_path):
+    atomic.write_file(tmp_path / "file", b"one")
+
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, most[1]))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}/file'"):
+            atomic.write_file(tmp_path / "file", b"other")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"one"]
