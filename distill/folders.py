@@ -63,15 +63,16 @@ def check_writable(folder: Path) -> None:
 
 
 def check_room(out: Path, work: Path, adapter_bytes: int) -> None:
-    """Make sure that an adapter and its resume points fit.
+    """Make sure that an adapter and its resume points fit, or the rest of them in a resumed run.
 
     Raises:
         FolderError: There is not enough room.
     """
     for folder, needed in ((out, adapter_bytes), (work, RESUME_POINTS * adapter_bytes)):
-        free = shutil.disk_usage(folder).free
-        if free < needed:
+        kept = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        room = shutil.disk_usage(folder).free + kept
+        if room < needed:
             raise FolderError(
-                f"{folder} has {free / 2**20:.0f} MiB free; this run needs about "
+                f"{folder} has room for {room / 2**20:.0f} MiB; this run needs about "
                 f"{needed / 2**20:.0f} MiB there."
             )

@@ -17,6 +17,7 @@ from distill import folders, publish
 from distill.__main__ import main
 from distill.base import load_base
 from distill.commands import BAD_INPUT
+from distill.folders import FolderError
 from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model
 
@@ -233,7 +234,17 @@ def test_an_adapter_for_which_there_is_no_room_is_bad_input(
 
     said = refusal(command(model, tmp_path / "out", inputs), capsys)
 
-    assert "has 1 MiB free; this run needs about" in said
+    assert "has room for 1 MiB; this run needs about" in said
+
+
+def test_what_a_run_has_kept_is_room_of_its_own_when_it_goes_on(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 400})()
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FolderError, match="has room for"):
+        folders.check_room(tmp_path, tmp_path, adapter_bytes=100)
+
+    (tmp_path / "latest.pt").write_bytes(bytes(500))
+    folders.check_room(tmp_path, tmp_path, adapter_bytes=100)
 
 
 def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
