@@ -9,21 +9,26 @@ A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or mor
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import regex  # type: ignore[import-untyped]
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from store.contexts import Messages
 
 UNUSABLE = (
     *(TypeError, regex.error, OverflowError, RecursionError),  # the last two of regular expressions
-    jsonschema.SchemaError,
+    *(jsonschema.SchemaError, Unresolvable),
 )
 # Of one expression on one answer: nested repetition takes years, and whoever waits is a run.
 REGEX_S = 2.0
+SAMPLES: tuple[Any, ...] = (None, 0, "", [], {})
+"""Of each type of JSON: a schema that refers to itself in circles never ends on one of them."""
 
 
 class BadAnchor(ValueError):
@@ -86,14 +91,44 @@ def _regex(answer: str, wanted: str) -> bool:
 
 
 def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:
+    validator = _validator(wanted)
+    try:
+        value = json.loads(answer, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):  # no JSON, or what nobody reads: ten thousand brackets
+        return False
+    try:
+        return bool(validator.is_valid(value))
+    except RecursionError:
+        return False
+
+
+def _validator(wanted: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The schema's, made sure of on a few values; it reads nothing from elsewhere."""
     # With the formats of a schema's own words: a pattern must be a regular expression.
     formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
     jsonschema.Draft202012Validator.check_schema(wanted, format_checker=formats)
-    try:
-        value = json.loads(answer)
-    except json.JSONDecodeError:
-        return False
-    return bool(SCHEMA(wanted).is_valid(value))
+    resource = DRAFT202012.create_resource(wanted)
+    registry: Registry[Any] = Registry().with_resource("", resource)
+    for reference in _references(wanted):
+        registry.resolver().lookup(reference)
+    validator = SCHEMA(wanted, registry=registry)
+    for sample in SAMPLES:
+        validator.is_valid(sample)
+    return validator
+
+
+def _references(schema: object) -> Iterator[str]:
+    """What a schema refers to, at any depth."""
+    inner = schema.values() if isinstance(schema, dict) else schema
+    for each in inner if isinstance(inner, Iterable) and not isinstance(inner, str) else ():
+        yield from _references(each)
+    if isinstance(schema, dict):
+        named = (schema.get(word) for word in ("$ref", "$dynamicRef"))
+        yield from (each for each in named if isinstance(each, str))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and the like are Python's
 
 
 def _pattern(_: object, wanted: str, value: object, __: object) -> Iterator[Exception]:

@@ -79,10 +79,16 @@ def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
 def _object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line, parse_constant=_refuse_constant)
+        json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise BadInput(
             f"a line must be a JSON object ({error.msg}, column {error.colno})."
         ) from error
+    except UnicodeEncodeError as error:
+        half = error.object[error.start].encode("unicode_escape").decode()
+        raise BadInput(f"{half} is half a character: the text was cut in the middle.") from error
+    except RecursionError as error:
+        raise BadInput("a line must be a JSON object, and not this deep.") from error
     if not isinstance(value, dict):
         raise BadInput("a line must be a JSON object.")
     return value

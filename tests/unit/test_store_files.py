@@ -18,6 +18,7 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )
+ELSEWHERE = {"anyOf": [{"$ref": "http://127.0.0.1:9/schema"}]}
 ASKED = ({"role": "user", "content": "When?"},)
 
 
@@ -44,6 +45,9 @@ def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, ans
         ({"prompt": "q", "expect": {"regex": "a{99999999999}"}}, "regex"),
         ({"prompt": "q", "expect": {"json_schema": {"type": "texts"}}}, "json_schema"),
         ({"prompt": "q", "expect": {"json_schema": {"pattern": "("}}}, "json_schema"),
+        ({"prompt": "q", "expect": {"json_schema": {"$ref": "#"}}}, "json_schema"),
+        ({"prompt": "q", "expect": {"json_schema": {"$ref": "#/$defs/gone"}}}, "json_schema"),
+        ({"prompt": "q", "expect": {"json_schema": ELSEWHERE}}, "json_schema"),
         ({"prompt": "q", "expect": {"includes": "x"}}, "includes"),
         ({"prompt": "q"}, "expect"),
         ({"prompt": "q", "expect": {"contains": "a"}, "regex": "b"}, "regex stands beside"),
@@ -66,12 +70,33 @@ def test_an_anchor_that_cannot_be_checked_is_an_error_that_names_the_line(tmp_pa
         {"messages": [{"role": "shop", "content": "a"}]},
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
         {"prompt": "q", "weight": float("nan")},
+        {"prompt": "half of an emoji: \ud83d"},
         ["q"],
     ],
 )
 def test_a_prompt_that_cannot_be_asked_is_an_error_that_names_the_line(tmp_path, line):
     with pytest.raises(BadInput, match="line 2"):
         read_prompts(write(tmp_path, {"prompt": "q"}, line))
+
+
+def test_a_line_that_nobody_can_read_to_its_end_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path, {"prompt": "q"})
+    path.write_text(path.read_text() + "\n" + "[" * 100_000)
+
+    with pytest.raises(BadInput, match=r"line 2: .*not this deep"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("answer", ["[" * 100_000, "1" * 5000, "NaN", "[NaN]", "[", ""])
+def test_an_answer_that_nobody_can_read_as_json_passes_no_schema(answer):
+    assert not Anchor(ASKED, {"json_schema": {}}).passes(answer)
+
+
+def test_a_schema_may_refer_to_its_own_parts():
+    schema = {"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "number"}}}
+
+    assert Anchor(ASKED, {"json_schema": schema}).passes("[1, 2]")
+    assert not Anchor(ASKED, {"json_schema": schema}).passes('[1, "2"]')
 
 
 def test_a_prompt_is_one_message_or_a_chat(tmp_path):
