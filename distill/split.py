@@ -1,6 +1,7 @@
 """What of a run's questions is trained on, what chooses a step, and what the gate measures.
 
 A conversation is on one side alone: a later turn of it holds what was answered to an earlier one.
+What several begin with is trained on, so that none of them tells the answer to what is measured.
 """
 
 import json
@@ -70,9 +71,11 @@ def hold_back(
     count = max(min(most, math.ceil(size / apart)), 0)
     edges = [size * number // max(count, 1) for number in range(count + 1)]
     left = _answers(questions)
+    begun = _begun_elsewhere(conversations)
+    alone = [[] if number in begun else each for number, each in enumerate(conversations)]
     held: list[Question] = []
     for stretch in pairwise(edges):
-        spared = [each for each in conversations[slice(*stretch)] if _can_spare(each, left, keeps)]
+        spared = [each for each in alone[slice(*stretch)] if each and _can_spare(each, left, keeps)]
         if spared:
             drawn = chance.choice(spared)
             held += drawn
@@ -107,6 +110,21 @@ def by_conversation(questions: Sequence[Question]) -> list[list[Question]]:
     for question in questions:
         together[latest[_key(question.messages)]].append(question)
     return list(together.values())
+
+
+def _begun_elsewhere(conversations: Sequence[Sequence[Question]]) -> set[int]:
+    """Places of the conversations of which another one has a question in what was said before."""
+    asked = [{_key(each.messages) for each in conversation} for conversation in conversations]
+    before = [
+        {_key(each.messages[:end]) for each in conversation for end in range(1, len(each.messages))}
+        for conversation in conversations
+    ]
+    often = Counter(key for keys in before for key in keys)
+    return {
+        place
+        for place, (own, said) in enumerate(zip(asked, before, strict=True))
+        if any(often[key] > (key in said) for key in own)
+    }
 
 
 def _key(messages: Messages) -> str:

@@ -127,6 +127,28 @@ def test_a_conversation_is_on_one_side_alone(lengths, held_out, seed, shuffled):
     assert not (trained | validated) & measured
 
 
+@given(
+    parents=st.lists(st.integers(0, 11), min_size=8, max_size=40),
+    seed=st.integers(0, 99),
+)
+def test_the_answer_to_what_is_measured_stands_in_nothing_that_is_trained_on(parents, seed):
+    # Each goes on from an earlier one, or begins anew: people who greet alike, and turns again.
+    logged: list[Messages] = []
+    for number, parent in enumerate(parents):
+        before = logged[parent] if parent < len(logged) else ()
+        said = (*before, {"role": "assistant", "content": f"Hi {number}"}) if before else ()
+        logged.append((*said, *user(f"{number}?")))
+    collected = Collected(
+        [Question(each) for each in logged], [], [], everything=False, statements=1
+    )
+
+    divided = split.split(collected, [], 1000, seed)
+
+    validated = [question.messages for question in divided.validated]
+    for asked in [*divided.held_out, *validated]:
+        assert not any(each.messages[: len(asked)] == asked for each in divided.trained)
+
+
 def test_two_people_who_begin_alike_have_conversations_of_their_own():
     hello = user("Hello")
     one, other = (
