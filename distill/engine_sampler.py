@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -57,8 +58,11 @@ class EngineAt:
             EngineAway: It cannot be reached, or refuses.
         """
         with reached(self), self.client() as client:
-            cards = _checked(client.get("/v1/models")).json()["data"]
-        return min(int(card["max_model_len"]) for card in cards if card.get("max_model_len"))
+            cards = _listed(client.get("/v1/models"), "data")
+        lengths = [int(card["max_model_len"]) for card in cards if card.get("max_model_len")]
+        if not lengths:
+            raise EngineAway(f"{self.url} does not say how long a prompt may be, as vLLM does.")
+        return min(lengths)
 
 
 @dataclass
@@ -101,7 +105,7 @@ class EngineSampler:
         }
         with reached(self.engine), self.engine.client() as client, self._loaded(client) as model:
             answer = client.post("/v1/completions", json={"model": model, **body})
-            choices = _checked(answer).json()["choices"]
+            choices = _listed(answer, "choices")
         ordered = sorted(choices, key=lambda choice: choice["index"])
         return [tuple(choice["token_ids"]) for choice in ordered]
 
@@ -128,8 +132,21 @@ def reached(engine: EngineAt) -> Iterator[None]:
     """What goes wrong on the way to the engine, as one error."""
     try:
         yield
-    except (httpx.HTTPError, OSError) as error:
+    except httpx.HTTPError as error:
         raise EngineAway(f"{engine.url}: {type(error).__name__}: {error}") from error
+
+
+def _listed(answer: httpx.Response, name: str) -> list[dict[str, Any]]:
+    """A list in an answer; anything may stand in the engine's place, such as a proxy's page."""
+    try:
+        found = _checked(answer).json()[name]
+    except (ValueError, LookupError, TypeError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise EngineAway(
+            f"{answer.request.url} is answered with no list of {name}: {answer.text[:300]}"
+        )
+    return found
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:

@@ -161,17 +161,28 @@ def leave() -> None:
 def _heard(make: Callable[[], T], makes: bool, group: dist.ProcessGroup | None) -> T:
     """What the first of a group makes; others of it may have to help making it."""
     packed: list[bytes | None] = [None]
+    own: Exception | None = None
     if makes:
         try:
             packed = [_packed((make(), None))]
         except Exception as error:  # noqa: BLE001 - boundary: passed on to all processes
-            packed = [_packed((None, error))]
+            own = error
+            packed = [_packed((None, portable(error)))]
     dist.broadcast_object_list(packed, group=group, group_src=0)
     assert packed[0] is not None
     made, failed = _unpacked(packed[0])
     if failed is not None:
-        raise failed
+        raise own or failed
     return made  # type: ignore[no-any-return]
+
+
+def portable(error: Exception) -> Exception:
+    """An error that another process can read: itself, or its words where it cannot be packed."""
+    try:
+        _unpacked(_packed(error))
+    except Exception:  # noqa: BLE001 - whatever it is made of
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _packed(value: object) -> bytes:
