@@ -6,9 +6,9 @@
     metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
-a `.pt` file says which release and run it belongs to, and what the rest hashes to; another's is
-ignored without unpacking it, a damaged one is an error. A pickle runs what it names, so nothing but
-plain values, tensors and the classes of `KEPT` is unpacked.
+a `.pt` file says which release and run it belongs to, and what the rest hashes to; another's and a
+damaged one are ignored without unpacking them, so that nobody need delete them. A pickle runs what
+it names, so nothing but plain values, tensors and the classes of `KEPT` is unpacked.
 """
 
 import hashlib
@@ -61,10 +61,9 @@ class Checkpoints:
     writes: bool = True
     """Of several processes only the first does."""
 
-    @property
-    def header(self) -> bytes:
-        """How the first line of this run's files begins; a hash of what follows it is its end."""
-        return f"byheart {RELEASE} {self.fingerprint} ".encode()
+    def _line(self, packed: bytes) -> bytes:
+        """The first line of a file of this run with this behind it."""
+        return f"byheart {RELEASE} {self.fingerprint} {hashlib.sha256(packed).hexdigest()}".encode()
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Replace one resume point, whole or not at all."""
@@ -73,30 +72,28 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         packed = buffer.getvalue()
-        line = self.header + hashlib.sha256(packed).hexdigest().encode() + b"\n"
-        atomic.write_file(self.folder / name, line + packed)
+        atomic.write_file(self.folder / name, self._line(packed) + b"\n" + packed)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The state saved under `name`, or None if there is none of this run.
+        """The state saved under `name`, or None if there is none of this run, as it was written.
 
         Raises:
-            FolderError: What is there was not written by this program, or not read as it was.
+            FolderError: What is there was not written by this program.
         """
         path = self.folder / name
         content = path.read_bytes() if path.is_file() else b""
-        if not content.startswith(self.header):
-            return None
         line, _, packed = content.partition(b"\n")
-        damaged = FolderError(f"{path} is damaged: delete it, and the run begins anew without it.")
-        if line != self.header + hashlib.sha256(packed).hexdigest().encode():
-            raise damaged
+        if line != self._line(packed):
+            return None
         try:
             with torch.serialization.safe_globals(KEPT):
                 state: dict[str, Any] = torch.load(
                     io.BytesIO(packed), map_location="cpu", weights_only=True
                 )
         except pickle.UnpicklingError as error:
-            raise damaged from error
+            raise FolderError(
+                f"{path} was not written by byheart: delete it, and the run begins anew."
+            ) from error
         return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:

@@ -54,35 +54,33 @@ def test_a_planted_resume_point_is_refused_and_runs_nothing(tmp_path, monkeypatc
     checkpoints = Checkpoints(tmp_path, "one")
     checkpoints.save(LATEST, {"step": Harmful()})
 
-    with pytest.raises(FolderError, match=rf"{LATEST} is damaged: delete it"):
+    with pytest.raises(FolderError, match=rf"{LATEST} was not written by byheart"):
         checkpoints.load(LATEST)
 
     assert not Path(Harmful.__name__).exists()
 
 
 @given(st.data())
-def test_a_resume_point_of_which_any_bit_is_another_is_refused(tmp_path_factory, data):
+def test_a_resume_point_of_which_any_bit_is_another_is_ignored(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("kept")
     checkpoints = Checkpoints(folder, "one")
     checkpoints.save(LATEST, {"weights": torch.ones(3), "step": 3})
     content = bytearray((folder / LATEST).read_bytes())
-    place = data.draw(st.integers(len(checkpoints.header), len(content) - 1))
+    place = data.draw(st.integers(0, len(content) - 1))
     content[place] ^= 1 << data.draw(st.integers(0, 7))
     (folder / LATEST).write_bytes(content)
 
-    with pytest.raises(FolderError, match="is damaged"):
-        checkpoints.load(LATEST)
+    assert checkpoints.load(LATEST) is None
 
 
-def test_a_resume_point_that_was_cut_off_is_refused(tmp_path):
+def test_a_resume_point_that_was_cut_off_is_ignored(tmp_path):
     checkpoints = Checkpoints(tmp_path, "one")
     checkpoints.save(LATEST, {"step": 3})
     content = (tmp_path / LATEST).read_bytes()
 
-    for length in (len(checkpoints.header), len(content) // 2, len(content) - 1):
+    for length in (10, len(content) // 2, len(content) - 1):
         (tmp_path / LATEST).write_bytes(content[:length])
-        with pytest.raises(FolderError, match="is damaged"):
-            checkpoints.load(LATEST)
+        assert checkpoints.load(LATEST) is None
 
 
 @pytest.mark.parametrize("left", ['{"step": 0}\n{"st', '{"step": 0}\n{"step": 1}\n{"step": 2}\n'])
