@@ -72,10 +72,10 @@ def hold_back(
     edges = [size * number // max(count, 1) for number in range(count + 1)]
     left = _answers(questions)
     begun = _begun_elsewhere(conversations)
-    alone = [[] if number in begun else each for number, each in enumerate(conversations)]
     held: list[Question] = []
     for stretch in pairwise(edges):
-        spared = [each for each in alone[slice(*stretch)] if each and _can_spare(each, left, keeps)]
+        alone = [conversations[place] for place in range(*stretch) if place not in begun]
+        spared = [each for each in alone if _can_spare(each, left, keeps)]
         if spared:
             drawn = chance.choice(spared)
             held += drawn
@@ -113,7 +113,7 @@ def by_conversation(questions: Sequence[Question]) -> list[list[Question]]:
 
 
 def _begun_elsewhere(conversations: Sequence[Sequence[Question]]) -> set[int]:
-    """Places of the conversations of which another one has a question in what was said before."""
+    """Places of the conversations that ask what another one goes on from."""
     asked = [{_key(each.messages) for each in conversation} for conversation in conversations]
     before = [
         {_key(each.messages[:end]) for each in conversation for end in range(1, len(each.messages))}
