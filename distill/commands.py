@@ -26,7 +26,7 @@ from distill.inputs import BAD_INPUT, Inputs
 from distill.parts import ParentMismatch
 from distill.plot import plot_curves
 from distill.processes import UnevenTeams, is_heard
-from distill.progress import TerminalProgress, plain_lines, terminal_bars
+from distill.progress import PlainLines, TerminalProgress, terminal_bars
 from distill.spec import Parent, RunSpec
 from store import files
 from store.anchors import BadAnchor
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace) -> int:
         with terminal_bars() as bars:
             outcome = train.run(spec, TerminalProgress(bars))
     else:
-        outcome = train.run(spec, plain_lines)
+        outcome = train.run(spec, PlainLines())
     if outcome is None:
         return DONE
     print("\n".join(summary(outcome.evaluation)), file=sys.stderr)

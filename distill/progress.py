@@ -1,9 +1,9 @@
 """How a run shows itself: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -19,9 +19,12 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, done, total, metrics) as a run goes on."""
 
 LINE_EVERY = 10
+SHORT_S = 60.0
+"""What takes no longer needs no estimate."""
 PASSED, PLAN, RESUME = "anchors that the teacher passes", "plan, steps", "go on after step"
 """What is told once: how many anchors can be passed; how many steps will be taken, and of a run
 that was broken off, how many are."""
+ONCE = (PASSED, PLAN, RESUME)
 
 
 class TerminalProgress:
@@ -55,11 +58,33 @@ def terminal_bars() -> Progress:
     )
 
 
-def plain_lines(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-    """A line at the start of a stage, at its end, and every few steps; with the time of day."""
-    if done in (0, 1, total) or done % LINE_EVERY == 0 or stage in (PASSED, PLAN, RESUME):
-        line = f"{time.strftime('%H:%M:%S')} {stage} {done}/{total} {numbers(metrics)}"
-        _write(line.rstrip(), sys.stderr)
+class PlainLines:
+    """A line at the start of a stage, at its end, and every few steps, on standard error.
+
+    It has the time of day, and the minutes that the rest of the stage will take at its pace so far.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self.begun: dict[str, tuple[float, int]] = {}
+
+    def __call__(
+        self, stage: str, done: int, total: int, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Write the line of this step, if it has one."""
+        if not (done in (0, 1, total) or done % LINE_EVERY == 0 or stage in ONCE):
+            return
+        now = self.clock()
+        parts = [time.strftime("%H:%M:%S", time.localtime(now)), stage, f"{done}/{total}"]
+        line = " ".join([*parts, numbers(metrics or {}), self._left(stage, done, total, now)])
+        sys.stderr.write(" ".join(line.split()) + "\n")
+
+    def _left(self, stage: str, done: int, total: int, now: float) -> str:
+        begun, first = self.begun.setdefault(stage, (now, done))
+        if stage in ONCE or done <= first or done >= total:
+            return ""
+        left = (now - begun) / (done - first) * (total - done)
+        return f"({math.ceil(left / 60)} min left)" if left > SHORT_S else ""
 
 
 def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
@@ -69,8 +94,3 @@ def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> Non
 def numbers(metrics: dict[str, float]) -> str:
     """Metrics on one line."""
     return " ".join(f"{name}={value:.3g}" for name, value in metrics.items())
-
-
-def _write(line: str, stream: TextIO) -> None:
-    stream.write(line + "\n")
-    stream.flush()

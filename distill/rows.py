@@ -23,7 +23,7 @@ from distill.folders import FolderError
 from distill.parts import SHAPE
 from distill.plot import plot_curves
 from distill.processes import join
-from distill.progress import Report, plain_lines, unheard
+from distill.progress import PlainLines, Report, unheard
 from distill.publish import MANIFEST
 from distill.spec import Parent, RunSpec
 from distill.split import MAX_HELD_OUT
@@ -170,9 +170,10 @@ def register(
 def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.monotonic) -> Report:
     """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
     last: dict[str, Any] = {"stage": None, "at": 0.0}
+    lines = PlainLines()
 
     def report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
-        plain_lines(stage, done, total, metrics)
+        lines(stage, done, total, metrics)
         if stage == last["stage"] and done < total and timer() - last["at"] < PROGRESS_EVERY_S:
             return
         last.update(stage=stage, at=timer())

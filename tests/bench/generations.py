@@ -24,7 +24,7 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 from config.sections import Distill
 from distill import train
 from distill.embedded import embed
-from distill.progress import plain_lines
+from distill.progress import PlainLines
 from distill.spec import Parent, RunSpec
 from store.contexts import Context
 from tests.bench.pieces import append, read
@@ -88,7 +88,7 @@ def measure(
         parent=parent,
     )
     began = time.monotonic()
-    outcome = train.run(spec, plain_lines)
+    outcome = train.run(spec, PlainLines())
     assert outcome, "one process trains"
     measured = outcome.evaluation
     return {

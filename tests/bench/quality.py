@@ -41,7 +41,7 @@ from distill.embedded import embed
 from distill.evaluate import Anchored
 from distill.parts import Parts, device, load_parts
 from distill.pool import sample_guided
-from distill.progress import plain_lines
+from distill.progress import PlainLines
 from distill.spec import RunSpec
 from store.anchors import Anchor
 from store.contexts import Context
@@ -134,11 +134,12 @@ def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> di
     began = time.monotonic()
     parts = load_parts(spec)
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
+    lines = PlainLines()
     with changed(piece.method):
-        prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, _stage)
+        prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lines)
         settings = spec.planned_settings(prepared.statements)
         with same_end(settings.steps):
-            steps.train(settings, parts, prepared, checkpoints, plain_lines)
+            steps.train(settings, parts, prepared, checkpoints, lines)
     checkpoint.clear(spec.work)
     seconds = time.monotonic() - began
     trained, longest = parts.sampler, spec.settings.max_answer_tokens
@@ -168,10 +169,6 @@ def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> di
         "kl_candidate": evaluate.student_kl(parts.teacher, taught),
         "seconds": seconds,
     }
-
-
-def _stage(stage: str, done: int, total: int) -> None:
-    plain_lines(stage, done, total, {})
 
 
 @contextmanager
