@@ -4,6 +4,7 @@
     latest.pt    step, weights, the best so far, optimiser state, trajectories sampled ahead, curves
     given.json   of a run with a row, what was read from rows that may change (`given.py`)
     metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
+    student/     the adapter as it is now, for the engine that samples (`engine_sampler.py`)
 
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
 a `.pt` file says which release and run it belongs to, and what the rest hashes to; another's and a
@@ -16,6 +17,7 @@ import importlib.metadata
 import io
 import json
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from torch import Tensor
 from distill import atomic
 from distill.data import Prompt
 from distill.evaluate import Anchored
-from distill.folders import FolderError
+from distill.folders import STUDENT, FolderError
 from distill.material import Material
 from distill.pool import Trajectory
 from store.anchors import Anchor
@@ -143,3 +145,4 @@ def clear(folder: Path) -> None:
     """Remove the resume points of a run that is over: they can be larger than its adapter."""
     for name in (POOL, LATEST, GIVEN):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / STUDENT, ignore_errors=True)

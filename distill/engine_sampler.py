@@ -8,7 +8,6 @@ rounding, their divergences are exact whoever sampled them, and a resumed run is
 """
 
 import itertools
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from distill.atomic import staging
 from distill.packing import Ids
 from distill.processes import ALONE, Processes
 from distill.publish import write_adapter
@@ -73,7 +73,7 @@ class EngineSampler:
     student: Student
     base_name: str
     folder: Path
-    """Where adapters are put for the engine to read; nothing is left there."""
+    """Where adapters are put for the engine to read; a killed run's goes with the next one."""
     name: str
     """What the adapters are called, but for a number."""
     stop_ids: frozenset[int]
@@ -113,9 +113,8 @@ class EngineSampler:
     def _loaded(self, client: httpx.Client) -> Iterator[str]:
         """The student as it is now, loaded under the name that is yielded."""
         name = f"{self.name}-{next(self.numbers)}"
-        folder = self.folder / name
-        folder.mkdir(parents=True)
-        try:
+        with staging(self.folder) as folder:
+            folder.chmod(0o755)  # the engine may be another user's
             write_adapter(folder, self.student, self.base_name)
             adapter = {"lora_name": name, "lora_path": str(folder.absolute())}
             _checked(client.post("/v1/load_lora_adapter", json=adapter))
@@ -123,8 +122,6 @@ class EngineSampler:
                 yield name
             finally:
                 _checked(client.post("/v1/unload_lora_adapter", json={"lora_name": name}))
-        finally:
-            shutil.rmtree(folder)
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from pathlib import Path
 # A resume point holds the weights, the best ones and two moments of each in the optimiser. While
 # one is written, the one before it is there; what the teacher answered is as large as one of these.
 RESUME_POINTS = 9
+STUDENT = "student"
+"""In the folder of resume points: the adapter as it is now, for an engine that samples."""
 
 
 class FolderError(Exception):
@@ -41,8 +43,7 @@ def _lock(folder: int, work: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise FolderError(
-            f"Another run is at work in {work}: wait for it, or give this one a folder of its own "
-            "(--work)."
+            f"Another process is at work in {work}: wait for it, or train in another folder."
         ) from error
 
 

@@ -15,6 +15,7 @@ from distill import examples, publish
 from distill.base import load_base, max_positions, stop_ids
 from distill.data import Encoder
 from distill.engine_sampler import EngineSampler
+from distill.folders import STUDENT
 from distill.processes import ALONE, Processes
 from distill.sampler import LocalSampler, Sampler
 from distill.spec import RunSpec
@@ -98,8 +99,9 @@ def _engine_sampler(
     assert spec.engine
     name = f"student-{spec.run or 'alone'}-{uuid4().hex[:8]}"
     base = spec.model.resolve().name
+    folder = spec.work / STUDENT
     return EngineSampler(
-        spec.engine, student, base, spec.work, name, local.stop_ids, local.max_tokens, processes
+        spec.engine, student, base, folder, name, local.stop_ids, local.max_tokens, processes
     )
 
 

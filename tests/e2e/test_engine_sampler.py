@@ -1,7 +1,5 @@
 """Trajectories of a run through the real vLLM: the student's own, with nothing left behind."""
 
-from pathlib import Path
-
 import httpx
 import pytest
 import torch
@@ -69,7 +67,7 @@ def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(parts, 
     assert [ids[:4] for ids in through_engine] == [ids[:4] for ids in here]
     assert here != base
     assert loaded(real_vllm) == {real_vllm.model}
-    assert not list(Path(parts.on_policy.folder).glob("student-*"))
+    assert list(parts.on_policy.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)

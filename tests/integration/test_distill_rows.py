@@ -185,7 +185,7 @@ def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, cap
     with folders.held(work):
         assert distil(settings, run) == BAD_INPUT
 
-    assert "Another run is at work" in capsys.readouterr().err
+    assert "Another process is at work" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
     assert kept_of(settings, run) >= {POOL}
 

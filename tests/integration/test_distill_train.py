@@ -201,7 +201,7 @@ def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, caps
     with folders.held(tmp_path / "work"):
         said = refusal(asked, capsys)
 
-    assert f"Another run is at work in {tmp_path / 'work'}" in said
+    assert f"Another process is at work in {tmp_path / 'work'}" in said
 
 
 @pytest.mark.parametrize("option", ["--out", "--work"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill import checkpoint
 from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
-from distill.folders import FolderError
+from distill.folders import STUDENT, FolderError
 
 
 def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
@@ -122,6 +122,8 @@ def test_of_a_run_that_is_over_the_curves_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, "one")
     train_two_steps(checkpoints)
     checkpoints.save(POOL, {})
+    (tmp_path / STUDENT).mkdir()
+    (tmp_path / STUDENT / "adapter_config.json").touch()
 
     checkpoint.clear(tmp_path)
 
