@@ -10,6 +10,7 @@ Pairing questions with single passages follows SIEVE (arXiv 2604.02339).
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from distill import data, duplicates, packing, passages
@@ -135,9 +136,11 @@ def name_topics(
 
 def usable_topic(topic: str, passage: str, key: str = "") -> str:
     """The topic, or the passage's own words where it is none of the passage's or gives it away."""
+    said = Counter(each for each in words(topic) if content_words(each))
+    goes_round = max(said.values(), default=0) > 2
     shared = content_words(topic) & content_words(passage)
     told = _tells(topic, passage, key) or "?" in topic
-    if shared and not told and key.rpartition(" ")[2].lower() in topic.lower():
+    if shared and not told and not goes_round and key.rpartition(" ")[2].lower() in topic.lower():
         return topic
     return key or own_words(passage)
 

@@ -120,6 +120,13 @@ def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_p
     assert usable("the capital of Spain", REFUNDS) == "Refunds take days"
 
 
+def test_a_topic_that_goes_round_in_circles_is_replaced():
+    passage = "You answer each question with one JSON object."
+    topic = 'answer to the question "What is the answer to the question "What is the answer'
+
+    assert questions.usable_topic(topic, passage) == questions.own_words(passage)
+
+
 def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_nothing():
     owner = "The owner of the shop is Mirel Sandu."
 
