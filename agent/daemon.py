@@ -5,8 +5,8 @@
 
 Everything is entered on one exit stack, so a shutdown, or a signal or an error half-way up, undoes
 exactly what was done, last first: no new work, jobs handed back, answers drained, log flushed,
-engine ended. After a SIGKILL the guards end the children (engine/guard.py), leases run out, the
-spool is replayed at the next start, and a run resumes from its checkpoint.
+engine ended. After a SIGKILL the guards end the children (agent/process/guard.py), leases run
+out, the spool is replayed at the next start, and a run resumes from its checkpoint.
 """
 
 import asyncio
@@ -17,21 +17,22 @@ from datetime import timedelta
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from agent import endpoint
-from agent.clock import utcnow
+from agent import http_server
 from agent.database import open_database
-from agent.due import enqueue_due
+from agent.engine.base_model import attached_engine, attached_model, model_folder, served_name
 from agent.engine.errors import EngineError
 from agent.engine.supervisor import Supervisor
-from agent.gateway.inflight import Inflight
-from agent.jobs import worker_thread
-from agent.keys import PEPPER, first_admin_key, pepper
-from agent.lock import only_daemon
-from agent.model import attached_engine, attached_model, model_folder, refuse_unfit, served_name
+from agent.gateway.access.api_key import PEPPER, first_admin_key, pepper
+from agent.inflight import Inflight
+from agent.jobs.runner import worker_thread
+from agent.jobs.schedule import enqueue_due
+from agent.process.checks import refuse_unfit
+from agent.process.data_dir import only_daemon
+from agent.process.signals import signals, unless, until
 from agent.rollout.reconcile import reconcile
-from agent.stopping import signals, unless, until
-from agent.work import Work
+from agent.runtime import Work
 from config.settings import Settings
+from store.clock import utcnow
 from store.db import Database
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,7 @@ async def _start(
         return restored.is_set() and (supervisor is None or supervisor.alive)
 
     # Entered after the engine, so left before it: answers are finished first.
-    http = await stack.enter_async_context(endpoint.listening(settings, work, ready))
+    http = await stack.enter_async_context(http_server.listening(settings, work, ready))
     report(f"listening on {http.url}, not ready yet")
     crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if supervisor:

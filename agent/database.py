@@ -5,10 +5,11 @@ from contextlib import contextmanager
 
 import structlog
 
-from agent.clock import utcnow
 from config.settings import Settings
 from store import namespaces
+from store.clock import utcnow
 from store.db import Database, DatabaseError, without_password
+from store.upgrade import upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
         raise DatabaseError(message) from error
     db = Database(settings.database_url)
     try:
-        db.upgrade()
+        upgrade(db)
         with db.begin() as session:
             is_new = namespaces.ensure(session, namespaces.DEFAULT, utcnow())
         if is_new:  # said, since a mistyped data folder would look like an empty one

@@ -7,12 +7,13 @@ known by where they are. What the engine holds is the daemon's business: rollout
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from agent.gateway.inflight import Inflight
-from agent.jobs import REMOTE_LANES, run_worker
-from agent.lock import StartError
-from agent.model import attached_engine, attached_model, refuse_unfit
-from agent.stopping import signals, unless
-from agent.work import Work
+from agent.engine.base_model import attached_engine, attached_model
+from agent.inflight import Inflight
+from agent.jobs.runner import REMOTE_LANES, run_worker
+from agent.process.checks import refuse_unfit
+from agent.process.data_dir import StartError
+from agent.process.signals import signals, unless
+from agent.runtime import Work
 from config.settings import Settings
 from store.db import Database, without_password
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from config.sections import Distill
 from config.settings import ConfigError
-from distill import inputs, runtime
-from store import files
+from distill import inputs
+from store import input_files
 
 # Settings that the command line has an option for; all others are in the configuration file.
 OPTIONS = (
@@ -31,6 +31,16 @@ OPTIONS = (
     "seed",
 )
 
+VARIABLES = {
+    # How often a thread looks before it sleeps. Where waking is slow, as on virtual machines,
+    # threads that sleep at once make two cores hardly faster than one; ones that look for longer
+    # lose more beside a busy vLLM than they win on a quiet machine.
+    "GOMP_SPINCOUNT": "1000",
+    # Large tensors lie in huge pages: decoding reads all weights for each token.
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""What OpenMP and torch read when they are loaded, so set before; what is set already stays."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -39,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     options.settings = {name: value for name, value in chosen.items() if value is not None}
     try:
         options.inputs = inputs.read(options) if options.command == "train" else None
-    except (files.BadInput, ConfigError) as error:
+    except (input_files.BadInput, ConfigError) as error:
         sys.stderr.write(f"error: {error}\n")
         return inputs.BAD_INPUT
-    os.environ.update(runtime.VARIABLES | os.environ)
+    os.environ.update(VARIABLES | os.environ)
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # After the variables, which are read once, and only now: it takes seconds.

@@ -13,24 +13,28 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from config.settings import ConfigError, load
-from distill import checkpoint, preflight, prompts, publish, rows, train
-from distill.atomic import write_file
-from distill.base import ModelError
-from distill.data import PromptRefused, PromptTooLong
-from distill.embedded import EmbeddedModelError, embed
-from distill.engine_sampler import EngineAway
-from distill.evaluate import Evaluation
-from distill.folders import FolderError
+from distill import database, train
+from distill.data import collect
+from distill.evaluate import preflight
+from distill.evaluate.measure import Evaluation
 from distill.guards import Diverged
 from distill.inputs import BAD_INPUT, Inputs
-from distill.parts import ParentMismatch
-from distill.plot import plot_curves
-from distill.processes import UnevenTeams, is_heard
+from distill.model.adapter_files import MANIFEST
+from distill.model.base import ModelError, base_sha256
+from distill.model.distributed import UnevenTeams, is_heard
+from distill.model.embedded import EmbeddedModelError, embed
+from distill.model.encoder import PromptRefused, PromptTooLong
+from distill.model.engine_sampler import EngineAway
 from distill.progress import PlainLines, TerminalProgress, terminal_bars
+from distill.roles import ParentMismatch
+from distill.run import checkpoint
+from distill.run.folders import FolderError
+from distill.run.plot import plot_curves
 from distill.spec import Parent, RunSpec
-from store import files
+from store import input_files
 from store.anchors import BadAnchor
 from store.db import AWAY, Database
+from store.durable_files import write_file
 from store.manifests import AdapterCorrupt
 from store.runs import UnknownRun
 
@@ -40,7 +44,7 @@ PUBLISHED = "published.json"
 BAD_INPUTS = (
     AdapterCorrupt,
     BadAnchor,
-    files.BadInput,
+    input_files.BadInput,
     ConfigError,
     EmbeddedModelError,
     FolderError,
@@ -50,7 +54,7 @@ BAD_INPUTS = (
     PromptTooLong,
     UnevenTeams,
     UnknownRun,
-    prompts.ContextTooLong,
+    collect.ContextTooLong,
 )
 
 
@@ -91,11 +95,11 @@ def _run(options: argparse.Namespace) -> int:
     settings = load(options.config)
     with closing(Database(settings.database_url)) as db:
         try:
-            rows.run(options.id, settings, db)
+            database.run(options.id, settings, db)
         finally:
             # A database that is away must not replace the run's own end; the next run clears up.
             with suppress(*AWAY):
-                rows.clear_ended(db, settings.data_dir / "runs")
+                database.clear_ended(db, settings.data_dir / "runs")
     return DONE
 
 
@@ -126,7 +130,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _identity(spec: RunSpec) -> str:
     """What the run makes its adapter of, the model's weights included."""
-    return spec.fingerprint(publish.base_sha256(spec.model))
+    return spec.fingerprint(base_sha256(spec.model))
 
 
 def _published(spec: RunSpec) -> Path | None:
@@ -134,7 +138,7 @@ def _published(spec: RunSpec) -> Path | None:
     note = spec.work / PUBLISHED
     told = json.loads(note.read_text()) if note.is_file() else {"adapter": ""}
     folder = spec.out / told["adapter"]
-    is_there = (folder / publish.MANIFEST).is_file()
+    is_there = (folder / MANIFEST).is_file()
     return folder if is_there and told["of"] == _identity(spec) else None
 
 
@@ -172,7 +176,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         held_out=given.held_out,
         anchors=given.anchors,
         settings=given.settings.distill,
-        engine=rows.engine_of(given.settings, given.settings.distill),
+        engine=database.engine_of(given.settings, given.settings.distill),
         template=given.settings.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from distill.evaluate import leak_rate, repetition
+from distill.evaluate.measure import leak_rate, repetition
 
 Curves = Sequence[dict[str, Any]]
 """One entry a step."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import Settings, load
-from store import files
+from store import input_files
 from store.anchors import Anchor
 from store.contexts import Context, Messages
 
@@ -38,30 +38,36 @@ def read(options: argparse.Namespace) -> Inputs:
     """
     settings = load(options.config, overrides={"distill": options.settings})
     if settings.distill.sampler == "engine" and not settings.engine.urls:
-        raise files.BadInput("distill.sampler = 'engine' needs the engine's address: engine.urls.")
+        raise input_files.BadInput(
+            "distill.sampler = 'engine' needs the engine's address: engine.urls."
+        )
     _check_model(options.model)
     if options.parent_context and not options.parent:
-        raise files.BadInput("--parent-context says what --parent has learned: give that too.")
-    context, kinds = files.read_context(options.context)
+        raise input_files.BadInput(
+            "--parent-context says what --parent has learned: give that too."
+        )
+    context, kinds = input_files.read_context(options.context)
     former = options.parent_context
     return Inputs(
         settings,
         context,
         kinds,
-        files.read_prompts(options.prompts),
-        files.read_prompts(options.held_out),
-        files.read_anchors(options.anchors),
-        files.read_context(former)[0] if former else Context(),
+        input_files.read_prompts(options.prompts),
+        input_files.read_prompts(options.held_out),
+        input_files.read_anchors(options.anchors),
+        input_files.read_context(former)[0] if former else Context(),
     )
 
 
 def _check_model(folder: Path) -> None:
     if not folder.is_dir():
-        raise files.BadInput(
+        raise input_files.BadInput(
             f"There is no folder {folder}: --model names a model's folder on this machine. Nothing "
             "is fetched from a hub; `hf download NAME --local-dir DIR` does that."
         )
     if not (folder / "config.json").is_file():
-        raise files.BadInput(f"{folder} has no config.json: it is not the folder of a model.")
+        raise input_files.BadInput(f"{folder} has no config.json: it is not the folder of a model.")
     if not any(folder.glob("tokenizer*")):
-        raise files.BadInput(f"{folder} has no tokenizer files: they belong beside the weights.")
+        raise input_files.BadInput(
+            f"{folder} has no tokenizer files: they belong beside the weights."
+        )

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distill.head import logits
+from distill.model.logits import logits
 
 Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]

@@ -1,10 +1,13 @@
 """How a run shows itself: a bar on a terminal, plain lines elsewhere."""
 
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -18,6 +21,7 @@ from rich.progress import (
 Report = Callable[[str, int, int, dict[str, float]], None]
 """Called with (stage, done, total, metrics) as a run goes on."""
 
+GIB = 2**30
 LINE_EVERY = 10
 SHORT_S = 60.0
 """What takes no longer needs no estimate."""
@@ -94,3 +98,34 @@ def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> Non
 def numbers(metrics: dict[str, float]) -> str:
     """Metrics on one line."""
     return " ".join(f"{name}={value:.3g}" for name, value in metrics.items())
+
+
+@dataclass
+class Meter:
+    """Counts trained tokens from when it is made."""
+
+    timer: Callable[[], float]
+    """Seconds, monotonic."""
+    tokens: int = 0
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.timer()
+
+    def count(self, tokens: int) -> dict[str, float]:
+        """Add a step's completion tokens.
+
+        Returns:
+            tokens_per_s: Completion tokens a second so far, sampling and scoring included.
+            peak_memory_gib: Of the accelerator, or else resident in this process.
+        """
+        self.tokens += tokens
+        seconds = max(self.timer() - self.began, 1e-9)
+        return {"tokens_per_s": self.tokens / seconds, "peak_memory_gib": peak_memory() / GIB}
+
+
+def peak_memory() -> int:
+    """Most bytes that were in use at once."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

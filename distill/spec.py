@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from config.sections import Distill
-from distill.data import Messages
-from distill.engine_sampler import EngineAt
-from distill.publish import canonical
+from distill.model.adapter_files import canonical
+from distill.model.encoder import Messages
+from distill.model.engine_sampler import EngineAt
 from store.anchors import Anchor
 from store.contexts import Context
 

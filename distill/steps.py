@@ -19,18 +19,19 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from config.sections import Distill
-from distill import evaluate, guards, loss, packing
-from distill.batches import drawn, share_of_step
-from distill.checkpoint import Checkpoints, Resumed
+from distill import guards, loss
+from distill.data.prepare import RunData
+from distill.evaluate import measure
 from distill.guards import Style
-from distill.material import Material
-from distill.meter import Meter
-from distill.packing import Ids
-from distill.parts import Parts
-from distill.pool import Trajectory, sample_on_policy, stack
-from distill.processes import ALONE, Processes
-from distill.progress import RESUME, Report
-from distill.student import Student
+from distill.mixture import drawn, share_of_step
+from distill.model import packing
+from distill.model.distributed import ALONE, Processes
+from distill.model.packing import Ids
+from distill.model.student import Student
+from distill.model.trajectories import Trajectory, sample_on_policy, stack
+from distill.progress import RESUME, Meter, Report
+from distill.roles import Parts
+from distill.run.checkpoint import Checkpoints, Resumed
 
 GRADIENT_CLIP = 1.0
 BETAS = (0.9, 0.99)
@@ -39,7 +40,7 @@ GUIDED_TIMES = 4
 
 
 def train(
-    settings: Distill, parts: Parts, prepared: Material, checkpoints: Checkpoints, report: Report
+    settings: Distill, parts: Parts, prepared: RunData, checkpoints: Checkpoints, report: Report
 ) -> list[dict[str, Any]]:
     """Take all steps that are left, checkpointing as they go, and restore the best.
 
@@ -55,7 +56,7 @@ def train(
     if start:
         report(RESUME, start, settings.steps, {})
     alone = alone_from(settings)
-    validate = partial(evaluate.student_kl, parts.teacher, prepared.validation)
+    validate = partial(measure.student_kl, parts.teacher, prepared.validation)
     meter = Meter(time.monotonic)
     ends = styles(parts, prepared.validation) if prepared.validation else ()
     for step in range(start, settings.steps):
@@ -150,7 +151,7 @@ def restore(parameters: Sequence[torch.nn.Parameter], kept: Sequence[Tensor] | N
             parameter.copy_(value)
 
 
-def guided_of_step(settings: Distill, prepared: Material, step: int) -> list[Trajectory]:
+def guided_of_step(settings: Distill, prepared: RunData, step: int) -> list[Trajectory]:
     """The step's guided trajectories, out of the pool."""
     return [
         *drawn(settings, "guided", prepared.guided, step),
@@ -159,7 +160,7 @@ def guided_of_step(settings: Distill, prepared: Material, step: int) -> list[Tra
 
 
 def sample_ahead(
-    settings: Distill, parts: Parts, prepared: Material, step: int
+    settings: Distill, parts: Parts, prepared: RunData, step: int
 ) -> dict[int, list[Trajectory]]:
     """Sample the on-policy trajectories of the next `refresh_every` steps, in one go.
 

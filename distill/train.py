@@ -38,20 +38,23 @@ Shapes: N completion tokens of a pass, D hidden size.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill import evaluate, folders, material, probe, publish, steps
-from distill.checkpoint import POOL, Checkpoints
-from distill.evaluate import Evaluation
-from distill.material import Material
-from distill.parts import Parts, device, load_parts
-from distill.processes import Processes, join, leave
+from distill import steps
+from distill.data.prepare import RunData, prepare_data
+from distill.evaluate import measure, probe
+from distill.evaluate.measure import Evaluation, EvaluationSet
+from distill.evaluate.probe import Probe
+from distill.model.adapter_files import canonical
+from distill.model.distributed import Processes, join, leave
 from distill.progress import PLAN, Report, unheard
-from distill.publish import Probe
+from distill.roles import Parts, device, load_parts
+from distill.run import folders, publish
+from distill.run.checkpoint import POOL, Checkpoints
 from distill.spec import RunSpec
 
 PROBES = 3
@@ -99,7 +102,7 @@ def _distil(spec: RunSpec, processes: Processes, report: Report) -> Outcome | No
     if first:
         folders.check_room(spec.out, spec.work, _size(parts.student.parameters()))
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
-    prepared = processes.from_first(lambda: prepare(spec, parts, checkpoints, report))
+    prepared = processes.from_first(lambda: load_or_prepare(spec, parts, checkpoints, report))
     settings = spec.planned_settings(prepared.statements)
     counts: dict[str, float] = {
         "statements": prepared.statements,
@@ -109,7 +112,7 @@ def _distil(spec: RunSpec, processes: Processes, report: Report) -> Outcome | No
     report(PLAN, settings.steps, settings.steps, counts)
     curves = steps.train(settings, parts, prepared, checkpoints, report)
     if processes.rank == 0:
-        evaluation, probes = measure(spec, parts, prepared, report)
+        evaluation, probes = evaluate(spec, parts, prepared, report)
     leave()
     if not first:
         return None
@@ -122,13 +125,15 @@ def _size(parameters: Sequence[torch.nn.Parameter]) -> int:
     return sum(each.numel() * each.element_size() for each in parameters)
 
 
-def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Report) -> Material:
+def load_or_prepare(
+    spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Report
+) -> RunData:
     """Preflight and material, or what an earlier attempt of this run has kept of them."""
     kept = checkpoints.load(POOL)
-    prepared: Material = (
+    prepared: RunData = (
         kept["material"]
         if kept
-        else material.prepare(
+        else prepare_data(
             spec,
             parts.encoder,
             parts.teacher,
@@ -141,8 +146,8 @@ def prepare(spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Repor
     return prepared
 
 
-def measure(
-    spec: RunSpec, parts: Parts, prepared: Material, report: Report
+def evaluate(
+    spec: RunSpec, parts: Parts, prepared: RunData, report: Report
 ) -> tuple[Evaluation, list[Probe]]:
     """Measure the trained student as the gate wants it, and how an engine may know it."""
     patient = parts.sampler.at(
@@ -150,12 +155,12 @@ def measure(
         max_tokens=spec.settings.max_answer_tokens,
         progress=lambda stage, done, total: report(stage, done, total, {}),
     )
-    completions = evaluate.greedy(patient, [*prepared.held_out, *prepared.unrelated])
-    evaluation = evaluate.measure(
-        replace(parts, sampler=patient),
-        prepared.held_out,
-        prepared.unrelated,
-        prepared.anchored,
+    completions = measure.greedy(patient, [*prepared.held_out, *prepared.unrelated])
+    evaluation = measure.measure_candidate(
+        parts.teacher,
+        patient,
+        parts.encoder,
+        EvaluationSet(prepared.held_out, prepared.unrelated, prepared.anchored),
         completions,
     )
     asked = prepared.held_out
@@ -183,6 +188,6 @@ def publish_adapter(
     curves = "".join(json.dumps(line) + "\n" for line in metrics)
     documents = {
         "metrics.jsonl": curves.encode(),
-        "evaluation.json": publish.canonical(evaluation.as_dict()),
+        "evaluation.json": canonical(evaluation.as_dict()),
     }
     return publish.publish(spec.out, parts.student, lineage, probes, documents)

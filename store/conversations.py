@@ -25,11 +25,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from store.bulk_insert import insert_all
 from store.db import Session
 from store.jobs import UNFINISHED
 from store.models import UNREAD, Conversation
 from store.operations import Job
-from store.prepared import insert_all
 from store.schema import JobStatus
 
 HELD_OUT_ONE_IN = 5

@@ -1,4 +1,4 @@
-"""Opening the database: engine, pragmas, sessions, migrations, identifiers.
+"""Opening the database: engine, pragmas, sessions, identifiers.
 
 SQLite is the default and PostgreSQL the choice of those who outgrow one machine; the same suites
 run on both. Debian's SQLite 3.40 can corrupt a WAL database that several processes write
@@ -22,7 +22,7 @@ from typing import Any
 
 import pysqlite3
 import uuid_utils
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, literal, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, literal, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import DatabaseError as DriverError
@@ -35,9 +35,6 @@ from store.schema import Base
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
 HIDDEN = "***"
-MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = max(file.stem for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-"""The newest revision: each is named as its file, and they are numbered."""
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 60_000
 
@@ -109,22 +106,6 @@ class Database:
         if file is None or file != self._file:
             raise DatabaseError(f"{path} was deleted or replaced. Restart byheart.")
 
-    def upgrade(self) -> None:
-        """Bring the schema to this release; a newer schema is refused.
-
-        All or nothing: a crash leaves the schema that was there. Several processes may call it at
-        once.
-
-        Raises:
-            DatabaseError: The database was written by a newer release, or is damaged.
-        """
-        with damage_told():
-            if _revision(self.engine) == HEAD:
-                return
-            from store import upgrade  # its library is as large as all the others together
-
-            upgrade.upgrade(self.engine)
-
     def check(self) -> None:
         """Read the whole database and compare it with itself (SQLite; PostgreSQL does by page).
 
@@ -172,15 +153,6 @@ def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> b
     insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
     statement = insert.values(**values).on_conflict_do_nothing().returning(literal(1))
     return session.execute(statement).first() is not None
-
-
-def _revision(engine: Engine) -> str | None:
-    """The schema that the database has; None where it has none."""
-    with engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return found
 
 
 def _dangling(connection: Connection) -> list[Any]:

@@ -4,14 +4,17 @@ How they get here is in records.py. One that is still being answered is `running
 but is no turn of its conversation yet.
 """
 
-from collections.abc import Generator
+import json
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, true
 
 from store.contexts import Message
 from store.db import Session
-from store.models import Feedback, Interaction, Payload
+from store.models import Conversation, Feedback, Interaction, Payload
 from store.schema import InteractionStatus
 
 AT_ONCE = 8
@@ -86,3 +89,53 @@ def each_turn(session: Session, conversation_id: str, after: str | None = None) 
         for interaction, payload in rows:
             signals_on = said.get(interaction.id, [])
             yield Turn(interaction, payload.messages, payload.response, signals_on)
+
+
+def logged_prompts(
+    session: Session,
+    namespace: str,
+    held_out: bool,
+    limit: int,
+    until: datetime | None = None,
+) -> list[list[Message]]:
+    """What clients asked and may be learned from, newest first, each once.
+
+    Conversations with tools are left out: what a tool said is nobody's question.
+
+    Args:
+        session: In any transaction.
+        namespace: Whose.
+        held_out: Those to measure on, or those to train on; never both.
+        limit: Most prompts.
+        until: None asked later than this.
+    """
+    rows = (
+        select(Payload.messages, Payload.params)
+        .join(Interaction, Interaction.id == Payload.interaction)
+        .join(Conversation, Conversation.id == Interaction.conversation)
+        .where(
+            Interaction.namespace == namespace,
+            Interaction.status == InteractionStatus.DONE,
+            Interaction.learn,
+            ~Interaction.side,
+            Conversation.held_out == held_out,
+            Interaction.created_at <= until if until else true(),
+        )
+        .order_by(Interaction.created_at.desc(), Interaction.id.desc())
+        .execution_options(yield_per=200)
+    )
+    distinct: dict[str, list[Message]] = {}
+    with session.execute(rows) as logged:
+        for messages, params in logged:
+            if has_tools(messages, params):
+                continue
+            distinct.setdefault(json.dumps(messages, sort_keys=True), messages)
+            if len(distinct) >= limit:
+                break
+    return list(distinct.values())
+
+
+def has_tools(messages: Sequence[Message], params: dict[str, Any]) -> bool:
+    """Whether tools were offered or used in a conversation."""
+    used = any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
+    return used or bool(params.get("tools"))

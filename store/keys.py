@@ -1,8 +1,9 @@
 """API keys: who may call, on whose behalf, for what and how much.
 
 Made and revoked by the operator, read by the gateway. Only a digest of the secret is here, keyed
-with a pepper that is not in the database (agent/keys.py), so that nobody can call with what a copy
-of the database holds. Every change is in the audit log. A principal of no namespace may act in all.
+with a pepper that is not in the database (agent/gateway/access/api_key.py), so that nobody can call
+with what a copy of the database holds. Every change is in the audit log. A principal of no
+namespace may act in all.
 """
 
 import enum

@@ -15,10 +15,10 @@ from sqlalchemy import func, select
 
 from store import namespaces
 from store.db import Session, new_id
-from store.duplicates import similarity
 from store.models import Lesson, LessonSupport, Snapshot
 from store.schema import IllegalTransition as IllegalTransition
 from store.schema import LessonKind, LessonStatus, Trust, storable
+from store.text.similarity import similarity
 
 IN_USE = (LessonStatus.ACTIVE, LessonStatus.INTERNALISED)
 

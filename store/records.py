@@ -19,10 +19,10 @@ from sqlalchemy import Connection, bindparam, exists, insert, select, update
 from sqlalchemy.orm import aliased
 
 from store import conversations
+from store.bulk_insert import insert_all
 from store.contexts import SYSTEM_ROLES, Message, message_text
 from store.db import Session
 from store.models import Interaction, Payload
-from store.prepared import insert_all
 from store.schema import InteractionStatus, Trust
 
 NEWEST = 32

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from store import audit, lessons, namespaces, prompts
+from store import audit, jobs, lessons, namespaces, prompts
 from store.adapters import UNDECIDED, evaluation, existing, last_good
 from store.db import Session, insert_new, new_id
 from store.models import Adapter, Alias, Evaluation, RolloutEvent, Run, Snapshot
@@ -82,6 +82,14 @@ def judge(
         _move(session, adapter, AdapterStatus.REJECTED, " ".join(reasons), now)
     session.flush()
     return verdict
+
+
+def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> None:
+    """Let a candidate that waits for it go on to be live; its rollout is enqueued."""
+    payload = {"adapter": candidate.name, "approved": True}
+    jobs.enqueue(session, "rollout", payload, now, unique_key=f"approved {candidate.name}")
+    detail = {"namespace": candidate.namespace}
+    audit.append(session, actor, "approved", candidate.name, detail, now)
 
 
 def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:

@@ -1,29 +1,52 @@
 """From the schema that a database has to this release's, by Alembic.
 
-Loaded only where there is something to do (`store.db.Database.upgrade`).
+Alembic is as large as all the other libraries together, so it is imported only where there is
+something to do.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 
-from store.db import MIGRATIONS, DatabaseError
+from store.db import Database, DatabaseError, damage_told
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+HEAD = max(file.stem for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+"""The newest revision: each is named as its file, and they are numbered."""
 UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
+def upgrade(db: Database) -> None:
+    """Bring the schema to this release; a newer schema is refused.
+
+    All or nothing: a crash leaves the schema that was there. Several processes may call it at
+    once.
+
+    Raises:
+        DatabaseError: The database was written by a newer release, or is damaged.
+    """
+    with damage_told():
+        with db.engine.connect() as connection:
+            present = _revision(connection)
+        if present != HEAD:
+            run_revisions(db.engine)
+
+
+def run_revisions(engine: Engine, revision: str = "head") -> None:
     """Run all revisions that the database does not have yet, in one transaction.
 
     Raises:
         DatabaseError: The database was written by a newer release.
     """
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection, foreign_keys_off(connection), connection.begin():
@@ -51,8 +74,18 @@ def foreign_keys_off(connection: Connection) -> Iterator[None]:
         driver.execute("PRAGMA foreign_keys=ON")
 
 
-def _refuse_newer(connection: Connection, config: Config) -> None:
-    present = MigrationContext.configure(connection).get_current_revision()
+def _revision(connection: Connection) -> str | None:
+    """The schema that the database has; None where it has none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _refuse_newer(connection: Connection, config: "Config") -> None:
+    from alembic.script import ScriptDirectory
+
+    present = _revision(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if present is not None and present not in known:
         raise DatabaseError(

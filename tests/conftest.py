@@ -17,6 +17,7 @@ from store.audit import ORIGIN
 from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
+from store.upgrade import upgrade
 from tests import gateway_rig, postgres
 from tests.factories import NOW
 
@@ -31,7 +32,7 @@ _numbers = itertools.count()
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "byheart.db"
     database = Database(f"sqlite:///{path}")
-    database.upgrade()
+    upgrade(database)
     database.close()
     return path
 
@@ -95,7 +96,7 @@ def postgres_template(postgres_socket: str) -> str:
     """Name of a migrated database with the default namespace, which nobody opens."""
     name = "template_of_gateways"
     for database in _opened(postgres.create(postgres_socket, name)):
-        database.upgrade()
+        upgrade(database)
         with database.begin() as session:
             namespaces.ensure(session, namespaces.DEFAULT, NOW)
     return name

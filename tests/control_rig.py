@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from agent.admin.api.app import build
-from agent.admin.api.control import Control
-from agent.keys import make
+from agent.control.app import build
+from agent.control.dependencies import Control
+from agent.gateway.access.api_key import make
 from config.settings import load
 from store import namespaces
 from store.db import Database

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent import failpoint
+from agent.process import failpoint
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import gateway
 
@@ -21,7 +21,7 @@ POINTS = (
     "spooled",
     "replayed",
 )
-"""All there are (agent/failpoint.py)."""
+"""All there are (agent/process/failpoint.py)."""
 
 
 def serve(folder: str, database_url: str, engine: str, port: int, setting: str) -> None:

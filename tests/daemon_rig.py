@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from agent.discovery import DISCOVERY
+from agent.process.data_dir import DISCOVERY
 from store.db import Database
 
 IMPATIENT = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from config.sections import Distill
-from distill.data import user
+from distill.model.encoder import user
 from distill.spec import RunSpec
 from store.contexts import Context
 

@@ -23,21 +23,22 @@ import uvicorn
 from openai import AsyncOpenAI
 from sqlalchemy import text
 
-from agent.admin.metrics import Metrics
 from agent.engine.client import VllmEngine
+from agent.gateway.access.auth import Door
+from agent.gateway.access.keyring import Keyring
+from agent.gateway.access.limits import Limiter
 from agent.gateway.app import Gateway
-from agent.gateway.auth import Door
-from agent.gateway.connections import bounded
-from agent.gateway.inflight import Inflight
-from agent.gateway.keyring import Keyring
-from agent.gateway.limits import Limiter
-from agent.gateway.parts import Parts, no_control
-from agent.gateway.recorder import Recorder
-from agent.gateway.spool import Spool
+from agent.gateway.http.connections import bounded
+from agent.gateway.log.recorder import Recorder
+from agent.gateway.log.spool import Spool
+from agent.gateway.metrics import Metrics
+from agent.gateway.state import Parts, no_control
 from agent.gateway.views import Views
+from agent.inflight import Inflight
 from config.sections import Server
 from store import interactions, namespaces
 from store.db import Database
+from store.upgrade import upgrade
 from tests import postgres
 from tests.factories import add_lesson
 from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
@@ -205,7 +206,7 @@ def _new_database() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "byheart.db"
         db = Database(f"sqlite:///{path}")
-        db.upgrade()
+        upgrade(db)
         with db.begin() as session:
             namespaces.ensure(session, "default", datetime.now(UTC))
         db.close()

@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from store.db import Database
+from store.upgrade import upgrade
 
 MIGRATED = "byheart"
 # A test cluster need not survive a power cut.
@@ -47,7 +48,7 @@ def cluster(binaries: Path) -> Iterator[str]:
     run(*pg_ctl, "-l", f"{log}", "-o", f"{OPTIONS} -k {folder}", "start")
     try:
         database = Database(create(str(folder), MIGRATED))
-        database.upgrade()
+        upgrade(database)
         database.close()
         yield str(folder)
     finally:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from store import interactions, jobs, namespaces, records
 from store.db import Database
+from store.upgrade import upgrade
 from tests.factories import make_record
 
 STORM_ROUNDS = 25
@@ -27,7 +28,7 @@ def claim(db: Database) -> None:
 
 def storm(db: Database) -> None:
     """Create the schema if nobody has, then write and read in turn: in all, not one lock error."""
-    db.upgrade()
+    upgrade(db)
     with db.begin() as session:
         namespaces.ensure(session, "shop", datetime.now(UTC))
     for _ in range(STORM_ROUNDS):

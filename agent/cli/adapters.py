@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from agent.cli.frame import ConfigOption, Output, OutputOption, opened, show, show_one
+from agent.cli.options import ConfigOption, Output, OutputOption, opened, show, show_one
 from store import adapters, rollouts, snapshots
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.frame import OPERATOR, ConfigOption, NamespaceOption, console, opened
-from agent.cli.stages import stages
-from agent.clock import utcnow
-from agent.due import open_run
-from agent.learning.authored import prompt_length
-from agent.lock import StartError, daemon_runs
-from agent.model import refuse_untrainable
+from agent.cli.options import OPERATOR, ConfigOption, NamespaceOption, console, opened
+from agent.cli.progress import stages
+from agent.learning.operator_edits import prompt_length
+from agent.process.checks import refuse_untrainable
+from agent.process.data_dir import StartError, daemon_runs
+from agent.training.plan import open_run
 from config.settings import Settings
-from store import adapters, audit, files, namespaces, prompts, runs
+from store import adapters, audit, input_files, namespaces, prompts, runs
+from store.clock import utcnow
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
 
@@ -46,9 +46,9 @@ def compile_prompt(
     questions. Seeds and anchors given earlier stay, unless new ones are given. Exit code 3 means
     that there was nothing to learn.
     """
-    text = files.read_system_prompt(file)
-    given_seeds = files.read_prompts(seeds)
-    given_anchors = files.read_anchors(anchors)
+    text = input_files.read_system_prompt(file)
+    given_seeds = input_files.read_prompts(seeds)
+    given_anchors = input_files.read_anchors(anchors)
     with opened(config) as (settings, db):
         refuse_untrainable(settings)
         length = prompt_length(settings, text)

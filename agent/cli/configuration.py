@@ -4,8 +4,8 @@ import json
 
 import typer
 
-from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show_one
-from agent.gateway.spool import QUARANTINE
+from agent.cli.options import ConfigOption, Output, OutputOption, console, opened, show_one
+from agent.gateway.log.spool import QUARANTINE
 from config.settings import Settings, load
 from store import audit
 from store.db import without_password

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from agent.cli.errors import InputError
-from agent.cli.frame import console
-from agent.cli.stages import stages
+from agent.cli.options import console
+from agent.cli.progress import stages
 from agent.demo.errors import DemoFailed
-from agent.lock import daemon_runs
+from agent.process.data_dir import daemon_runs
 from config.settings import Settings, load
 from store.db import Database
 

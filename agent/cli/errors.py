@@ -4,14 +4,13 @@ from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.errors import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
-from agent.lasting import Spoiled
-from agent.learning.authored import LessonKnown, LessonTooLong, PromptTooLong
-from agent.lock import StartError
+from agent.learning.operator_edits import LessonKnown, LessonTooLong, PromptTooLong
+from agent.process.data_dir import Spoiled, StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
 from store.audit import Tampered
 from store.db import AWAY, DatabaseError
-from store.files import BadInput
+from store.input_files import BadInput
 from store.keys import TrustConflict, UnknownKey
 from store.manifests import AdapterCorrupt
 from store.namespaces import BadName, UnknownNamespace

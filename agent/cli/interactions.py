@@ -3,7 +3,7 @@
 import typer
 
 from agent.cli.errors import InputError
-from agent.cli.frame import (
+from agent.cli.options import (
     ConfigOption,
     NamespaceOption,
     Output,
@@ -21,7 +21,7 @@ def why(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """What an answer rested on, and what was learned from it."""
-    from agent.admin.explain import explain  # with the control API's schemas
+    from agent.control.explain import explain  # with the control API's schemas
 
     with opened(config) as (_, db), db.read() as session:
         row = interactions.get(session, interaction)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.errors import InputError
-from agent.cli.frame import (
+from agent.cli.options import (
     OPERATOR,
     ConfigOption,
     Output,
@@ -17,9 +17,9 @@ from agent.cli.frame import (
     show,
     show_one,
 )
-from agent.clock import utcnow
-from agent.keys import make, pepper
+from agent.gateway.access.api_key import make, pepper
 from store import keys, namespaces
+from store.clock import utcnow
 from store.keys import Grant, Key, Limits, Scope
 from store.schema import Trust
 

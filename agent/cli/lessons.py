@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.errors import InputError
-from agent.cli.frame import (
+from agent.cli.options import (
     OPERATOR,
     ConfigOption,
     NamespaceOption,
@@ -16,10 +16,10 @@ from agent.cli.frame import (
     show,
     show_one,
 )
-from agent.clock import utcnow
-from agent.learning.authored import WAITING, Author
+from agent.learning.operator_edits import WAITING, Author
 from config.settings import Settings
 from store import lessons, namespaces
+from store.clock import utcnow
 from store.db import Session
 from store.models import Lesson
 from store.schema import LessonKind, LessonStatus

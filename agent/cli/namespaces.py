@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.frame import (
+from agent.cli.options import (
     OPERATOR,
     ConfigOption,
     Output,
@@ -14,8 +14,8 @@ from agent.cli.frame import (
     opened,
     show,
 )
-from agent.clock import utcnow
 from store import audit, namespaces, prompts
+from store.clock import utcnow
 
 app = typer.Typer(help="Namespaces: list, add, clear.", no_args_is_help=True)
 

@@ -3,7 +3,7 @@
 import typer
 
 from agent.cli.errors import InputError
-from agent.cli.frame import (
+from agent.cli.options import (
     OPERATOR,
     ConfigOption,
     NamespaceOption,
@@ -14,9 +14,9 @@ from agent.cli.frame import (
     opened,
     show,
 )
-from agent.clock import utcnow
-from agent.due import approve
 from store import adapters, namespaces, rollouts
+from store.clock import utcnow
+from store.rollouts import approve
 from store.schema import AdapterStatus
 
 app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)

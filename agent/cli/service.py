@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.frame import ConfigOption, Output, OutputOption, console, opened, show
 from agent.cli.lessons import APPROVE
-from agent.discovery import address
-from agent.learning.authored import WAITING
+from agent.cli.options import ConfigOption, Output, OutputOption, console, opened, show
+from agent.learning.operator_edits import WAITING
+from agent.process.data_dir import address
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus

@@ -3,7 +3,7 @@
 import typer
 
 from agent.cli.errors import InputError
-from agent.cli.frame import (
+from agent.cli.options import (
     OPERATOR,
     ConfigOption,
     NamespaceOption,
@@ -14,11 +14,11 @@ from agent.cli.frame import (
     show,
     show_one,
 )
-from agent.clock import utcnow
-from agent.due import open_run, untried_lessons
-from agent.model import refuse_untrainable
+from agent.process.checks import refuse_untrainable
+from agent.training.plan import open_run, untried_lessons
 from config.sections import Distill
-from store import adapters, audit, lessons, logged, namespaces, prompts, runs, snapshots
+from store import adapters, audit, interactions, lessons, namespaces, prompts, runs, snapshots
+from store.clock import utcnow
 from store.models import Run
 
 app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
@@ -48,8 +48,8 @@ def plan(
             "lessons": [lessons.text(lesson) for lesson in used],
             "lessons_left_out": left_out,
             "new_lessons": f"{fresh} of the {settings.distill.min_new_lessons} that start a run",
-            "logged_prompts": len(logged.prompts(session, namespace, False, 1000)),
-            "held_out_prompts": len(logged.prompts(session, namespace, True, 1000)),
+            "logged_prompts": len(interactions.logged_prompts(session, namespace, False, 1000)),
+            "held_out_prompts": len(interactions.logged_prompts(session, namespace, True, 1000)),
             "seeds": len(prompts.seeds(session, namespace)),
             "anchors": len(prompts.anchors(session, namespace)),
             "next_run": _next_run(settings.distill, fresh, running.id if running else None),

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import httpx
 import openai
 
-from agent.clock import utcnow
 from agent.demo.errors import DemoFailed
 from agent.demo.measure import MAX_TOKENS, Score, ask_all
 from agent.demo.service import Service
 from agent.demo.shops import Shop
 from config.settings import Settings
 from store import adapters, conversations, lessons, namespaces, runs
+from store.clock import utcnow
 from store.db import Database
 from store.models import Run
 from store.schema import AdapterStatus, RunStatus

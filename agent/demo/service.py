@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from agent.demo.errors import ServiceDied
-from agent.discovery import DISCOVERY
-from agent.engine import guard
+from agent.process import guard
+from agent.process.data_dir import DISCOVERY
 from config.environment import ENV_PREFIX
 
 POLL_S = 0.2

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import structlog
 
-from agent.engine import guard, launch
+from agent.engine import launch
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineError
+from agent.process import guard
 from config.sections import Engine
 
 log = structlog.get_logger(__name__)

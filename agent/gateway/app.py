@@ -11,16 +11,13 @@ from functools import partial
 
 import structlog
 
-from agent.admin.metrics import CONTENT_TYPE
-from agent.gateway import count, feedback, proxy
+from agent.gateway import count_tokens, feedback, proxy
+from agent.gateway.access.origin import refuse_pages
 from agent.gateway.apis import APIS
 from agent.gateway.apis.api import openai_error
+from agent.gateway.apis.request import refuse_many_values
 from agent.gateway.errors import RequestError, short, unavailable
-from agent.gateway.origin import refuse_pages
-from agent.gateway.parts import Parts
-from agent.gateway.request import refuse_many_values
-from agent.gateway.route import names, unknown_model
-from agent.gateway.wire import (
+from agent.gateway.http.asgi import (
     Call,
     ClientGone,
     Event,
@@ -31,7 +28,10 @@ from agent.gateway.wire import (
     send_bytes,
     send_json,
 )
-from agent.gateway.wire import Scope as AsgiScope
+from agent.gateway.http.asgi import Scope as AsgiScope
+from agent.gateway.metrics import CONTENT_TYPE
+from agent.gateway.route import names, unknown_model
+from agent.gateway.state import Parts
 from store.keys import Scope
 
 log = structlog.get_logger(__name__)
@@ -223,6 +223,6 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/metrics": {"GET": _metrics},
 }
 """By path; one that ends with a slash takes a name behind it."""
-ROUTES[count.PATH] = {"POST": count.count}
+ROUTES[count_tokens.PATH] = {"POST": count_tokens.count}
 ROUTES |= {api.path: {"POST": partial(proxy.answer, api)} for api in APIS}
 ERRORS = {api.path: api.error for api in APIS}

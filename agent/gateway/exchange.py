@@ -12,17 +12,18 @@ import orjson
 import structlog
 
 from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnreachable
-from agent.gateway import conversation, side
+from agent.engine.tokens import CHARS_PER_TOKEN
+from agent.gateway import conversation_id
+from agent.gateway.access.auth import Caller
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api
-from agent.gateway.auth import Caller
+from agent.gateway.apis.request import ApiRequest
 from agent.gateway.errors import RequestError, engine_silent, unavailable
-from agent.gateway.parts import Parts
-from agent.gateway.recorder import NotLogged
-from agent.gateway.request import ApiRequest
+from agent.gateway.http.asgi import Headers
+from agent.gateway.log.recorder import NotLogged
 from agent.gateway.route import Route, nobody
-from agent.gateway.wire import Headers
-from agent.tokens import CHARS_PER_TOKEN
+from agent.gateway.state import Parts
+from agent.learning import auxiliary
 from store.contexts import Context, compose, message_text, still_says
 from store.db import new_id
 from store.records import Record
@@ -64,7 +65,7 @@ class Exchange:
 
     def heed(self, headers: dict[bytes, bytes]) -> None:
         """Take what the request's headers say about it."""
-        self._conversation = conversation.named(headers, self.request.tags())
+        self._conversation = conversation_id.named(headers, self.request.tags())
         self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
         self._client_id = headers.get(REQUEST_ID_HEADER, b"")[:MAX_ID].decode("latin-1") or None
 
@@ -162,7 +163,7 @@ class Exchange:
 
     @cached_property
     def _is_side(self) -> bool:
-        return self.api.is_conversation and side.is_side(self._messages)
+        return self.api.is_conversation and auxiliary.is_side(self._messages)
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s

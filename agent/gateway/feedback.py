@@ -11,12 +11,12 @@ from urllib.parse import parse_qs
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from agent.gateway.auth import Caller
+from agent.gateway.access.auth import Caller
+from agent.gateway.apis.request import Key, explain, parse_json
+from agent.gateway.apis.strict import JsonObject, Strict
 from agent.gateway.errors import RequestError, unavailable, unknown_parameter
-from agent.gateway.parts import Parts
-from agent.gateway.request import Key, explain, parse_json
-from agent.gateway.strict import JsonObject, Strict
-from agent.gateway.wire import Call, send_json
+from agent.gateway.http.asgi import Call, send_json
+from agent.gateway.state import Parts
 from store import feedback
 from store.db import AWAY
 from store.feedback import Conflict, NewFeedback, UnknownFeedback, UnknownTarget

@@ -16,17 +16,12 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnavailable
-from agent.failpoint import reach
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
+from agent.gateway.apis.request import parse
 from agent.gateway.errors import RequestError, engine_unreadable
 from agent.gateway.exchange import Exchange, engine_failure, engine_fault
-from agent.gateway.inflight import Ticket
-from agent.gateway.parts import Parts
-from agent.gateway.request import parse
-from agent.gateway.route import NOBODY, choose
-from agent.gateway.stream import EventStream
-from agent.gateway.wire import (
+from agent.gateway.http.asgi import (
     JSON,
     Call,
     ClientGone,
@@ -37,6 +32,11 @@ from agent.gateway.wire import (
     send_part,
     while_connected,
 )
+from agent.gateway.http.event_stream import EventStream
+from agent.gateway.route import NOBODY, choose
+from agent.gateway.state import Parts
+from agent.inflight import Ticket
+from agent.process.failpoint import reach
 from store.keys import Scope
 from store.schema import InteractionStatus
 

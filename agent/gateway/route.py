@@ -10,9 +10,9 @@ nobody is answered by another version than they asked for.
 from dataclasses import dataclass, replace
 
 from agent.engine.errors import EngineError
-from agent.gateway.auth import unknown_namespace
+from agent.gateway.access.auth import unknown_namespace
 from agent.gateway.errors import RequestError, engine_silent, short
-from agent.gateway.parts import Parts
+from agent.gateway.state import Parts
 from store.contexts import Context
 from store.views import BASE, View
 

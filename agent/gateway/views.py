@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 
 import structlog
 
-from agent.admin.metrics import Metrics
 from agent.gateway.errors import unavailable
+from agent.gateway.metrics import Metrics
 from store import snapshots
 from store.db import Database
-from store.peek import Peek
+from store.revision import Peek
 from store.views import View, read_view, revision
 
 log = structlog.get_logger(__name__)

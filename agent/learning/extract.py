@@ -15,13 +15,13 @@ from typing import Any
 
 import structlog
 
-from agent.clock import utcnow
 from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.curate import Stated
 from agent.learning.propose import origin, propose
-from agent.work import Work
+from agent.runtime import Work
 from store import conversations, interactions, lessons
+from store.clock import utcnow
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ alone teaches nothing, whatever it says.
 
 import re
 
-from store.duplicates import negations
+from store.text.similarity import negations
 
 _SIGN = r"$%\u00b0\u00a2-\u00a5\u20a0-\u20c0"
 _WORD = re.compile(rf"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*|[{_SIGN}]")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineRefused
 from agent.learning import prompts
+from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.contradiction import told
 from agent.learning.corrections import Correction
 from agent.learning.grounding import (
@@ -28,7 +29,6 @@ from agent.learning.grounding import (
     strays,
     ungrounded,
 )
-from agent.learning.question import MAX_CHARS, condition
 from store.schema import LessonKind
 
 log = structlog.get_logger(__name__)

@@ -75,7 +75,7 @@ class Count:
 
 
 def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
-    """Check a candidate's measurements (`distill/evaluate.py`) against the settings."""
+    """Check a candidate's measurements (`distill/evaluate/measure.py`) against the settings."""
     checks: list[Check | Count] = [
         Check(
             "share of the gap to the teacher closed",

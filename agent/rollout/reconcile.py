@@ -13,12 +13,12 @@ from collections.abc import Collection
 
 import structlog
 
-from agent.clock import utcnow
 from agent.engine import adapters as loaded
 from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
-from agent.work import Work
+from agent.runtime import Work
 from store import adapters, rollouts
+from store.clock import utcnow
 from store.manifests import AdapterCorrupt, AdapterMissing
 from store.models import Adapter
 

@@ -1,15 +1,15 @@
 """Imported before torch, lets this process use threads and memory as the trainer does.
 
-OpenMP and torch read `distill.runtime` once. An engine that the benchmark starts does not inherit
-it: it runs as it does in service.
+OpenMP and torch read `distill.__main__.VARIABLES` once. An engine that the benchmark starts does
+not inherit it: it runs as it does in service.
 """
 
 import os
 
-from distill import runtime
+from distill.__main__ import VARIABLES
 
-added = runtime.VARIABLES.keys() - os.environ
-os.environ.update(runtime.VARIABLES | os.environ)
+added = VARIABLES.keys() - os.environ
+os.environ.update(VARIABLES | os.environ)
 
 import torch  # noqa: E402 - after its variables
 

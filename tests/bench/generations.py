@@ -23,7 +23,7 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 # isort: split
 from config.sections import Distill
 from distill import train
-from distill.embedded import embed
+from distill.model.embedded import embed
 from distill.progress import PlainLines
 from distill.spec import Parent, RunSpec
 from store.contexts import Context

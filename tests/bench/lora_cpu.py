@@ -69,7 +69,7 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     from torch import nn
     from transformers import AutoModelForCausalLM
 
-    from distill.embedded import embed
+    from distill.model.embedded import embed
 
     model, adapter = embed(folder / "model"), folder / "adapter"
     config = LoraConfig(r=RANK, target_modules="all-linear", task_type="CAUSAL_LM")

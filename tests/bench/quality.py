@@ -34,14 +34,17 @@ import torch
 from torch import Tensor
 
 from config.sections import Distill
-from distill import checkpoint, evaluate, guards, loss, material, preflight, steps
-from distill.checkpoint import Checkpoints
-from distill.data import user
-from distill.embedded import embed
-from distill.evaluate import Anchored
-from distill.parts import Parts, device, load_parts
-from distill.pool import sample_guided
+from distill import guards, loss, steps
+from distill.data import prepare
+from distill.evaluate import measure, preflight
+from distill.evaluate.measure import Anchored
+from distill.model.embedded import embed
+from distill.model.encoder import user
+from distill.model.trajectories import sample_guided
 from distill.progress import PlainLines
+from distill.roles import Parts, device, load_parts
+from distill.run import checkpoint
+from distill.run.checkpoint import Checkpoints
 from distill.spec import RunSpec
 from store.anchors import Anchor
 from store.contexts import Context
@@ -95,7 +98,7 @@ def main() -> None:
         if str(piece) not in done and options.only in (None, str(piece)):
             print(f"--- {piece}")
             try:
-                measured = measure(piece, model, options.out, options.lr)
+                measured = train_and_measure(piece, model, options.out, options.lr)
             except preflight.NothingToLearn as error:
                 measured = {"nothing_to_learn": str(error)}
             except guards.Diverged as error:
@@ -118,7 +121,9 @@ def anchors(name: str) -> tuple[Anchor, ...]:
     return tuple(Anchor(user(asked), {"regex": expect}) for asked, expect in pairs)
 
 
-def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> dict[str, Any]:
+def train_and_measure(
+    piece: Piece, model: Path, out: Path, lr: float | None = None
+) -> dict[str, Any]:
     """Train one piece and count what base, teacher and candidate get right."""
     context = tomllib.loads((CONTEXTS / f"{piece.context}.toml").read_text())["context"].strip()
     rate = {"lr": lr} if lr else {}
@@ -136,7 +141,7 @@ def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> di
     checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
     lines = PlainLines()
     with changed(piece.method):
-        prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lines)
+        prepared = prepare.prepare_data(spec, parts.encoder, parts.teacher, parts.sampler, lines)
         settings = spec.planned_settings(prepared.statements)
         with same_end(settings.steps):
             steps.train(settings, parts, prepared, checkpoints, lines)
@@ -158,15 +163,15 @@ def measure(piece: Piece, model: Path, out: Path, lr: float | None = None) -> di
         "base": prepared.anchored.base,
         "teacher": prepared.anchored.teacher,
         "candidate": prepared.anchored.passed(alone),
-        "leaks": evaluate.leak_rate(alone),
+        "leaks": measure.leak_rate(alone),
         "with_context": passed(parts, spec.anchors, in_context=True),
         "general": len(general),
         "kept": passed(parts, general, in_context=False),
         "knew": knew,
         "knew_in_context": knew_in_context,
-        "retention_kl": evaluate.student_kl(parts.teacher, unchanged),
-        "kl_base": evaluate.base_kl(parts.teacher, taught),
-        "kl_candidate": evaluate.student_kl(parts.teacher, taught),
+        "retention_kl": measure.student_kl(parts.teacher, unchanged),
+        "kl_base": measure.base_kl(parts.teacher, taught),
+        "kl_candidate": measure.student_kl(parts.teacher, taught),
         "seconds": seconds,
     }
 
@@ -176,7 +181,7 @@ def changed(name: str) -> Iterator[None]:
     """What a method changes in the code for the length of a run."""
     with ExitStack() as stack:
         if name == "off_policy":
-            stack.enter_context(mock.patch.object(material, "recited", return_value=[]))
+            stack.enter_context(mock.patch.object(prepare, "recited", return_value=[]))
         if name == "reference":
             formulas = {"reverse": reference_reverse}
             stack.enter_context(mock.patch.dict(loss.FORMULAS, formulas))

@@ -20,13 +20,13 @@ import torch
 
 from agent.engine.supervisor import Supervisor
 from config.sections import Distill, Engine
-from distill.data import user
-from distill.embedded import embed
-from distill.engine_sampler import EngineAt
-from distill.packing import Ids
-from distill.parts import Parts, device, load_parts
-from distill.replay import PROMPTS
-from distill.sampler import Sampler
+from distill.evaluate.general_prompts import PROMPTS
+from distill.model.embedded import embed
+from distill.model.encoder import user
+from distill.model.engine_sampler import EngineAt
+from distill.model.packing import Ids
+from distill.model.sampler import Sampler
+from distill.roles import Parts, device, load_parts
 from distill.spec import RunSpec
 from store.contexts import Context
 from tests.bench.plots import plot_lines

@@ -31,12 +31,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from config.sections import Distill
-from distill.base import check_decoding, check_packing, load_base
-from distill.data import Prompt
-from distill.embedded import embed
-from distill.packing import Ids
-from distill.parts import device
-from distill.student import Student
+from distill.model.base import check_decoding, check_packing, load_base
+from distill.model.embedded import embed
+from distill.model.encoder import Prompt
+from distill.model.packing import Ids
+from distill.model.student import Student
+from distill.roles import device
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
 from tests.bench.pieces import append, read
 from tests.bench.plots import plot_lines

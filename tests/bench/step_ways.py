@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from config.sections import Distill
-from distill import pool, steps
-from distill.data import Prompt
-from distill.packing import Ids
-from distill.student import Student
-from distill.teacher import Teacher
+from distill import steps
+from distill.model import trajectories
+from distill.model.encoder import Prompt
+from distill.model.packing import Ids
+from distill.model.student import Student
+from distill.model.teacher import Teacher
 
 TOP_K = 256
 
@@ -34,7 +35,7 @@ def ours(student: Student) -> Step:
     teacher, settings = Teacher(student), Distill()
 
     def step(batch: Batch) -> None:
-        scored = pool.score(teacher, batch.prompts, batch.completions)
+        scored = trajectories.score(teacher, batch.prompts, batch.completions)
         steps.backward(student, [], scored, settings)
 
     return step

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from config.sections import Distill
-from distill.base import max_positions
-from distill.data import user
-from distill.engine_sampler import EngineAt, EngineAway, EngineSampler
-from distill.parts import Parts, load_parts
+from distill.model.base import max_positions
+from distill.model.encoder import user
+from distill.model.engine_sampler import EngineAt, EngineAway, EngineSampler
+from distill.roles import Parts, load_parts
 from distill.spec import RunSpec
 from store.contexts import Context, compose
 from tests.e2e.conftest import RealVllm

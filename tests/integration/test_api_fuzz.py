@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 from agent.gateway.apis import APIS
-from agent.gateway.conversation import TAGS
+from agent.gateway.conversation_id import TAGS
 from agent.gateway.feedback import FeedbackRequest
 from tests.control_rig import API, controlled
 from tests.fake_vllm import FakeVllm

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.discovery import DISCOVERY
-from agent.lock import daemon_runs, only_daemon
+from agent.process.data_dir import DISCOVERY, daemon_runs, only_daemon
 from tests.daemon_rig import environment, until
 
 

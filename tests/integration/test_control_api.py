@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.admin.api import interactions as control_interactions
-from agent.keys import make
+from agent.control import interactions as control_interactions
+from agent.gateway.access.api_key import make
 from config.sections import Server
 from store import audit, feedback, keys
 from store.contexts import Message

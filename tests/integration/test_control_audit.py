@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.keys import make
+from agent.gateway.access.api_key import make
 from store import audit, keys
 from store.keys import Grant, Scope
 from store.schema import Trust

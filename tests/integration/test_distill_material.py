@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import data, evaluate, material, preflight, prompts, replay, similar
-from distill.data import PromptTooLong, user
-from distill.parts import load_parts
-from distill.pool import Trajectory
-from distill.prompts import Question
+from distill.data import collect, more_inputs, prepare
+from distill.data.collect import Question
+from distill.evaluate import general_prompts, measure, preflight
+from distill.model.encoder import PromptTooLong, user, wordings
+from distill.model.trajectories import Trajectory
+from distill.roles import load_parts
 from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
@@ -33,7 +34,9 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
     spec = make_spec(model, tmp_path, held_out=(user("why do you open"),))
     parts = load_parts(spec)
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     texts = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
     assert "Why do you open?" not in texts
@@ -48,7 +51,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
 ):
     spec = make_spec(model, tmp_path)
     parts = load_parts(spec)
-    real = evaluate.token_kls
+    real = measure.token_kls
     monkeypatch.setattr(
         preflight.evaluate,
         "token_kls",
@@ -58,7 +61,9 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
         ],
     )
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     assert "Why do you open?" not in {prompt.text for prompt in prepared.prompts}
     (kept,) = [prompt for prompt in prepared.replay if prompt.text == "Why do you open?"]
@@ -74,7 +79,9 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
     spec = make_spec(model, tmp_path)
     parts = load_parts(spec)
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     for general in (prepared.replay, prepared.unrelated):
         assert {each.teacher_ids != each.student_ids for each in general} == {with_context}
@@ -85,12 +92,14 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     model, tmp_path, monkeypatch, everything
 ):
     monkeypatch.setattr(preflight, "moving", lambda _: 0.0 if everything else math.inf)
-    monkeypatch.setattr(similar, "write_similar", lambda *_: ["You took twice the price!"])
+    monkeypatch.setattr(more_inputs, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
     parts = load_parts(spec)
 
-    asked = prompts.collect(spec, parts.encoder, parts.teacher, parts.sampler, ["twice paid"])
+    asked = collect.collect_prompts(
+        spec, parts.encoder, parts.teacher, parts.sampler, ["twice paid"]
+    )
 
     own = {text_of(question): question.answer for question in asked.own}
     general = {text_of(question) for question in asked.general}
@@ -98,26 +107,26 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     assert asked.everything == everything
     assert own["Hi."] == "OTHER"
     assert not {"I paid twice.", "BILLING"} & {*own, *own.values()}
-    assert general < set(replay.PROMPTS)
+    assert general < set(general_prompts.PROMPTS)
     assert not general & set(asked.unrelated)
 
 
 def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path):
     spec = make_spec(model, tmp_path)
     parts = load_parts(spec)
-    collect = partial(
-        prompts.collect,
+    collected = partial(
+        collect.collect_prompts,
         encoder=parts.encoder,
         teacher=parts.teacher,
         sampler=parts.sampler,
         avoid=["Goodbye"],
     )
 
-    greeted = set(map(text_of, collect(spec).own))
-    plain = collect(replace(spec, context=Context(lessons=("We open at 7.",)))).own
+    greeted = set(map(text_of, collected(spec).own))
+    plain = collected(replace(spec, context=Context(lessons=("We open at 7.",)))).own
 
-    assert greeted & set(prompts.GREETINGS) == set(prompts.GREETINGS) - {"Goodbye!"}
-    assert not set(map(text_of, plain)) & set(prompts.GREETINGS)
+    assert greeted & set(collect.GREETINGS) == set(collect.GREETINGS) - {"Goodbye!"}
+    assert not set(map(text_of, plain)) & set(collect.GREETINGS)
 
 
 def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
@@ -125,10 +134,12 @@ def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
     spec = make_spec(model, tmp_path, context=Context(system_prompt=told))
     parts = load_parts(spec)
 
-    asked = prompts.collect(spec, parts.encoder, parts.teacher, parts.sampler, ["Where are you?"])
+    asked = collect.collect_prompts(
+        spec, parts.encoder, parts.teacher, parts.sampler, ["Where are you?"]
+    )
 
     own = {text_of(question): question for question in asked.own}
-    whoever = {*prompts.WHO, *prompts.MORE_WHO} - {"Where are you?"}
+    whoever = {*collect.WHO, *collect.MORE_WHO} - {"Where are you?"}
     assert {own[text].answer for text in whoever} == {"I am Ada of the Blue Door."}
     assert all(own[text].needed for text in whoever)
     assert own["Hello!"].answer is None
@@ -141,9 +152,9 @@ def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
 def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
     hello = ({"role": "user", "content": "Hi, it is about a bike."},)
     last = user("How much is a tune-up?")
-    avoid = data.wordings((*hello, *last))
+    avoid = wordings((*hello, *last))
 
-    assert prompts.distinct([last, (*hello, *last), hello], avoid) == [hello]
+    assert collect.distinct([last, (*hello, *last), hello], avoid) == [hello]
 
 
 def test_no_more_prompts_are_answered_than_the_steps_can_draw(model, tmp_path):
@@ -153,7 +164,9 @@ def test_no_more_prompts_are_answered_than_the_steps_can_draw(model, tmp_path):
     spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
     parts = load_parts(spec)
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     assert len(prepared.prompts) == 6
 
@@ -171,7 +184,7 @@ def test_the_gap_is_looked_for_in_what_people_asked_and_else_in_what_is_written(
         return []
 
     monkeypatch.setattr(preflight, "check", check)
-    material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepare.prepare_data(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
 
     said = [messages[0]["content"] for messages in PROMPTS]
     assert seen == said if logged else seen and not set(said) & set(seen)
@@ -182,26 +195,28 @@ def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model
     spec = make_spec(model, tmp_path, prompts=(*PROMPTS, long))
     parts = load_parts(spec)
 
-    def prepare(spec):
-        return material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    def prepared_from(spec):
+        return prepare.prepare_data(
+            spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        )
 
     with pytest.raises(PromptTooLong, match="When do you open"):
-        prepare(spec)
-    prepared = prepare(replace(spec, drop_long=True))
+        prepared_from(spec)
+    prepared = prepared_from(replace(spec, drop_long=True))
     assert len(prepared.prompts) >= len(PROMPTS) - 1
 
 
 def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prompts, "MAX_STATEMENTS", 20)
+    monkeypatch.setattr(collect, "MAX_STATEMENTS", 20)
     lines = "\n".join(f"Item {number} costs {number} euros." for number in range(21))
     spec = make_spec(model, tmp_path, context=Context(system_prompt=lines))
     parts = load_parts(spec)
     encoder = replace(parts.encoder, limit=100_000)
 
-    with pytest.raises(prompts.ContextTooLong, match="21 sentences"):
-        material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
+    with pytest.raises(collect.ContextTooLong, match="21 sentences"):
+        prepare.prepare_data(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
 
 
 def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch):
@@ -209,10 +224,12 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     spec = make_spec(model, tmp_path, anchors=(anchor,))
     parts = load_parts(spec)
     monkeypatch.setattr(
-        preflight, "check_anchors", lambda *_: evaluate.Anchored(spec.anchors, ("",), ("At 7.",))
+        preflight, "check_anchors", lambda *_: measure.Anchored(spec.anchors, ("",), ("At 7.",))
     )
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     asked = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
     assert "When do you open?" not in asked | {prompt.text for prompt in prepared.held_out}
@@ -226,13 +243,15 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     said = f"The shop opens at 7 in the morning{', and the door is open' * 9}."
     spec = make_spec(model, tmp_path, context=Context(system_prompt=said))
     parts = load_parts(spec)
-    general = [parts.encoder.prompt(user(text)) for text in replay.PROMPTS]
+    general = [parts.encoder.prompt(user(text)) for text in general_prompts.PROMPTS]
     limit = max(len(prompt.teacher_ids) for prompt in general)
     answer = parts.encoder.answer_ids(said)
 
     def recited(room: int) -> list[Trajectory]:
         encoder = replace(parts.encoder, limit=limit, longest_answer=room)
-        prepared = material.prepare(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
+        prepared = prepare.prepare_data(
+            spec, encoder, parts.teacher, parts.sampler, lambda *_: None
+        )
         return [item for item in prepared.guided if item.completion[:20] == answer[:20]]
 
     whole, cut = recited(256), recited(6)
@@ -250,7 +269,9 @@ def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(mo
     spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former), settings=settings)
     parts = load_parts(replace(spec, parent=None))
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     asked = [*prepared.prompts, *prepared.held_out, *(item.prompt for item in prepared.validation)]
     assert any("lamps" in prompt.text for prompt in asked)
@@ -275,7 +296,9 @@ def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(m
     )
     parts = load_parts(spec)
 
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
 
     shown = {item.prompt.text for item in prepared.guided}
     asked = {prompt.text for prompt in prepared.prompts}

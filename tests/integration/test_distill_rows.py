@@ -8,12 +8,13 @@ import pytest
 
 from config.sections import Distill
 from config.settings import Settings, load
-from distill import commands, folders, rows
-from distill.base import ModelError
-from distill.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints
+from distill import commands, database
 from distill.commands import DONE, FAILED
+from distill.evaluate.preflight import NothingToLearn
 from distill.inputs import BAD_INPUT
-from distill.preflight import NothingToLearn
+from distill.model.base import ModelError
+from distill.run import folders
+from distill.run.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
@@ -64,7 +65,7 @@ def end_of(db: Database, run: str) -> tuple[RunStatus, str]:
 
 def train_and_promote(db: Database, settings: Settings, run: str) -> str:
     """Do the run and let its adapter serve; the adapter's name."""
-    rows.run(run, settings, db)
+    database.run(run, settings, db)
     with db.begin() as session:
         name = runs.get(session, run).adapter
         rollouts.judge(session, name, True, ["Good."], NOW)
@@ -73,7 +74,7 @@ def train_and_promote(db: Database, settings: Settings, run: str) -> str:
 
 
 def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db, settings, run):
-    rows.run(run, settings, db)
+    database.run(run, settings, db)
 
     with db.read() as session:
         row = runs.get(session, run)
@@ -95,14 +96,14 @@ def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run,
         specs.append(spec)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rows.train, "run", killed)
+    monkeypatch.setattr(database.train, "run", killed)
     for text in ("Do lamps burn?", "Where are you?"):
         anchor = ([user(text)], {"contains": text})
         with db.begin() as session:
             prompts.replace_seeds(session, "shop", [[user(text)]])
             prompts.replace_anchors(session, "shop", [anchor])
         with pytest.raises(KeyboardInterrupt):
-            rows.run(run, settings, db)
+            database.run(run, settings, db)
 
     assert specs[0] == specs[1]
     assert ({"role": "user", "content": "Do lamps burn?"},) in specs[1].prompts
@@ -117,7 +118,7 @@ def test_a_run_whose_context_helps_with_no_anchor_records_that_there_is_nothing_
         prompts.replace_anchors(session, "shop", [anchor])
 
     with pytest.raises(NothingToLearn):
-        rows.run(run, settings, db)
+        database.run(run, settings, db)
 
     status, reason = end_of(db, run)
     assert status is RunStatus.NOTHING_TO_LEARN
@@ -130,7 +131,7 @@ def test_a_run_that_fails_records_its_reason_and_registers_nothing(db, settings,
     )
 
     with pytest.raises(ModelError):
-        rows.run(run, broken, db)
+        database.run(run, broken, db)
 
     status, reason = end_of(db, run)
     assert status is RunStatus.FAILED
@@ -195,7 +196,7 @@ def test_a_run_that_is_over_is_not_done_again(db, settings, run):
         runs.cancel(session, run, NOW)
 
     with pytest.raises(runs.IllegalTransition):
-        rows.run(run, settings, db)
+        database.run(run, settings, db)
 
     assert end_of(db, run)[0] is RunStatus.CANCELLED
 
@@ -209,7 +210,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
-    rows.clear_ended(db, tmp_path / "runs")
+    database.clear_ended(db, tmp_path / "runs")
 
     left = {
         folder.name: {path.name for path in folder.iterdir()}
@@ -223,7 +224,7 @@ def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(d
     live = train_and_promote(db, settings, run)
 
     def parent(**changes):
-        return rows.parent_of(session, "shop", DISTILL.model_copy(update=changes))
+        return database.parent_of(session, "shop", DISTILL.model_copy(update=changes))
 
     with db.read() as session:
         assert parent() is None
@@ -240,7 +241,7 @@ def test_the_next_generation_names_its_parent(db, settings, run):
         chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
         second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
 
-    rows.run(second, settings, db)
+    database.run(second, settings, db)
 
     with db.read() as session:
         assert adapters.existing(session, runs.get(session, second).adapter).parent == live

@@ -8,17 +8,19 @@ import pytest
 import torch
 
 from config.sections import Distill
-from distill import evaluate, guards, loss, material, steps, train
-from distill.checkpoint import Checkpoints
-from distill.data import Prompt, user
+from distill import guards, loss, steps, train
+from distill.data import prepare
+from distill.evaluate import measure
+from distill.evaluate.preflight import NothingToLearn
 from distill.loss import FORWARD
-from distill.parts import ParentMismatch, load_parts
-from distill.pool import Trajectory
-from distill.preflight import NothingToLearn
+from distill.model.encoder import Prompt, user
+from distill.model.student import Student
+from distill.model.teacher import Teacher
+from distill.model.trajectories import Trajectory
 from distill.progress import PLAN, RESUME
+from distill.roles import ParentMismatch, load_parts
+from distill.run.checkpoint import Checkpoints
 from distill.spec import Parent
-from distill.student import Student
-from distill.teacher import Teacher
 from store.anchors import Anchor
 from store.contexts import Context
 from store.manifests import AdapterCorrupt
@@ -94,7 +96,7 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
     monkeypatch.setattr(loss, "divergence", divergence)
     trajectory = Trajectory(prompt, (7, 2), torch.zeros(2, 32))
     steps.accumulate(student, [trajectory], FORWARD, lambda lengths: torch.ones(sum(lengths)))
-    evaluate.token_kls(Teacher(student), [trajectory])
+    measure.token_kls(Teacher(student), [trajectory])
 
     assert devices == [("meta", "meta")] * 2
 
@@ -174,9 +176,9 @@ def test_what_the_settings_leave_open_suits_the_device_and_what_is_set_stays(
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():
-    assert evaluate.length_ratio(30, teacher=20, base=40) == 1
-    assert evaluate.length_ratio(80, teacher=20, base=40) == 2
-    assert evaluate.length_ratio(10, teacher=20, base=40) == 0.5
+    assert measure.length_ratio(30, teacher=20, base=40) == 1
+    assert measure.length_ratio(80, teacher=20, base=40) == 2
+    assert measure.length_ratio(10, teacher=20, base=40) == 0.5
 
 
 def test_the_learning_rate_warms_up_and_decays():
@@ -238,7 +240,7 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
         return next(worst_last, None) or real(teacher, trajectories)
 
     parts = load_parts(spec)
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
     assert prepared.validation
     aside = {item.prompt.text for item in prepared.validation}
     assert not aside & {prompt.text for prompt in prepared.prompts}
@@ -266,7 +268,7 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
     )
     spec = make_spec(model, tmp_path, settings=settings)
     parts = load_parts(spec)
-    prepared = material.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
     values = iter([0.5, 0.4, *[0.6] * 18])
     monkeypatch.setattr(steps.evaluate, "student_kl", lambda *_: next(values))
 
@@ -282,9 +284,9 @@ def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
 
     begun = load_parts(again)
 
-    prepared = material.prepare(again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None)
-    fresh = evaluate.base_kl(begun.teacher, prepared.guided)
-    assert evaluate.student_kl(begun.teacher, prepared.guided) < 0.9 * fresh
+    prepared = prepare.prepare(again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None)
+    fresh = measure.base_kl(begun.teacher, prepared.guided)
+    assert measure.student_kl(begun.teacher, prepared.guided) < 0.9 * fresh
     outcome = train.run(again, silent)
     manifest = json.loads((outcome.adapter / "manifest.json").read_text())
     assert manifest["parent"] == adapter.name

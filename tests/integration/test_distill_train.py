@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distill import folders, publish
 from distill.__main__ import main
-from distill.base import load_base
 from distill.commands import BAD_INPUT
-from distill.folders import FolderError
+from distill.model.adapter_files import MANIFEST, WEIGHTS
+from distill.model.base import load_base
+from distill.run import folders
+from distill.run.folders import FolderError
 from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model
 
@@ -105,7 +106,7 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
 
     assert done.returncode == 0, done.stderr
     adapter = Path(done.stdout.strip())
-    verify_files(adapter, sha256(adapter / publish.MANIFEST))
+    verify_files(adapter, sha256(adapter / MANIFEST))
     assert adapter.parent == tmp_path / "out"
     assert "train 12/12" in done.stderr
     (curves,) = (tmp_path / "out" / ".work").glob("*/curves.png")
@@ -144,7 +145,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, in
     assert "train 12/12" in resumed.stderr
     one, other = Path(whole.stdout.strip()), Path(resumed.stdout.strip())
     assert one.name == other.name
-    assert (one / publish.WEIGHTS).read_bytes() == (other / publish.WEIGHTS).read_bytes()
+    assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
 
 
 def wait_for_steps(work: Path, steps: int) -> None:
@@ -280,7 +281,7 @@ def test_several_processes_train_the_adapter_that_one_trains(
 
     assert done.returncode == 0, done.stderr
     adapters = [alone, Path(done.stdout.strip())]
-    weights = [load_file(folder / publish.WEIGHTS) for folder in adapters]
+    weights = [load_file(folder / WEIGHTS) for folder in adapters]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-2, atol=2e-4)
     assert any(value.abs().max() > 0 for name, value in weights[0].items() if "lora_B" in name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import guard
+from agent.process import guard
 
 DEADLINE_S = 15.0
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine.guard import descendants
 from agent.engine.supervisor import EngineFailed, Restarts, State, Supervisor
+from agent.process.guard import descendants
 from config.sections import Engine
 
 pytestmark = pytest.mark.anyio

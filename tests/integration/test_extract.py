@@ -9,9 +9,9 @@ import pytest
 
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineUnavailable
-from agent.gateway.inflight import Inflight
+from agent.inflight import Inflight
 from agent.learning import extract
-from agent.work import Work
+from agent.runtime import Work
 from config.settings import load
 from store import conversations, feedback, interactions, lessons, namespaces
 from store.db import Database

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from agent.gateway import connections, wire
+from agent.gateway.http import asgi, connections
 from tests.fake_vllm import FakeVllm
 from tests.gateway_rig import QUESTION, Rig, gateway, run, until
 
@@ -124,7 +124,7 @@ def test_what_is_no_request_is_answered_with_400_and_cut_off(tmp_path: Path, sen
 def test_a_body_that_does_not_come_is_answered_with_408(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "UPLOAD_S", 0.3)
+    monkeypatch.setattr(asgi, "UPLOAD_S", 0.3)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from agent.keys import make
+from agent.gateway.access.api_key import make
 from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback

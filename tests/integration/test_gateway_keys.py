@@ -15,8 +15,8 @@ from openai import (
     RateLimitError,
 )
 
-from agent.gateway.parts import MOST_CONTROLLING
-from agent.keys import issue, make, parse, written
+from agent.gateway.access.api_key import issue, make, parse, written
+from agent.gateway.state import MOST_CONTROLLING
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agent.admin.api.app import build
-from agent.admin.api.control import Control
-from agent.keys import make
+from agent.control.app import build
+from agent.control.dependencies import Control
+from agent.gateway.access.api_key import make
 from config.settings import load
 from store import namespaces
 from store.db import Database

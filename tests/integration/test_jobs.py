@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from agent import jobs as worker
-from agent.clock import utcnow
-from agent.due import enqueue_due
 from agent.engine.client import VllmEngine
-from agent.gateway.inflight import Inflight
-from agent.work import Work
+from agent.inflight import Inflight
+from agent.jobs import runner as worker
+from agent.jobs.schedule import enqueue_due
+from agent.runtime import Work
 from config.settings import load
 from store import jobs, namespaces, runs
+from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, LessonStatus, RunStatus
 from tests.factories import NOW, add_lesson

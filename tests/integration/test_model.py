@@ -4,8 +4,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from agent import model
-from agent.engine.guard import descendants
+from agent.engine import base_model
+from agent.process.guard import descendants
 from config.settings import load
 
 
@@ -16,7 +16,7 @@ def test_a_start_that_is_cut_short_while_the_model_is_unpacked_leaves_no_process
     before = set(descendants(os.getpid()))
 
     async def scenario() -> None:
-        unpacking = asyncio.ensure_future(model.model_folder(settings, print))
+        unpacking = asyncio.ensure_future(base_model.model_folder(settings, print))
         while len(set(descendants(os.getpid())) - before) < 2:  # the guard, and below it the child
             assert not unpacking.done()
             await asyncio.sleep(0.01)

@@ -4,13 +4,13 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from agent import retention
-from agent.clock import utcnow
 from agent.engine.client import VllmEngine
-from agent.gateway.inflight import Inflight
-from agent.work import Work
+from agent.inflight import Inflight
+from agent.jobs import retention
+from agent.runtime import Work
 from config.settings import load
 from store import interactions, namespaces
+from store.clock import utcnow
 from store.db import Database
 from tests.factories import record
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from agent.clock import utcnow
-from agent.due import enqueue_due
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineError
-from agent.gateway.inflight import Inflight
-from agent.rollout import stages
+from agent.inflight import Inflight
+from agent.jobs.schedule import enqueue_due
+from agent.rollout import rollout
 from agent.rollout.reconcile import reconcile
-from agent.work import Work
+from agent.runtime import Work
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, rollouts, runs
+from store.clock import utcnow
 from store.db import Database, new_id
 from store.schema import AdapterStatus, JobStatus, LessonStatus
 from tests.adapter_folder import BASE, STUDENT, score, write_adapter
@@ -74,7 +74,7 @@ class Shop:
         return name
 
     async def roll_out(self, name: str) -> None:
-        await stages.run(self.work, {"adapter": name})
+        await rollout.run(self.work, {"adapter": name})
 
     def status(self, name: str) -> AdapterStatus:
         with self.work.db.read() as session:
@@ -292,7 +292,7 @@ async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_th
     async with FakeVllm(model="small") as other, engine_of(shop.fake, other) as both:
         score(other, STUDENT, BASE)
         work = replace(shop.work, engine=both)
-        await stages.run(work, {"adapter": name})
+        await rollout.run(work, {"adapter": name})
         await other.down()
         await reconcile(work)
         await other.up()

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from agent import jobs as worker
-from agent import training
-from agent.clock import utcnow
 from agent.engine.client import VllmEngine
-from agent.gateway.inflight import Inflight
-from agent.training import TrainerCrashed
-from agent.work import Work
+from agent.inflight import Inflight
+from agent.jobs import runner as worker
+from agent.runtime import Work
+from agent.training import trainer
+from agent.training.trainer import TrainerCrashed
 from config.settings import load
 from store import jobs, namespaces, runs
+from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, RunStatus
 from tests.factories import NOW, add_lesson
@@ -105,7 +105,7 @@ def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_
     stand_in(work, 'print("out of memory", file=sys.stderr); sys.exit(9)')
 
     with pytest.raises(TrainerCrashed, match=r"exit code 9\): out of memory"):
-        asyncio.run(training.train(work, {"run": run}))
+        asyncio.run(trainer.train(work, {"run": run}))
 
     assert status_of(work, run) is RunStatus.RUNNING
 
@@ -113,7 +113,7 @@ def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_
 def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(work, run):
     stand_in(work, FINISH)
 
-    asyncio.run(training.train(work, {"run": run}))
+    asyncio.run(trainer.train(work, {"run": run}))
 
     assert status_of(work, run) is RunStatus.NOTHING_TO_LEARN
 
@@ -123,7 +123,7 @@ def test_a_run_that_is_cancelled_ends_its_trainer(work, run):
     child = work.settings.data_dir / "child"
 
     async def cancel_once_started() -> None:
-        training_job = asyncio.ensure_future(training.train(work, {"run": run}))
+        training_job = asyncio.ensure_future(trainer.train(work, {"run": run}))
         await until(child.exists)
         with work.db.begin() as session:
             runs.cancel(session, run, NOW)
@@ -140,7 +140,7 @@ def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_nex
     child = work.settings.data_dir / "child"
 
     async def shut_down_once_started() -> None:
-        training_job = asyncio.ensure_future(training.train(work, {"run": run}))
+        training_job = asyncio.ensure_future(trainer.train(work, {"run": run}))
         await until(child.exists)
         training_job.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -180,8 +180,8 @@ def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(work, run, monke
 
 
 def test_several_processes_are_started_by_torchs_launcher():
-    assert training.command(1, "run_1")[1:] == ["-m", "distill", "run", "run_1"]
-    assert training.command(4, "run_1")[1:] == [
+    assert trainer.command(1, "run_1")[1:] == ["-m", "distill", "run", "run_1"]
+    assert trainer.command(4, "run_1")[1:] == [
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"),
         *("-m", "distill", "run", "run_1"),
     ]
@@ -199,7 +199,7 @@ Path("told").write_text(
 """
     stand_in(work, told + FINISH)
 
-    asyncio.run(training.train(work, {"run": run}))
+    asyncio.run(trainer.train(work, {"run": run}))
 
     expected = ["http://127.0.0.1:9", "secret"] if sampler == "engine" else [None, None]
     assert (work.settings.data_dir / "told").read_text() == repr(expected)

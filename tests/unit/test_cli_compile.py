@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import tokens
 from agent.cli.compile import NOTHING_TO_LEARN, outcome
-from agent.learning.authored import LEAST_ROOM, PromptTooLong, prompt_length
+from agent.engine import tokens
+from agent.learning.operator_edits import LEAST_ROOM, PromptTooLong, prompt_length
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database
@@ -63,7 +63,7 @@ def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunS
 def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("agent.tokens.count", lambda _, text: len(text))
+    monkeypatch.setattr("agent.engine.tokens.count", lambda _, text: len(text))
     most = SETTINGS.engine.max_model_len
     room = most - LEAST_ROOM - SETTINGS.learning.token_budget
     assert prompt_length(SETTINGS, "x" * room) == room

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.cli.errors import explain
-from agent.keys import digest, parse, pepper
+from agent.gateway.access.api_key import digest, parse, pepper
 from store import audit, keys
 from store.db import Database
 from store.keys import Limits, Scope

@@ -44,7 +44,7 @@ def test_several_lessons_are_approved_at_once_or_none(db: Database, run: Any) ->
 def test_a_lesson_that_no_prompt_has_room_for_is_refused_with_the_remedy(
     db: Database, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.tokens.count", lambda _, text: len(text.split()))
+    monkeypatch.setattr("agent.engine.tokens.count", lambda _, text: len(text.split()))
     assert run("lessons", "add", "word " * 512).exit_code == 0
     refused = run("lessons", "add", "word " * 513)
     assert refused.exit_code != 0

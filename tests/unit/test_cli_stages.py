@@ -1,6 +1,6 @@
 """Progress in plain lines says what is news, once."""
 
-from agent.cli.stages import Lines
+from agent.cli.progress import Lines
 
 
 def test_a_stage_is_said_when_it_begins_and_when_it_ends_however_often_it_is_looked_at(capsys):

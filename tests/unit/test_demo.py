@@ -13,7 +13,7 @@ from agent.cli.errors import InputError
 from agent.demo import loop, shops
 from agent.demo.errors import DemoFailed, ServiceDied
 from agent.demo.service import Service
-from agent.lock import only_daemon
+from agent.process.data_dir import only_daemon
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database

@@ -8,23 +8,23 @@ import sys
 
 import pytest
 
-from distill import atomic
+from store import durable_files
 
 STAGE_AND_WAIT = """
 import sys
 from pathlib import Path
-from distill import atomic
-with atomic.staging(Path(sys.argv[1])):
+from store import durable_files
+with durable_files.staging(Path(sys.argv[1])):
     print("staged", flush=True)
     sys.stdin.read()
 """
 
 
 def test_a_staged_folder_is_gone_unless_it_was_settled(tmp_path):
-    with atomic.staging(tmp_path) as kept:
+    with durable_files.staging(tmp_path) as kept:
         (kept / "file").write_text("text")
-        atomic.settle(kept, tmp_path / "target")
-    with atomic.staging(tmp_path):
+        durable_files.settle(kept, tmp_path / "target")
+    with durable_files.staging(tmp_path):
         pass
 
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
@@ -35,18 +35,18 @@ def test_what_a_killed_process_staged_is_removed_and_what_a_living_one_stages_is
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"staged\n"
         [theirs] = tmp_path.iterdir()
-        with atomic.staging(tmp_path) as ours:
+        with durable_files.staging(tmp_path) as ours:
             assert set(tmp_path.iterdir()) == {theirs, ours}
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
         assert list(tmp_path.iterdir()) == [theirs]
-        with atomic.staging(tmp_path) as ours:
+        with durable_files.staging(tmp_path) as ours:
             assert list(tmp_path.iterdir()) == [ours]
 
 
 def test_a_written_file_replaces_the_one_before(tmp_path):
     for content in (b"one", b"other"):
-        atomic.write_file(tmp_path / "new" / "file", content)
+        durable_files.write_file(tmp_path / "new" / "file", content)
 
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"other"]
 
@@ -55,20 +55,20 @@ def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path):
     (tmp_path / "other").write_bytes(b"another's")
     (tmp_path / ".file.partial").symlink_to(tmp_path / "other")
 
-    atomic.write_file(tmp_path / "file", b"one")
+    durable_files.write_file(tmp_path / "file", b"one")
 
     assert (tmp_path / "other").read_bytes() == b"another's"
     assert (tmp_path / "file").read_bytes() == b"one"
 
 
 def test_where_there_is_no_room_a_file_stays_as_it_was_and_the_error_names_it(tmp_path):
-    atomic.write_file(tmp_path / "file", b"one")
+    durable_files.write_file(tmp_path / "file", b"one")
 
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, most[1]))
     try:
         with pytest.raises(OSError, match=f"File too large: '{tmp_path}/file'"):
-            atomic.write_file(tmp_path / "file", b"other")
+            durable_files.write_file(tmp_path / "file", b"other")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, most)
 

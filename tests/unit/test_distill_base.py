@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from distill import base, packing
-from distill.base import ModelError
+from distill.model import base, packing
+from distill.model.base import ModelError
 from tests.tiny import CHAT_TEMPLATE, save_tiny_model, tiny_model, tiny_tokenizer
 
 CPU = torch.device("cpu")

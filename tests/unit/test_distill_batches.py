@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.sections import Distill
-from distill import batches
+from distill import mixture
 
 
 def test_a_run_ends_purely_on_policy():
     settings = Distill(steps=50, batch_size=8, guided_share=1.0, on_policy_tail=0.2)
 
-    shares = [batches.share_of_step(step, settings) for step in range(50)]
+    shares = [mixture.share_of_step(step, settings) for step in range(50)]
 
     assert all(
         share.guided + share.on_policy + share.guided_replay + share.on_policy_replay == 8
@@ -27,7 +27,7 @@ def test_a_run_ends_purely_on_policy():
 def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, batch):
     settings = Distill(steps=steps, batch_size=batch, on_policy_tail=tail)
 
-    share = batches.share_of_step(steps - 1, settings)
+    share = mixture.share_of_step(steps - 1, settings)
 
     assert share.guided == share.guided_replay == 0
 
@@ -36,14 +36,14 @@ def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, 
 def test_guidance_for_one_lesson_of_many_is_given(guided_share):
     settings = Distill(steps=100, guided_share=guided_share, replay_share=0.25, on_policy_tail=0.0)
 
-    shares = [batches.share_of_step(step, settings) for step in range(100)]
+    shares = [mixture.share_of_step(step, settings) for step in range(100)]
 
     assert sum(share.guided for share in shares) == pytest.approx(300 * guided_share, abs=3)
     assert sum(share.guided_replay for share in shares) == pytest.approx(100 * guided_share, abs=3)
 
 
 def test_draws_go_through_everything_before_anything_again():
-    drawn = [index for step in range(5) for index in batches.draw(4, 4 * step, 10, "7")]
+    drawn = [index for step in range(5) for index in mixture.draw(4, 4 * step, 10, "7")]
 
     assert sorted(drawn[:10]) == list(range(10))
     assert sorted(drawn[10:]) == list(range(10))
@@ -51,13 +51,13 @@ def test_draws_go_through_everything_before_anything_again():
 
 
 def test_nothing_is_drawn_from_nothing():
-    assert batches.draw(0, 0, 0, "7") == []
+    assert mixture.draw(0, 0, 0, "7") == []
 
 
 def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
     settings = Distill(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
 
-    shares = [batches.share_of_step(step, settings) for step in range(16)]
+    shares = [mixture.share_of_step(step, settings) for step in range(16)]
 
     assert sum(share.guided_replay for share in shares) == 8
     assert {share.guided_replay for share in shares} == {0, 1}
@@ -73,7 +73,7 @@ def test_the_steps_of_a_run_draw_evenly_from_what_there_is(steps, batch, share, 
     settings = Distill(steps=steps, batch_size=batch, guided_share=share)
 
     drawn = [
-        each for n in range(steps) for each in batches.drawn(settings, "guided", range(size), n)
+        each for n in range(steps) for each in mixture.drawn(settings, "guided", range(size), n)
     ]
 
     counts = [drawn.count(each) for each in range(size)]

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import checkpoint
-from distill.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
-from distill.folders import STUDENT, FolderError
+from distill.model.engine_sampler import STUDENT
+from distill.run import checkpoint
+from distill.run.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
+from distill.run.folders import FolderError
 
 
 def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter], torch.optim.SGD]:
@@ -40,6 +41,19 @@ def test_what_another_release_kept_is_not_even_unpacked(tmp_path, monkeypatch, c
     monkeypatch.setattr(checkpoint, "RELEASE", "another")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
     assert checkpoints.load(LATEST) is None
+
+
+def test_a_resume_point_of_an_older_format_is_ignored_with_a_message(tmp_path, monkeypatch, caplog):
+    checkpoints = Checkpoints(tmp_path, "one")
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
+    checkpoints.save(LATEST, {"step": 3})
+    monkeypatch.undo()
+
+    assert checkpoints.load(LATEST) is None
+    assert f"{tmp_path / LATEST} is of another release of byheart" in caplog.text
+    caplog.clear()
+    assert Checkpoints(tmp_path / "new", "one").load(LATEST) is None
+    assert not caplog.text
 
 
 class Harmful:

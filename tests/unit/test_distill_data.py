@@ -3,8 +3,8 @@
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from distill import data, passages
-from distill.data import Encoder, PromptRefused, PromptTooLong, user
+from distill.context import statements
+from distill.model.encoder import Encoder, PromptRefused, PromptTooLong, text_ids, user
 from store.contexts import Context, compose
 from tests.tiny import tiny_tokenizer
 
@@ -23,8 +23,8 @@ def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
         single="<s> $A", special_tokens=[("<s>", opened.bos_token_id)]
     )
 
-    assert data.text_ids(plain, "Hi") == tuple(plain("Hi")["input_ids"])
-    assert data.text_ids(opened, "Hi") == (opened.bos_token_id, *data.text_ids(plain, "Hi"))
+    assert text_ids(plain, "Hi") == tuple(plain("Hi")["input_ids"])
+    assert text_ids(opened, "Hi") == (opened.bos_token_id, *text_ids(plain, "Hi"))
 
 
 def test_both_sides_are_rendered_with_the_arguments_that_serving_gives():
@@ -37,7 +37,7 @@ def test_both_sides_are_rendered_with_the_arguments_that_serving_gives():
 
     one, other = (each.prompt(user("Hi")) for each in (plain, told))
 
-    empty = data.text_ids(tokenizer, "()")
+    empty = text_ids(tokenizer, "()")
     assert other.student_ids == (*one.student_ids, *empty)
     assert other.teacher_ids == (*one.teacher_ids, *empty)
 
@@ -104,7 +104,7 @@ def test_passages_are_sentences_and_lessons():
         lessons=("Refunds take 3 days.",),
     )
 
-    assert passages.passages(context) == [
+    assert statements.split_statements(context) == [
         "We open at 7 in the morning.",
         "The clinic was founded by Dr. J. Falk.",
         "Tyres are free on Fridays.",

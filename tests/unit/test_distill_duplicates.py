@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import duplicates, replay
+from distill.context import near_duplicates
+from distill.evaluate import general_prompts
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ from distill import duplicates, replay
     ],
 )
 def test_near_duplicates(text, near):
-    assert duplicates.is_near(text, ["What is your name?", "When do you open?"]) is near
+    assert near_duplicates.is_near(text, ["What is your name?", "When do you open?"]) is near
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ def test_near_duplicates(text, near):
     ],
 )
 def test_small_words_make_no_other_question(one, other):
-    assert duplicates.is_near(one, [other])
+    assert near_duplicates.is_near(one, [other])
 
 
 def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
     texts = ["When do you open?", "when do you OPEN", "Where are you?", "What does it cost?"]
 
-    assert duplicates.without_near_duplicates(texts, avoid=["what does it cost"]) == [
+    assert near_duplicates.without_near_duplicates(texts, avoid=["what does it cost"]) == [
         "When do you open?",
         "Where are you?",
     ]
@@ -51,9 +52,11 @@ def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
 def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured_on():
     contexts = Path(__file__).parents[1] / "bench" / "contexts"
     checks = tomllib.loads((contexts / "retention.toml").read_text())["check"]
-    measured = [*replay.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
+    measured = [*general_prompts.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
 
-    assert duplicates.without_near_duplicates(replay.PROMPTS, measured) == list(replay.PROMPTS)
+    assert near_duplicates.without_near_duplicates(general_prompts.PROMPTS, measured) == list(
+        general_prompts.PROMPTS
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,8 +74,8 @@ def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured
     ],
 )
 def test_what_differs_in_one_telling_word_is_another_question(one, other):
-    assert not duplicates.is_near(one, [other])
-    assert not duplicates.is_near(other, [one])
+    assert not near_duplicates.is_near(one, [other])
+    assert not near_duplicates.is_near(other, [one])
 
 
 @pytest.mark.parametrize(
@@ -88,8 +91,8 @@ def test_what_differs_in_one_telling_word_is_another_question(one, other):
     ],
 )
 def test_a_misspelt_word_or_another_order_makes_no_other_question(one, other):
-    assert duplicates.is_near(one, [other])
-    assert duplicates.is_near(other, [one])
+    assert near_duplicates.is_near(one, [other])
+    assert near_duplicates.is_near(other, [one])
 
 
 WORDS = st.sampled_from(
@@ -101,5 +104,5 @@ WORDS = st.sampled_from(
 def test_near_is_mutual_and_every_text_is_near_itself(one, other):
     left, right = " ".join(one), " ".join(other)
 
-    assert duplicates.is_near(left, [right]) == duplicates.is_near(right, [left])
-    assert duplicates.is_near(left, [left])
+    assert near_duplicates.is_near(left, [right]) == near_duplicates.is_near(right, [left])
+    assert near_duplicates.is_near(left, [left])

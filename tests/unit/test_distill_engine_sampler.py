@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from distill.engine_sampler import EngineAt, EngineAway
+from distill.model.engine_sampler import EngineAt, EngineAway
 
 
 @contextmanager

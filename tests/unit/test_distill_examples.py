@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distill import passages
-from distill.examples import Example, split
-from distill.prompts import statements
+from distill.context import statements
+from distill.context.examples import Example, split
+from distill.data.collect import statement_answers
 from store.contexts import Context
 
 PARCEL = Example("Where is my parcel?", "DELIVERY")
@@ -94,7 +94,7 @@ def test_single_words_are_asked_where_nothing_but_an_answer_stands_below():
 
 def test_what_somebody_asks_in_a_text_is_no_statement():
     context = Context("The shop is open.\n\nLodger: Who owns this place?\nHost: Ann does.")
-    assert not [said for said in passages.passages(context) if said.endswith("?")]
+    assert not [said for said in statements.split_statements(context) if said.endswith("?")]
 
 
 def test_a_frame_without_a_pair_stays_where_others_have_one():
@@ -208,4 +208,4 @@ def test_answers_without_a_name_are_examples_where_two_stand_below_what_is_asked
 def test_examples_of_what_to_say_are_statements_and_examples_of_how_to_say_it_are_not(text, about):
     context = Context(system_prompt=f"We are a shop.\n{text}")
 
-    assert statements(context) == {"We are a shop.": "We are a shop.", **about}
+    assert statement_answers(context) == {"We are a shop.": "We are a shop.", **about}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from distill import facts, passages
+from distill.context import statements
+from distill.evaluate import facts
 from store.contexts import Context
 from tests.tiny import tiny_tokenizer
 
@@ -32,10 +33,10 @@ def test_numbers_and_names_of_the_context_that_the_question_does_not_say(questio
 
 
 def test_words_at_the_beginning_of_a_sentence_are_no_names():
-    assert not {"The", "Ask"} & passages.facts(CONTEXT)
+    assert not {"The", "Ask"} & statements.facts(CONTEXT)
 
 
 def test_what_begins_an_item_of_a_list_is_no_name():
     context = Context(system_prompt="- The shop is run by Ilse.\n1. Never lend tools.")
 
-    assert passages.facts("\n".join(passages.passages(context))) == {"Ilse"}
+    assert statements.facts("\n".join(statements.split_statements(context))) == {"Ilse"}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from distill import loss
-from distill.head import logits
 from distill.loss import Objective
+from distill.model.logits import logits
 from tests.devices import EVERY_DEVICE
 
 TOKENS, HIDDEN, VOCABULARY = 13, 8, 37

@@ -7,9 +7,9 @@ import pytest
 
 from distill import commands, train
 from distill.__main__ import main
-from distill.data import user
-from distill.evaluate import Anchored, Evaluation
-from store import files
+from distill.evaluate.measure import Anchored, Evaluation
+from distill.model.encoder import user
+from store import input_files
 from store.anchors import Anchor
 from tests.tiny import save_tiny_model
 
@@ -114,4 +114,4 @@ def test_a_line_of_json_may_hold_any_character_that_is_no_line_end_of_json(tmp_p
     line = json.dumps({"prompt": text}, ensure_ascii=False)
     path.write_text(f"{line}\r\n\n{line}", encoding="utf-8")
 
-    assert [messages[0]["content"] for messages in files.read_prompts(path)] == [text, text]
+    assert [messages[0]["content"] for messages in input_files.read_prompts(path)] == [text, text]

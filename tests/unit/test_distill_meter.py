@@ -1,6 +1,6 @@
 """Speed and memory of a run, as its row shows them."""
 
-from distill.meter import Meter, peak_memory
+from distill.progress import Meter, peak_memory
 
 
 def test_tokens_a_second_are_those_of_all_steps_so_far():

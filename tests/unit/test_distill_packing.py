@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill import packing
+from distill.model import packing
 from tests.tiny import tiny_model
 
 PREFIX = (1, 40, 41, 42, 43)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill import passages
+from distill.context import statements
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from distill import passages
     ],
 )
 def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, said):
-    assert passages.in_first_person(told) == said
-    introduced = passages.introduction(["We open at 7.", said])
+    assert statements.in_first_person(told) == said
+    introduced = statements.introduction(["We open at 7.", said])
     assert introduced == (said if said != told else None)
 
 
@@ -36,4 +36,4 @@ def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, sai
     ],
 )
 def test_what_only_tells_how_to_answer_is_no_answer(passage, only_told):
-    assert passages.is_told_to_do(passage) is only_told
+    assert statements.is_told_to_do(passage) is only_told

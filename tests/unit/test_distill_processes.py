@@ -2,8 +2,8 @@
 
 import pytest
 
-from distill.preflight import NothingToLearn
-from distill.processes import portable
+from distill.evaluate.preflight import NothingToLearn
+from distill.model.distributed import portable
 from store.schema import IllegalTransition
 
 

@@ -6,9 +6,12 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from distill import publish
-from distill.publish import MANIFEST, Lineage, Probe
-from distill.student import Student
+from distill.evaluate.probe import Probe
+from distill.model.adapter_files import MANIFEST
+from distill.model.base import base_sha256
+from distill.model.student import Student
+from distill.run import publish
+from distill.run.publish import Lineage
 from store.manifests import sha256, verify_files
 from tests.tiny import save_tiny_model, tiny_model
 
@@ -72,9 +75,9 @@ def test_a_failed_publication_leaves_nothing(tmp_path, student):
 
 
 def test_the_base_is_known_by_its_content(tmp_path):
-    one = publish.base_sha256(save_tiny_model(tmp_path / "one", seed=0))
-    same = publish.base_sha256(save_tiny_model(tmp_path / "same", seed=0))
-    other = publish.base_sha256(save_tiny_model(tmp_path / "other", seed=1))
+    one = base_sha256(save_tiny_model(tmp_path / "one", seed=0))
+    same = base_sha256(save_tiny_model(tmp_path / "same", seed=0))
+    other = base_sha256(save_tiny_model(tmp_path / "other", seed=1))
 
     assert one == same != other
 
@@ -95,7 +98,7 @@ def test_the_base_is_known_by_its_content(tmp_path):
 )
 def test_every_file_that_an_answer_depends_on_is_part_of_the_base(tmp_path, name, counts):
     folder = save_tiny_model(tmp_path / "model")
-    before = publish.base_sha256(folder)
+    before = base_sha256(folder)
     (folder / name).write_bytes(b"other")
 
-    assert (publish.base_sha256(folder) != before) is counts
+    assert (base_sha256(folder) != before) is counts

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import split
-from distill.data import user
-from distill.prompts import Collected, Question
+from distill.data import split
+from distill.data.collect import Collected, Question
+from distill.model.encoder import user
 from store.contexts import Messages
 
 

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 import torch
 
-from distill import packing
-from distill.sampler import LocalSampler
-from distill.student import Student
+from distill.model import packing
+from distill.model.sampler import LocalSampler
+from distill.model.student import Student
 from tests.tiny import tiny_model
 
 PAIRS = [((3, 4, 5), (6, 7)), ((3, 4, 8, 9), (10,))]

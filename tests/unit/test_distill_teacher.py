@@ -4,12 +4,12 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from distill.data import Encoder, user
-from distill.head import logits
-from distill.pool import score
-from distill.student import Student
-from distill.teacher import ContaminatedTeacher, Teacher, check_frozen, probe_logits
-from distill.turns import Turns
+from distill.model.answer_end import Turns
+from distill.model.encoder import Encoder, user
+from distill.model.logits import logits
+from distill.model.student import Student
+from distill.model.teacher import ContaminatedTeacher, Teacher, check_frozen, probe_logits
+from distill.model.trajectories import score
 from store.contexts import Context
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -2,11 +2,12 @@
 
 import pytest
 
-from distill import examples, turns
-from distill.data import Encoder, user
-from distill.head import logits
-from distill.student import Student
-from distill.turns import Turns
+from distill.context import examples
+from distill.model import answer_end
+from distill.model.answer_end import Turns
+from distill.model.encoder import Encoder, user
+from distill.model.logits import logits
+from distill.model.student import Student
 from store.contexts import Context
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -48,15 +49,15 @@ def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
     encoder = Encoder(tiny_tokenizer(), Context(), limit=500)
     end = encoder.tokenizer.eos_token_id
     student.head.data[end] = 0
-    asked, said = turns.WHOLE[1]
+    asked, said = answer_end.WHOLE[1]
     [*_, state] = student.states([(encoder.ids(user(asked), Context()), encoder.answer_ids(said))])
     student.head.data[end] = scale * state
 
-    found = turns.end_state(student, encoder)
+    found = answer_end.end_state(student, encoder)
 
     assert (found is None) == (scale == 0)
     if found is not None:
-        assert logits(found[None], student.head).softmax(-1)[0, end] >= turns.SURE
+        assert logits(found[None], student.head).softmax(-1)[0, end] >= answer_end.SURE
 
 
 def test_without_examples_nobody_else_speaks():

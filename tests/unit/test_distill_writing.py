@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from distill import questions
-from distill.passages import keys
-from distill.student import Student
+from distill.context.statements import keys
+from distill.data import questions
+from distill.model.student import Student
 from tests.tiny import tiny_model, tiny_tokenizer
 
 REFUNDS, OPENING = "Refunds take 3 days.", "The shop opens at 7 in the morning."

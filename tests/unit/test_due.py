@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from agent.due import RETAIN, UNLEARN_AGAIN_AFTER, enqueue_due, open_run, untried_lessons
+from agent.jobs.schedule import RETAIN, enqueue_due
+from agent.training.plan import UNLEARN_AGAIN_AFTER, open_run, untried_lessons
 from config.settings import Settings, load
 from store import jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.endpoint import allow_files, url_of
+from agent.http_server import allow_files, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.rollout.gate import judge
 from config.sections import Gate
-from distill.evaluate import Evaluation
+from distill.evaluate.measure import Evaluation
 
 GOOD = {
     "held_out": 12,

@@ -9,8 +9,8 @@ import pytest
 from agent.gateway.apis import anthropic_answers, choices, embeddings, responses_answers
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.chat import ChatRequest
+from agent.gateway.apis.request import parse
 from agent.gateway.errors import RequestError
-from agent.gateway.request import parse
 
 
 def event(data: dict[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """How a client names its conversation."""
 
-from agent.gateway.conversation import named
+from agent.gateway.conversation_id import named
 
 
 def test_a_header_names_a_conversation_before_metadata_does() -> None:

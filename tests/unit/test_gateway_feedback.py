@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from agent.gateway import feedback
-from agent.gateway.auth import Door
+from agent.gateway.access.auth import Door
+from agent.gateway.access.keyring import Keyring
+from agent.gateway.access.limits import Limiter
 from agent.gateway.errors import RequestError
-from agent.gateway.keyring import Keyring
-from agent.gateway.limits import Limiter
-from agent.gateway.parts import Parts, utc_now
-from agent.gateway.uploads import Uploads
-from agent.gateway.wire import Call
+from agent.gateway.http.asgi import Call
+from agent.gateway.http.uploads import Uploads
+from agent.gateway.state import Parts, utc_now
 from config.sections import Server
 from store import namespaces
 from store.db import Database

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from agent.gateway.inflight import Inflight
+from agent.inflight import Inflight
 
 
 def test_a_version_is_drained_when_its_last_request_ends() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.gateway.access.origin import refuse_pages
 from agent.gateway.errors import RequestError
-from agent.gateway.origin import refuse_pages
 
 OURS = ["127.0.0.1", "127.9.9.9:8080", "localhost", "LocalHost:1", "[::1]", "[::1]:8080"]
 THEIRS = [

@@ -10,10 +10,10 @@ from agent.gateway.apis.anthropic import MessagesRequest
 from agent.gateway.apis.chat import ChatRequest
 from agent.gateway.apis.completions import CompletionRequest
 from agent.gateway.apis.embeddings import EmbeddingRequest
+from agent.gateway.apis.request import ApiRequest, parse
 from agent.gateway.apis.responses import ResponsesRequest
+from agent.gateway.apis.schema_cost import pattern_weight
 from agent.gateway.errors import RequestError
-from agent.gateway.grammar import pattern_weight
-from agent.gateway.request import ApiRequest, parse
 from store.contexts import Context, compose, message_text
 from store.records import prefix_hash
 

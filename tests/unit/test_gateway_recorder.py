@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.admin.metrics import Metrics
-from agent.gateway.group import LARGE, Full, GroupCommit
-from agent.gateway.recorder import Recorder
-from agent.gateway.spool import QUARANTINE, Spool, SpoolFull, encode
+from agent.gateway.log.group_commit import LARGE, Full, GroupCommit
+from agent.gateway.log.recorder import Recorder
+from agent.gateway.log.spool import QUARANTINE, Spool, SpoolFull, encode
+from agent.gateway.metrics import Metrics
 from store import interactions, namespaces
 from store.db import Database
 from store.records import Record, keep

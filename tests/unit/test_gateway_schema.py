@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from agent.gateway.apis.chat import ChatRequest
 from agent.gateway.apis.completions import CompletionRequest
+from agent.gateway.apis.request import MAX_VALUES, explain, parse, parse_json
+from agent.gateway.apis.strict import MAX_FIELDS, Strict
 from agent.gateway.errors import RequestError
 from agent.gateway.feedback import FeedbackRequest
-from agent.gateway.request import MAX_VALUES, explain, parse, parse_json
-from agent.gateway.strict import MAX_FIELDS, Strict
 
 CAP = 4096
 USER = [{"role": "user", "content": "Hi"}]

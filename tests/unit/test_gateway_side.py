@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from agent.gateway.side import is_side
+from agent.learning.auxiliary import is_side
 
 TASKS = [
     "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.",

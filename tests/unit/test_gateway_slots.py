@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from agent.gateway.access.limits import Slots
 from agent.gateway.errors import RequestError
-from agent.gateway.slots import Slots
 
 
 async def hold(slots: Slots, caller: str, done: asyncio.Event, log: list[str]) -> None:

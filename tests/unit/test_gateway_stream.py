@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.gateway.apis.api import never
 from agent.gateway.apis.choices import in_body, in_events, is_end, is_usage_only
-from agent.gateway.stream import EventStream
+from agent.gateway.http.event_stream import EventStream
 
 DONE = b"data: [DONE]\n\n"
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from agent.gateway import uploads as module
 from agent.gateway.errors import RequestError
-from agent.gateway.uploads import Uploads
-from agent.gateway.wire import Call, given
+from agent.gateway.http import uploads as module
+from agent.gateway.http.asgi import Call, given
+from agent.gateway.http.uploads import Uploads
 
 
 def call(receive=None) -> Call:

@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from agent.admin.metrics import Metrics
 from agent.gateway.errors import RequestError
+from agent.gateway.metrics import Metrics
 from agent.gateway.views import PATIENCE_S, Views
 from store import namespaces
 from store.db import Database, Session

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.lasting import Spoiled, lasting
+from agent.process.data_dir import Spoiled, lasting
 
 
 def test_a_value_is_the_same_at_every_start(tmp_path: Path) -> None:

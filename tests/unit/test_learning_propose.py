@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.corrections import Correction
 from agent.learning.grounding import meaningful, sentences
 from agent.learning.propose import (
@@ -14,7 +15,6 @@ from agent.learning.propose import (
     kind_of,
     stands_alone,
 )
-from agent.learning.question import MAX_CHARS, condition
 from store.lessons import Support
 from store.schema import LessonKind, Trust
 

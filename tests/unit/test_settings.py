@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
 from store.db import Database
+from store.upgrade import upgrade
 
 DEFAULT = Path("config/default.toml")
 EXAMPLES = Path("config/examples")
@@ -145,7 +146,7 @@ def test_the_examples_for_gpus_load(name, processes):
 def test_the_database_is_in_the_data_folder_whatever_it_is_called(tmp_path, name):
     settings = load(environ={}, overrides={"store": {"data_dir": tmp_path / name}})
     database = Database(settings.database_url)
-    database.upgrade()
+    upgrade(database)
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name / "byheart.db").exists()

@@ -28,7 +28,7 @@ assert operations  # its tables are part of the metadata
 
 def test_a_blank_database_upgraded_is_what_the_models_say(blank_url: str) -> None:
     database = Database(blank_url)
-    database.upgrade()
+    store_upgrade.upgrade(database)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -37,23 +37,23 @@ def test_a_blank_database_upgraded_is_what_the_models_say(blank_url: str) -> Non
 
 def test_the_newest_revision_is_the_one_that_alembic_knows() -> None:
     config = Config()
-    config.set_main_option("script_location", str(store_db.MIGRATIONS))
-    assert ScriptDirectory.from_config(config).get_heads() == [store_db.HEAD]
+    config.set_main_option("script_location", str(store_upgrade.MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [store_upgrade.HEAD]
 
 
 def test_an_upgrade_can_be_repeated(any_db: Database) -> None:
-    any_db.upgrade()
-    any_db.upgrade()
+    store_upgrade.upgrade(any_db)
+    store_upgrade.upgrade(any_db)
     any_db.check()
 
 
 def test_a_newer_schema_is_refused(blank_url: str) -> None:
     database = Database(blank_url)
-    database.upgrade()
+    store_upgrade.upgrade(database)
     with database.begin() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999_future'"))
     with pytest.raises(DatabaseError, match="newer byheart"):
-        database.upgrade()
+        store_upgrade.upgrade(database)
     database.close()
 
 
@@ -62,10 +62,10 @@ def test_a_failing_upgrade_leaves_nothing(blank_url: str) -> None:
     with database.begin() as session:
         session.execute(text("CREATE TABLE jobs (id INTEGER)"))  # in the way of the revision
     with pytest.raises(SQLError, match="jobs"):
-        database.upgrade()
+        store_upgrade.upgrade(database)
     with database.begin() as session:
         session.execute(text("DROP TABLE jobs"))
-    database.upgrade()
+    store_upgrade.upgrade(database)
     database.close()
 
 
@@ -123,7 +123,7 @@ def test_an_upgrade_waits_for_another_one(
 ) -> None:
     monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 1)
     impatient = Database(shared_postgres.url)
-    upgrade = threading.Thread(target=store_upgrade.upgrade, args=[impatient.engine])
+    upgrade = threading.Thread(target=store_upgrade.run_revisions, args=[impatient.engine])
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with shared_postgres.begin() as session:
         session.execute(text(f"SELECT pg_advisory_xact_lock({store_upgrade.UPGRADE_LOCK})"))
@@ -257,6 +257,6 @@ def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'byheart.db'}")
     try:
         with pytest.raises(DatabaseError, match="Restore a backup"):
-            database.upgrade()
+            store_upgrade.upgrade(database)
     finally:
         database.close()

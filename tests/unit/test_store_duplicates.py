@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.duplicates import similarity
+from store.text.similarity import similarity
 
 words = st.lists(st.sampled_from(["refund", "open", "9", "plan", "$"]), min_size=1, max_size=4)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from store import anchors
 from store.anchors import CHECKS, Anchor, BadAnchor
-from store.files import BadInput, read_anchors, read_prompts, read_system_prompt
+from store.input_files import BadInput, read_anchors, read_prompts, read_system_prompt
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from store import feedback, interactions, logged, namespaces, records
+from store import feedback, interactions, namespaces, records
 from store.db import Database, Session
 from store.feedback import Conflict, NewFeedback, UnknownTarget
 from store.models import Conversation, Feedback, Interaction
@@ -147,9 +147,9 @@ def test_held_out_prompts_are_never_trained_on(shop: Database) -> None:
         record(session, messages=[user("Failed")], status=InteractionStatus.FAILED)
         record(session, messages=[user("Secret")], learn=False)
         record(session, messages=[user("Elsewhere")], namespace="bank")
-        train = logged.prompts(session, "shop", held_out=False, limit=100)
-        held_out = logged.prompts(session, "shop", held_out=True, limit=100)
-        newest = logged.prompts(session, "shop", held_out=False, limit=3)
+        train = interactions.logged_prompts(session, "shop", held_out=False, limit=100)
+        held_out = interactions.logged_prompts(session, "shop", held_out=True, limit=100)
+        newest = interactions.logged_prompts(session, "shop", held_out=False, limit=3)
     texts = [prompt[0]["content"] for prompt in train + held_out]
     assert sorted(texts) == sorted(f"Question {n}?" for n in range(40))
     assert newest == train[:3]
@@ -162,7 +162,9 @@ def test_prompts_can_be_asked_for_as_they_were_at_a_time(shop: Database) -> None
         first = record(session, messages=[user("First?")])
         record(session, messages=[user("Second?")])
         until = first.created_at
-        both = [logged.prompts(session, "shop", out, 9, until) for out in (False, True)]
+        both = [
+            interactions.logged_prompts(session, "shop", out, 9, until) for out in (False, True)
+        ]
     assert [*both[0], *both[1]] == [[user("First?")]]
 
 
@@ -171,7 +173,7 @@ def test_conversations_with_tools_are_never_trained_on(shop: Database) -> None:
     with shop.begin() as session:
         record(session, messages=[user("Rain?")], params={"tools": [{"type": "function"}]})
         record(session, messages=[user("Rain?"), call, {"role": "tool", "content": "No"}])
-        both = [logged.prompts(session, "shop", out, 9) for out in (False, True)]
+        both = [interactions.logged_prompts(session, "shop", out, 9) for out in (False, True)]
     assert both == [[], []]
 
 

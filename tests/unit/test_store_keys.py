@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from agent.keys import digest, first_admin_key, issue, make, parse, written
+from agent.gateway.access.api_key import digest, first_admin_key, issue, make, parse, written
 from store import audit, keys
 from store.db import Database
 from store.keys import Grant, Limits, Scope, TrustConflict, UnknownKey

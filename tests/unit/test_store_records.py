@@ -13,7 +13,7 @@ from store.db import Database, Session
 from store.models import Interaction
 from store.records import DIED, Record
 from store.schema import SHORT, InteractionStatus
-from store.upgrade import upgrade
+from store.upgrade import run_revisions, upgrade
 from tests.factories import NOW, assistant, make_record, user
 
 RUNNING, DONE, ABORTED = (
@@ -137,7 +137,7 @@ def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: 
 @pytest.mark.parametrize("rows", [0, 3, 1203])
 def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: int) -> None:
     database = Database(blank_url)
-    upgrade(database.engine, "0001_first")
+    run_revisions(database.engine, "0001_first")
     with database.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         session.execute(
@@ -146,7 +146,7 @@ def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: i
         )
         for number in range(rows):
             _insert_old(session, f"int_{number:05}", f"Answer {number} \N{SNOWMAN}")
-    database.upgrade()
+    upgrade(database)
     database.check()
     with database.read() as session:
         for number in range(rows):

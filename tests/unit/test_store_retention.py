@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from agent.retention import Drop, Find
+from agent.jobs.retention import Drop, Find
 from store import feedback, interactions, retention
 from store.db import Database, Session, insert_new
 from store.feedback import NewFeedback

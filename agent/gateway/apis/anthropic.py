@@ -8,11 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from agent.gateway import conversation
+from agent.gateway import conversation_id
 from agent.gateway.apis.answer import Json
-from agent.gateway.grammar import JsonSchema
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts, content_tag, text_only
-from agent.gateway.request import (
+from agent.gateway.apis.messages import (
+    MAX_MESSAGES,
+    FunctionName,
+    bounded_parts,
+    content_tag,
+    text_only,
+)
+from agent.gateway.apis.request import (
     NOT_FORWARDED,
     ApiRequest,
     Label,
@@ -23,7 +28,8 @@ from agent.gateway.request import (
     check_tool_choice,
     inconsistent,
 )
-from agent.gateway.strict import JsonObject, Strict
+from agent.gateway.apis.schema_cost import JsonSchema
+from agent.gateway.apis.strict import JsonObject, Strict
 from store.contexts import Message, split_system
 
 Id = Annotated[str, Field(max_length=256)]
@@ -209,13 +215,13 @@ class MessagesRequest(ApiRequest):
 
     def tags(self) -> dict[str, str]:
         """The session, which agents name with whom it is for."""
-        _, session = conversation.user_and_session(self._user_id)
+        _, session = conversation_id.user_and_session(self._user_id)
         return {"session_id": session} if session else {}
 
     @property
     def end_user(self) -> str | None:
         """Whom the request is made for, without the session."""
-        user, _ = conversation.user_and_session(self._user_id)
+        user, _ = conversation_id.user_and_session(self._user_id)
         return user
 
     @property

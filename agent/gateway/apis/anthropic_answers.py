@@ -7,7 +7,7 @@ import orjson
 
 from agent.gateway.apis.answer import Answer, Json, error_text, parsed
 from agent.gateway.errors import RequestError
-from agent.gateway.stream import EVENT_END, event_json
+from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
 def in_body(body: bytes) -> Answer:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from agent.gateway.apis.answer import Answer
+from agent.gateway.apis.request import ApiRequest
 from agent.gateway.errors import RequestError
-from agent.gateway.request import ApiRequest
 
 
 def openai_error(error: RequestError) -> dict[str, Any]:

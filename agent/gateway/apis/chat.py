@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from agent.gateway.messages import (
+from agent.gateway.apis.messages import (
     Messages,
     NamedTool,
     ResponseFormat,
@@ -12,7 +12,7 @@ from agent.gateway.messages import (
     Tool,
     ToolChoice,
 )
-from agent.gateway.request import (
+from agent.gateway.apis.request import (
     MAX_N,
     NOT_FORWARDED,
     ApiRequest,
@@ -30,7 +30,7 @@ from agent.gateway.request import (
     check_tool_choice,
     inconsistent,
 )
-from agent.gateway.strict import JsonObject, unserved
+from agent.gateway.apis.strict import JsonObject, unserved
 from store.contexts import Message
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.gateway.messages import ResponseFormat, StreamOptions
-from agent.gateway.request import (
+from agent.gateway.apis.messages import ResponseFormat, StreamOptions
+from agent.gateway.apis.request import (
     MAX_N,
     NOT_FORWARDED,
     ApiRequest,
@@ -20,7 +20,7 @@ from agent.gateway.request import (
     TopP,
     inconsistent,
 )
-from agent.gateway.strict import Text, one_or_more, unserved
+from agent.gateway.apis.strict import Text, one_or_more, unserved
 from store.contexts import Message
 
 USUAL_TOKENS = 16

@@ -7,8 +7,8 @@ import orjson
 from pydantic import BeforeValidator, Field
 
 from agent.gateway.apis.answer import Answer, parsed
-from agent.gateway.request import NOT_FORWARDED, ApiRequest
-from agent.gateway.strict import Text, one_or_more
+from agent.gateway.apis.request import NOT_FORWARDED, ApiRequest
+from agent.gateway.apis.strict import Text, one_or_more
 from store.contexts import Message
 
 MAX_INPUTS = 2048

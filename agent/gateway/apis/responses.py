@@ -4,10 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.gateway.apis.responses_items import Item, chat_messages
-from agent.gateway.grammar import JsonSchema
-from agent.gateway.messages import MAX_MESSAGES, FunctionName, bounded_parts
-from agent.gateway.request import (
+from agent.gateway.apis.messages import MAX_MESSAGES, FunctionName, bounded_parts
+from agent.gateway.apis.request import (
     NOT_FORWARDED,
     ApiRequest,
     Label,
@@ -21,7 +19,9 @@ from agent.gateway.request import (
     TopP,
     check_tool_choice,
 )
-from agent.gateway.strict import JsonObject, Strict, unserved
+from agent.gateway.apis.responses_items import Item, chat_messages
+from agent.gateway.apis.schema_cost import JsonSchema
+from agent.gateway.apis.strict import JsonObject, Strict, unserved
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
 KEPT = "Nothing is kept between requests: send the whole conversation as 'input'."

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 from msgspec.json import Decoder
 
 from agent.gateway.apis.answer import Answer, Json, error_text, parsed
-from agent.gateway.stream import EVENT_END, event_json
+from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
 class Part(TypedDict, total=False):

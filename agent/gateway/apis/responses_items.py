@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.messages import FunctionName, content_tag, text_only
-from agent.gateway.request import Label
-from agent.gateway.strict import JsonObjects, Strict
+from agent.gateway.apis.messages import FunctionName, content_tag, text_only
+from agent.gateway.apis.request import Label
+from agent.gateway.apis.strict import JsonObjects, Strict
 from store.contexts import Message
 
 Id = Annotated[str, Field(max_length=256)]

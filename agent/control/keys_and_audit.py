@@ -1,0 +1,150 @@
+"""Keys, the audit log, and what internalising has saved."""
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.control import schemas
+from agent.control.dependencies import (
+    PAGE,
+    After,
+    Asking,
+    Control,
+    Limit,
+    Moment,
+    Parts,
+    Reading,
+    Writing,
+    everywhere,
+    found,
+)
+from agent.gateway.access.api_key import make
+from agent.gateway.access.auth import Caller
+from agent.gateway.errors import RequestError
+from store import audit, keys, search
+from store.db import Session
+from store.keys import Grant, Key, Limits, Scope
+from store.schema import Trust
+
+router = APIRouter(tags=["operations"])
+Ceiling = Annotated[int, Field(gt=0, le=2**31 - 1)]
+
+
+class NewKey(BaseModel):
+    """A key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
+    scopes: Annotated[list[Scope], Field(fail_fast=True, min_length=1, max_length=8)] = [
+        Scope.INFER,
+        Scope.FEEDBACK,
+    ]
+    trust: Literal[Trust.OPERATOR, Trust.USER] = Trust.USER
+    expires_at: Moment | None = None
+    concurrent: Ceiling | None = None
+    requests_per_minute: Ceiling | None = None
+    tokens_per_minute: Ceiling | None = None
+
+
+@router.get("/keys")
+def list_keys(
+    session: Reading, parts: Parts, caller: Asking, after: After = None, limit: Limit = PAGE
+) -> schemas.Page[schemas.Key]:
+    """The keys of the namespace, without their secrets; with a key for all namespaces, all keys."""
+    rows, following = keys.page(session, _bound_to(caller), after, limit)
+    return schemas.Page(data=[_key(parts, key) for key in rows], next=following)
+
+
+@router.post("/keys", status_code=201)
+def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> schemas.MadeKey:
+    """Make a key for the namespace, and show it this once."""
+    if new.expires_at is not None and new.expires_at <= parts.now():
+        raise RequestError(400, "'expires_at' is past.", code="invalid", param="expires_at")
+    grant = Grant(
+        name=new.name.strip(),
+        namespace=caller.namespace,
+        trust=new.trust,
+        scopes=frozenset(new.scopes),
+        limits=Limits(new.concurrent, new.requests_per_minute, new.tokens_per_minute),
+        expires_at=new.expires_at,
+    )
+    if caller.key is not None:
+        grant = _within(grant, caller.key.grant)
+    return schemas.MadeKey(key=make(session, parts.pepper, grant, caller.principal, parts.now()))
+
+
+def _within(grant: Grant, own: Grant) -> Grant:
+    """A grant by the holder of another, which ends with the other where it names no end.
+
+    Raises:
+        RequestError: It would be more than the holder's own (403).
+    """
+    if own.limits != Limits():  # each key has limits of its own, and several would have several
+        message = "A key with limits makes no keys. Use another, or `byheart keys create`."
+        raise RequestError(403, message, code="grant_exceeded")
+    expires_at, end = grant.expires_at or own.expires_at, own.expires_at
+    is_longer = bool(expires_at and end and expires_at > end)
+    is_trusted_more = grant.trust is Trust.OPERATOR and own.trust is not Trust.OPERATOR
+    if is_longer or is_trusted_more or not grant.scopes <= own.scopes:
+        message = (
+            "A key makes keys that are at most what it is: in scopes, trust and expiry. Use "
+            "another, or `byheart keys create`."
+        )
+        raise RequestError(403, message, code="grant_exceeded")
+    return replace(grant, expires_at=expires_at)
+
+
+@router.delete("/keys/{key_id}")
+def revoke_key(session: Writing, parts: Parts, caller: Asking, key_id: str) -> schemas.RevokedKey:
+    """Let a key be of no use any more, within a second."""
+    key = found(_own_key(session, caller, key_id), "key", key_id)
+    keys.revoke(session, key.id, caller.principal, parts.now())
+    return schemas.RevokedKey(id=key.id)
+
+
+@router.get("/audit", dependencies=[Depends(everywhere)])
+def list_audit(
+    session: Reading,
+    after: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+    limit: Limit = PAGE,
+) -> schemas.Page[schemas.AuditEntry]:
+    """Who changed what, newest first; `byheart db verify` checks the chain of hashes."""
+    rows = audit.page(session, after, limit)
+    shown = [schemas.AuditEntry.model_validate(row) for row in rows]
+    return schemas.Page(data=shown, next=rows[-1].seq if len(rows) == limit else None)
+
+
+@router.get("/savings")
+def get_savings(session: Reading, caller: Asking) -> schemas.Page[schemas.Saving]:
+    """Prompt tokens that were sent, and those that adapters kept out, by version."""
+    rows = search.savings(session, caller.namespace)
+    return schemas.Page(data=[schemas.Saving(**row) for row in rows], next=None)
+
+
+def _own_key(session: Session, caller: Caller, key_id: str) -> Key | None:
+    key, bound = keys.find(session, key_id), _bound_to(caller)
+    return key if key and bound in (None, key.grant.namespace) else None
+
+
+def _bound_to(caller: Caller) -> str | None:
+    """The namespace whose keys the caller may see; None for all, with a key for all."""
+    return caller.key.grant.namespace if caller.key else None
+
+
+def _key(parts: Control, key: Key) -> schemas.Key:
+    grant = key.grant
+    return schemas.Key(
+        id=key.id,
+        name=grant.name,
+        namespace=grant.namespace,
+        state="valid" if key.is_valid(parts.now()) else "revoked" if key.revoked_at else "expired",
+        trust=grant.trust,
+        scopes=sorted(grant.scopes),
+        concurrent=grant.limits.concurrent,
+        requests_per_minute=grant.limits.requests_per_minute,
+        tokens_per_minute=grant.limits.tokens_per_minute,
+        created_at=key.created_at,
+        expires_at=grant.expires_at,
+    )

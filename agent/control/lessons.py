@@ -1,0 +1,112 @@
+"""Lessons: what the model is told to keep to, where it is from, and what the operator decides."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.control import schemas
+from agent.control.dependencies import (
+    PAGE,
+    AfterId,
+    Asking,
+    Control,
+    Limit,
+    Parts,
+    Reading,
+    Writing,
+    found,
+)
+from agent.gateway.access.auth import Caller
+from agent.learning.operator_edits import Author
+from store import lessons
+from store.db import Session
+from store.models import Lesson
+from store.schema import LessonKind, LessonStatus
+
+router = APIRouter(prefix="/lessons", tags=["lessons"])
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"\S")]
+
+
+class NewLesson(BaseModel):
+    """A lesson to add."""
+
+    model_config = ConfigDict(extra="forbid")
+    do: Text
+    when: Text | None = None
+    kind: LessonKind = LessonKind.FACT
+
+
+class Change(BaseModel):
+    """What is to become of a lesson: another wording, or another status."""
+
+    model_config = ConfigDict(extra="forbid")
+    do: Text | None = None
+    status: Literal["active", "retired"] | None = None
+
+
+@router.get("")
+def list_lessons(
+    session: Reading,
+    caller: Asking,
+    status: LessonStatus | None = None,
+    after: AfterId = None,
+    limit: Limit = PAGE,
+) -> schemas.Page[schemas.Lesson]:
+    """Lessons, oldest first."""
+    rows = lessons.listing(session, caller.namespace, (status,) if status else ())
+    rest = [row for row in rows if after is None or row.id > after]
+    following = rest[limit - 1].id if len(rest) > limit else None
+    return schemas.Page(data=[_shown(row) for row in rest[:limit]], next=following)
+
+
+@router.get("/{lesson_id}")
+def get_lesson(session: Reading, caller: Asking, lesson_id: str) -> schemas.SupportedLesson:
+    """A lesson and what it rests on."""
+    lesson = _own(session, caller, lesson_id)
+    support = [schemas.Support.model_validate(each) for each in lessons.supports(session, lesson)]
+    return schemas.SupportedLesson(**dict(_shown(lesson)), support=support)
+
+
+@router.post("", status_code=201)
+def add_lesson(session: Writing, parts: Parts, caller: Asking, new: NewLesson) -> schemas.Lesson:
+    """Add a lesson; it is in the next prompt."""
+    author = _author(parts, caller)
+    return _shown(author.add(session, caller.namespace, new.do.strip(), new.when, new.kind))
+
+
+@router.patch("/{lesson_id}")
+def change_lesson(
+    session: Writing, parts: Parts, caller: Asking, lesson_id: str, change: Change
+) -> schemas.Lesson:
+    """Reword a lesson, which makes a new one of it, or use it, or use it no longer."""
+    lesson, author = _own(session, caller, lesson_id), _author(parts, caller)
+    if change.do is not None:
+        lesson = author.reword(session, lesson, change.do.strip())
+    if change.status is not None:
+        author.decide(session, lesson, LessonStatus(change.status))
+    return _shown(lesson)
+
+
+def _author(parts: Control, caller: Caller) -> Author:
+    return Author(caller.principal, parts.settings, parts.now())
+
+
+def _own(session: Session, caller: Caller, lesson_id: str) -> Lesson:
+    row = lessons.get(session, lesson_id)
+    own: Lesson | None = row if row and row.namespace == caller.namespace else None
+    return found(own, "lesson", lesson_id)
+
+
+def _shown(lesson: Lesson) -> schemas.Lesson:
+    return schemas.Lesson(
+        id=lesson.id,
+        status=lesson.status,
+        kind=lesson.kind,
+        trust=lesson.trust,
+        tokens=lesson.tokens,
+        pinned=lesson.pinned,
+        text=lessons.text(lesson),
+        supersedes=lesson.supersedes,
+        created_at=lesson.created_at,
+    )

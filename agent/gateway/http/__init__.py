@@ -1,0 +1,1 @@
+"""Bytes of HTTP: connections, bodies, ASGI messages and server-sent events."""

@@ -1,0 +1,171 @@
+"""The HTTP server that carries the gateway, inside the daemon's event loop.
+
+It listens before the engine is ready, so that health checks have something to ask, and stops
+taking requests before the engine is ended, so that answers are finished.
+"""
+
+import asyncio
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import cache
+
+import structlog
+import uvicorn
+
+from agent.gateway.access.api_key import pepper
+from agent.gateway.access.auth import Door
+from agent.gateway.access.keyring import Keyring
+from agent.gateway.access.limits import Limiter
+from agent.gateway.app import Gateway
+from agent.gateway.http.connections import bounded
+from agent.gateway.log.recorder import Recorder
+from agent.gateway.log.spool import Spool
+from agent.gateway.metrics import Metrics
+from agent.gateway.state import App, Parts
+from agent.gateway.views import Views
+from agent.process.data_dir import DISCOVERY, StartError, announce, lasting
+from agent.runtime import Work
+from config.settings import Settings
+from store.clock import utcnow
+from store.db import Database
+
+log = structlog.get_logger(__name__)
+
+OTHER_FILES = 128
+"""Open files beside those of connections: database, logs, pipes."""
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the daemon has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class Listening:
+    """A running endpoint."""
+
+    def __init__(self, server: QuietServer, bound: socket.socket) -> None:
+        self.url = url_of(*bound.getsockname()[:2])
+        self._server = server
+        self._serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+
+    async def drain(self) -> None:
+        """Take no new requests, finish the running ones and flush the log; once."""
+        self._server.should_exit = True
+        await self._serving
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings, work: Work, ready: Callable[[], bool]
+) -> AsyncIterator[Listening]:
+    """Serve the gateway until left; it lets requests through while `ready`.
+
+    Raises:
+        StartError: The port is taken.
+    """
+    allow_files(settings.server.max_connections)
+    parts = _parts(settings, work, ready)
+    bound = _bind(settings.server.host, settings.server.port)
+    config = uvicorn.Config(
+        Gateway(parts),
+        http=bounded(settings.server.max_connections),
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        proxy_headers=False,  # whom a request names as its sender is never believed
+        server_header=False,
+        log_config=None,
+        timeout_keep_alive=settings.server.keep_alive_s,
+        timeout_graceful_shutdown=int(settings.server.drain_s),
+    )
+    served = Listening(QuietServer(config), bound)
+    discovery = settings.data_dir / DISCOVERY
+    announce(discovery, served.url)
+    try:
+        yield served
+    finally:
+        discovery.unlink(missing_ok=True)
+        await served.drain()
+        bound.close()
+
+
+def allow_files(connections: int) -> None:
+    """Let the process have the open files it needs: a request has a connection on either side."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + OTHER_FILES
+    allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    if resource.RLIM_INFINITY != soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    if allowed < needed:
+        log.warning(
+            "too few open files allowed: raise the limit, or lower server.max_connections",
+            allowed=allowed,
+            needed=needed,
+        )
+
+
+def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
+    metrics = Metrics()
+    secret = pepper(settings.data_dir)
+    keyring = Keyring(work.db, secret, utcnow, time.monotonic)
+    door = Door(keyring, Limiter(time.monotonic), needs_key=settings.server.keys == "required")
+    return Parts(
+        settings=settings.server,
+        served=work.model,
+        db=work.db,
+        door=door,
+        engine=work.engine,
+        views=Views(work.db, settings.learning.token_budget, metrics),
+        recorder=_recorder(settings, work.db, metrics),
+        inflight=work.inflight,
+        metrics=metrics,
+        unserved=work.unserved,
+        ready=ready,
+        control=cache(lambda: _control(settings, work.db, secret)),
+        pepper=secret,
+    )
+
+
+def _control(settings: Settings, db: Database, secret: str) -> App:
+    from agent.control.app import build  # as large as the gateway, and many never ask it
+    from agent.control.dependencies import Control
+
+    return build(Control(db, settings, secret, utcnow))
+
+
+def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:
+    return Recorder(
+        db,
+        Spool(settings.data_dir / "spool", settings.store.spool_mib * 2**20),
+        metrics,
+        server=lasting(settings.data_dir / "server_id"),
+        strict=settings.server.on_log_failure == "reject",
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise StartError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another port with "
+            "--port or server.port; 0 picks a free one."
+        ) from error
+    return bound
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of an address; IPv6 stands in brackets (RFC 3986)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,1 @@
+"""The process itself: its data folder, signals, children and start-up checks."""

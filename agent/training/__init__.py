@@ -1,0 +1,1 @@
+"""When a run is due, and the child process that trains it."""

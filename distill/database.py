@@ -1,0 +1,218 @@
+"""A run from its row: `python -m distill run ID` reads what to do and writes what came of it.
+
+This is all that training shares with serving: database rows, and the adapter folder that appears
+by rename. The candidate's row, the run's end and the rollout job are one transaction, so a crash
+leaves either nothing or everything; a killed run is started again and resumes from its last
+checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from config.sections import Distill
+from config.settings import Settings
+from distill import train
+from distill.data.split import MAX_HELD_OUT
+from distill.evaluate import preflight
+from distill.model.adapter_files import MANIFEST
+from distill.model.distributed import join
+from distill.model.engine_sampler import EngineAt, EngineAway
+from distill.progress import PlainLines, Report, unheard
+from distill.roles import SHAPE
+from distill.run import checkpoint
+from distill.run.checkpoint import freeze_inputs
+from distill.run.folders import FolderError
+from distill.run.plot import plot_curves
+from distill.spec import Parent, RunSpec
+from distill.train import Outcome
+from store import adapters, interactions, jobs, prompts, runs, snapshots
+from store.anchors import Anchor
+from store.db import AWAY, Database, Session
+from store.manifests import sha256
+from store.models import Run
+from store.runs import TRAINED, UnknownRun
+from store.schema import RunStatus
+
+MAX_LOGGED = 400
+PROGRESS_EVERY_S = 0.5
+
+
+def run(run_id: str, settings: Settings, db: Database) -> None:
+    """Do the run and record its end, whatever it is.
+
+    Raises:
+        UnknownRun: There is no such run.
+        NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
+        AWAY, EngineAway, FolderError, OSError, SafetensorError: The database is away, or the engine
+            that samples; a folder cannot be used or is another process's, a disk is full. Nothing
+            is recorded or removed, and the run can be resumed.
+        Exception: What made the run fail; recorded as its reason.
+    """
+    if not join().is_first:
+        help_train(run_id, settings, db)
+        return
+    with db.begin() as session:
+        row = runs.start(session, run_id, utcnow())
+    try:
+        with db.read() as session:
+            spec, snapshot = read_spec(session, row, settings)
+        spec = freeze_inputs(spec, writes=True)
+        outcome = train.run(spec, progress_rows(db, run_id))
+    except (*AWAY, EngineAway, FolderError, OSError, SafetensorError):
+        raise
+    except preflight.NothingToLearn as error:
+        _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))
+        raise
+    except Exception as error:
+        _finish(db, run_id, RunStatus.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    assert outcome, "the first process has the outcome"
+    plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
+    with db.begin() as session:
+        register(session, run_id, snapshot, spec.parent, outcome)
+
+
+def help_train(run_id: str, settings: Settings, db: Database) -> None:
+    """Take part in a run as one of several processes that are not the first: rows are its."""
+    with db.read() as session:
+        row = runs.get(session, run_id)
+        if row is None:
+            raise UnknownRun(run_id)
+        spec, _ = read_spec(session, row, settings)
+    train.run(freeze_inputs(spec, writes=False), unheard)
+
+
+def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:
+    """What the run is given, from rows; and the name of its snapshot."""
+    snapshot = snapshots.get(session, row.snapshot, row.namespace)
+    if snapshot is None:
+        raise UnknownRun(row.id)
+    # As of the run's beginning, so that a resumed run finds what it had.
+    until = row.created_at
+    asked = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
+    held_out = interactions.logged_prompts(session, row.namespace, True, MAX_HELD_OUT, until)
+    seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
+    chosen = Distill.model_validate(row.settings)
+    spec = RunSpec(
+        model=settings.model_folder,
+        context=snapshots.context_of(snapshot),
+        prompts=tuple(map(tuple, [*seeds, *asked])),
+        settings=chosen,
+        out=settings.data_dir / "adapters" / row.namespace,
+        work=settings.data_dir / "runs" / row.id,
+        held_out=tuple(map(tuple, held_out)),
+        anchors=tuple(
+            Anchor(tuple(anchor.messages), anchor.expect)
+            for anchor in prompts.anchors(session, row.namespace)
+        ),
+        lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
+        drop_long=True,
+        run=row.id,
+        engine=engine_of(settings, chosen),
+        template=settings.engine.template_arguments,
+        parent=parent_of(session, row.namespace, chosen),
+    )
+    return spec, snapshot.hash
+
+
+def engine_of(settings: Settings, chosen: Distill) -> EngineAt | None:
+    """The first engine, where a run is to let it sample."""
+    if chosen.sampler == "local" or not settings.engine.urls:
+        return None
+    return EngineAt(settings.engine.urls[0], settings.engine.api_key)
+
+
+def parent_of(session: Session, namespace: str, settings: Distill) -> Parent | None:
+    """The live adapter, where a run is to start from it and it has the run's shape."""
+    live = adapters.live(session, namespace)
+    if settings.generation == "from_base" or live is None:
+        return None
+    learned = snapshots.get(session, live.snapshot, namespace)
+    trained = runs.get(session, live.run)
+    if learned is None or trained is None:
+        return None
+    alike = all(trained.settings.get(name) == getattr(settings, name) for name in SHAPE)
+    return Parent(Path(live.path), snapshots.context_of(learned)) if alike else None
+
+
+def register(
+    session: Session, run_id: str, snapshot: str, parent: Parent | None, outcome: Outcome
+) -> None:
+    """The candidate, the run's end and the rollout job, in one transaction."""
+    row = runs.finish(
+        session,
+        run_id,
+        RunStatus.PUBLISHED,
+        f"The gap to the teacher closed by {outcome.evaluation.gap_closed:.0%}.",
+        utcnow(),
+        adapter=outcome.adapter.name,
+    )
+    adapters.register(
+        session,
+        name=outcome.adapter.name,
+        namespace=row.namespace,
+        run=run_id,
+        parent=parent.folder.name if parent else None,
+        snapshot=snapshot,
+        path=str(outcome.adapter),
+        manifest_sha256=sha256(outcome.adapter / MANIFEST),
+        measured=without_nan(outcome.evaluation.as_dict()),
+        now=utcnow(),
+    )
+    payload = {"adapter": outcome.adapter.name}
+    unique_key = f"rollout {outcome.adapter.name}"
+    jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=unique_key)
+
+
+def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.monotonic) -> Report:
+    """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
+    last: dict[str, Any] = {"stage": None, "at": 0.0}
+    lines = PlainLines()
+
+    def report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        lines(stage, done, total, metrics)
+        if stage == last["stage"] and done < total and timer() - last["at"] < PROGRESS_EVERY_S:
+            return
+        last.update(stage=stage, at=timer())
+        with db.begin() as session:
+            values = {"phase": stage, "step": done, "total": total, **without_nan(metrics)}
+            values |= {TRAINED: done} if stage == "train" else {}
+            runs.progress(session, run_id, values)
+
+    return report
+
+
+def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with None for what JSON has no word for."""
+    cleaned: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
+    return cleaned
+
+
+def clear_ended(db: Database, work: Path) -> None:
+    """Remove the resume points of all runs that are over, also of those that were cancelled.
+
+    Args:
+        db: Knows which runs are over.
+        work: Folder of the runs' work folders, each named like its run.
+    """
+    with db.read() as session:
+        for folder in work.glob("run_*"):
+            run = runs.get(session, folder.name)
+            if run is not None and run.finished_at:
+                checkpoint.clear(folder)
+
+
+def _finish(db: Database, run_id: str, status: RunStatus, reason: str) -> None:
+    with db.begin() as session:
+        runs.finish(session, run_id, status, reason, utcnow())
+
+
+def utcnow() -> datetime:
+    """The trainer's clock: aware, UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,231 @@
+"""The base of a run: loaded from its folder, and proven to be one that this trainer can train.
+
+Everything here packs many sequences into one row behind a cached prefix (`packing.py`), takes the
+logits from the hidden states by the output head alone, and puts the context into a system message.
+That is right for attention over the whole text (Llama, Qwen2, Qwen3, Phi without windows, Granite
+without scaled logits, mixtures of experts) and wrong for windows, recurrent layers, scaled or
+capped logits and templates without system messages. A base of the second kind is refused when it
+is loaded: trained on, it would give an adapter that answers unlike what was judged.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from distill.model import decoding, packing
+from distill.model.decoding import Decoding, Shared
+from distill.model.student import linear_names
+from store.durable_files import sha256
+
+PREFIX = (11, 7, 23, 5, 17, 3)
+SEQUENCES = (
+    ((*PREFIX, 19, 13), (8, 21, 6, 15)),
+    ((*PREFIX, 4, 9, 22, 10, 16, 12, 20, 14), (18, 5, 7)),
+)
+TOLERANCE = 1e-3
+# Of rotary embeddings, those whose angles depend on how long the text is.
+CHANGING_POSITIONS = ("dynamic", "longrope")
+BASE_FILES = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+)
+PROBE_TEXT = "Be brief."
+
+
+class ModelError(Exception):
+    """The model folder cannot be used; the message says why."""
+
+
+def load_base(
+    folder: Path, device: torch.device, divide: Callable[[PreTrainedModel], None] | None = None
+) -> tuple[PreTrainedModel, Any]:
+    """Load the frozen base and its tokenizer.
+
+    On the CPU its weights are fp32: exact for bf16 weights, and without bf16 arithmetic many times
+    faster.
+
+    Args:
+        folder: Of the model.
+        device: Where it goes.
+        divide: Takes out of the model what other processes keep, before it goes there.
+
+    Raises:
+        ModelError: The folder holds no causal language model, or one that cannot be trained here.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}: name the folder of a model.")
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"Cannot load a model from {folder}: {error}") from error
+    model = model.requires_grad_(False).eval()
+    if divide:
+        divide(model)
+    model = model.to(device)
+    check_template(tokenizer)
+    check_layers(model)
+    try:
+        check_packing(model)
+        check_decoding(model)
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ModelError(
+            f"Models of the kind {type(model).__name__} are not supported: packed sequences and "
+            f"cached prefixes do not run through it ({error})."
+        ) from error
+    return model, tokenizer
+
+
+def base_sha256(folder: Path) -> str:
+    """The identity of a base model: SHA-256 over `sha256sum` lines of its files, sorted by name.
+
+    Weights, configurations, tokenizer and chat template count (`BASE_FILES`); other files do not.
+    """
+    matching = {path for pattern in BASE_FILES for path in folder.glob(pattern)}
+    files = [path for path in matching if path.is_file()]
+    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
+    """The tokens that end an answer: those of the tokenizer and of the generation settings."""
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset({*several, tokenizer.eos_token_id} - {None})
+
+
+def max_positions(model: PreTrainedModel) -> int:
+    """The longest text of the model, in tokens, also where its text part is one of several.
+
+    Where positions change with the length of the text, one that is short enough not to change them:
+    keys that were cached before would no longer fit.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in CHANGING_POSITIONS:
+        return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
+    return int(config.max_position_embeddings)
+
+
+def check_template(tokenizer: Any) -> None:  # noqa: ANN401
+    """Make sure that the chat template has a place for the context.
+
+    Raises:
+        ModelError: There is no chat template, or it refuses or drops a system message.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError("The tokenizer has no chat template.")
+    conversation = [{"role": "system", "content": PROBE_TEXT}, {"role": "user", "content": "Hi"}]
+    try:
+        shown = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template does not take a system message ({error}), which is where a "
+            "context stands. Use a model or a template that takes one."
+        ) from error
+    if PROBE_TEXT not in shown:
+        raise ModelError("The chat template drops the system message, where a context stands.")
+
+
+def check_layers(model: PreTrainedModel) -> None:
+    """Make sure that every layer attends to the whole text.
+
+    Raises:
+        ModelError: One does not; the message says what it does instead. Or there is no linear layer
+            that an adapter could sit on.
+    """
+    if not linear_names(model):
+        raise ModelError(
+            f"Models of the kind {type(model).__name__} are not supported: they have no linear "
+            "layers for an adapter to sit on."
+        )
+    for layer in DynamicCache(config=model.config).layers:
+        window = getattr(layer, "sliding_window", None)
+        if window is not None and window < max_positions(model):
+            raise ModelError(
+                f"Attention in a window of {window} tokens is not supported: this model's layers "
+                "do not see the whole text."
+            )
+        if window is None and type(layer) is not DynamicLayer:
+            raise ModelError(
+                f"Layers of the kind {type(layer).__name__} are not supported: only attention over "
+                "the whole text is."
+            )
+
+
+def check_packing(model: PreTrainedModel) -> None:
+    """Prove on a few tokens that packed sequences get the logits that each gets alone.
+
+    Raises:
+        ModelError: They do not; the message says what differs.
+    """
+    head = model.get_output_embeddings().weight
+    with torch.no_grad():
+        alone = torch.cat([_logits(model, *sequence) for sequence in SEQUENCES])
+        through_head = [packing.completion_states(model, [each], ()) for each in SEQUENCES]
+        cache = packing.prefix_cache(model, PREFIX)
+        # Twice: the second pass finds the cache as the first one left it.
+        packed = [packing.completion_states(model, SEQUENCES, PREFIX, cache) for _ in range(2)]
+    if not is_close(torch.cat(through_head) @ head.T, alone):
+        raise ModelError(
+            "A scaled, capped or biased output is not supported: hidden states through the output "
+            "head are not this model's logits."
+        )
+    if not all(is_close(states @ head.T, alone) for states in packed):
+        raise ModelError(
+            "This model's attention or positions are not supported: sequences in one row behind a "
+            "cached prefix do not get the logits that each gets alone."
+        )
+
+
+def check_decoding(model: PreTrainedModel) -> None:
+    """Prove on a few tokens that sequences decoded together get the logits that each gets alone.
+
+    Raises:
+        ModelError: They do not.
+    """
+    head = model.get_output_embeddings().weight
+    model.set_attn_implementation(decoding.NAME)
+    prompts = [prompt for prompt, _ in SEQUENCES]
+    with torch.no_grad():
+        together = Decoding(model, prompts, Shared.of(model, PREFIX), room=1)
+        states = [together.begin(), together.step([completion[0] for _, completion in SEQUENCES])]
+        alone = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
+    if not is_close(torch.stack(states, 1) @ head.T, torch.stack(alone)):
+        raise ModelError(
+            "This model's attention is not supported: sequences that are decoded together do not "
+            "get the logits that each gets alone."
+        )
+
+
+def _logits(model: PreTrainedModel, prompt: packing.Ids, completion: packing.Ids) -> Tensor:
+    """Float[C, V]: what the ordinary forward pass predicts the completion from."""
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logits: Tensor = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return logits
+
+
+def is_close(one: Tensor, other: Tensor) -> bool:
+    """Whether logits are equal up to the rounding of the device's arithmetic."""
+    scale = TOLERANCE if one.device.type == "cpu" else 50 * TOLERANCE
+    difference = (one.float() - other.float()).abs().max()
+    return bool(difference <= scale * (1 + other.abs().max()))

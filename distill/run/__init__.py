@@ -1,0 +1,1 @@
+"""What a run leaves on disk: folders, resume points, curves, the published adapter."""

@@ -1,0 +1,1 @@
+"""Text as every part compares it: words, numbers, sentences, similarity."""
