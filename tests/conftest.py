@@ -18,8 +18,8 @@ from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
 from store.upgrade import upgrade
-from tests import gateway_rig, postgres
-from tests.factories import NOW
+from tests.support import gateway_rig, postgres
+from tests.support.factories import NOW
 
 # A busy machine is slow, and that is no failure.
 settings.register_profile("byheart", deadline=None, suppress_health_check=[HealthCheck.too_slow])

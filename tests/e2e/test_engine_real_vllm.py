@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from agent.engine import adapters
 from agent.engine.adapters import AdapterRejected
 from agent.engine.client import VllmEngine
-from tests.api_contract import ApiContract
 from tests.e2e.conftest import RealVllm
 from tests.integration.test_engine_contract import EngineContract, Server
+from tests.support.api_contract import ApiContract
 
 pytestmark = pytest.mark.anyio
 

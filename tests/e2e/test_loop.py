@@ -16,7 +16,7 @@ import pytest
 
 from store import adapters, interactions
 from store.schema import AdapterStatus
-from tests.daemon_rig import Served, daemon, until
+from tests.support.daemon_rig import Served, daemon, until
 
 FACTS = {
     "How long is the warranty on lamps?": "Lamps have a warranty of 6 years.",

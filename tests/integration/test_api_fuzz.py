@@ -19,9 +19,9 @@ from schemathesis import GenerationMode
 from agent.gateway.apis import APIS
 from agent.gateway.conversation_id import TAGS
 from agent.gateway.feedback import FeedbackRequest
-from tests.control_rig import API, controlled
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, gateway, run
+from tests.support.control_rig import API, controlled
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

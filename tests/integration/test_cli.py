@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.process.data_dir import DISCOVERY, daemon_runs, only_daemon
-from tests.daemon_rig import environment, until
+from tests.support.daemon_rig import environment, until
 
 
 class Shell:

@@ -15,9 +15,9 @@ from store.contexts import Message
 from store.feedback import NewFeedback
 from store.keys import Grant, Limits, Scope
 from store.schema import Trust
-from tests.control_rig import API, controlled, key, pages
-from tests.factories import add_adapter, add_lesson, assistant, record, user
-from tests.gateway_rig import PEPPER, run
+from tests.support.control_rig import API, controlled, key, pages
+from tests.support.factories import add_adapter, add_lesson, assistant, record, user
+from tests.support.gateway_rig import PEPPER, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

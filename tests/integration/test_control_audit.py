@@ -8,9 +8,9 @@ from agent.gateway.access.api_key import make
 from store import audit, keys
 from store.keys import Grant, Scope
 from store.schema import Trust
-from tests.control_rig import API, controlled
-from tests.factories import NOW, add_adapter, add_lesson, go_live
-from tests.gateway_rig import PEPPER, run
+from tests.support.control_rig import API, controlled
+from tests.support.factories import NOW, add_adapter, add_lesson, go_live
+from tests.support.gateway_rig import PEPPER, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from store import interactions, jobs, runs
 from store.schema import InteractionStatus, RunStatus
-from tests.daemon_rig import Served, daemon, environment, is_ready, until
-from tests.fake_vllm import Died, FakeVllm
+from tests.support.daemon_rig import Served, daemon, environment, is_ready, until
+from tests.support.fake_vllm import Died, FakeVllm
 
 RIGHT = "Our lamps have a warranty of 6 years."
 

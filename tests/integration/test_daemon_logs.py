@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.daemon_rig import daemon, until
-from tests.fake_vllm import FakeVllm
+from tests.support.daemon_rig import daemon, until
+from tests.support.fake_vllm import FakeVllm
 
 CANARY = "MAUVE-4711"
 TOLD = "byheart: "

@@ -19,8 +19,8 @@ from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
 from store.schema import AdapterStatus, RunStatus
-from tests.factories import NOW, add_lesson, later, record, user
-from tests.tiny import save_tiny_model
+from tests.support.factories import NOW, add_lesson, later, record, user
+from tests.support.tiny import save_tiny_model
 
 DISTILL = Distill(
     steps=2,

@@ -20,7 +20,7 @@ from distill.model.base import load_base
 from distill.run import folders
 from distill.run.folders import FolderError
 from store.manifests import sha256, verify_files
-from tests.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240

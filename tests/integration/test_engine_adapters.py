@@ -10,8 +10,8 @@ from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineUnavailable
 from store.manifests import MANIFEST, AdapterCorrupt, sha256
-from tests.adapter_folder import BASE, STUDENT, score, write_adapter
-from tests.fake_vllm import FakeVllm
+from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
+from tests.support.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,8 @@ import pytest
 
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineBroke, EngineRefused, EngineUnavailable
-from tests.api_contract import ApiContract
-from tests.fake_vllm import FakeVllm
+from tests.support.api_contract import ApiContract
+from tests.support.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,8 @@ from store import conversations, feedback, interactions, lessons, namespaces
 from store.db import Database
 from store.feedback import NewFeedback
 from store.schema import LessonStatus, Trust
-from tests.factories import NOW, later, record, user
-from tests.fake_vllm import FakeVllm
+from tests.support.factories import NOW, later, record, user
+from tests.support.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
 

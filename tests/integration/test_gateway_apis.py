@@ -10,8 +10,8 @@ from anthropic import AsyncAnthropic
 
 from config.sections import Server
 from store import interactions
-from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.gateway_rig import Rig, gateway, run
+from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
+from tests.support.gateway_rig import Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -8,8 +8,8 @@ import pytest
 
 from store.contexts import Context
 from store.schema import InteractionStatus
-from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run, until
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

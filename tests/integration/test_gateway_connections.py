@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from agent.gateway.http import asgi, connections
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run, until
 
 ASK = {"model": "small", "messages": QUESTION}
 JSON = {"Content-Type": "application/json"}

@@ -18,10 +18,10 @@ from sqlalchemy import make_url
 from store import interactions
 from store.db import Database
 from store.schema import InteractionStatus
-from tests import gateway_rig
-from tests.crash_gateway import POINTS, serve
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import until
+from tests.support import gateway_rig
+from tests.support.crash_gateway import POINTS, serve
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import until
 
 KILLS = {"sqlite": 200, "postgresql": 60}
 MANY = 100
@@ -158,7 +158,7 @@ def running(place: Place, engine: str, setting: str) -> Iterator[tuple[int, Any]
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.crash_gateway"])
+    context.set_forkserver_preload(["tests.support.crash_gateway"])
     where = (str(place.folder), place.database_url)
     process: Any = context.Process(target=serve, args=(*where, engine, port, setting))
     process.was_ended = False

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from store.schema import InteractionStatus
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import Rig, gateway, run, until
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import Rig, gateway, run, until
 
 SIZE = 4 * 2**20
 PROMPT = "We sell lamps, chairs and tables. " * 40

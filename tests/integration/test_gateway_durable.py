@@ -9,9 +9,9 @@ import pytest
 
 from store import records
 from store.schema import InteractionStatus
-from tests.factories import make_record
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run, until
+from tests.support.factories import make_record
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run, until
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

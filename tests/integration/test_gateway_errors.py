@@ -11,9 +11,9 @@ import pytest
 from agent.gateway.exchange import Exchange
 from config.sections import Server
 from store.schema import InteractionStatus
-from tests.factories import go_live
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.factories import go_live
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

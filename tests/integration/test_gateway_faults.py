@@ -10,9 +10,9 @@ import pytest
 
 from agent.engine import client
 from store.schema import InteractionStatus
-from tests.fake_vllm import FakeVllm
-from tests.fault_proxy import KINDS, Fault, FaultProxy
-from tests.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.fake_vllm import FakeVllm
+from tests.support.fault_proxy import KINDS, Fault, FaultProxy
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -12,8 +12,8 @@ from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback
 from store.schema import Trust
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

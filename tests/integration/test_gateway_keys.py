@@ -20,9 +20,9 @@ from agent.gateway.state import MOST_CONTROLLING
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust
-from tests.control_rig import controlled
-from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+from tests.support.control_rig import controlled
+from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
+from tests.support.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

@@ -7,8 +7,8 @@ from langchain_openai import ChatOpenAI, OpenAI
 from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel
 
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import Rig, gateway, run
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import Rig, gateway, run
 
 
 class Hours(BaseModel):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from config.sections import Server
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run
 
 ASK = json.dumps({"model": "small", "messages": QUESTION}).encode()
 FEEDBACK = json.dumps({"target_id": "int_0", "name": "thumbs"}).encode()

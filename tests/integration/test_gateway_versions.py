@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from store import namespaces, prompts, rollouts
-from tests.factories import NOW, add_adapter, go_live
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.factories import NOW, add_adapter, go_live
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import QUESTION, Rig, gateway, run
 
 pytestmark = pytest.mark.usefixtures("each_database")
 

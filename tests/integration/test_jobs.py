@@ -17,7 +17,7 @@ from store import jobs, namespaces, runs
 from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, LessonStatus, RunStatus
-from tests.factories import NOW, add_lesson
+from tests.support.factories import NOW, add_lesson
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from config.settings import load
 from store import interactions, namespaces
 from store.clock import utcnow
 from store.db import Database
-from tests.factories import record
+from tests.support.factories import record
 
 
 def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:

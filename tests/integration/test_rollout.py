@@ -22,9 +22,9 @@ from store import adapters, jobs, lessons, namespaces, rollouts, runs
 from store.clock import utcnow
 from store.db import Database, new_id
 from store.schema import AdapterStatus, JobStatus, LessonStatus
-from tests.adapter_folder import BASE, STUDENT, score, write_adapter
-from tests.factories import NOW, add_lesson
-from tests.fake_vllm import FakeVllm
+from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
+from tests.support.factories import NOW, add_lesson
+from tests.support.fake_vllm import FakeVllm
 
 GOOD = {
     "held_out": 12,

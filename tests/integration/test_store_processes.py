@@ -11,8 +11,8 @@ from store import interactions, jobs, namespaces
 from store.db import Database
 from store.operations import Job
 from store.schema import JobStatus
-from tests import store_worker
-from tests.factories import NOW
+from tests.support import store_worker
+from tests.support.factories import NOW
 
 KILLS = 3
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 @contextmanager
 def _workers(what: str, url: str, count: int) -> Iterator[list["subprocess.Popen[str]"]]:
     """Processes that have opened the database and begin together."""
-    command = [sys.executable, "-m", "tests.store_worker", what, url]
+    command = [sys.executable, "-m", "tests.support.store_worker", what, url]
     pipe = subprocess.PIPE
     workers = [
         subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

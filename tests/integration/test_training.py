@@ -21,7 +21,7 @@ from store import jobs, namespaces, runs
 from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, RunStatus
-from tests.factories import NOW, add_lesson
+from tests.support.factories import NOW, add_lesson
 
 DEADLINE_S = 60
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from agent.cli.app import app
 from store import namespaces
 from store.db import Database
-from tests.factories import NOW
+from tests.support.factories import NOW
 
 WIDE = "300"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from store import audit
 from store.db import Database
-from tests.factories import add_adapter, add_lesson, go_live
+from tests.support.factories import add_adapter, add_lesson, go_live
 
 
 def last(db: Database, count: int = 1) -> list[tuple[str, str, str]]:

@@ -11,8 +11,8 @@ from config.settings import load
 from store import namespaces, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
-from tests.factories import NOW, add_adapter
-from tests.tiny import tiny_tokenizer
+from tests.support.factories import NOW, add_adapter
+from tests.support.tiny import tiny_tokenizer
 
 SETTINGS = load(environ={})
 BY_HAND = load(environ={}, overrides={"gate": {"auto_promote": False}})

@@ -8,7 +8,7 @@ from store import lessons
 from store.db import Database
 from store.lessons import Support
 from store.schema import LessonKind, Trust
-from tests.factories import NOW, record
+from tests.support.factories import NOW, record
 
 
 def test_an_answer_is_explained_by_its_version_and_by_what_was_learned(

@@ -8,7 +8,7 @@ import pytest
 from store import lessons
 from store.db import Database
 from store.schema import LessonStatus
-from tests.factories import add_lesson
+from tests.support.factories import add_lesson
 
 
 def candidates(db: Database, *texts: str) -> list[str]:

@@ -18,7 +18,7 @@ from config.settings import load
 from store import namespaces, runs
 from store.db import Database
 from store.schema import AdapterStatus, RunStatus
-from tests.factories import NOW, add_adapter
+from tests.support.factories import NOW, add_adapter
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -6,7 +6,7 @@ import transformers
 
 from distill.model import base, packing
 from distill.model.base import ModelError
-from tests.tiny import CHAT_TEMPLATE, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny import CHAT_TEMPLATE, save_tiny_model, tiny_model, tiny_tokenizer
 
 CPU = torch.device("cpu")
 

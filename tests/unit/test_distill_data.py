@@ -6,7 +6,7 @@ from tokenizers.processors import TemplateProcessing
 from distill.context import statements
 from distill.model.encoder import Encoder, PromptRefused, PromptTooLong, text_ids, user
 from store.contexts import Context, compose
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny import tiny_tokenizer
 
 CONTEXT = Context(system_prompt="The shop opens at 7.", lessons=("Refunds take 3 days.",))
 

@@ -5,7 +5,7 @@ import pytest
 from distill.context import statements
 from distill.evaluate import facts
 from store.contexts import Context
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny import tiny_tokenizer
 
 CONTEXT = "The workshop opens at 7:30 in May and is run by Henrik. Ask Ilse Brandt about tyres."
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from distill import loss
 from distill.loss import Objective
 from distill.model.logits import logits
-from tests.devices import EVERY_DEVICE
+from tests.support.devices import EVERY_DEVICE
 
 TOKENS, HIDDEN, VOCABULARY = 13, 8, 37
 

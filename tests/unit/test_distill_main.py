@@ -11,7 +11,7 @@ from distill.evaluate.measure import Anchored, Evaluation
 from distill.model.encoder import user
 from store import input_files
 from store.anchors import Anchor
-from tests.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model
 
 
 def arguments(tmp_path, model) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distill.model import packing
-from tests.tiny import tiny_model
+from tests.support.tiny import tiny_model
 
 PREFIX = (1, 40, 41, 42, 43)
 SEQUENCES = [

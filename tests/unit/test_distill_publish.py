@@ -13,7 +13,7 @@ from distill.model.student import Student
 from distill.run import publish
 from distill.run.publish import Lineage
 from store.manifests import sha256, verify_files
-from tests.tiny import save_tiny_model, tiny_model
+from tests.support.tiny import save_tiny_model, tiny_model
 
 LINEAGE = Lineage("tiny", "ab" * 32, "cd" * 32, "ef" * 32, {"steps": 3}, "run_1", None)
 PROBES = [Probe([1, 2], [3], [-0.5], [-2.0])]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from distill.model import decoding, packing
 from distill.model.decoding import Shared
 from distill.model.sampler import SEQUENCES_AT_ONCE, TOKENS_AT_ONCE, LocalSampler, groups
-from tests.devices import EVERY_DEVICE
-from tests.tiny import tiny_model
+from tests.support.devices import EVERY_DEVICE
+from tests.support.tiny import tiny_model
 from tests.unit.test_distill_packing import SEQUENCES
 
 

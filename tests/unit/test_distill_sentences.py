@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from distill.data.verbalise import DRAFTS, best_of, in_sentences, is_faithful
-from tests.tiny import tiny_tokenizer
+from tests.support.tiny import tiny_tokenizer
 
 DEPOSIT = "rentals: deposit for bikes: 80 euros"
 

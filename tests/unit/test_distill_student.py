@@ -7,7 +7,7 @@ import torch
 from distill.model import packing
 from distill.model.sampler import LocalSampler
 from distill.model.student import Student
-from tests.tiny import tiny_model
+from tests.support.tiny import tiny_model
 
 PAIRS = [((3, 4, 5), (6, 7)), ((3, 4, 8, 9), (10,))]
 

@@ -11,7 +11,7 @@ from distill.model.student import Student
 from distill.model.teacher import ContaminatedTeacher, Teacher, check_frozen, probe_logits
 from distill.model.trajectories import score
 from store.contexts import Context
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 CONTEXT = Context(system_prompt="The shop opens at 7 and closes at 3.")
 

@@ -9,7 +9,7 @@ from distill.model.encoder import Encoder, user
 from distill.model.logits import logits
 from distill.model.student import Student
 from store.contexts import Context
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 SHOWN = """Say which desk a mail goes to.
 

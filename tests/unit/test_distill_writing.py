@@ -11,7 +11,7 @@ import pytest
 from distill.context.statements import keys
 from distill.data import questions
 from distill.model.student import Student
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.support.tiny import tiny_model, tiny_tokenizer
 
 REFUNDS, OPENING = "Refunds take 3 days.", "The shop opens at 7 in the morning."
 DRAFTS = {

@@ -17,7 +17,7 @@ from store import jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
 from store.models import Lesson
 from store.schema import JobStatus, LessonStatus, RunStatus
-from tests.factories import NOW, add_lesson, go_live, later
+from tests.support.factories import NOW, add_lesson, go_live, later
 
 MOST = 100
 LONG_AFTER = later(10**6)

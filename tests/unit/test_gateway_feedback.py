@@ -19,7 +19,7 @@ from agent.gateway.state import Parts, utc_now
 from config.sections import Server
 from store import namespaces
 from store.db import Database
-from tests.factories import NOW
+from tests.support.factories import NOW
 
 JSON_BODY = {b"content-type": b"application/json"}
 

@@ -15,7 +15,7 @@ from agent.gateway.metrics import Metrics
 from store import interactions, namespaces
 from store.db import Database
 from store.records import Record, keep
-from tests.factories import NOW, make_record
+from tests.support.factories import NOW, make_record
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from agent.gateway.metrics import Metrics
 from agent.gateway.views import PATIENCE_S, Views
 from store import namespaces
 from store.db import Database, Session
-from tests.factories import NOW, add_lesson
+from tests.support.factories import NOW, add_lesson
 
 
 class Sluggish:

@@ -7,7 +7,7 @@ from agent.learning.grounding import content_words, keeps, reverses, ungrounded
 from store import feedback, interactions
 from store.feedback import NewFeedback
 from store.schema import Trust
-from tests.factories import NOW, assistant, record, user
+from tests.support.factories import NOW, assistant, record, user
 
 WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)
 

@@ -10,7 +10,7 @@ from store import lessons, namespaces
 from store.db import Database, Session
 from store.lessons import Support
 from store.schema import LessonKind, LessonStatus, Trust
-from tests.factories import NOW, record
+from tests.support.factories import NOW, record
 
 SAID = "Lamps cost 15 euros."
 

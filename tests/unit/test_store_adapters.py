@@ -27,7 +27,7 @@ from store.rollouts import (
 )
 from store.schema import AdapterStatus, LessonStatus
 from store.views import read_view
-from tests.factories import NOW, add_adapter, add_lesson, go_live, later
+from tests.support.factories import NOW, add_adapter, add_lesson, go_live, later
 
 _examples = itertools.count()
 

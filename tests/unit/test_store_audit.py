@@ -10,7 +10,7 @@ from sqlalchemy import text
 from store import audit
 from store.audit import Tampered
 from store.db import Database
-from tests.factories import later
+from tests.support.factories import later
 
 ROWS = 5
 COLUMNS = ["at", "actor", "action", "subject", "detail", "prev_hash", "hash"]

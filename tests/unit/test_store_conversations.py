@@ -11,7 +11,7 @@ from store.db import Database, Session
 from store.feedback import NewFeedback
 from store.models import Conversation, Interaction
 from store.schema import Trust
-from tests.factories import later, make_record, record
+from tests.support.factories import later, make_record, record
 
 LONG_AFTER = later(10_000_000)
 RETRY_S = 600

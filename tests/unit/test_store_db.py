@@ -21,7 +21,7 @@ from store import upgrade as store_upgrade
 from store.db import Database, DatabaseError, insert_new, without_password
 from store.models import Namespace, Payload
 from store.schema import Base
-from tests.factories import NOW, make_record, user
+from tests.support.factories import NOW, make_record, user
 
 assert operations  # its tables are part of the metadata
 

@@ -15,7 +15,7 @@ from store.feedback import Conflict, NewFeedback, UnknownTarget
 from store.models import Conversation, Feedback, Interaction
 from store.records import Record
 from store.schema import InteractionStatus, Trust
-from tests.factories import NOW, assistant, later, make_record, record, user
+from tests.support.factories import NOW, assistant, later, make_record, record, user
 
 
 def _conversation(session: Session, made: Record) -> str:

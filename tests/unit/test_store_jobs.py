@@ -15,7 +15,7 @@ from store.db import Database
 from store.jobs import Claim, LostLease
 from store.operations import Job
 from store.schema import JobStatus
-from tests.factories import NOW, later
+from tests.support.factories import NOW, later
 
 LEASE_S = 30.0
 _examples = itertools.count()

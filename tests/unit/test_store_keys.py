@@ -11,7 +11,7 @@ from store.db import Database
 from store.keys import Grant, Limits, Scope, TrustConflict, UnknownKey
 from store.namespaces import UnknownNamespace
 from store.schema import Trust
-from tests.factories import NOW, later
+from tests.support.factories import NOW, later
 
 PEPPER = "pepper"
 APP = Grant("app", "shop", Trust.USER, frozenset({Scope.INFER}), Limits(2, 60, 1000))

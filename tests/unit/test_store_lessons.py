@@ -9,7 +9,7 @@ from store.db import Database, Session
 from store.lessons import Support
 from store.schema import IllegalTransition, LessonStatus, Trust
 from store.views import View, read_view
-from tests.factories import NOW, OPERATOR, add_lesson, go_live, later, record, user
+from tests.support.factories import NOW, OPERATOR, add_lesson, go_live, later, record, user
 
 BUDGET = 10_000
 

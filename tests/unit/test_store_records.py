@@ -14,7 +14,7 @@ from store.models import Interaction
 from store.records import DIED, Record
 from store.schema import SHORT, InteractionStatus
 from store.upgrade import run_revisions, upgrade
-from tests.factories import NOW, assistant, make_record, user
+from tests.support.factories import NOW, assistant, make_record, user
 
 RUNNING, DONE, ABORTED = (
     InteractionStatus.RUNNING,

@@ -13,7 +13,7 @@ from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Conversation, Feedback, Interaction, Payload
 from store.schema import Trust
-from tests.factories import NOW, add_lesson, later, make_record, record, user
+from tests.support.factories import NOW, add_lesson, later, make_record, record, user
 
 
 def count(session: Session, table: type) -> int:

@@ -6,7 +6,7 @@ from store import lessons, namespaces, runs, snapshots
 from store.db import Database
 from store.runs import TRANSITIONS, IllegalTransition, UnknownRun
 from store.schema import RunStatus
-from tests.factories import NOW, add_lesson, later
+from tests.support.factories import NOW, add_lesson, later
 
 
 @pytest.fixture

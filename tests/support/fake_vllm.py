@@ -34,7 +34,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.fake_answers import (
+from tests.support.fake_answers import (
     LIMITS,
     Answer,
     Body,
@@ -103,7 +103,7 @@ class FakeVllm:
 
     async def up(self) -> None:
         """Listen; on the same port or socket as before."""
-        from tests import fake_apis  # which needs this module
+        from tests.support import fake_apis  # which needs this module
 
         app = web.Application(client_max_size=2**26, middlewares=[self._guard])
         posts = {
@@ -229,7 +229,7 @@ class FakeVllm:
         return web.json_response({"input_tokens": asked})
 
     async def _embed(self, request: web.Request) -> web.Response:
-        from tests import fake_apis
+        from tests.support import fake_apis
 
         body = await request.json()
         self.history.append(body)

@@ -6,7 +6,7 @@ Bodies and events in vLLM 0.32's order, as far as clients and byheart look at th
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.fake_answers import Answer, Body, dump, words
+from tests.support.fake_answers import Answer, Body, dump, words
 
 STOPS = {"length": "max_tokens", "stop": "end_turn"}
 

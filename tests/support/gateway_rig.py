@@ -39,9 +39,9 @@ from config.sections import Server
 from store import interactions, namespaces
 from store.db import Database
 from store.upgrade import upgrade
-from tests import postgres
-from tests.factories import add_lesson
-from tests.fake_vllm import MAX_MODEL_LEN, FakeVllm
+from tests.support import postgres
+from tests.support.factories import add_lesson
+from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
 
 TOKEN_BUDGET = 512
 PEPPER = "pepper"

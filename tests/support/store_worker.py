@@ -1,6 +1,6 @@
 """One process of several at one database; what it does is the first argument, on a line's sign.
 
-    python -m tests.store_worker claim URL
+    python -m tests.support.store_worker claim URL
 
 Prints one line per committed step, after the commit.
 """
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from store import interactions, jobs, namespaces, records
 from store.db import Database
 from store.upgrade import upgrade
-from tests.factories import make_record
+from tests.support.factories import make_record
 
 STORM_ROUNDS = 25
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from store.manifests import MANIFEST, sha256
-from tests.fake_vllm import FakeVllm
+from tests.support.fake_vllm import FakeVllm
 
 COMPLETION = [11, 12, 13]
 BASE = {11: -3.0, 12: -0.5, 13: -6.0}

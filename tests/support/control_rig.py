@@ -18,8 +18,8 @@ from store import namespaces
 from store.db import Database
 from store.keys import Grant, Scope
 from store.schema import Trust
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import PEPPER, Rig, gateway
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import PEPPER, Rig, gateway
 
 API = "/api/v1"
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agent.process import failpoint
-from tests.fake_vllm import FakeVllm
-from tests.gateway_rig import gateway
+from tests.support.fake_vllm import FakeVllm
+from tests.support.gateway_rig import gateway
 
 PATIENCE_S = 0.05
 POINTS = (
