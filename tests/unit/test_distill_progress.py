@@ -1,8 +1,8 @@
-"""Plain lines: which steps have one, and how long the rest will take."""
+"""Plain lines: which steps have one, how long the rest takes, how fast and large a run is."""
 
 import pytest
 
-from distill.progress import PLAN, RESUME, PlainLines
+from distill.progress import PLAN, RESUME, Meter, PlainLines, peak_memory
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -59,3 +59,22 @@ def test_each_stage_has_its_own_pace(capsys):
         "questions 10/20 (2 min left)",
         "train 10/20 (2 min left)",
     ]
+
+
+def test_tokens_a_second_are_those_of_all_steps_so_far():
+    clock = iter([10.0, 12.0, 15.0])
+    meter = Meter(lambda: next(clock))
+
+    assert meter.count(100)["tokens_per_s"] == 50
+    assert meter.count(100)["tokens_per_s"] == 40
+
+
+def test_the_peak_never_falls():
+    before = peak_memory()
+    ballast = bytearray(50 * 2**20)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+
+    during = peak_memory()
+    del ballast
+
+    assert 0 < before <= during <= peak_memory()
