@@ -4,7 +4,7 @@ from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.errors import EngineError
 from agent.engine.launch import NoEngine
 from agent.engine.supervisor import EngineFailed
-from agent.learning.operator_edits import LessonKnown, LessonTooLong, PromptTooLong
+from agent.learning.operator_edits import DuplicateLesson, LessonTooLong, PromptTooLong
 from agent.process.data_dir import Spoiled, StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
@@ -44,7 +44,7 @@ WRONG = (
     BadName,
     ConfigError,
     InputError,
-    LessonKnown,
+    DuplicateLesson,
     LessonTooLong,
     PromptTooLong,
     ShopError,

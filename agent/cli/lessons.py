@@ -16,7 +16,7 @@ from agent.cli.options import (
     show,
     show_one,
 )
-from agent.learning.operator_edits import WAITING, Author
+from agent.learning.operator_edits import WAITING, LessonEditor
 from config.settings import Settings
 from store import lessons, namespaces
 from store.clock import utcnow
@@ -107,8 +107,8 @@ def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> N
             _author(settings).decide(session, _get(session, lesson_id), status)
 
 
-def _author(settings: Settings) -> Author:
-    return Author(OPERATOR, settings, utcnow())
+def _author(settings: Settings) -> LessonEditor:
+    return LessonEditor(OPERATOR, settings, utcnow())
 
 
 def _get(session: Session, lesson_id: str) -> Lesson:

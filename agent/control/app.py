@@ -18,7 +18,7 @@ from agent.control import interactions, keys_and_audit, lessons, versions
 from agent.control.dependencies import Control
 from agent.control.schemas import Failure
 from agent.gateway.errors import RequestError, unavailable, unknown_parameter
-from agent.learning.operator_edits import LessonKnown, LessonTooLong, PromptTooLong
+from agent.learning.operator_edits import DuplicateLesson, LessonTooLong, PromptTooLong
 from agent.process.data_dir import StartError
 from store.adapters import UnknownAdapter
 from store.db import AWAY
@@ -56,7 +56,7 @@ def build(control: Control) -> FastAPI:
     handlers: list[tuple[tuple[type[Exception], ...], Handler]] = [
         (MISSING, _as(404, "not_found")),
         (CONTRADICTING, _as(409, "conflict")),
-        ((LessonKnown,), _as(409, "lesson_known")),
+        ((DuplicateLesson,), _as(409, "lesson_known")),
         ((LessonTooLong,), _as(400, "lesson_too_long")),
         ((PromptTooLong,), _as(400, "prompt_too_long")),
         (AWAY, _away),

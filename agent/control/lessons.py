@@ -18,7 +18,7 @@ from agent.control.dependencies import (
     found,
 )
 from agent.gateway.access.auth import Caller
-from agent.learning.operator_edits import Author
+from agent.learning.operator_edits import LessonEditor
 from store import lessons
 from store.db import Session
 from store.models import Lesson
@@ -88,8 +88,8 @@ def change_lesson(
     return _shown(lesson)
 
 
-def _author(parts: Control, caller: Caller) -> Author:
-    return Author(caller.principal, parts.settings, parts.now())
+def _author(parts: Control, caller: Caller) -> LessonEditor:
+    return LessonEditor(caller.principal, parts.settings, parts.now())
 
 
 def _own(session: Session, caller: Caller, lesson_id: str) -> Lesson:

@@ -163,7 +163,7 @@ class Exchange:
 
     @cached_property
     def _is_side(self) -> bool:
-        return self.api.is_conversation and auxiliary.is_side(self._messages)
+        return self.api.is_conversation and auxiliary.is_auxiliary(self._messages)
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
         first = self.first_token_s

@@ -86,7 +86,7 @@ SOMEBODY = re.compile(r"\b(?:i(?!\.e)|me|my|mine)\b")
 """Clients speak of the user; whoever speaks of themselves asks something."""
 
 
-def is_side(messages: Sequence[Message]) -> bool:
+def is_auxiliary(messages: Sequence[Message]) -> bool:
     """Whether a client made this request itself, about a conversation rather than in it.
 
     Told by what is asked last, and by a system text that is short: such a task is all that it says,

@@ -44,7 +44,7 @@ def contradicts(text: str) -> bool:
     return _CONTRADICTION.match(text) is not None
 
 
-def told(text: str) -> str:
+def strip_verdict(text: str) -> str:
     """The text without the verdict on the answer that it begins with, unless that is all of it."""
     start = 0
     while (verdict := _VERDICT.match(text, start)) and _WORD.search(text, verdict.end()):

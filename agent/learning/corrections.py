@@ -28,7 +28,7 @@ class Correction:
     question: str
     answer: str
     text: str
-    explicit: bool
+    is_demonstration: bool
     """Whether the text is a demonstration: the right answer, fit to be learned as it stands."""
     support: Support
 

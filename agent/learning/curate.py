@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.learning.propose import Proposed
+from agent.learning.propose import ProposedLesson
 from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Session
@@ -21,10 +21,10 @@ TAKEN_OUT = (LessonStatus.RETIRED, LessonStatus.QUARANTINED)
 
 
 @dataclass(frozen=True)
-class Stated:
+class SizedLesson:
     """A lesson as it was stated, and its length."""
 
-    lesson: Proposed
+    lesson: ProposedLesson
     tokens: int
 
 
@@ -32,7 +32,7 @@ def keep(
     session: Session,
     namespace: str,
     support: Support,
-    stated: Sequence[Stated],
+    stated: Sequence[SizedLesson],
     settings: Learning,
     now: datetime,
 ) -> list[Lesson]:
@@ -50,7 +50,7 @@ def _keep_one(
     session: Session,
     namespace: str,
     support: Support,
-    stated: Stated,
+    stated: SizedLesson,
     settings: Learning,
     now: datetime,
 ) -> Lesson:

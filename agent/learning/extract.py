@@ -17,7 +17,7 @@ import structlog
 
 from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
-from agent.learning.curate import Stated
+from agent.learning.curate import SizedLesson
 from agent.learning.propose import origin, propose
 from agent.runtime import Work
 from store import conversations, interactions, lessons
@@ -60,7 +60,7 @@ async def _learn(work: Work, namespace: str, correction: Correction) -> None:
         if tokens > settings.token_budget:
             log.warning("lesson too long for any prompt", tokens=tokens, **origin(correction))
             continue
-        stated.append(Stated(proposed, tokens))
+        stated.append(SizedLesson(proposed, tokens))
     with work.db.begin() as session:
         kept = curate.keep(session, namespace, correction.support, stated, settings, utcnow())
     for lesson in kept:

@@ -20,7 +20,7 @@ _SENTENCE_END = re.compile(
 _CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
 _PART_END = re.compile(_CLAUSE_END.pattern + r"|\b(?:and|or|while|whereas)\b", re.IGNORECASE)
 _YES = re.compile(r"\W*(yes|yeah|yep|right|correct|exactly)\b", re.IGNORECASE)
-CLAUSE_WORDS = 2
+MIN_CLAUSE_WORDS = 2
 _SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
 _FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
     """a about after again all also always am an and any are as at be been before being both but by
@@ -63,7 +63,7 @@ def content_words(text: str) -> set[str]:
 
 def numbers(text: str) -> set[str]:
     """The numbers in a text, as they are written."""
-    return set(numbers_in_order(text))
+    return set(ordered_numbers(text))
 
 
 def ungrounded(lesson: str, sources: list[str]) -> set[str]:
@@ -72,30 +72,30 @@ def ungrounded(lesson: str, sources: list[str]) -> set[str]:
     return {word for word in content_words(lesson) if word not in known}
 
 
-def loses_subject(lesson: str, correction: str, question: str) -> bool:
+def drops_subject(lesson: str, correction: str, question: str) -> bool:
     """Whether what the correction named of its question is gone ("In PDF and XML.")."""
     subject = content_words(question) & content_words(correction)
     return bool(subject) and not subject & content_words(lesson)
 
 
-def strays(lesson: str, correction: str) -> list[str]:
+def unsupported(lesson: str, correction: str) -> list[str]:
     """Sentences of the lesson without a word or number of the correction, and such clauses.
 
     A clause is one with two words that carry meaning; after a "yes" it may be what was asked.
     """
     said = content_words(correction)
     clauses = [] if _YES.match(correction) else _PART_END.split(lesson)
-    told = [part for part in clauses if len(content_words(part)) >= CLAUSE_WORDS]
+    told = [part for part in clauses if len(content_words(part)) >= MIN_CLAUSE_WORDS]
     return [part for part in [*sentences(lesson), *told] if not content_words(part) & said]
 
 
-def reverses(lesson: str, correction: str) -> bool:
+def flips_meaning(lesson: str, correction: str) -> bool:
     """Whether the lesson may say the opposite: a "not" lost or added, or numbers changed round.
 
     Each clause is held against those of the correction that have most words in common with it.
     """
-    said = numbers_in_order(correction)
-    kept = [number for number in numbers_in_order(lesson) if number in said]
+    said = ordered_numbers(correction)
+    kept = [number for number in ordered_numbers(lesson) if number in said]
     return kept != [number for number in said if number in kept] or any(
         _denies(clause) not in map(_denies, _nearest(clause, correction))
         for clause in _clauses(lesson)
@@ -117,12 +117,12 @@ def _nearest(clause: str, text: str) -> list[str]:
     return [other for count, other in shared if count == most]
 
 
-def numbers_in_order(text: str) -> list[str]:
+def ordered_numbers(text: str) -> list[str]:
     """The numbers in a text, each where it stands first."""
     return list(dict.fromkeys(word for word in _WORD.findall(text) if word[0].isdigit()))
 
 
-def keeps(lesson: str, correction: str, share: float = 0.5) -> bool:
+def preserves(lesson: str, correction: str, share: float = 0.5) -> bool:
     """Whether the lesson still says what the correction said.
 
     Every number must be kept, and at least `share` of the content words.

@@ -18,7 +18,7 @@ WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 """Not in use until they are approved."""
 
 
-LEAST_ROOM = 256
+MIN_FREE_TOKENS = 256
 """Tokens for question and answer beside a system prompt."""
 
 
@@ -30,7 +30,7 @@ class PromptTooLong(ValueError):
     """The engine would refuse every request that the prompt stands in front of."""
 
 
-class LessonKnown(Exception):
+class DuplicateLesson(Exception):
     """A lesson says the same already."""
 
 
@@ -41,7 +41,7 @@ def prompt_length(settings: Settings, text: str) -> int:
         PromptTooLong: It cannot.
     """
     length, most = tokens.count(settings.model_folder, text), settings.engine.max_model_len
-    beside = settings.learning.token_budget + LEAST_ROOM
+    beside = settings.learning.token_budget + MIN_FREE_TOKENS
     if not settings.engine.urls and length + beside > most:
         raise PromptTooLong(
             f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
@@ -52,7 +52,7 @@ def prompt_length(settings: Settings, text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Author:
+class LessonEditor:
     """Who changes lessons, when, and by which settings."""
 
     name: str
@@ -66,13 +66,13 @@ class Author:
 
         Raises:
             LessonTooLong: It has more tokens than the budget for all of them.
-            LessonKnown: There is one that says this.
+            DuplicateLesson: There is one that says this.
         """
         length = self._length(when, do)
         ratio = self.settings.learning.duplicate_ratio
         known = lessons.find_duplicate(session, namespace, lessons.render(when, do), ratio)
         if known:
-            raise LessonKnown(_known(known))
+            raise DuplicateLesson(_known(known))
         lesson = lessons.add(
             session,
             namespace,

@@ -17,17 +17,17 @@ from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineRefused
 from agent.learning import prompts
 from agent.learning.condition import MAX_CHARS, condition
-from agent.learning.contradiction import told
+from agent.learning.contradiction import strip_verdict
 from agent.learning.corrections import Correction
 from agent.learning.grounding import (
     content_words,
-    keeps,
-    loses_subject,
+    drops_subject,
+    flips_meaning,
     numbers,
-    reverses,
+    preserves,
     sentences,
-    strays,
     ungrounded,
+    unsupported,
 )
 from store.schema import LessonKind
 
@@ -40,7 +40,7 @@ MAX_DEMONSTRATION_CHARS = 1000
 FEW_SHOT_BYTES = 600
 STRUCTURED_BYTES = 1600
 """Of each text that is shown; a byte is at most a token."""
-WORDY = 3
+MIN_INFORMATIVE_WORDS = 3
 UNUSABLE = (EngineRefused, ValueError, LookupError, TypeError)
 """What comes of a prompt that the engine will not take, or of an answer of another form."""
 _IMPERATIVE = re.compile(
@@ -60,7 +60,7 @@ _OF_THE_TALK = re.compile(
 
 
 @dataclass(frozen=True)
-class Proposed:
+class ProposedLesson:
     """A lesson as it was stated: text only, never authority."""
 
     kind: LessonKind
@@ -90,7 +90,7 @@ class Answer(BaseModel):
 
 async def propose(
     engine: VllmEngine, model: str, correction: Correction, extractor: str
-) -> list[Proposed]:
+) -> list[ProposedLesson]:
     """Grounded lessons for one correction; what it says itself where the model fails.
 
     Raises:
@@ -99,7 +99,7 @@ async def propose(
     ask = _ask_structured if extractor == "structured" else _ask_few_shot
     try:
         stated = [
-            one for one in await ask(engine, model, correction) if acceptable(one, correction)
+            one for one in await ask(engine, model, correction) if is_acceptable(one, correction)
         ]
     except UNUSABLE as error:
         # Not the error's text: it may quote what a customer said.
@@ -107,30 +107,30 @@ async def propose(
         stated = []
     if stated:
         return stated
-    return as_it_stands(correction) if correction.explicit else as_told(correction)
+    return verbatim(correction) if correction.is_demonstration else fact_from_comment(correction)
 
 
-def acceptable(lesson: Proposed, correction: Correction) -> bool:
+def is_acceptable(lesson: ProposedLesson, correction: Correction) -> bool:
     """Whether what the model stated is what was said, and can be understood without it."""
     when = lesson.when or ""
     said = f"{when} {lesson.do}"
     return (
         not ungrounded(said, [correction.question, correction.text])
-        and keeps(said, correction.text)
-        and not strays(lesson.do, correction.text)
-        and not reverses(lesson.do, correction.text)
+        and preserves(said, correction.text)
+        and not unsupported(lesson.do, correction.text)
+        and not flips_meaning(lesson.do, correction.text)
         and len(sentences(when)) <= 1
         and (bool(when) or _is_whole(lesson.do, correction))
-        and (correction.explicit or _is_lasting(lesson, correction.question))
+        and (correction.is_demonstration or _is_lasting(lesson, correction.question))
     )
 
 
-def _is_lasting(lesson: Proposed, question: str) -> bool:
+def _is_lasting(lesson: ProposedLesson, question: str) -> bool:
     """Whether it may hold beyond this conversation."""
-    return lesson.kind is not LessonKind.FACT or tells(lesson.do, question)
+    return lesson.kind is not LessonKind.FACT or is_informative(lesson.do, question)
 
 
-def as_it_stands(correction: Correction) -> list[Proposed]:
+def verbatim(correction: Correction) -> list[ProposedLesson]:
     """The demonstration as a lesson: the statement, or what to say when asked that question.
 
     Empty, with a warning, where it can be neither: cut, it might say something else.
@@ -139,47 +139,47 @@ def as_it_stands(correction: Correction) -> list[Proposed]:
     if len(statement) > MAX_DEMONSTRATION_CHARS:
         return _refused(correction, f"it has more than {MAX_DEMONSTRATION_CHARS} characters")
     names_subject = bool(content_words(correction.question) & content_words(statement))
-    if stands_alone(statement) and (names_subject or when is None):
-        return [Proposed(kind_of(statement), statement)]
+    if is_self_contained(statement) and (names_subject or when is None):
+        return [ProposedLesson(lesson_kind(statement), statement)]
     if when is None:
         return _refused(correction, "it leans on a question that has no words")
-    return [Proposed(LessonKind.FACT, statement, when)]
+    return [ProposedLesson(LessonKind.FACT, statement, when)]
 
 
-def as_told(correction: Correction) -> list[Proposed]:
+def fact_from_comment(correction: Correction) -> list[ProposedLesson]:
     """What a comment or a turn says after its verdict ("No, that's wrong."), if that is a fact.
 
     That is: one statement that tells something, and neither speaks of the conversation nor says
     what to do, which may be meant for this once.
     """
-    statement, when = told(correction.text), condition(correction.question)
+    statement, when = strip_verdict(correction.text), condition(correction.question)
     names_subject = bool(content_words(correction.question) & content_words(statement))
     usable = (
         statement != correction.text
-        and tells(statement, correction.question)
+        and is_informative(statement, correction.question)
         and len(statement) <= MAX_LESSON_CHARS
         and len(sentences(statement)) == 1
-        and kind_of(statement) is LessonKind.FACT
+        and lesson_kind(statement) is LessonKind.FACT
         and not _OF_THE_TALK.search(statement)
-        and not reverses(statement, correction.text)
+        and not flips_meaning(statement, correction.text)
     )
-    if usable and stands_alone(statement) and names_subject:
-        return [Proposed(LessonKind.FACT, statement)]
+    if usable and is_self_contained(statement) and names_subject:
+        return [ProposedLesson(LessonKind.FACT, statement)]
     if usable and when is not None:
-        return [Proposed(LessonKind.FACT, statement, when)]
+        return [ProposedLesson(LessonKind.FACT, statement, when)]
     log.info("correction taught nothing", **origin(correction))
     return []
 
 
-def _refused(correction: Correction, reason: str) -> list[Proposed]:
+def _refused(correction: Correction, reason: str) -> list[ProposedLesson]:
     remedy = "say it in a lesson: byheart lessons add"
     log.warning("demonstration not learned", reason=reason, remedy=remedy, **origin(correction))
     return []
 
 
 def _is_whole(statement: str, correction: Correction) -> bool:
-    lost = loses_subject(statement, correction.text, correction.question)
-    return stands_alone(statement) and not lost
+    lost = drops_subject(statement, correction.text, correction.question)
+    return is_self_contained(statement) and not lost
 
 
 def origin(correction: Correction) -> dict[str, str | None]:
@@ -187,40 +187,47 @@ def origin(correction: Correction) -> dict[str, str | None]:
     return {"interaction": correction.support.interaction, "feedback": correction.support.feedback}
 
 
-def stands_alone(statement: str) -> bool:
+def is_self_contained(statement: str) -> bool:
     """Whether a statement does not lean on the question before it ("No, it is ...")."""
     return _LEANING.match(statement) is None
 
 
-def tells(statement: str, question: str) -> bool:
+def is_informative(statement: str, question: str) -> bool:
     """Whether a statement names a number, a name, or what was asked about; not "try again".
 
     One of several words that carry meaning may do without: "Gift cards never expire."
     """
     said = content_words(statement)
     named = any(word[0].isupper() for word in statement.split()[1:])
-    return bool(content_words(question) & said or numbers(statement) or named) or len(said) >= WORDY
+    return (
+        bool(content_words(question) & said or numbers(statement) or named)
+        or len(said) >= MIN_INFORMATIVE_WORDS
+    )
 
 
-def kind_of(statement: str) -> LessonKind:
+def lesson_kind(statement: str) -> LessonKind:
     """Rule for what tells the assistant to do something, fact for what tells it something."""
     return LessonKind.RULE if _IMPERATIVE.match(statement) else LessonKind.FACT
 
 
-async def _ask_few_shot(engine: VllmEngine, model: str, correction: Correction) -> list[Proposed]:
+async def _ask_few_shot(
+    engine: VllmEngine, model: str, correction: Correction
+) -> list[ProposedLesson]:
     """One sentence, completed after examples (for models too small to follow instructions)."""
     prompt = prompts.CORRECTION_EXAMPLES + prompts.CORRECTION.format(
         question=_shown(" ".join(correction.question.split()), FEW_SHOT_BYTES),
-        correction=_shown(" ".join(told(correction.text).split()), FEW_SHOT_BYTES),
+        correction=_shown(" ".join(strip_verdict(correction.text).split()), FEW_SHOT_BYTES),
     )
     reply = await engine.complete(prompt, model, max_tokens=80, temperature=0, stop=["\n"])
     sentence = str(reply["choices"][0]["text"]).strip()
     if not 3 <= len(sentence) <= MAX_LESSON_CHARS:
         return []
-    return [Proposed(kind_of(sentence), sentence)]
+    return [ProposedLesson(lesson_kind(sentence), sentence)]
 
 
-async def _ask_structured(engine: VllmEngine, model: str, correction: Correction) -> list[Proposed]:
+async def _ask_structured(
+    engine: VllmEngine, model: str, correction: Correction
+) -> list[ProposedLesson]:
     """Typed lessons as JSON under a schema that the engine enforces."""
     texts = {
         "question": correction.question,
@@ -245,7 +252,7 @@ async def _ask_structured(engine: VllmEngine, model: str, correction: Correction
     reply = await engine.chat(body)
     content = reply.json()["choices"][0]["message"]["content"]
     entries = Answer.model_validate_json(content).lessons
-    return [Proposed(one.kind, one.do, one.when, one.why) for one in entries]
+    return [ProposedLesson(one.kind, one.do, one.when, one.why) for one in entries]
 
 
 def _shown(text: str, most_bytes: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.cli.compile import NOTHING_TO_LEARN, outcome
 from agent.engine import tokens
-from agent.learning.operator_edits import LEAST_ROOM, PromptTooLong, prompt_length
+from agent.learning.operator_edits import MIN_FREE_TOKENS, PromptTooLong, prompt_length
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database
@@ -65,7 +65,7 @@ def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused(
 ) -> None:
     monkeypatch.setattr("agent.engine.tokens.count", lambda _, text: len(text))
     most = SETTINGS.engine.max_model_len
-    room = most - LEAST_ROOM - SETTINGS.learning.token_budget
+    room = most - MIN_FREE_TOKENS - SETTINGS.learning.token_budget
     assert prompt_length(SETTINGS, "x" * room) == room
     with pytest.raises(PromptTooLong, match=f"engine.max_model_len is {most}"):
         prompt_length(SETTINGS, "x" * (room + 1))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning.corrections import Correction, find_corrections
-from agent.learning.grounding import content_words, keeps, reverses, ungrounded
+from agent.learning.grounding import content_words, flips_meaning, preserves, ungrounded
 from store import feedback, interactions
 from store.feedback import NewFeedback
 from store.schema import Trust
@@ -30,7 +30,7 @@ def test_a_lesson_is_grounded_when_the_conversation_says_its_words_and_numbers(
 @given(WORDS)
 def test_every_text_is_grounded_in_itself(text):
     assert ungrounded(text, [text]) == set()
-    assert keeps(text, text)
+    assert preserves(text, text)
 
 
 @given(WORDS, WORDS)
@@ -56,17 +56,17 @@ def test_a_word_is_known_in_its_other_forms(form):
     ],
 )
 def test_a_lesson_that_may_say_the_opposite_is_found(lesson, correction, opposite):
-    assert reverses(lesson, correction) is opposite
+    assert flips_meaning(lesson, correction) is opposite
 
 
 @given(st.text())
 def test_no_text_is_the_opposite_of_itself(text):
-    assert not reverses(text, text)
+    assert not flips_meaning(text, text)
 
 
 def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
-    assert not keeps("The phone is answered from 7.", "The phone is answered from 7 to 11.")
-    assert keeps("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
+    assert not preserves("The phone is answered from 7.", "The phone is answered from 7 to 11.")
+    assert preserves("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
 
 
 def give(session, target: str, **values) -> None:
@@ -103,7 +103,7 @@ def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
     give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
     conversation = interactions.get(shop, said.id).conversation
     found = corrections_of(shop, conversation)
-    assert [(one.text, one.explicit) for one in found] == [
+    assert [(one.text, one.is_demonstration) for one in found] == [
         ("wrong, only to Norway", False),
         ("We ship to Norway.", True),
     ]

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from agent.learning.auxiliary import is_side
+from agent.learning.auxiliary import is_auxiliary
 
 TASKS = [
     "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.",
@@ -84,34 +84,34 @@ def user(text: str) -> dict[str, str]:
 def test_a_task_about_a_conversation_is_side_traffic(task: str) -> None:
     history = [user("When do you open?"), {"role": "assistant", "content": "At nine."}]
 
-    assert is_side([user(task)])
-    assert is_side([*history, user(task)])
-    assert is_side([{"role": "system", "content": task}, user("When do you open?")])
-    assert is_side([user(task + "\n<chat_history>\n" + "USER: Hi\n" * 10_000)])
+    assert is_auxiliary([user(task)])
+    assert is_auxiliary([*history, user(task)])
+    assert is_auxiliary([{"role": "system", "content": task}, user("When do you open?")])
+    assert is_auxiliary([user(task + "\n<chat_history>\n" + "USER: Hi\n" * 10_000)])
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_a_turn(question: str) -> None:
-    assert not is_side([user(question)])
-    assert not is_side([{"role": "system", "content": "You are kind."}, user(question)])
+    assert not is_auxiliary([user(question)])
+    assert not is_auxiliary([{"role": "system", "content": "You are kind."}, user(question)])
 
 
 def test_a_system_prompt_that_asks_for_the_last_question_alone_is_a_task_behind_answers() -> None:
     task = "Given a chat history and the latest question, formulate a standalone question."
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("And on Sunday?")]
 
-    assert is_side([{"role": "system", "content": task}, *turns])
+    assert is_auxiliary([{"role": "system", "content": task}, *turns])
 
 
 def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None:
     system = {"role": "system", "content": "At the end, write a title for the conversation."}
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
 
-    assert not is_side([system, *turns])
+    assert not is_auxiliary([system, *turns])
     long = {"role": "system", "content": system["content"] + " Be kind." * 80}
-    assert not is_side([long, turns[0]])
+    assert not is_auxiliary([long, turns[0]])
     behind = {"role": "system", "content": "You are Acme's agent. Summarize the chat history."}
-    assert not is_side([behind, turns[0]])
+    assert not is_auxiliary([behind, turns[0]])
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_an_agent_that_says_first_who_it_is_may_ask_for_a_task_behind_it(before:
     task = "Analyze if this message indicates a new conversation topic. Extract a 2-3 word title."
     turn = user("No, refunds take 45 days.")
 
-    assert is_side([{"role": "system", "content": before + task}, turn])
-    assert not is_side([{"role": "system", "content": f"{before}Be brief. {task}"}, turn])
-    assert not is_side([{"role": "system", "content": before}, turn])
+    assert is_auxiliary([{"role": "system", "content": before + task}, turn])
+    assert not is_auxiliary([{"role": "system", "content": f"{before}Be brief. {task}"}, turn])
+    assert not is_auxiliary([{"role": "system", "content": before}, turn])
     alone = before.rstrip() + " Generate a short title for this conversation."
-    assert not is_side([{"role": "system", "content": alone}, turn])
+    assert not is_auxiliary([{"role": "system", "content": alone}, turn])
 
 
 def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
     task = {"role": "system", "content": "Summarize the discussion briefly in 200 words or less."}
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}]
 
-    assert is_side([*turns, task])
-    assert is_side([*turns, user(TASKS[0]), {"role": "system", "content": "Be brief."}])
-    assert not is_side([*turns, {"role": "assistant", "content": "So far"}, user("And you?")])
+    assert is_auxiliary([*turns, task])
+    assert is_auxiliary([*turns, user(TASKS[0]), {"role": "system", "content": "Be brief."}])
+    assert not is_auxiliary([*turns, {"role": "assistant", "content": "So far"}, user("And you?")])
 
 
 def test_what_an_application_says_behind_each_turn_makes_none_of_them_a_task() -> None:
@@ -149,15 +149,15 @@ def test_what_an_application_says_behind_each_turn_makes_none_of_them_a_task() -
         "Given the conversation above, answer the user and suggest tags for the ticket.",
         TASKS[0],
     ):
-        assert not is_side([*turns, {"role": "system", "content": said}])
+        assert not is_auxiliary([*turns, {"role": "system", "content": said}])
 
 
 def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
     turns = [user("Who owns it?"), {"role": "assistant", "content": "Mirel."}]
     correction = "No, that's wrong: provide the title as in our conversation, which is Director."
 
-    assert not is_side([*turns, user(correction)])
-    assert is_side([*turns, user(correction.removeprefix("No, that's wrong: "))])
+    assert not is_auxiliary([*turns, user(correction)])
+    assert is_auxiliary([*turns, user(correction.removeprefix("No, that's wrong: "))])
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,6 @@ def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
 )
 def test_no_text_holds_anybody_up_and_neither_do_many(text: str) -> None:
     begun = time.process_time()
-    is_side([user(text)])
-    is_side([{"role": "system", "content": text[:600]}] * 4_000)
+    is_auxiliary([user(text)])
+    is_auxiliary([{"role": "system", "content": text[:600]}] * 4_000)
     assert time.process_time() - begun < 0.5

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.learning.contradiction import told
+from agent.learning.contradiction import strip_verdict
 from agent.learning.corrections import Correction
-from agent.learning.propose import Proposed, acceptable, as_told
+from agent.learning.propose import ProposedLesson, fact_from_comment, is_acceptable
 from store.lessons import Support
 from store.schema import LessonKind, Trust
 
@@ -14,7 +14,7 @@ SUPPORT = Support("int_1", None, "span", "local", Trust.USER)
 
 
 def turn(question: str, text: str) -> Correction:
-    return Correction(question, "I do not know.", text, explicit=False, support=SUPPORT)
+    return Correction(question, "I do not know.", text, is_demonstration=False, support=SUPPORT)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,17 @@ def turn(question: str, text: str) -> Correction:
     ],
 )
 def test_a_verdict_is_no_part_of_what_was_told(text, left):
-    assert told(text) == left
+    assert strip_verdict(text) == left
 
 
 @given(st.text(max_size=60))
 def test_what_was_told_is_the_end_of_the_text_and_says_something_if_it_did(text):
-    assert text.endswith(told(text))
-    assert bool(told(text).strip()) == bool(text.strip())
+    assert text.endswith(strip_verdict(text))
+    assert bool(strip_verdict(text).strip()) == bool(text.strip())
 
 
 def test_a_long_row_of_verdicts_takes_no_longer_than_it_is():
-    assert told("no, " * 300_000 + "it is 45 days") == "it is 45 days"
+    assert strip_verdict("no, " * 300_000 + "it is 45 days") == "it is 45 days"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_long_row_of_verdicts_takes_no_longer_than_it_is():
     ],
 )
 def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question, text, when, do):
-    assert as_told(turn(question, text)) == [Proposed(LessonKind.FACT, do, when)]
+    assert fact_from_comment(turn(question, text)) == [ProposedLesson(LessonKind.FACT, do, when)]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,13 @@ def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question
     ],
 )
 def test_what_may_be_meant_for_this_conversation_alone_is_no_lesson(text):
-    assert as_told(turn("Tell me about dogs", text)) == []
+    assert fact_from_comment(turn("Tell me about dogs", text)) == []
 
 
 def test_a_statement_that_tells_nothing_is_no_lesson_of_a_turn():
     asked = turn("What is 3 and 4?", "Wrong, try again")
 
-    assert not acceptable(Proposed(LessonKind.FACT, "Try again."), asked)
-    assert acceptable(Proposed(LessonKind.FACT, "The sum is 7."), turn("Sum?", "No, the sum is 7."))
+    assert not is_acceptable(ProposedLesson(LessonKind.FACT, "Try again."), asked)
+    assert is_acceptable(
+        ProposedLesson(LessonKind.FACT, "The sum is 7."), turn("Sum?", "No, the sum is 7.")
+    )

@@ -3,8 +3,8 @@
 import threading
 
 from agent.learning import curate
-from agent.learning.curate import Stated
-from agent.learning.propose import Proposed
+from agent.learning.curate import SizedLesson
+from agent.learning.propose import ProposedLesson
 from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Database, Session
@@ -17,7 +17,7 @@ SAID = "Lamps cost 15 euros."
 
 def keep(session: Session, interaction: str, principal: str) -> None:
     support = Support(interaction, None, SAID, principal, Trust.USER)
-    stated = [Stated(Proposed(kind=LessonKind.FACT, do=SAID), 6)]
+    stated = [SizedLesson(ProposedLesson(kind=LessonKind.FACT, do=SAID), 6)]
     curate.keep(session, "shop", support, stated, Learning(), NOW)
 
 
