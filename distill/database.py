@@ -9,7 +9,6 @@ checkpoint.
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,9 @@ from distill.spec import Parent, RunSpec
 from distill.train import Outcome
 from store import adapters, interactions, jobs, prompts, runs, snapshots
 from store.anchors import Anchor
+from store.clock import utcnow
 from store.db import AWAY, Database, Session
-from store.manifests import sha256
+from store.durable_files import sha256
 from store.models import Run
 from store.runs import TRAINED, UnknownRun
 from store.schema import RunStatus
@@ -211,8 +211,3 @@ def clear_ended(db: Database, work: Path) -> None:
 def _finish(db: Database, run_id: str, status: RunStatus, reason: str) -> None:
     with db.begin() as session:
         runs.finish(session, run_id, status, reason, utcnow())
-
-
-def utcnow() -> datetime:
-    """The trainer's clock: aware, UTC."""
-    return datetime.now(UTC)

@@ -22,7 +22,8 @@ from distill.model.sampler import LocalSampler, Sampler
 from distill.model.student import Student
 from distill.model.teacher import Teacher, check_frozen, probe_logits
 from distill.spec import RunSpec
-from store.manifests import sha256, verify_files
+from store.durable_files import sha256
+from store.manifests import verify_files
 
 SHAPE = ("rank", "alpha")
 """Settings in which a run and the adapter that it starts from must agree."""

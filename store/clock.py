@@ -1,4 +1,4 @@
-"""The daemon's clock."""
+"""The one place that reads the wall clock; everywhere else the time is an argument."""
 
 from datetime import UTC, datetime
 

@@ -10,6 +10,8 @@ import json
 import os
 from pathlib import Path
 
+from store.durable_files import sha256
+
 MANIFEST = "manifest.json"
 
 
@@ -58,9 +60,3 @@ def verify_files(path: Path, manifest_sha256: str) -> None:
     for name, expected in files.items():
         if sha256(path / name) != expected:
             raise AdapterCorrupt(path, f"{name} has other content than its manifest says")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

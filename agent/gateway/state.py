@@ -6,7 +6,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -20,13 +20,8 @@ from agent.gateway.metrics import Metrics
 from agent.gateway.views import Views
 from agent.inflight import Inflight
 from config.sections import Server
+from store.clock import utcnow
 from store.db import Database
-
-
-def utc_now() -> datetime:
-    """The time, aware."""
-    return datetime.now(UTC)
-
 
 MOST_WRITERS, MOST_CONTROLLING = 4, 2
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -72,7 +67,7 @@ class Parts:
     uploads: Uploads = field(default_factory=Uploads)
     pepper: str = ""
     """What only this installation knows."""
-    now: Callable[[], datetime] = utc_now
+    now: Callable[[], datetime] = utcnow
     timer: Callable[[], float] = time.monotonic
     """Seconds that only ever grow, for durations."""
 

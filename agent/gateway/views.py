@@ -10,13 +10,13 @@ a view has been read again; where none is known, the first is waited for longer.
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import structlog
 
 from agent.gateway.errors import unavailable
 from agent.gateway.metrics import Metrics
 from store import snapshots
+from store.clock import utcnow
 from store.db import Database
 from store.revision import Peek
 from store.views import View, read_view, revision
@@ -120,7 +120,7 @@ class Views:
     def _write_down(self, view: View) -> None:
         try:
             with self._db.begin() as session:
-                snapshots.note(session, view, datetime.now(UTC))
+                snapshots.note(session, view, utcnow())
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
             self._noted.discard((view.namespace, view.snapshot))
             log.warning("context not written down", namespace=view.namespace, error=repr(error))

@@ -19,7 +19,8 @@ from distill.model.adapter_files import MANIFEST, WEIGHTS
 from distill.model.base import load_base
 from distill.run import folders
 from distill.run.folders import FolderError
-from store.manifests import sha256, verify_files
+from store.durable_files import sha256
+from store.manifests import verify_files
 from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from agent.engine import adapters
 from agent.engine.adapters import AdapterRefused, AdapterRejected
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineUnavailable
-from store.manifests import MANIFEST, AdapterCorrupt, sha256
+from store.durable_files import sha256
+from store.manifests import MANIFEST, AdapterCorrupt
 from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
 from tests.support.fake_vllm import FakeVllm
 

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from store.manifests import MANIFEST, sha256
+from store.durable_files import sha256
+from store.manifests import MANIFEST
 from tests.support.fake_vllm import FakeVllm
 
 COMPLETION = [11, 12, 13]

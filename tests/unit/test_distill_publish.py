@@ -12,7 +12,8 @@ from distill.model.base import base_sha256
 from distill.model.student import Student
 from distill.run import publish
 from distill.run.publish import Lineage
-from store.manifests import sha256, verify_files
+from store.durable_files import sha256
+from store.manifests import verify_files
 from tests.support.tiny import save_tiny_model, tiny_model
 
 LINEAGE = Lineage("tiny", "ab" * 32, "cd" * 32, "ef" * 32, {"steps": 3}, "run_1", None)

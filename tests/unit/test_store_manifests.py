@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from store.manifests import MANIFEST, AdapterCorrupt, AdapterMissing, sha256, verify_files
+from store.durable_files import sha256
+from store.manifests import MANIFEST, AdapterCorrupt, AdapterMissing, verify_files
 
 
 @pytest.fixture
