@@ -53,7 +53,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
     parts = load_parts(spec)
     real = measure.token_kls
     monkeypatch.setattr(
-        preflight.evaluate,
+        measure,
         "token_kls",
         lambda teacher, items: [
             values * (item.prompt.text != "Why do you open?")
@@ -326,7 +326,7 @@ def test_a_context_is_about_everything_if_it_moves_most_answers_more_than_a_hand
     model, tmp_path, monkeypatch, moved, said, everything
 ):
     parts = load_parts(make_spec(model, tmp_path))
-    monkeypatch.setattr(preflight.evaluate, "token_kls", lambda *_: map(torch.tensor, moved))
+    monkeypatch.setattr(measure, "token_kls", lambda *_: map(torch.tensor, moved))
 
     found = preflight.concerns_everything(parts.encoder, parts.teacher, parts.sampler, said)
 

@@ -232,7 +232,7 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
     settings = SETTINGS.model_copy(update={"validate_every": 1, "on_policy_tail": 0.5})
     spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
     worst_last = iter([0.2, 0.3, 0.4])
-    real = steps.evaluate.student_kl
+    real = measure.student_kl
     seen: list[list[torch.Tensor]] = []
 
     def validation(teacher, trajectories):
@@ -240,11 +240,13 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
         return next(worst_last, None) or real(teacher, trajectories)
 
     parts = load_parts(spec)
-    prepared = prepare.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
     assert prepared.validation
     aside = {item.prompt.text for item in prepared.validation}
     assert not aside & {prompt.text for prompt in prepared.prompts}
-    monkeypatch.setattr(steps.evaluate, "student_kl", validation)
+    monkeypatch.setattr(measure, "student_kl", validation)
 
     curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
 
@@ -268,9 +270,11 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
     )
     spec = make_spec(model, tmp_path, settings=settings)
     parts = load_parts(spec)
-    prepared = prepare.prepare(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+    )
     values = iter([0.5, 0.4, *[0.6] * 18])
-    monkeypatch.setattr(steps.evaluate, "student_kl", lambda *_: next(values))
+    monkeypatch.setattr(measure, "student_kl", lambda *_: next(values))
 
     curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
 
@@ -284,7 +288,9 @@ def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
 
     begun = load_parts(again)
 
-    prepared = prepare.prepare(again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None)
+    prepared = prepare.prepare_data(
+        again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None
+    )
     fresh = measure.base_kl(begun.teacher, prepared.guided)
     assert measure.student_kl(begun.teacher, prepared.guided) < 0.9 * fresh
     outcome = train.run(again, silent)

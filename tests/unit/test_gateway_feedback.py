@@ -15,9 +15,10 @@ from agent.gateway.access.limits import Limiter
 from agent.gateway.errors import RequestError
 from agent.gateway.http.asgi import Call
 from agent.gateway.http.uploads import Uploads
-from agent.gateway.state import Parts, utc_now
+from agent.gateway.state import Parts
 from config.sections import Server
 from store import namespaces
+from store.clock import utcnow
 from store.db import Database
 from tests.support.factories import NOW
 
@@ -35,7 +36,7 @@ class FewParts:
     recorder: Behind
     door: Door
     settings: Server = Server()  # noqa: RUF009 — frozen
-    now: Any = utc_now
+    now: Any = utcnow
     uploads: Uploads = field(default_factory=Uploads)
     writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
@@ -44,7 +45,7 @@ class FewParts:
 def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, status: int) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "default", NOW)
-    door = Door(Keyring(db, "", utc_now, time.monotonic), Limiter(time.monotonic), needs_key=False)
+    door = Door(Keyring(db, "", utcnow, time.monotonic), Limiter(time.monotonic), needs_key=False)
     parts = cast("Parts", FewParts(db, Behind(degraded), door))
     body = orjson.dumps({"target_id": "int_1", "name": "thumbs"})
 
