@@ -19,18 +19,19 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import http_server
 from agent.database import open_database
-from agent.engine.base_model import attached_engine, attached_model, model_folder, served_name
+from agent.engine.attached import attached_model_name, connect_attached
+from agent.engine.base_model import prepare_model_folder, served_name
 from agent.engine.errors import EngineError
 from agent.engine.supervisor import Supervisor
 from agent.gateway.access.api_key import PEPPER, first_admin_key, pepper
 from agent.inflight import Inflight
 from agent.jobs.runner import worker_thread
 from agent.jobs.schedule import enqueue_due
-from agent.process.checks import refuse_unfit
-from agent.process.data_dir import only_daemon
-from agent.process.signals import signals, unless, until
+from agent.process.checks import check_settings
+from agent.process.data_dir import lock_data_dir
+from agent.process.signals import run_unless_stopped, shutdown_signals, wait_or_cancel
 from agent.rollout.reconcile import reconcile
-from agent.runtime import Work
+from agent.runtime import Runtime
 from config.settings import Settings
 from store.clock import utcnow
 from store.db import Database
@@ -47,12 +48,12 @@ async def serve(settings: Settings, report: Report) -> None:
         StartError: Another daemon has the data folder, the settings do not fit, ...
         EngineFailed: vLLM did not become ready, or crashes again and again.
     """
-    refuse_unfit(settings)
+    check_settings(settings)
     async with AsyncExitStack() as stack:
-        stop = stack.enter_context(signals())
-        crashed = await unless(stop, _start(stack, settings, report))
+        stop = stack.enter_context(shutdown_signals())
+        crashed = await run_unless_stopped(stop, _start(stack, settings, report))
         if crashed is not None:
-            await until(crashed, stop)
+            await wait_or_cancel(crashed, stop)
             if not crashed.cancelled():
                 crashed.result()
         report("stopping: answers are finished first")
@@ -62,29 +63,29 @@ async def _start(
     stack: AsyncExitStack, settings: Settings, report: Report
 ) -> "asyncio.Future[None]":
     """Start everything, on the stack; a future that ends when the engine has failed for good."""
-    stack.enter_context(only_daemon(settings.data_dir))
+    stack.enter_context(lock_data_dir(settings.data_dir))
     db = stack.enter_context(open_database(settings))
     _tell_first_key(settings, db, report)
-    supervisor, work = await _prepare(stack, settings, db, report)
+    supervisor, runtime = await _prepare(stack, settings, db, report)
     restored = asyncio.Event()
 
     def ready() -> bool:
-        return restored.is_set() and (supervisor is None or supervisor.alive)
+        return restored.is_set() and (supervisor is None or supervisor.is_ready)
 
     # Entered after the engine, so left before it: answers are finished first.
-    http = await stack.enter_async_context(http_server.listening(settings, work, ready))
+    http = await stack.enter_async_context(http_server.run_http_server(settings, runtime, ready))
     report(f"listening on {http.url}, not ready yet")
     crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if supervisor:
         await supervisor.start(report)
-        crashed = await stack.enter_async_context(_watched(supervisor, work))
-    await reconcile(work)
+        crashed = await stack.enter_async_context(_watched(supervisor, runtime))
+    await reconcile(runtime)
     with suppress(EngineError):  # then `server.max_tokens_cap` alone bounds an answer
-        await work.engine.ask_longest()
+        await runtime.engine.fetch_max_model_len()
     restored.set()
-    await stack.enter_async_context(worker_thread(work))
+    await stack.enter_async_context(worker_thread(runtime))
     await stack.enter_async_context(_ticking(settings, db))
-    report(f"ready: {http.url}/v1 serves {work.model}")
+    report(f"ready: {http.url}/v1 serves {runtime.model}")
     return crashed
 
 
@@ -101,24 +102,24 @@ def _tell_first_key(settings: Settings, db: Database, report: Report) -> None:
 
 async def _prepare(
     stack: AsyncExitStack, settings: Settings, db: Database, report: Report
-) -> tuple[Supervisor | None, Work]:
+) -> tuple[Supervisor | None, Runtime]:
     """The engine, not started yet but ended by the stack, and what jobs work with."""
     if settings.engine.urls:
-        engine = attached_engine(settings.engine)
+        engine = connect_attached(settings.engine)
         stack.push_async_callback(engine.close)
-        model = await attached_model(settings, engine, report)
-        return None, Work(settings, db, engine, model, Inflight())
-    folder = await model_folder(settings, report)
+        model = await attached_model_name(settings, engine, report)
+        return None, Runtime(settings, db, engine, model, Inflight())
+    folder = await prepare_model_folder(settings, report)
     name = served_name(settings)
     supervisor = Supervisor(settings.engine, folder, name, settings.data_dir)
     stack.push_async_callback(supervisor.stop)
-    return supervisor, Work(settings, db, supervisor.engine, name, Inflight())
+    return supervisor, Runtime(settings, db, supervisor.engine, name, Inflight())
 
 
 @asynccontextmanager
-async def _watched(supervisor: Supervisor, work: Work) -> AsyncIterator[asyncio.Future[None]]:
+async def _watched(supervisor: Supervisor, runtime: Runtime) -> AsyncIterator[asyncio.Future[None]]:
     """Restarts vLLM when it exits, and gives it its adapters back."""
-    watching = asyncio.ensure_future(supervisor.watch(lambda: reconcile(work)))
+    watching = asyncio.ensure_future(supervisor.watch(lambda: reconcile(runtime)))
     try:
         yield watching
     finally:

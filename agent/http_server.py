@@ -27,8 +27,8 @@ from agent.gateway.log.spool import Spool
 from agent.gateway.metrics import Metrics
 from agent.gateway.state import App, Parts
 from agent.gateway.views import Views
-from agent.process.data_dir import DISCOVERY, StartError, announce, lasting
-from agent.runtime import Work
+from agent.process.data_dir import ADDRESS_FILE, StartError, load_or_create_secret, write_address
+from agent.runtime import Runtime
 from config.settings import Settings
 from store.clock import utcnow
 from store.db import Database
@@ -39,7 +39,7 @@ OTHER_FILES = 128
 """Open files beside those of connections: database, logs, pipes."""
 
 
-class QuietServer(uvicorn.Server):
+class SignalFreeServer(uvicorn.Server):
     """uvicorn without signal handlers of its own: the daemon has them."""
 
     @contextlib.contextmanager
@@ -48,10 +48,10 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-class Listening:
+class RunningServer:
     """A running endpoint."""
 
-    def __init__(self, server: QuietServer, bound: socket.socket) -> None:
+    def __init__(self, server: SignalFreeServer, bound: socket.socket) -> None:
         self.url = url_of(*bound.getsockname()[:2])
         self._server = server
         self._serving = asyncio.ensure_future(server.serve(sockets=[bound]))
@@ -63,16 +63,16 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(
-    settings: Settings, work: Work, ready: Callable[[], bool]
-) -> AsyncIterator[Listening]:
+async def run_http_server(
+    settings: Settings, runtime: Runtime, ready: Callable[[], bool]
+) -> AsyncIterator[RunningServer]:
     """Serve the gateway until left; it lets requests through while `ready`.
 
     Raises:
         StartError: The port is taken.
     """
-    allow_files(settings.server.max_connections)
-    parts = _parts(settings, work, ready)
+    raise_open_file_limit(settings.server.max_connections)
+    parts = _parts(settings, runtime, ready)
     bound = _bind(settings.server.host, settings.server.port)
     config = uvicorn.Config(
         Gateway(parts),
@@ -86,9 +86,9 @@ async def listening(
         timeout_keep_alive=settings.server.keep_alive_s,
         timeout_graceful_shutdown=int(settings.server.drain_s),
     )
-    served = Listening(QuietServer(config), bound)
-    discovery = settings.data_dir / DISCOVERY
-    announce(discovery, served.url)
+    served = RunningServer(SignalFreeServer(config), bound)
+    discovery = settings.data_dir / ADDRESS_FILE
+    write_address(discovery, served.url)
     try:
         yield served
     finally:
@@ -97,7 +97,7 @@ async def listening(
         bound.close()
 
 
-def allow_files(connections: int) -> None:
+def raise_open_file_limit(connections: int) -> None:
     """Let the process have the open files it needs: a request has a connection on either side."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * connections + OTHER_FILES
@@ -112,24 +112,24 @@ def allow_files(connections: int) -> None:
         )
 
 
-def _parts(settings: Settings, work: Work, ready: Callable[[], bool]) -> Parts:
+def _parts(settings: Settings, runtime: Runtime, ready: Callable[[], bool]) -> Parts:
     metrics = Metrics()
     secret = pepper(settings.data_dir)
-    keyring = Keyring(work.db, secret, utcnow, time.monotonic)
+    keyring = Keyring(runtime.db, secret, utcnow, time.monotonic)
     door = Door(keyring, Limiter(time.monotonic), needs_key=settings.server.keys == "required")
     return Parts(
         settings=settings.server,
-        served=work.model,
-        db=work.db,
+        served=runtime.model,
+        db=runtime.db,
         door=door,
-        engine=work.engine,
-        views=Views(work.db, settings.learning.token_budget, metrics),
-        recorder=_recorder(settings, work.db, metrics),
-        inflight=work.inflight,
+        engine=runtime.engine,
+        views=Views(runtime.db, settings.learning.token_budget, metrics),
+        recorder=_recorder(settings, runtime.db, metrics),
+        inflight=runtime.inflight,
         metrics=metrics,
-        unserved=work.unserved,
+        unserved=runtime.unserved,
         ready=ready,
-        control=cache(lambda: _control(settings, work.db, secret)),
+        control=cache(lambda: _control(settings, runtime.db, secret)),
         pepper=secret,
     )
 
@@ -146,7 +146,7 @@ def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:
         db,
         Spool(settings.data_dir / "spool", settings.store.spool_mib * 2**20),
         metrics,
-        server=lasting(settings.data_dir / "server_id"),
+        server=load_or_create_secret(settings.data_dir / "server_id"),
         strict=settings.server.on_log_failure == "reject",
     )
 

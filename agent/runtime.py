@@ -15,7 +15,7 @@ LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Work:
+class Runtime:
     """The settings, the database and the engine, and which requests are running."""
 
     settings: Settings
@@ -26,12 +26,12 @@ class Work:
     inflight: Inflight
     unserved: set[str] = field(default_factory=set)
     """Live adapters that the engine does not take, or has not proven: the base answers for them."""
-    proven: set[tuple[str, str]] = field(default_factory=set)
+    verified: set[tuple[str, str]] = field(default_factory=set)
     """Server and adapter, of those that this process has seen prove themselves."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @asynccontextmanager
-    async def loading(self) -> AsyncIterator[None]:
+    async def adapter_lock(self) -> AsyncIterator[None]:
         """One at a time, in whatever event loop, changes which adapters the engine has."""
         while not self._lock.acquire(blocking=False):
             await asyncio.sleep(LOCK_POLL_S)

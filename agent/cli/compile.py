@@ -13,8 +13,8 @@ import typer
 from agent.cli.options import OPERATOR, ConfigOption, NamespaceOption, console, opened
 from agent.cli.progress import stages
 from agent.learning.operator_edits import prompt_length
-from agent.process.checks import refuse_untrainable
-from agent.process.data_dir import StartError, daemon_runs
+from agent.process.checks import check_trainable
+from agent.process.data_dir import StartError, daemon_is_running
 from agent.training.plan import open_run
 from config.settings import Settings
 from store import adapters, audit, input_files, namespaces, prompts, runs
@@ -50,7 +50,7 @@ def compile_prompt(
     given_seeds = input_files.read_prompts(seeds)
     given_anchors = input_files.read_anchors(anchors)
     with opened(config) as (settings, db):
-        refuse_untrainable(settings)
+        check_trainable(settings)
         length = prompt_length(settings, text)
         with db.begin() as session:
             is_new = namespaces.ensure(session, namespace, utcnow())
@@ -74,7 +74,7 @@ def compile_prompt(
         console.print(f"run {run}", markup=False)
         if wait:
             _wait(settings, db, run)
-        elif not daemon_runs(settings.data_dir):
+        elif not daemon_is_running(settings.data_dir):
             console.print("no daemon is serving: the run starts with `byheart serve`")
 
 
@@ -86,7 +86,7 @@ def _wait(settings: Settings, db: Database, run_id: str) -> None:
     """
     with stages() as show:
         while (ended := outcome(settings, db, run_id)) is None:
-            if not daemon_runs(settings.data_dir):
+            if not daemon_is_running(settings.data_dir):
                 raise StartError(
                     f"No daemon serves from {settings.data_dir}: run {run_id} waits for one, and "
                     "goes on by itself with `byheart serve`."

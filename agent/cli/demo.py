@@ -13,7 +13,7 @@ from agent.cli.errors import InputError
 from agent.cli.options import console
 from agent.cli.progress import stages
 from agent.demo.errors import DemoFailed
-from agent.process.data_dir import daemon_runs
+from agent.process.data_dir import daemon_is_running
 from config.settings import Settings, load
 from store.db import Database
 
@@ -135,7 +135,7 @@ def _clear(folder: Path) -> None:
             f"{folder} is not empty and not a demo's (it has no {MARKER}), so it is left as it is. "
             "Choose another with --dir."
         )
-    if daemon_runs(folder / DATA):
+    if daemon_is_running(folder / DATA):
         raise InputError(
             f"Another demo runs in {folder}. Wait until it ends, or choose another with --dir."
         )

@@ -2,10 +2,10 @@
 
 from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.errors import EngineError
-from agent.engine.launch import NoEngine
+from agent.engine.launch import VllmNotInstalled
 from agent.engine.supervisor import EngineFailed
 from agent.learning.operator_edits import DuplicateLesson, LessonTooLong, PromptTooLong
-from agent.process.data_dir import Spoiled, StartError
+from agent.process.data_dir import SecretCorrupt, StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
 from store.audit import Tampered
@@ -31,10 +31,10 @@ FAILED = (
     EngineError,
     EngineFailed,
     IllegalTransition,
-    NoEngine,
+    VllmNotInstalled,
     NothingToRollBack,
     ServiceDied,
-    Spoiled,
+    SecretCorrupt,
     StaleAlias,
     StartError,
     Tampered,

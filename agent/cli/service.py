@@ -8,7 +8,7 @@ import typer
 from agent.cli.lessons import APPROVE
 from agent.cli.options import ConfigOption, Output, OutputOption, console, opened, show
 from agent.learning.operator_edits import WAITING
-from agent.process.data_dir import address
+from agent.process.data_dir import read_address
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, runs
 from store.schema import LessonStatus
@@ -45,17 +45,17 @@ def worker(config: ConfigOption = None) -> None:
     Needs the daemon's database, its data folder under the same path, and `engine.urls`: the
     servers that the daemon is attached to.
     """
-    from agent.worker import refuse_alone, work
+    from agent.worker import check_worker_settings, run_remote_worker
 
-    refuse_alone(load(config))
+    check_worker_settings(load(config))
     with opened(config) as (settings, db):
-        asyncio.run(work(settings, db, _say))
+        asyncio.run(run_remote_worker(settings, db, _say))
 
 
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """What serves each namespace, and what is being learned."""
     with opened(config) as (settings, db):
-        serving = address(settings.data_dir)
+        serving = read_address(settings.data_dir)
         with db.read() as session:
             rows = []
             for name in namespaces.names(session):

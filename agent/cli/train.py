@@ -14,7 +14,7 @@ from agent.cli.options import (
     show,
     show_one,
 )
-from agent.process.checks import refuse_untrainable
+from agent.process.checks import check_trainable
 from agent.training.plan import open_run, untried_lessons
 from config.sections import Distill
 from store import adapters, audit, interactions, lessons, namespaces, prompts, runs, snapshots
@@ -71,7 +71,7 @@ def _next_run(settings: Distill, fresh: int, running: str | None) -> str:
 def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = None) -> None:
     """Start a run over the namespace's whole context, whatever is new; the daemon does the work."""
     with opened(config) as (settings, db), db.begin() as session:
-        refuse_untrainable(settings)
+        check_trainable(settings)
         namespaces.require(session, namespace)
         if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):
             raise InputError(

@@ -24,7 +24,7 @@ from agent.control.dependencies import (
 from agent.gateway.access.auth import Caller
 from agent.gateway.errors import RequestError
 from agent.learning.operator_edits import prompt_length
-from agent.process.checks import refuse_untrainable
+from agent.process.checks import check_trainable
 from agent.training.plan import open_run
 from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
 from store.db import Session
@@ -97,7 +97,7 @@ def start_run(
     session: Writing, parts: Parts, caller: Asking, why: Why | None = None
 ) -> schemas.Run:
     """Start a run over the namespace's whole context."""
-    refuse_untrainable(parts.settings)
+    check_trainable(parts.settings)
     has_prompt = prompts.system_prompt(session, caller.namespace)
     if not lessons.in_use(session, caller.namespace) and not has_prompt:
         message = "There is no context to learn: add lessons, or register a system prompt."

@@ -14,7 +14,7 @@ import httpx
 
 from agent.demo.errors import ServiceDied
 from agent.process import guard
-from agent.process.data_dir import DISCOVERY
+from agent.process.data_dir import ADDRESS_FILE
 from config.environment import ENV_PREFIX
 
 POLL_S = 0.2
@@ -66,7 +66,7 @@ def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iter
 def _wait_ready(
     process: subprocess.Popen[bytes], data_dir: Path, logfile: Path, report: Callable[[str], None]
 ) -> Service:
-    discovery = data_dir / DISCOVERY
+    discovery = data_dir / ADDRESS_FILE
     while True:
         url = json.loads(discovery.read_text())["url"] if discovery.exists() else ""
         Service(url, process, logfile).check()

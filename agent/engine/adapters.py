@@ -23,26 +23,26 @@ from pathlib import Path
 import structlog
 
 from agent.engine.client import VllmEngine
-from agent.engine.errors import EngineError, EngineRefused, EngineUnavailable
+from agent.engine.errors import EngineError, EngineStatusError, EngineUnavailable
 from store.manifests import MANIFEST, verify_files
 
 log = structlog.get_logger(__name__)
 
-LEAST_GAP = 0.2
+MIN_STUDENT_BASE_GAP = 0.2
 """Nats a token between student and base, below which rounding could pass for learning."""
-MOST_NOISE = 0.2
+MAX_PROBE_ERROR = 0.2
 """Nats a token that bf16 kernels may differ from the trainer's fp32."""
-CLEARLY = 3.0
+MIN_DISTANCE_RATIO = 3.0
 """So many times nearer to the student than to the base."""
-TOKENS = 8
+PROBE_TOKENS = 8
 """Asked for in all: those on which student and base differ most."""
 
 
-class AdapterRejected(Exception):
+class AdapterMismatch(Exception):
     """The engine does not serve this adapter as it was trained; the message says how it differs."""
 
 
-class AdapterRefused(EngineError):
+class AdapterLoadError(EngineError):
     """The engine does not take this adapter, which may well be the fault of how it was started."""
 
 
@@ -56,14 +56,14 @@ class Probe:
     base: float
 
 
-async def load(
+async def load_and_verify(
     engine: VllmEngine,
     name: str,
     path: str | Path,
     manifest_sha256: str,
     base: str,
     *,
-    present: bool = False,
+    already_loaded: bool = False,
 ) -> None:
     """Load the adapter in the folder `path` under `name`, and let it prove that it is itself.
 
@@ -73,12 +73,12 @@ async def load(
         path: The adapter's folder; absolute, for vLLM looks for it too.
         manifest_sha256: The manifest's hash when the adapter was judged.
         base: Name under which the engine serves the base.
-        present: Whether the engine has it already, and it is only to prove itself.
+        already_loaded: Whether the engine has it and it only has to be verified.
 
     Raises:
         AdapterCorrupt: The files are not those that were judged.
-        AdapterRejected: It answers otherwise than it was trained to.
-        AdapterRefused: The engine does not take it, or serves another base.
+        AdapterMismatch: It answers otherwise than it was trained to.
+        AdapterLoadError: The engine does not take it, or serves another base.
         EngineError: The engine cannot say.
     """
     folder = Path(path)
@@ -87,24 +87,24 @@ async def load(
 
     async def load_at(server: VllmEngine) -> None:
         try:
-            if not present:
+            if not already_loaded:
                 await server.load_adapter(name, str(folder))
             await _prove(server, name, base, probes)
-        except EngineRefused as refused:
+        except EngineStatusError as refused:
             await _forget(server, name)
             raise await _refusal(server, name, refused) from refused
         except BaseException:
             await _forget(server, name)
             raise
 
-    await engine.everywhere(load_at)
+    await engine.on_every_server(load_at)
 
 
 def read_probes(folder: Path) -> list[Probe]:
     """The most telling tokens of the sentences in an adapter's manifest.
 
     Raises:
-        AdapterRejected: There are none.
+        AdapterMismatch: There are none.
     """
     probes = [
         Probe(entry["prompt_ids"] + entry["completion_ids"][:position], token, student, base)
@@ -114,11 +114,11 @@ def read_probes(folder: Path) -> list[Probe]:
         )
     ]
     if not probes:
-        raise AdapterRejected(f"{folder.name} has no probes to tell it from the base by.")
-    return sorted(probes, key=lambda probe: -abs(probe.student - probe.base))[:TOKENS]
+        raise AdapterMismatch(f"{folder.name} has no probes to tell it from the base by.")
+    return sorted(probes, key=lambda probe: -abs(probe.student - probe.base))[:PROBE_TOKENS]
 
 
-def judge_probe(
+def find_mismatch(
     measured: Sequence[float], student: Sequence[float], base: Sequence[float]
 ) -> str | None:
     """Why `measured` cannot be the student's log-probabilities of the same tokens; None if it can.
@@ -131,37 +131,37 @@ def judge_probe(
     if not all(map(math.isfinite, measured)):
         return "it gives log-probabilities that are not numbers"
     gap = _distance(student, base)
-    if gap < LEAST_GAP:
+    if gap < MIN_STUDENT_BASE_GAP:
         return f"the trained student hardly differs from the base ({gap:.3f} nats a token)"
     to_student, to_base = _distance(measured, student), _distance(measured, base)
     apart = f"{to_student:.3f} nats a token from the student, {to_base:.3f} from the base"
-    if to_student * CLEARLY > to_base:
+    if to_student * MIN_DISTANCE_RATIO > to_base:
         return f"it does not answer like the trained student ({apart})"
-    if to_student > MOST_NOISE:
+    if to_student > MAX_PROBE_ERROR:
         return f"it answers only roughly like the trained student ({apart})"
     return None
 
 
-async def _refusal(server: VllmEngine, name: str, refused: EngineRefused) -> EngineError:
+async def _refusal(server: VllmEngine, name: str, refused: EngineStatusError) -> EngineError:
     """What it means that the engine refuses to load the adapter, or to answer its probes."""
     # A dying engine refuses too; that says nothing about the adapter.
-    if not await server.alive():
+    if not await server.is_healthy():
         return EngineUnavailable(refused.message)
-    return AdapterRefused(f"The engine refuses {name}: {refused.message}")
+    return AdapterLoadError(f"The engine refuses {name}: {refused.message}")
 
 
 async def _prove(engine: VllmEngine, name: str, base: str, probes: Sequence[Probe]) -> None:
     student = [probe.student for probe in probes]
     of_base = [probe.base for probe in probes]
     drift = _distance(await _measure(engine, base, probes), of_base)
-    if not drift <= MOST_NOISE:
-        raise AdapterRefused(
+    if not drift <= MAX_PROBE_ERROR:
+        raise AdapterLoadError(
             f"The engine's base is not the one that {name} was trained on ({drift:.3f} nats a "
             "token apart)."
         )
     measured = await _measure(engine, name, probes)
-    if reason := judge_probe(measured, student, of_base):
-        raise AdapterRejected(f"The engine does not serve {name} as it was trained: {reason}.")
+    if reason := find_mismatch(measured, student, of_base):
+        raise AdapterMismatch(f"The engine does not serve {name} as it was trained: {reason}.")
     log.info(
         "adapter proven",
         adapter=name,

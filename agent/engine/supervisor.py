@@ -64,13 +64,13 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Restarts:
+class RestartPolicy:
     """How patient `watch` is."""
 
-    first_pause_s: float = 1.0
+    initial_backoff_s: float = 1.0
     """Doubles with each crash in the window."""
-    longest_pause_s: float = 30.0
-    crashes: int = 5
+    max_backoff_s: float = 30.0
+    max_crashes: int = 5
     """So many within the window and it gives up."""
     window_s: float = 900.0
 
@@ -86,7 +86,7 @@ class Supervisor:
         data_dir: Path,
         *,
         start: Sequence[str] = (),
-        restarts: Restarts | None = None,
+        restarts: RestartPolicy | None = None,
     ) -> None:
         """`start` replaces vLLM's own command, up to the model."""
         self.state = State.STOPPED
@@ -96,7 +96,7 @@ class Supervisor:
         self._settings = settings
         self._model = model
         self._start = tuple(start)
-        self._restarts = restarts or Restarts()
+        self._restarts = restarts or RestartPolicy()
         self._socket = launch.socket_directory(data_dir) / "vllm.sock"
         self._process: asyncio.subprocess.Process | None = None
         self.engine = VllmEngine(
@@ -111,7 +111,7 @@ class Supervisor:
         return f"unix://{self._socket}"
 
     @property
-    def alive(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether requests can be sent."""
         return self.state is State.READY
 
@@ -120,7 +120,7 @@ class Supervisor:
 
         Raises:
             EngineFailed: It exited, or took longer than `engine.start_timeout_s`.
-            NoEngine: vLLM is not installed.
+            VllmNotInstalled: vLLM is not installed.
         """
         self.state = State.STARTING
         await self._launch(report)
@@ -137,11 +137,11 @@ class Supervisor:
         while await self._gone():
             now = time.monotonic()
             crashes = [then for then in crashes if now - then < self._restarts.window_s] + [now]
-            if len(crashes) >= self._restarts.crashes:
+            if len(crashes) >= self._restarts.max_crashes:
                 self.state = State.FAILED
-                raise EngineFailed(f"vLLM crashed {len(crashes)} times.\n{self.last_words()}")
+                raise EngineFailed(f"vLLM crashed {len(crashes)} times.\n{self.log_excerpt()}")
             self.state = State.RESTARTING
-            log.warning("engine exited", crashes=len(crashes), last_words=self.last_words())
+            log.warning("engine exited", crashes=len(crashes), log_excerpt=self.log_excerpt())
             await asyncio.sleep(self._pause_s(len(crashes)))
             if self.state is State.RESTARTING:
                 await self._restart(on_restart)
@@ -153,13 +153,13 @@ class Supervisor:
         await self.engine.close()
         shutil.rmtree(self._socket.parent, ignore_errors=True)
 
-    def last_words(self) -> str:
+    def log_excerpt(self) -> str:
         """The lines of the log that say why it ended."""
         if not self.logfile.exists():
             return ""
         with self.logfile.open("rb") as file:
             file.seek(max(0, self.logfile.stat().st_size - LOOKED_AT_BYTES))
-            return last_words(file.read().decode(errors="replace"))
+            return log_excerpt(file.read().decode(errors="replace"))
 
     async def _gone(self) -> bool:
         """Wait for the process to exit; false when that was our doing."""
@@ -180,8 +180,8 @@ class Supervisor:
             self.state = State.READY
 
     def _pause_s(self, crashes: int) -> float:
-        doubled_s = self._restarts.first_pause_s * 2.0 ** (crashes - 1)
-        return min(doubled_s, self._restarts.longest_pause_s)
+        doubled_s = self._restarts.initial_backoff_s * 2.0 ** (crashes - 1)
+        return min(doubled_s, self._restarts.max_backoff_s)
 
     async def _launch(self, report: Report) -> None:
         """Start the process and wait for it; when it fails, nothing of it is left."""
@@ -192,7 +192,7 @@ class Supervisor:
         except TimeoutError as error:
             await self._fail()
             waited = f"vLLM was not ready after {self._settings.start_timeout_s:.0f} s."
-            raise EngineFailed(f"{waited}\n{self.last_words()}") from error
+            raise EngineFailed(f"{waited}\n{self.log_excerpt()}") from error
         except BaseException:
             await self._fail()
             raise
@@ -226,7 +226,7 @@ class Supervisor:
         while not await self._generates():
             if process.returncode is not None:
                 raise EngineFailed(
-                    f"vLLM exited with code {process.returncode}.\n{self.last_words()}"
+                    f"vLLM exited with code {process.returncode}.\n{self.log_excerpt()}"
                 )
             reached = current_phase(self.logfile.read_text(errors="replace")) or phase
             if reached != phase:
@@ -236,7 +236,7 @@ class Supervisor:
 
     async def _generates(self) -> bool:
         try:
-            if await self.engine.alive():
+            if await self.engine.is_healthy():
                 await self.engine.complete("Hello", self.name, max_tokens=1)
                 return True
         except EngineError as error:
@@ -264,7 +264,7 @@ def current_phase(logged: str) -> str | None:
     return reached[-1] if reached else None
 
 
-def last_words(logged: str) -> str:
+def log_excerpt(logged: str) -> str:
     """The last lines, and before them the errors: the server's end is seldom its cause."""
     lines = [line for line in logged.splitlines() if line.strip()]
     earlier, last = lines[:-QUOTED_LINES], lines[-QUOTED_LINES:]

@@ -197,7 +197,7 @@ async def _health(parts: Parts, call: Call) -> None:
 
 
 async def _ready(parts: Parts, call: Call) -> None:
-    if not (parts.ready() and await parts.engine.alive()):
+    if not (parts.ready() and await parts.engine.is_healthy()):
         parts.metrics.engine_up.set(0)
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
     parts.metrics.engine_up.set(1)

@@ -11,7 +11,12 @@ from typing import Any
 import orjson
 import structlog
 
-from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnreachable
+from agent.engine.errors import (
+    EngineDisconnected,
+    EngineError,
+    EngineStatusError,
+    EngineUnreachable,
+)
 from agent.engine.tokens import CHARS_PER_TOKEN
 from agent.gateway import conversation_id
 from agent.gateway.access.auth import Caller
@@ -90,7 +95,7 @@ class Exchange:
         view = self.route.view
         messages = compose(self._messages, view.context, elide=view.registered)
         cap = self.parts.settings.max_tokens_cap
-        limits = self.request.bounds(min(cap, self.parts.engine.longest or cap))
+        limits = self.request.bounds(min(cap, self.parts.engine.max_model_len or cap))
         body = self.request.forwarded() | limits | self.request.said(messages)
         body["model"] = self.parts.served if self.route.version == BASE else self.route.version
         body["cache_salt"] = self.parts.salt(self.namespace)
@@ -218,7 +223,7 @@ class Exchange:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
             prompts = 1 if self.api.is_conversation else len(self._messages)
             # A longer one is only looked at.
-            asked = min(asked, prompts * (self.parts.engine.longest or asked))
+            asked = min(asked, prompts * (self.parts.engine.max_model_len or asked))
         if status is not InteractionStatus.DONE:
             made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:
@@ -230,21 +235,21 @@ class Exchange:
 
 def engine_failure(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
-    return _refusal(error) if isinstance(error, EngineRefused) else engine_silent()
+    return _refusal(error) if isinstance(error, EngineStatusError) else engine_silent()
 
 
 def engine_fault(error: EngineError) -> str:
     """What is recorded of it; where the engine is, whoever reads interactions need not know."""
-    if isinstance(error, EngineRefused):
+    if isinstance(error, EngineStatusError):
         return str(error)
     if isinstance(error, EngineUnreachable):
         return "the engine could not be reached"
-    if isinstance(error, EngineBroke):
+    if isinstance(error, EngineDisconnected):
         return "the engine broke off"
     return "the engine did not answer"
 
 
-def _refusal(error: EngineRefused) -> RequestError:
+def _refusal(error: EngineStatusError) -> RequestError:
     """The engine's own error where it is the client's to mend; nothing of it otherwise."""
     if error.status == 404 and b'"error"' not in error.body:
         message = "The model server does not serve this with its model. Ask /v1/chat/completions."

@@ -15,7 +15,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from agent.engine.errors import EngineBroke, EngineError, EngineRefused, EngineUnavailable
+from agent.engine.errors import (
+    EngineDisconnected,
+    EngineError,
+    EngineStatusError,
+    EngineUnavailable,
+)
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api, never
 from agent.gateway.apis.request import parse
@@ -149,7 +154,7 @@ async def _fitted(exchange: Exchange, ask: Callable[[], Coroutine[Any, Any, T]])
     """Ask the engine; once more without lessons, where they make the request too long."""
     try:
         return await ask()
-    except EngineRefused as error:
+    except EngineStatusError as error:
         if not (error.is_too_long and exchange.leave_out_lessons()):
             raise
     return await ask()
@@ -195,7 +200,7 @@ async def _pump(exchange: Exchange, events: EventStream, send: Send) -> None:
                 await _rest(stream.chunks, events)
     events.finish()
     if not events.complete:
-        raise EngineBroke("the engine's stream ended before its last event")
+        raise EngineDisconnected("the engine's stream ended before its last event")
 
 
 async def _read(api: Api, events: EventStream) -> Answer:
@@ -206,7 +211,7 @@ async def _read(api: Api, events: EventStream) -> Answer:
 
 async def _rest(chunks: AsyncIterator[bytes], events: EventStream) -> None:
     """Take what follows the last event, for a moment: then the connection can be used again."""
-    with contextlib.suppress(EngineBroke, TimeoutError):
+    with contextlib.suppress(EngineDisconnected, TimeoutError):
         async with asyncio.timeout(REST_S):
             async for chunk in chunks:
                 events.feed(chunk)
@@ -216,7 +221,7 @@ async def _failed(exchange: Exchange, answer: Answer, error: EngineError) -> Req
     """Record that the engine failed; returns what the client is told."""
     failure = engine_failure(error)
     answer.error = engine_fault(error)
-    if not isinstance(error, EngineRefused):  # what it says may be the client's own words
+    if not isinstance(error, EngineStatusError):  # what it says may be the client's own words
         log.warning("engine failed", interaction=exchange.id, error=str(error))
     await _record_failed(exchange, answer, failure)
     return failure

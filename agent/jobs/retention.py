@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from agent.runtime import Work
+from agent.runtime import Runtime
 from store import retention
 from store.clock import utcnow
 from store.db import Database, Session
@@ -20,9 +20,9 @@ PAUSE_S = 0.05
 """Between two steps, for those who write meanwhile."""
 
 
-async def run(work: Work, _payload: dict[str, Any]) -> None:
+async def run(runtime: Runtime, _payload: dict[str, Any]) -> None:
     """Delete texts and interactions that are past their time."""
-    settings, now = work.settings.store, utcnow()
+    settings, now = runtime.settings.store, utcnow()
     for name, find, drop, days in (
         ("texts", retention.old_texts, retention.drop_texts, settings.texts_days),
         (
@@ -33,7 +33,7 @@ async def run(work: Work, _payload: dict[str, Any]) -> None:
         ),
     ):
         if days:
-            count = await _drop_all(work.db, find, drop, now - timedelta(days=days))
+            count = await _drop_all(runtime.db, find, drop, now - timedelta(days=days))
             log.info("dropped what is past its time", what=name, count=count, days=days)
 
 

@@ -19,10 +19,10 @@ import structlog
 
 from agent.jobs import retention
 from agent.learning import extract
-from agent.process.signals import pause, unless, until
+from agent.process.signals import run_unless_stopped, sleep_or_stop, wait_or_cancel
 from agent.rollout import rollout
 from agent.rollout.reconcile import reconcile
-from agent.runtime import Work
+from agent.runtime import Runtime
 from agent.training.trainer import train
 from store import jobs
 from store.clock import utcnow
@@ -31,7 +31,7 @@ from store.jobs import Claim, LostLease
 
 log = structlog.get_logger(__name__)
 
-KINDS: dict[str, Callable[[Work, dict[str, Any]], Awaitable[None]]] = {
+KINDS: dict[str, Callable[[Runtime, dict[str, Any]], Awaitable[None]]] = {
     "extract": extract.run,
     "train": train,
     "rollout": rollout.run,
@@ -47,14 +47,14 @@ RETRY_S = 10.0
 
 
 @asynccontextmanager
-async def worker_thread(work: Work) -> AsyncIterator[None]:
+async def worker_thread(runtime: Runtime) -> AsyncIterator[None]:
     """A worker in a thread and an event loop of its own, so that no job delays a request."""
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def main() -> None:
-        engine = work.engine.clone()
+        engine = runtime.engine.clone()
         try:
-            own = replace(work, engine=engine)
+            own = replace(runtime, engine=engine)
             await asyncio.gather(run_worker(own, stop), _tend_engine(own, stop))
         finally:
             await engine.close()
@@ -70,26 +70,26 @@ async def worker_thread(work: Work) -> AsyncIterator[None]:
 
 
 async def run_worker(
-    work: Work, stop: asyncio.Event, lanes: Sequence[tuple[str, ...]] = LANES
+    runtime: Runtime, stop: asyncio.Event, lanes: Sequence[tuple[str, ...]] = LANES
 ) -> None:
     """Run jobs in the lanes until `stop` is set; a job still running is then handed back."""
-    await asyncio.gather(*(_run_lane(work, lane, stop) for lane in lanes))
+    await asyncio.gather(*(_run_lane(runtime, lane, stop) for lane in lanes))
 
 
-async def _run_lane(work: Work, kinds: tuple[str, ...], stop: asyncio.Event) -> None:
+async def _run_lane(runtime: Runtime, kinds: tuple[str, ...], stop: asyncio.Event) -> None:
     async def run_next() -> bool:
-        with work.db.begin() as session:
+        with runtime.db.begin() as session:
             claim = jobs.claim(session, kinds, utcnow(), LEASE_S)
         if claim:
-            await run_job(work, claim, stop)
+            await run_job(runtime, claim, stop)
         return claim is not None
 
     await _repeat(run_next, POLL_S, stop)
 
 
-async def _tend_engine(work: Work, stop: asyncio.Event) -> None:
+async def _tend_engine(runtime: Runtime, stop: asyncio.Event) -> None:
     async def tend() -> bool:
-        await unless(stop, reconcile(work))
+        await run_unless_stopped(stop, reconcile(runtime))
         return False
 
     await _repeat(tend, RECONCILE_S, stop)
@@ -104,18 +104,18 @@ async def _repeat(step: Callable[[], Awaitable[bool]], pause_s: float, stop: asy
             log.warning("background work failed, tried again", error=repr(error))
             busy = False
         if not busy:
-            await pause(stop, pause_s)
+            await sleep_or_stop(stop, pause_s)
 
 
-async def run_job(work: Work, claim: Claim, stop: asyncio.Event) -> None:
+async def run_job(runtime: Runtime, claim: Claim, stop: asyncio.Event) -> None:
     """Run one claimed job to its recorded end: done, failed, or handed back on a shutdown."""
     log.info("job started", job=claim.id, kind=claim.kind, attempt=claim.attempts)
-    task = asyncio.ensure_future(KINDS[claim.kind](work, claim.payload))
+    task = asyncio.ensure_future(KINDS[claim.kind](runtime, claim.payload))
     loop = asyncio.get_running_loop()
-    with _heartbeat(work.db, claim, on_lost=lambda: loop.call_soon_threadsafe(task.cancel)):
-        await until(task, stop)
+    with _heartbeat(runtime.db, claim, on_lost=lambda: loop.call_soon_threadsafe(task.cancel)):
+        await wait_or_cancel(task, stop)
         try:
-            _record_end(work.db, claim, task)
+            _record_end(runtime.db, claim, task)
         except LostLease:
             log.warning("job taken over", job=claim.id, kind=claim.kind)
 

@@ -8,7 +8,13 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from agent.training.plan import enqueue_train, open_run, steps_taken, to_unlearn, untried_lessons
+from agent.training.plan import (
+    enqueue_train,
+    lessons_to_unlearn,
+    open_run,
+    steps_taken,
+    untried_lessons,
+)
 from config.settings import Settings
 from store import (
     adapters,
@@ -71,7 +77,7 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
     settled = latest <= now - timedelta(seconds=settings.distill.settle_s)
     if len(fresh) >= settings.distill.min_new_lessons and settled:
         open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
-    elif gone := to_unlearn(session, namespace, now):
+    elif gone := lessons_to_unlearn(session, namespace, now):
         open_run(session, namespace, settings, f"{len(gone)} lessons were taken out", now)
 
 

@@ -19,24 +19,24 @@ from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.curate import SizedLesson
 from agent.learning.propose import origin, propose
-from agent.runtime import Work
+from agent.runtime import Runtime
 from store import conversations, interactions, lessons
 from store.clock import utcnow
 
 log = structlog.get_logger(__name__)
 
 
-async def run(work: Work, payload: dict[str, Any]) -> None:
+async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Extract the lessons of conversation `payload["conversation"]`."""
-    conversation, settings = payload["conversation"], work.settings.learning
-    with work.db.read() as session:
+    conversation, settings = payload["conversation"], runtime.settings.learning
+    with runtime.db.read() as session:
         signals = conversations.signals(session, conversation)
         turns = interactions.turns(session, conversation)
         found = find_corrections(turns, settings.trust_turns)
         new = [one for one in found if not lessons.has_taught(session, one.support)]
     for correction in _chosen(new, settings.max_per_conversation):
-        await _learn(work, payload["namespace"], correction)
-    with work.db.begin() as session:
+        await _learn(runtime, payload["namespace"], correction)
+    with runtime.db.begin() as session:
         # Those of the reading: what came since is read the next time.
         conversations.mark_read(session, conversation, signals)
 
@@ -50,18 +50,18 @@ def _chosen(corrections: Sequence[Correction], most: int) -> list[Correction]:
     return [one for one in corrections if one not in left_out]
 
 
-async def _learn(work: Work, namespace: str, correction: Correction) -> None:
+async def _learn(runtime: Runtime, namespace: str, correction: Correction) -> None:
     """State and store what one correction teaches; at once, so that a later failure costs less."""
-    settings = work.settings.learning
+    settings = runtime.settings.learning
     stated = []
-    for proposed in await propose(work.engine, work.model, correction, settings.extractor):
+    for proposed in await propose(runtime.engine, runtime.model, correction, settings.extractor):
         said = lessons.render(proposed.when, proposed.do)
-        tokens = len(await work.engine.tokenize(said, work.model))
+        tokens = len(await runtime.engine.tokenize(said, runtime.model))
         if tokens > settings.token_budget:
             log.warning("lesson too long for any prompt", tokens=tokens, **origin(correction))
             continue
         stated.append(SizedLesson(proposed, tokens))
-    with work.db.begin() as session:
+    with runtime.db.begin() as session:
         kept = curate.keep(session, namespace, correction.support, stated, settings, utcnow())
     for lesson in kept:
         log.info("lesson kept", lesson=lesson.id, status=lesson.status, kind=lesson.kind)

@@ -14,7 +14,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.engine.client import VllmEngine
-from agent.engine.errors import EngineRefused
+from agent.engine.errors import EngineStatusError
 from agent.learning import prompts
 from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.contradiction import strip_verdict
@@ -41,7 +41,7 @@ FEW_SHOT_BYTES = 600
 STRUCTURED_BYTES = 1600
 """Of each text that is shown; a byte is at most a token."""
 MIN_INFORMATIVE_WORDS = 3
-UNUSABLE = (EngineRefused, ValueError, LookupError, TypeError)
+UNUSABLE = (EngineStatusError, ValueError, LookupError, TypeError)
 """What comes of a prompt that the engine will not take, or of an answer of another form."""
 _IMPERATIVE = re.compile(
     r"^\W*(please )?(always|never|do not|don['’]t|avoid|begin|start|end|use|answer|reply|say|write"

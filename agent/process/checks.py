@@ -6,7 +6,7 @@ from config.settings import Settings
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def refuse_unfit(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Check what no single setting can.
 
     Raises:
@@ -28,10 +28,10 @@ def refuse_unfit(settings: Settings) -> None:
     if settings.engine.model and not (folder / "config.json").exists():
         raise StartError(f"engine.model: {folder} is not a model folder: it has no config.json.")
     if settings.distill.auto:
-        refuse_untrainable(settings)
+        check_trainable(settings)
 
 
-def refuse_untrainable(settings: Settings) -> None:
+def check_trainable(settings: Settings) -> None:
     """Check that a run would train the model that serves.
 
     Raises:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-DISCOVERY = "server.json"
+ADDRESS_FILE = "server.json"
 """In the data folder while a daemon serves: its address and process."""
 BYTES = 32
 VALUE = re.compile(rf"[0-9a-f]{{{2 * BYTES}}}")
@@ -19,7 +19,7 @@ TRIES, PAUSE_S = 10, 0.02
 """Whoever only looks whether a daemon runs holds the lock for a moment too."""
 
 
-class Spoiled(Exception):
+class SecretCorrupt(Exception):
     """A value that has to last is not there any more."""
 
 
@@ -28,7 +28,7 @@ class StartError(Exception):
 
 
 @contextmanager
-def only_daemon(data_dir: Path) -> Iterator[None]:
+def lock_data_dir(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for this process; the system lets go however the process ends.
 
     Raises:
@@ -61,7 +61,7 @@ def _taken(lock: TextIO) -> bool:
     return True
 
 
-def daemon_runs(data_dir: Path) -> bool:
+def daemon_is_running(data_dir: Path) -> bool:
     """Whether a daemon holds the data folder."""
     try:
         with (data_dir / "daemon.lock").open() as lock:
@@ -73,28 +73,28 @@ def daemon_runs(data_dir: Path) -> bool:
     return False
 
 
-def announce(path: Path, url: str) -> None:
+def write_address(path: Path, url: str) -> None:
     """Write the address of this process."""
     written = path.with_suffix(".tmp")
     written.write_text(json.dumps({"url": url, "pid": os.getpid()}))
     written.replace(path)
 
 
-def address(data_dir: Path) -> str | None:
+def read_address(data_dir: Path) -> str | None:
     """Where the daemon of a data folder listens; None where none does."""
-    discovery = data_dir / DISCOVERY
-    if not daemon_runs(data_dir) or not discovery.exists():
+    discovery = data_dir / ADDRESS_FILE
+    if not daemon_is_running(data_dir) or not discovery.exists():
         return None  # a file without a daemon was left by one that was killed
     return str(json.loads(discovery.read_text())["url"])
 
 
-def lasting(path: Path) -> str:
+def load_or_create_secret(path: Path) -> str:
     """The value in a file that only its owner can read, 64 hex digits; made where it is not there.
 
     Two processes that make it at once get the same one.
 
     Raises:
-        Spoiled: The file has something else.
+        SecretCorrupt: The file has something else.
     """
     beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     if not path.exists():
@@ -110,7 +110,7 @@ def lasting(path: Path) -> str:
             beside.unlink(missing_ok=True)
     value = path.read_text().strip()
     if not VALUE.fullmatch(value):
-        raise Spoiled(
+        raise SecretCorrupt(
             f"{path} has no value of {2 * BYTES} hex digits: restore it from a backup of the data "
             "folder. Without it, every key made so far is void; then delete the file."
         )

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def signals() -> Iterator[asyncio.Event]:
+def shutdown_signals() -> Iterator[asyncio.Event]:
     """An event that SIGTERM, SIGINT or a terminal's end sets; what follows is outside the handler.
 
     SIGHUP that nohup has set aside stays so.
@@ -29,14 +29,14 @@ def signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def unless(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
+async def run_unless_stopped(stop: asyncio.Event, step: Coroutine[Any, Any, T]) -> T | None:
     """The step's result; None where `stop` was set first, and the step has cleaned up after it."""
     task = asyncio.ensure_future(step)
-    await until(task, stop)
+    await wait_or_cancel(task, stop)
     return None if task.cancelled() else task.result()
 
 
-async def until(task: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
+async def wait_or_cancel(task: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
     """Wait for the task; on `stop`, cancel it and wait for it to clean up."""
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -46,7 +46,7 @@ async def until(task: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
         await asyncio.wait({task})
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
+async def sleep_or_stop(stop: asyncio.Event, seconds: float) -> None:
     """Sleep, or return at once when `stop` is set."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)

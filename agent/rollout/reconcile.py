@@ -13,10 +13,9 @@ from collections.abc import Collection
 
 import structlog
 
-from agent.engine import adapters as loaded
-from agent.engine.adapters import AdapterRefused, AdapterRejected
+from agent.engine.adapters import AdapterLoadError, AdapterMismatch, load_and_verify
 from agent.engine.client import VllmEngine
-from agent.runtime import Work
+from agent.runtime import Runtime
 from store import adapters, rollouts
 from store.clock import utcnow
 from store.manifests import AdapterCorrupt, AdapterMissing
@@ -25,53 +24,55 @@ from store.models import Adapter
 log = structlog.get_logger(__name__)
 
 
-async def reconcile(work: Work) -> None:
+async def reconcile(runtime: Runtime) -> None:
     """Load what is missing, and unload what nobody needs and nobody is using."""
     refused: set[str] = set()
-    known = frozenset(work.unserved)
+    known = frozenset(runtime.unserved)
 
     async def tend(server: VllmEngine) -> None:
         present = set(await server.models())
         [url] = server.urls
-        work.proven.intersection_update(
-            {each for each in work.proven if each[0] != url or each[1] in present}
+        runtime.verified.intersection_update(
+            {each for each in runtime.verified if each[0] != url or each[1] in present}
         )
         # The engine first: a candidate has its row before it is loaded, so none is a stray.
-        with work.db.read() as session:
+        with runtime.db.read() as session:
             wanted = adapters.wanted(session)
             strays = adapters.strays(session, present)
-        unproven = [each for each in wanted if (url, each.name) not in work.proven]
+        unproven = [each for each in wanted if (url, each.name) not in runtime.verified]
         # Other requests are going on: nobody asks for it before it is proven.
-        work.unserved.update(each.name for each in unproven)
+        runtime.unserved.update(each.name for each in unproven)
         for adapter in unproven:
-            if not await _restored(work, server, adapter, adapter.name in present, known):
+            if not await _restored(runtime, server, adapter, adapter.name in present, known):
                 refused.add(adapter.name)
         for name in strays:
-            if not work.inflight.in_use(name):
+            if not runtime.inflight.in_use(name):
                 await server.unload_adapter(name)
                 log.info("unloaded", adapter=name)
 
-    async with work.loading():
-        await work.engine.everywhere(tend)
-    work.unserved.update(refused)
-    work.unserved.intersection_update(refused)
+    async with runtime.adapter_lock():
+        await runtime.engine.on_every_server(tend)
+    runtime.unserved.update(refused)
+    runtime.unserved.intersection_update(refused)
 
 
 async def _restored(
-    work: Work, server: VllmEngine, adapter: Adapter, present: bool, known: Collection[str]
+    runtime: Runtime, server: VllmEngine, adapter: Adapter, present: bool, known: Collection[str]
 ) -> bool:
     """Load an adapter unless it is present, and prove it; False if the server does not take it."""
     name, judged = adapter.name, adapter.manifest_sha256
     try:
-        await loaded.load(server, name, adapter.path, judged, work.model, present=present)
-        work.proven.update((url, name) for url in server.urls)
+        await load_and_verify(
+            server, name, adapter.path, judged, runtime.model, already_loaded=present
+        )
+        runtime.verified.update((url, name) for url in server.urls)
         log.info("restored", adapter=name)
-    except (AdapterRefused, AdapterMissing) as error:
+    except (AdapterLoadError, AdapterMissing) as error:
         if name not in known:
             log.error("not restored, the base answers", adapter=name, reason=str(error))
         return False
-    except (AdapterRejected, AdapterCorrupt) as error:
+    except (AdapterMismatch, AdapterCorrupt) as error:
         log.error("withdrawn", adapter=adapter.name, reason=str(error))
-        with work.db.begin() as session:
+        with runtime.db.begin() as session:
             rollouts.withdraw(session, adapter.name, str(error), utcnow())
     return True

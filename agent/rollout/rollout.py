@@ -20,11 +20,10 @@ from typing import Any
 
 import structlog
 
-from agent.engine import adapters as loaded
-from agent.engine.adapters import AdapterRefused, AdapterRejected
+from agent.engine.adapters import AdapterLoadError, AdapterMismatch, load_and_verify
 from agent.rollout.gate import judge
 from agent.rollout.reconcile import reconcile
-from agent.runtime import Work
+from agent.runtime import Runtime
 from store import adapters, rollouts
 from store.adapters import UnknownAdapter
 from store.clock import utcnow
@@ -36,69 +35,73 @@ from store.views import BASE
 log = structlog.get_logger(__name__)
 
 
-async def run(work: Work, payload: dict[str, Any]) -> None:
+async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Roll out the candidate `payload["adapter"]`, or reject it."""
-    with work.db.read() as session:
+    with runtime.db.read() as session:
         candidate = adapters.get(session, payload["adapter"])
     if candidate is None:
         raise UnknownAdapter(payload["adapter"])
     if candidate.status is not AdapterStatus.CANDIDATE:
         return
-    if not _passes_gate(work, candidate):
+    if not _passes_gate(runtime, candidate):
         return
-    if not work.settings.gate.auto_promote and not payload.get("approved"):
+    if not runtime.settings.gate.auto_promote and not payload.get("approved"):
         log.info("candidate waits for approval", adapter=candidate.name)
         return
-    if await _load(work, candidate):
-        await promote(work, candidate, "passed the gate and the identity probe")
+    if await _load(runtime, candidate):
+        await promote(runtime, candidate, "passed the gate and the identity probe")
 
 
-def _passes_gate(work: Work, candidate: Adapter) -> bool:
-    with work.db.begin() as session:
+def _passes_gate(runtime: Runtime, candidate: Adapter) -> bool:
+    with runtime.db.begin() as session:
         evaluation = adapters.evaluation(session, candidate.name)
         if evaluation.passed is None:
-            verdict = judge(evaluation.measured, work.settings.gate)
+            verdict = judge(evaluation.measured, runtime.settings.gate)
             rollouts.judge(session, candidate.name, verdict.passed, verdict.reasons, utcnow())
             log.info("gate", adapter=candidate.name, passed=verdict.passed, reasons=verdict.reasons)
         return bool(evaluation.passed)
 
 
-async def _load(work: Work, candidate: Adapter) -> bool:
+async def _load(runtime: Runtime, candidate: Adapter) -> bool:
     """Load and probe; a candidate that is not what was trained is rejected."""
     try:
-        async with work.loading():
-            await loaded.load(
-                work.engine, candidate.name, candidate.path, candidate.manifest_sha256, work.model
+        async with runtime.adapter_lock():
+            await load_and_verify(
+                runtime.engine,
+                candidate.name,
+                candidate.path,
+                candidate.manifest_sha256,
+                runtime.model,
             )
-    except (AdapterRejected, AdapterRefused, AdapterCorrupt) as error:
-        _reject(work, candidate, str(error))
+    except (AdapterMismatch, AdapterLoadError, AdapterCorrupt) as error:
+        _reject(runtime, candidate, str(error))
         return False
-    work.proven.update((url, candidate.name) for url in work.engine.urls)
+    runtime.verified.update((url, candidate.name) for url in runtime.engine.urls)
     return True
 
 
-def _reject(work: Work, candidate: Adapter, reason: str) -> None:
-    with work.db.begin() as session:
+def _reject(runtime: Runtime, candidate: Adapter, reason: str) -> None:
+    with runtime.db.begin() as session:
         rollouts.withdraw(session, candidate.name, reason, utcnow())
     log.warning("candidate rejected", adapter=candidate.name, reason=reason)
 
 
-async def promote(work: Work, candidate: Adapter, reason: str) -> None:
+async def promote(runtime: Runtime, candidate: Adapter, reason: str) -> None:
     """Flip the alias to a loaded candidate, drain the old version and tidy the engine.
 
     Raises:
         StaleAlias: Another rollout was faster; the job is tried again.
     """
     try:
-        with work.db.begin() as session:
+        with runtime.db.begin() as session:
             before = adapters.live(session, candidate.namespace)
             old = before.name if before else None
             rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
     except rollouts.Outdated as error:
-        _reject(work, candidate, str(error))
-        await reconcile(work)
+        _reject(runtime, candidate, str(error))
+        await reconcile(runtime)
         return
     log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
-    drained, patience_s = work.inflight.wait_drained, work.settings.server.drain_s
+    drained, patience_s = runtime.inflight.wait_drained, runtime.settings.server.drain_s
     await asyncio.to_thread(drained, old or BASE, patience_s, candidate.namespace)
-    await reconcile(work)
+    await reconcile(runtime)

@@ -16,7 +16,7 @@ UNLEARN_AGAIN_AFTER = timedelta(days=1)
 """Until it is tried again, where the run failed or its adapter was rejected."""
 
 
-def to_unlearn(session: Session, namespace: str, now: datetime) -> list[str]:
+def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[str]:
     """Lessons taken out that the live adapter holds, unless a run without them was tried of late.
 
     None where nothing would be left to learn: then only a rollback helps.

@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
-from agent.process.children import end, guarded
-from agent.runtime import Work
+from agent.process.children import guarded_command, terminate
+from agent.runtime import Runtime
 from config.environment import ENV_PREFIX
 from store import runs
 from store.db import AWAY
@@ -33,33 +33,35 @@ class TrainerCrashed(Exception):
     """The trainer died without recording an end."""
 
 
-async def train(work: Work, payload: dict[str, Any]) -> None:
+async def train(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Run the distillation `payload["run"]` to its recorded end.
 
     Raises:
         TrainerCrashed: The child died; the job is tried again and the run resumes.
     """
     run = payload["run"]
-    logfile = work.settings.data_dir / "logs" / f"{run}.log"
-    child = await _start(work, run, logfile)
+    logfile = runtime.settings.data_dir / "logs" / f"{run}.log"
+    child = await _start(runtime, run, logfile)
     try:
-        code = await _wait(work, run, child)
+        code = await _wait(runtime, run, child)
     finally:
-        await end(child)
-    if _status(work, run) in (RunStatus.QUEUED, RunStatus.RUNNING):
+        await terminate(child)
+    if _status(runtime, run) in (RunStatus.QUEUED, RunStatus.RUNNING):
         raise TrainerCrashed(f"The trainer died (exit code {code}): {_tail(logfile)}")
 
 
-async def _start(work: Work, run: str, logfile: Path) -> asyncio.subprocess.Process:
+async def _start(runtime: Runtime, run: str, logfile: Path) -> asyncio.subprocess.Process:
     logfile.parent.mkdir(parents=True, exist_ok=True)
     with logfile.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            *guarded("nice", "-n", str(NICENESS), *command(work.settings.distill.processes, run)),
+            *guarded_command(
+                "nice", "-n", str(NICENESS), *command(runtime.settings.distill.processes, run)
+            ),
             stdin=asyncio.subprocess.PIPE,
             stdout=output,
             stderr=output,
-            cwd=work.settings.data_dir,
-            env={**os.environ, **work.settings.environment(), **_engine(work)},
+            cwd=runtime.settings.data_dir,
+            env={**os.environ, **runtime.settings.environment(), **_engine(runtime)},
         )
 
 
@@ -70,30 +72,30 @@ def command(processes: int, run: str) -> list[str]:
     return [sys.executable, *([] if alone else launcher), "-m", "distill", "run", run]
 
 
-def _engine(work: Work) -> dict[str, str]:
+def _engine(runtime: Runtime) -> dict[str, str]:
     """Where a child that samples there finds the engine; its key goes to no other."""
-    if work.settings.distill.sampler == "local":
+    if runtime.settings.distill.sampler == "local":
         return {}
     return {
-        f"{ENV_PREFIX}ENGINE__URLS": ",".join(work.engine.urls),
-        f"{ENV_PREFIX}ENGINE__API_KEY": work.engine.api_key,
+        f"{ENV_PREFIX}ENGINE__URLS": ",".join(runtime.engine.urls),
+        f"{ENV_PREFIX}ENGINE__API_KEY": runtime.engine.api_key,
     }
 
 
-async def _wait(work: Work, run: str, child: asyncio.subprocess.Process) -> int:
+async def _wait(runtime: Runtime, run: str, child: asyncio.subprocess.Process) -> int:
     """The child's exit code; a run that was cancelled meanwhile ends its child."""
     waiting = asyncio.ensure_future(child.wait())
     while not waiting.done():
         await asyncio.wait({waiting}, timeout=POLL_S)
         # A database that is away is asked again; the trainer need not end for it.
         with suppress(*AWAY):
-            if _status(work, run) is RunStatus.CANCELLED:
-                await end(child)
+            if _status(runtime, run) is RunStatus.CANCELLED:
+                await terminate(child)
     return waiting.result()
 
 
-def _status(work: Work, run: str) -> RunStatus:
-    with work.db.read() as session:
+def _status(runtime: Runtime, run: str) -> RunStatus:
+    with runtime.db.read() as session:
         found = runs.get(session, run)
     if found is None:
         raise runs.UnknownRun(run)

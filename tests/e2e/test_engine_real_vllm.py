@@ -15,8 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from agent.engine import adapters
-from agent.engine.adapters import AdapterRejected
+from agent.engine.adapters import AdapterMismatch, load_and_verify
 from agent.engine.client import VllmEngine
 from tests.e2e.conftest import RealVllm
 from tests.integration.test_engine_contract import EngineContract, Server
@@ -138,7 +137,9 @@ class TestRealVllm(EngineContract, ApiContract):
 async def test_a_trained_adapter_proves_itself(
     engine: VllmEngine, real_vllm: RealVllm, trained: Trained
 ) -> None:
-    await adapters.load(engine, "bh-honest", trained.path, trained.manifest_sha256, real_vllm.model)
+    await load_and_verify(
+        engine, "bh-honest", trained.path, trained.manifest_sha256, real_vllm.model
+    )
 
     assert "bh-honest" in await engine.models()
     await engine.unload_adapter("bh-honest")
@@ -175,8 +176,8 @@ async def test_an_adapter_that_is_not_the_student_is_rejected_and_gone(
 ) -> None:
     other = changed(trained, tmp_path / name, change)
 
-    with pytest.raises(AdapterRejected, match=reason):
-        await adapters.load(engine, name, other.path, other.manifest_sha256, real_vllm.model)
+    with pytest.raises(AdapterMismatch, match=reason):
+        await load_and_verify(engine, name, other.path, other.manifest_sha256, real_vllm.model)
 
     assert name not in await engine.models()
 
@@ -190,8 +191,10 @@ async def test_weights_under_names_that_vllm_does_not_know_are_rejected(
         lambda weights: {k.replace("layers.", "strata."): v for k, v in weights.items()},
     )
 
-    with pytest.raises(AdapterRejected):
-        await adapters.load(engine, "bh-names", other.path, other.manifest_sha256, real_vllm.model)
+    with pytest.raises(AdapterMismatch):
+        await load_and_verify(
+            engine, "bh-names", other.path, other.manifest_sha256, real_vllm.model
+        )
 
     assert "bh-names" not in await engine.models()
 
@@ -202,8 +205,8 @@ async def test_two_adapters_and_the_base_answer_each_as_itself(
     train(base_model, tmp_path / "bh-other", seed=2, scale=SCALE)
     other = sealed(tmp_path / "bh-other")
 
-    await adapters.load(engine, "bh-one", trained.path, trained.manifest_sha256, real_vllm.model)
-    await adapters.load(engine, "bh-other", other.path, other.manifest_sha256, real_vllm.model)
+    await load_and_verify(engine, "bh-one", trained.path, trained.manifest_sha256, real_vllm.model)
+    await load_and_verify(engine, "bh-other", other.path, other.manifest_sha256, real_vllm.model)
 
     answers = {
         model: (await engine.complete("The shop", model, max_tokens=12, temperature=0))["choices"]

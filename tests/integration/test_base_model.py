@@ -16,7 +16,7 @@ def test_a_start_that_is_cut_short_while_the_model_is_unpacked_leaves_no_process
     before = set(descendants(os.getpid()))
 
     async def scenario() -> None:
-        unpacking = asyncio.ensure_future(base_model.model_folder(settings, print))
+        unpacking = asyncio.ensure_future(base_model.prepare_model_folder(settings, print))
         while len(set(descendants(os.getpid())) - before) < 2:  # the guard, and below it the child
             assert not unpacking.done()
             await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.process.data_dir import DISCOVERY, daemon_runs, only_daemon
+from agent.process.data_dir import ADDRESS_FILE, daemon_is_running, lock_data_dir
 from tests.support.daemon_rig import environment, until
 
 
@@ -133,8 +133,8 @@ def test_a_worker_without_servers_is_refused_with_the_remedy(byheart):
 def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
     byheart.data.mkdir()
     left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})
-    (byheart.data / DISCOVERY).write_text(left)
-    with only_daemon(byheart.data):
+    (byheart.data / ADDRESS_FILE).write_text(left)
+    with lock_data_dir(byheart.data):
         assert "serving at http://127.0.0.1:1" in byheart("status").stdout
     assert "no daemon is serving" in byheart("status").stdout
 
@@ -206,13 +206,13 @@ def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        until(lambda: daemon_runs(folder / "data"), 60)
+        until(lambda: daemon_is_running(folder / "data"), 60)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) != 0
     finally:
         process.kill()
         process.wait()
-    assert not daemon_runs(folder / "data")
+    assert not daemon_is_running(folder / "data")
     assert not production.exists()
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine import adapters
-from agent.engine.adapters import AdapterRefused, AdapterRejected
+from agent.engine.adapters import AdapterLoadError, AdapterMismatch, load_and_verify
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineUnavailable
 from store.durable_files import sha256
@@ -45,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def load(engine: VllmEngine, folder: Path) -> None:
-    await adapters.load(engine, NAME, folder, sha256(folder / MANIFEST), "base")
+    await load_and_verify(engine, NAME, folder, sha256(folder / MANIFEST), "base")
 
 
 async def test_the_trained_student_is_loaded(
@@ -68,7 +67,7 @@ async def test_the_base_under_the_adapters_name_is_rejected(
 ) -> None:
     score(fake, BASE, BASE)
 
-    with pytest.raises(AdapterRejected, match="does not answer like the trained student"):
+    with pytest.raises(AdapterMismatch, match="does not answer like the trained student"):
         await load(engine, folder)
 
     assert fake.adapters == {}
@@ -79,7 +78,7 @@ async def test_an_engine_with_another_base_is_told_apart(
 ) -> None:
     score(fake, STUDENT, {11: -9.0, 12: -9.0, 13: -9.0})
 
-    with pytest.raises(AdapterRefused, match="base is not the one"):
+    with pytest.raises(AdapterLoadError, match="base is not the one"):
         await load(engine, folder)
 
     assert fake.adapters == {}
@@ -102,7 +101,7 @@ async def test_what_the_engine_does_not_take_is_refused_with_its_reason(
 ) -> None:
     fake.adapters[NAME] = "/another/folder"
 
-    with pytest.raises(AdapterRefused, match="already been loaded"):
+    with pytest.raises(AdapterLoadError, match="already been loaded"):
         await load(engine, folder)
 
 
@@ -135,7 +134,7 @@ async def test_what_one_server_refuses_stays_on_the_one_that_has_it(
         await load(both, folder)
         other.adapters.clear()
         other.may_load = False
-        with pytest.raises(AdapterRefused):
+        with pytest.raises(AdapterLoadError):
             await load(both, folder)
         await both.close()
 
@@ -148,7 +147,7 @@ async def test_every_server_proves_by_itself_that_it_serves_the_student(
     async with FakeVllm() as other:
         score(other, BASE, BASE)
         both = VllmEngine([fake.url, other.url])
-        with pytest.raises(AdapterRejected):
+        with pytest.raises(AdapterMismatch):
             await load(both, folder)
         await both.close()
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.engine.client import VllmEngine
-from agent.engine.errors import EngineBroke, EngineRefused, EngineUnavailable
+from agent.engine.errors import EngineDisconnected, EngineStatusError, EngineUnavailable
 from tests.support.api_contract import ApiContract
 from tests.support.fake_vllm import FakeVllm
 
@@ -173,9 +173,9 @@ class EngineContract:
     async def test_an_unknown_model_is_refused_and_never_the_base(self, engine: VllmEngine) -> None:
         body = {"model": "bh-nobody", "messages": HELLO, "max_tokens": 1}
 
-        with pytest.raises(EngineRefused, match="does not exist") as plain:
+        with pytest.raises(EngineStatusError, match="does not exist") as plain:
             await engine.chat(body)
-        with pytest.raises(EngineRefused) as streamed:
+        with pytest.raises(EngineStatusError) as streamed:
             async with engine.stream({**body, "stream": True}):
                 pass
 
@@ -189,7 +189,7 @@ class EngineContract:
         stranger = VllmEngine([server.url], api_key="not the key")
 
         try:
-            with pytest.raises(EngineRefused, match="Unauthorized") as refused:
+            with pytest.raises(EngineStatusError, match="Unauthorized") as refused:
                 await stranger.models()
         finally:
             await stranger.close()
@@ -221,7 +221,7 @@ class EngineContract:
         await engine.unload_adapter("bh-one")
         await engine.unload_adapter("bh-one")
         assert await engine.models() == [server.model]
-        with pytest.raises(EngineRefused, match="does not exist"):
+        with pytest.raises(EngineStatusError, match="does not exist"):
             await engine.chat({"model": "bh-one", "messages": HELLO, "max_tokens": 1})
 
     async def test_a_name_is_never_given_to_another_adapter(
@@ -229,7 +229,7 @@ class EngineContract:
     ) -> None:
         await engine.load_adapter("bh-two", str(server.adapter))
 
-        with pytest.raises(EngineRefused, match="already been loaded") as refused:
+        with pytest.raises(EngineStatusError, match="already been loaded") as refused:
             await engine.load_adapter("bh-two", str(tmp_path))
 
         assert refused.value.status == 400
@@ -238,7 +238,7 @@ class EngineContract:
     async def test_a_folder_without_an_adapter_is_refused(
         self, engine: VllmEngine, server: Server, tmp_path: Path
     ) -> None:
-        with pytest.raises(EngineRefused, match="No adapter found") as refused:
+        with pytest.raises(EngineStatusError, match="No adapter found") as refused:
             await engine.load_adapter("bh-three", str(tmp_path / "nothing"))
 
         assert refused.value.status == 404
@@ -248,12 +248,12 @@ class EngineContract:
         self, engine: VllmEngine, server: Server
     ) -> None:
         asked = [{"role": "user", "content": "a word and " * 2000}]
-        with pytest.raises(EngineRefused) as refused:
+        with pytest.raises(EngineStatusError) as refused:
             await engine.chat({"model": server.model, "messages": asked})
         assert refused.value.is_too_long
 
     async def test_it_is_alive(self, engine: VllmEngine) -> None:
-        assert await engine.alive()
+        assert await engine.is_healthy()
 
 
 async def _is(server: Server, count: int) -> bool:
@@ -300,7 +300,7 @@ class TestFaults:
     ) -> None:
         await fake.down()
 
-        assert not await engine.alive()
+        assert not await engine.is_healthy()
         with pytest.raises(EngineUnavailable, match="no connection"):
             await engine.chat(self.body())
         with pytest.raises(EngineUnavailable):
@@ -357,7 +357,7 @@ class TestFaults:
                 async for chunk in stream.chunks:
                     received += chunk
 
-        with pytest.raises(EngineBroke):
+        with pytest.raises(EngineDisconnected):
             await read()
 
         assert received.count(b"data: ") == 3
@@ -394,7 +394,7 @@ class TestFaults:
     ) -> None:
         fake.refuse_with = (500, {"detail": "on fire"})
 
-        with pytest.raises(EngineRefused, match="on fire") as refused:
+        with pytest.raises(EngineStatusError, match="on fire") as refused:
             await engine.chat(self.body())
 
         assert refused.value.status == 500

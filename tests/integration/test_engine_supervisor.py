@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine.supervisor import EngineFailed, Restarts, State, Supervisor
+from agent.engine.supervisor import EngineFailed, RestartPolicy, State, Supervisor
 from agent.process.guard import descendants
 from config.sections import Engine
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 30.0
 REPOSITORY = Path(__file__).parents[2]
-QUICK = Restarts(first_pause_s=0.01, longest_pause_s=0.02, crashes=3)
+QUICK = RestartPolicy(initial_backoff_s=0.01, max_backoff_s=0.02, max_crashes=3)
 
 SERVER = """
 import asyncio, os, sys
@@ -110,18 +110,18 @@ async def test_it_is_ready_once_it_generates(tmp_path: Path) -> None:
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(phases.append)
 
-        assert supervisor.alive
+        assert supervisor.is_ready
         assert await supervisor.engine.models() == ["smol"]
         assert phases[0] == "starting vLLM"
     assert supervisor.state is State.STOPPED
-    assert not supervisor.alive
+    assert not supervisor.is_ready
 
 
 async def test_the_server_does_not_run_in_our_folder(tmp_path: Path) -> None:
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(print)
 
-    assert f"complete. {tmp_path / 'run'}" in supervisor.last_words()
+    assert f"complete. {tmp_path / 'run'}" in supervisor.log_excerpt()
 
 
 async def test_a_socket_that_lies_elsewhere_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ async def test_a_crash_is_repaired_and_the_adapters_are_asked_for(tmp_path: Path
         watching = asyncio.ensure_future(supervisor.watch(restore))
         os.kill(server(), signal.SIGKILL)
         await eventually(lambda: restored)
-        await eventually(lambda: supervisor.alive)
+        await eventually(lambda: supervisor.is_ready)
         await supervisor.stop()
         await watching
 
@@ -185,7 +185,7 @@ async def test_too_many_crashes_are_final(tmp_path: Path) -> None:
         await supervisor.start(print)
         watching = asyncio.ensure_future(supervisor.watch(nothing))
         for _ in range(QUICK.crashes):
-            await eventually(lambda: supervisor.alive and len(children()) >= 2)
+            await eventually(lambda: supervisor.is_ready and len(children()) >= 2)
             before = server()
             os.kill(before, signal.SIGKILL)
             await eventually(lambda gone=before: gone not in children())

@@ -11,7 +11,7 @@ from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineUnavailable
 from agent.inflight import Inflight
 from agent.learning import extract
-from agent.runtime import Work
+from agent.runtime import Runtime
 from config.settings import load
 from store import conversations, feedback, interactions, lessons, namespaces
 from store.db import Database
@@ -31,13 +31,13 @@ def anyio_backend() -> str:
 class Shop:
     """Conversations of a namespace, and the job that reads them."""
 
-    def __init__(self, work: Work, fake: FakeVllm) -> None:
-        self.work = work
+    def __init__(self, runtime: Runtime, fake: FakeVllm) -> None:
+        self.runtime = runtime
         self.fake = fake
 
     def ask(self, question: str, conversation: str = "c", **values: Any) -> str:
         """A turn; its interaction."""
-        with self.work.db.begin() as session:
+        with self.runtime.db.begin() as session:
             made = record(session, conversation=conversation, messages=[user(question)], **values)
         return made.id
 
@@ -54,27 +54,27 @@ class Shop:
             "principal": "local",
             "trust": Trust.OPERATOR,
         }
-        with self.work.db.begin() as session:
+        with self.runtime.db.begin() as session:
             feedback.add(session, "shop", NewFeedback(**given | values), NOW)
 
     async def read(self, interaction: str) -> None:
         """Run the job of the interaction's conversation."""
-        with self.work.db.read() as session:
+        with self.runtime.db.read() as session:
             row = interactions.get(session, interaction)
             assert row
-        await extract.run(self.work, {"namespace": "shop", "conversation": row.conversation})
+        await extract.run(self.runtime, {"namespace": "shop", "conversation": row.conversation})
 
     def known(self, *statuses: LessonStatus) -> list[str]:
-        with self.work.db.read() as session:
+        with self.runtime.db.read() as session:
             return [lessons.text(one) for one in lessons.listing(session, "shop", statuses)]
 
     def set_extractor(self, extractor: str) -> None:
         settings = load(environ={}, overrides={"learning": {"extractor": extractor}})
-        self.work = replace(self.work, settings=settings)
+        self.runtime = replace(self.runtime, settings=settings)
 
     def move(self, status: LessonStatus) -> None:
         """Move every lesson there is."""
-        with self.work.db.begin() as session:
+        with self.runtime.db.begin() as session:
             for lesson in lessons.listing(session, "shop"):
                 lessons.set_status(session, lesson, status)
 
@@ -85,7 +85,7 @@ async def shop(any_db: Database) -> AsyncIterator[Shop]:
         namespaces.ensure(session, "shop", NOW)
     async with FakeVllm(model="small") as fake:
         engine = VllmEngine([fake.url])
-        yield Shop(Work(load(environ={}), any_db, engine, "small", Inflight()), fake)
+        yield Shop(Runtime(load(environ={}), any_db, engine, "small", Inflight()), fake)
         await engine.close()
 
 
@@ -129,7 +129,7 @@ async def test_of_what_users_type_the_newest_is_read_and_no_more_than_the_settin
     for fact in FACTS:
         asked = shop.ask(f"No. {fact}")
     await shop.read(asked)
-    most = shop.work.settings.learning.max_per_conversation
+    most = shop.runtime.settings.learning.max_per_conversation
     assert shop.known() == FACTS[-most:]
 
 
@@ -180,7 +180,7 @@ async def test_after_a_reading_nothing_is_unread(shop: Shop) -> None:
     asked = shop.ask("What does a lamp cost?")
     shop.correct(asked, comment="Thanks.")
     await shop.read(asked)
-    with shop.work.db.read() as session:
+    with shop.runtime.db.read() as session:
         assert conversations.unread(session, later(10_000_000), 1) == []
 
 
@@ -284,7 +284,7 @@ async def test_the_operator_agreeing_with_a_user_settles_it(shop: Shop) -> None:
 
 async def test_a_lesson_that_no_prompt_has_room_for_is_not_kept(shop: Shop) -> None:
     settings = load(environ={}, overrides={"learning": {"token_budget": 4}})
-    shop.work = replace(shop.work, settings=settings)
+    shop.runtime = replace(shop.runtime, settings=settings)
     asked = shop.ask("When do you open?")
     shop.correct(asked, demonstration="We open at 7 in the morning, on Sundays at 9.")
     await shop.read(asked)

@@ -11,7 +11,7 @@ from agent.engine.client import VllmEngine
 from agent.inflight import Inflight
 from agent.jobs import runner as worker
 from agent.jobs.schedule import enqueue_due
-from agent.runtime import Work
+from agent.runtime import Runtime
 from config.settings import load
 from store import jobs, namespaces, runs
 from store.clock import utcnow
@@ -21,14 +21,14 @@ from tests.support.factories import NOW, add_lesson
 
 
 @pytest.fixture
-def work(db: Database, tmp_path: Path) -> Work:
+def runtime(db: Database, tmp_path: Path) -> Runtime:
     settings = load(
         environ={}, overrides={"store": {"data_dir": tmp_path}, "distill": {"settle_s": 0}}
     )
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
     engine = VllmEngine(["http://127.0.0.1:9"])
-    return Work(settings, db, engine, "small", Inflight())
+    return Runtime(settings, db, engine, "small", Inflight())
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return kinds
 
 
-def run_until(work: Work, condition: Any, lanes: Any = worker.LANES) -> None:
+def run_until(runtime: Runtime, condition: Any, lanes: Any = worker.LANES) -> None:
     """Run a worker until the condition holds."""
 
     async def main() -> None:
         stop = asyncio.Event()
-        running = asyncio.ensure_future(worker.run_worker(work, stop, lanes))
+        running = asyncio.ensure_future(worker.run_worker(runtime, stop, lanes))
         while not condition():
             assert not running.done()
             await asyncio.sleep(0.02)
@@ -54,84 +54,84 @@ def run_until(work: Work, condition: Any, lanes: Any = worker.LANES) -> None:
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def enqueue(work: Work, kind: str, payload: dict[str, Any], **values: Any) -> str:
-    with work.db.begin() as session:
+def enqueue(runtime: Runtime, kind: str, payload: dict[str, Any], **values: Any) -> str:
+    with runtime.db.begin() as session:
         job = jobs.enqueue(session, kind, payload, utcnow(), **values)
     assert job
     return job
 
 
-def job_of(work: Work, job: str) -> Any:
-    with work.db.read() as session:
+def job_of(runtime: Runtime, job: str) -> Any:
+    with runtime.db.read() as session:
         return next(row for row in jobs.listing(session, 100) if row.id == job)
 
 
-def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(work, played):
+def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(runtime, played):
     done: list[dict[str, Any]] = []
 
-    async def extract(_work: Work, payload: dict[str, Any]) -> None:
+    async def extract(_runtime: Runtime, payload: dict[str, Any]) -> None:
         if payload["bad"]:
             raise ValueError("nothing good")
         done.append(payload)
 
     played["extract"] = extract
-    bad = enqueue(work, "extract", {"bad": True}, max_attempts=1)
-    enqueue(work, "extract", {"bad": False})
-    run_until(work, lambda: done)
-    assert job_of(work, bad).status is JobStatus.FAILED
-    assert "nothing good" in job_of(work, bad).error
+    bad = enqueue(runtime, "extract", {"bad": True}, max_attempts=1)
+    enqueue(runtime, "extract", {"bad": False})
+    run_until(runtime, lambda: done)
+    assert job_of(runtime, bad).status is JobStatus.FAILED
+    assert "nothing good" in job_of(runtime, bad).error
 
 
-def test_a_long_job_in_one_lane_does_not_hold_up_the_other(work, played):
+def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played):
     done: list[str] = []
 
-    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+    async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         await asyncio.sleep(60)
 
-    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+    async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         done.append("extract")
 
     played.update(train=train, extract=extract)
-    enqueue(work, "train", {})
-    enqueue(work, "extract", {})
-    run_until(work, lambda: done)
+    enqueue(runtime, "train", {})
+    enqueue(runtime, "extract", {})
+    run_until(runtime, lambda: done)
 
 
-def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(work, played):
+def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(runtime, played):
     done: list[str] = []
 
-    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+    async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         done.append("extract")
 
-    async def rollout(_work: Work, _payload: dict[str, Any]) -> None:
+    async def rollout(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         done.append("rollout")
 
     played.update(rollout=rollout, extract=extract)
-    left = enqueue(work, "rollout", {}, run_at=NOW)
-    enqueue(work, "extract", {})
-    run_until(work, lambda: done, worker.REMOTE_LANES)
+    left = enqueue(runtime, "rollout", {}, run_at=NOW)
+    enqueue(runtime, "extract", {})
+    run_until(runtime, lambda: done, worker.REMOTE_LANES)
     assert done == ["extract"]
-    assert job_of(work, left).status is JobStatus.READY
+    assert job_of(runtime, left).status is JobStatus.READY
 
 
-def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(work, played):
+def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(runtime, played):
     started = threading.Event()
 
-    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+    async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         started.set()
         await asyncio.sleep(60)
 
     played["train"] = train
-    job = enqueue(work, "train", {})
-    run_until(work, started.is_set)
-    assert (job_of(work, job).status, job_of(work, job).attempts) == (JobStatus.READY, 0)
+    job = enqueue(runtime, "train", {})
+    run_until(runtime, started.is_set)
+    assert (job_of(runtime, job).status, job_of(runtime, job).attempts) == (JobStatus.READY, 0)
 
 
-def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(work, played, monkeypatch):
+def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played, monkeypatch):
     monkeypatch.setattr(worker, "LEASE_S", 0.3)
     started, stopped = threading.Event(), threading.Event()
 
-    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+    async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         started.set()
         try:
             await asyncio.sleep(60)
@@ -139,43 +139,43 @@ def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(work, played, monkeypa
             stopped.set()
 
     played["train"] = train
-    job = enqueue(work, "train", {})
+    job = enqueue(runtime, "train", {})
 
     def cancel_once_started() -> bool:
         if started.is_set() and not stopped.is_set():
-            with work.db.begin() as session:
+            with runtime.db.begin() as session:
                 jobs.cancel(session, job, utcnow())
         return stopped.is_set()
 
-    run_until(work, cancel_once_started)
-    assert job_of(work, job).status is JobStatus.CANCELLED
+    run_until(runtime, cancel_once_started)
+    assert job_of(runtime, job).status is JobStatus.CANCELLED
 
 
-def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(work, played):
-    async def train(_work: Work, _payload: dict[str, Any]) -> None:
+def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(runtime, played):
+    async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         raise RuntimeError("out of memory")
 
     played["train"] = train
-    with work.db.begin() as session:
+    with runtime.db.begin() as session:
         run = runs.open_run(session, "shop", {}, "a test", 100, NOW)
         runs.start(session, run.id, NOW)
-    job = enqueue(work, "train", {}, unique_key=f"train {run.id}", max_attempts=1)
-    run_until(work, lambda: job_of(work, job).status is JobStatus.FAILED)
+    job = enqueue(runtime, "train", {}, unique_key=f"train {run.id}", max_attempts=1)
+    run_until(runtime, lambda: job_of(runtime, job).status is JobStatus.FAILED)
     for _ in range(2):
-        enqueue_due(work.db, work.settings, utcnow())
-    with work.db.read() as session:
+        enqueue_due(runtime.db, runtime.settings, utcnow())
+    with runtime.db.read() as session:
         ended = runs.get(session, run.id)
         assert (ended.status, len(jobs.listing(session, 10))) == (RunStatus.FAILED, 1)
     assert "out of memory" in ended.reason
 
 
-def open_runs(work: Work) -> list[Any]:
-    with work.db.read() as session:
+def open_runs(runtime: Runtime) -> list[Any]:
+    with runtime.db.read() as session:
         return runs.listing(session, "shop")
 
 
-def teach(work: Work, *texts: str) -> None:
-    with work.db.begin() as session:
+def teach(runtime: Runtime, *texts: str) -> None:
+    with runtime.db.begin() as session:
         for text in texts:
             add_lesson(session, text)
 
@@ -183,36 +183,36 @@ def teach(work: Work, *texts: str) -> None:
 LESSONS = ("Lamps cost 15.", "Wool is washed cold.", "We open at 9.", "Call Mirel.", "Say Ahoy.")
 
 
-def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(work):
-    teach(work, *LESSONS[:-1])
-    enqueue_due(work.db, work.settings, utcnow())
-    assert open_runs(work) == []
-    teach(work, LESSONS[-1])
+def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(runtime):
+    teach(runtime, *LESSONS[:-1])
+    enqueue_due(runtime.db, runtime.settings, utcnow())
+    assert open_runs(runtime) == []
+    teach(runtime, LESSONS[-1])
     for _ in range(3):
-        enqueue_due(work.db, work.settings, utcnow())
-    assert len(open_runs(work)) == 1
+        enqueue_due(runtime.db, runtime.settings, utcnow())
+    assert len(open_runs(runtime)) == 1
 
 
-def test_the_same_lessons_are_not_tried_again_after_a_failure_and_new_ones_are(work):
-    teach(work, *LESSONS)
-    enqueue_due(work.db, work.settings, utcnow())
-    with work.db.begin() as session:
+def test_the_same_lessons_are_not_tried_again_after_a_failure_and_new_ones_are(runtime):
+    teach(runtime, *LESSONS)
+    enqueue_due(runtime.db, runtime.settings, utcnow())
+    with runtime.db.begin() as session:
         [run] = runs.listing(session, "shop")
         runs.start(session, run.id, NOW)
         runs.finish(session, run.id, RunStatus.FAILED, "no luck", NOW)
-    enqueue_due(work.db, work.settings, utcnow())
-    assert len(open_runs(work)) == 1
-    teach(work, *(f"{text} And more of number {n}." for n, text in enumerate(LESSONS)))
-    enqueue_due(work.db, work.settings, utcnow())
-    assert len(open_runs(work)) == 2
+    enqueue_due(runtime.db, runtime.settings, utcnow())
+    assert len(open_runs(runtime)) == 1
+    teach(runtime, *(f"{text} And more of number {n}." for n, text in enumerate(LESSONS)))
+    enqueue_due(runtime.db, runtime.settings, utcnow())
+    assert len(open_runs(runtime)) == 2
 
 
-def test_lessons_that_are_not_in_use_start_no_run(work):
-    with work.db.begin() as session:
+def test_lessons_that_are_not_in_use_start_no_run(runtime):
+    with runtime.db.begin() as session:
         for text in LESSONS:
             add_lesson(session, text, status=LessonStatus.CANDIDATE)
-    enqueue_due(work.db, work.settings, utcnow())
-    assert open_runs(work) == []
+    enqueue_due(runtime.db, runtime.settings, utcnow())
+    assert open_runs(runtime) == []
 
 
 @pytest.fixture
@@ -231,13 +231,13 @@ def broken_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(work, played, broken_once):
+def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(runtime, played, broken_once):
     done: list[int] = []
 
-    async def extract(_work: Work, _payload: dict[str, Any]) -> None:
+    async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         done.append(1)
 
     played["extract"] = extract
-    enqueue(work, "extract", {})
-    run_until(work, lambda: done)
+    enqueue(runtime, "extract", {})
+    run_until(runtime, lambda: done)
     assert len(broken_once) > 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.engine.client import VllmEngine
 from agent.inflight import Inflight
 from agent.jobs import retention
-from agent.runtime import Work
+from agent.runtime import Runtime
 from config.settings import load
 from store import interactions, namespaces
 from store.clock import utcnow
@@ -17,7 +17,7 @@ from tests.support.factories import record
 
 def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:
     kept = {"data_dir": tmp_path, "texts_days": 7, "interactions_days": 30}
-    work = Work(
+    runtime = Runtime(
         load(environ={}, overrides={"store": kept}),
         db,
         VllmEngine(["http://127.0.0.1:1"]),
@@ -29,7 +29,7 @@ def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path
         for days in (1, 10, 40):
             record(session, id=f"int_{days:02}", created_at=utcnow() - timedelta(days=days))
 
-    asyncio.run(retention.run(work, {}))
+    asyncio.run(retention.run(runtime, {}))
 
     with db.read() as session:
         left = [row.id for row in interactions.recent(session, "shop", 10)]

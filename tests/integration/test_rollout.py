@@ -16,7 +16,7 @@ from agent.inflight import Inflight
 from agent.jobs.schedule import enqueue_due
 from agent.rollout import rollout
 from agent.rollout.reconcile import reconcile
-from agent.runtime import Work
+from agent.runtime import Runtime
 from config.settings import load
 from store import adapters, jobs, lessons, namespaces, rollouts, runs
 from store.clock import utcnow
@@ -48,14 +48,14 @@ def anyio_backend() -> str:
 class Shop:
     """A namespace whose adapters are trained folders, and the engine that is to serve them."""
 
-    def __init__(self, work: Work, fake: FakeVllm, folder: Path) -> None:
-        self.work = work
+    def __init__(self, runtime: Runtime, fake: FakeVllm, folder: Path) -> None:
+        self.runtime = runtime
         self.fake = fake
         self.folder = folder
 
     def candidate(self, measured: dict[str, Any] = GOOD) -> str:
         name = new_id("bh")
-        with self.work.db.begin() as session:
+        with self.runtime.db.begin() as session:
             add_lesson(session, f"Lesson {name}.")
             run = runs.open_run(session, "shop", {}, "test", 1000, NOW)
             adapters.register(
@@ -74,18 +74,18 @@ class Shop:
         return name
 
     async def roll_out(self, name: str) -> None:
-        await rollout.run(self.work, {"adapter": name})
+        await rollout.run(self.runtime, {"adapter": name})
 
     def status(self, name: str) -> AdapterStatus:
-        with self.work.db.read() as session:
+        with self.runtime.db.read() as session:
             return adapters.existing(session, name).status
 
     def reasons(self, name: str) -> str:
-        with self.work.db.read() as session:
+        with self.runtime.db.read() as session:
             return " ".join(adapters.evaluation(session, name).reasons)
 
     def serving(self) -> str | None:
-        with self.work.db.read() as session:
+        with self.runtime.db.read() as session:
             live = adapters.live(session, "shop")
             return live.name if live else None
 
@@ -106,7 +106,7 @@ async def shop(db: Database, tmp_path: Path) -> AsyncIterator[Shop]:
         namespaces.ensure(session, "shop", NOW)
     async with FakeVllm(model="small") as fake, engine_of(fake) as engine:
         score(fake, STUDENT, BASE)
-        yield Shop(Work(settings, db, engine, "small", Inflight()), fake, tmp_path)
+        yield Shop(Runtime(settings, db, engine, "small", Inflight()), fake, tmp_path)
 
 
 async def test_a_candidate_that_passes_gate_and_probe_serves(shop: Shop) -> None:
@@ -152,9 +152,9 @@ async def test_a_candidate_whose_rollout_gave_up_is_tried_again_when_the_engine_
         await shop.roll_out(name)
     await shop.fake.up()
 
-    enqueue_due(shop.work.db, shop.work.settings, utcnow())
+    enqueue_due(shop.runtime.db, shop.runtime.settings, utcnow())
 
-    with shop.work.db.read() as session:
+    with shop.runtime.db.read() as session:
         job = jobs.latest(session, f"rollout {name}")
         assert job is not None
         assert job.status is JobStatus.READY
@@ -170,13 +170,13 @@ async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tr
     shop.fake.adapters.clear()
     shop.fake.may_load = False
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.work.unserved == {name}
+    assert shop.runtime.unserved == {name}
 
     shop.fake.may_load = True
-    await reconcile(shop.work)
-    assert shop.work.unserved == set()
+    await reconcile(shop.runtime)
+    assert shop.runtime.unserved == set()
     assert list(shop.fake.adapters) == [name]
 
 
@@ -188,12 +188,12 @@ async def test_a_live_adapter_whose_folder_is_away_stays_live_and_is_tried_again
     shop.fake.adapters.clear()
     away = (shop.folder / name).rename(shop.folder / "away")
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.work.unserved == {name}
+    assert shop.runtime.unserved == {name}
 
     away.rename(shop.folder / name)
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
     assert list(shop.fake.adapters) == [name]
 
 
@@ -201,7 +201,7 @@ async def test_a_candidate_that_holds_a_lesson_retired_since_is_rejected_and_unl
     shop: Shop,
 ) -> None:
     name = shop.candidate()
-    with shop.work.db.begin() as session:
+    with shop.runtime.db.begin() as session:
         (lesson,) = lessons.in_use(session, "shop")
         lessons.set_status(session, lesson, LessonStatus.RETIRED)
 
@@ -218,10 +218,10 @@ async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Sho
     shop.fake.adapters.clear()
     score(shop.fake, STUDENT, {11: -9.0, 12: -9.0, 13: -9.0})
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.work.unserved == {name}
+    assert shop.runtime.unserved == {name}
 
 
 async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back(
@@ -232,7 +232,7 @@ async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back
     shop.fake.adapters.clear()
     score(shop.fake, BASE, BASE)
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
 
     assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
 
@@ -244,10 +244,10 @@ async def test_a_damaged_spare_is_not_rolled_back_to(shop: Shop) -> None:
     shop.fake.adapters.clear()
     (shop.folder / first / "adapter_model.safetensors").write_bytes(b"other")
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
 
     assert list(shop.fake.adapters) == [second]
-    with shop.work.db.begin() as session:
+    with shop.runtime.db.begin() as session:
         assert rollouts.rollback(session, "shop", "operator", "Worse.", NOW) == (second, None)
 
 
@@ -259,7 +259,7 @@ async def test_adapters_of_others_are_left_alone_and_our_own_old_ones_unloaded(
         await shop.roll_out(name)
     shop.fake.adapters |= {"their-sql-lora": "/theirs", "bh-of-another-daemon": "/other"}
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
 
     assert set(shop.fake.adapters) == {*names[1:], "their-sql-lora", "bh-of-another-daemon"}
 
@@ -270,17 +270,17 @@ async def test_two_that_restore_at_once_do_not_undo_each_other(shop: Shop) -> No
     shop.fake.adapters.clear()
 
     def in_a_loop_of_its_own() -> None:
-        asyncio.run(reconcile_alone(shop.work))
+        asyncio.run(reconcile_alone(shop.runtime))
 
     await asyncio.gather(*(asyncio.to_thread(in_a_loop_of_its_own) for _ in range(4)))
 
     assert (shop.serving(), list(shop.fake.adapters)) == (name, [name])
 
 
-async def reconcile_alone(work: Work) -> None:
-    engine = work.engine.clone()
+async def reconcile_alone(runtime: Runtime) -> None:
+    engine = runtime.engine.clone()
     try:
-        await reconcile(replace(work, engine=engine))
+        await reconcile(replace(runtime, engine=engine))
     finally:
         await engine.close()
 
@@ -291,12 +291,12 @@ async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_th
     name = shop.candidate()
     async with FakeVllm(model="small") as other, engine_of(shop.fake, other) as both:
         score(other, STUDENT, BASE)
-        work = replace(shop.work, engine=both)
-        await rollout.run(work, {"adapter": name})
+        runtime = replace(shop.runtime, engine=both)
+        await rollout.run(runtime, {"adapter": name})
         await other.down()
-        await reconcile(work)
+        await reconcile(runtime)
         await other.up()
-        await reconcile(work)
+        await reconcile(runtime)
 
         assert (list(shop.fake.adapters), list(other.adapters)) == ([name], [name])
 
@@ -309,22 +309,22 @@ async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_f
     shop.fake.adapters.clear()
     shop.fake.refuse_with = (400, {"error": {"message": "too long", "code": 400}})
 
-    await reconcile(shop.work)
+    await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert (shop.work.unserved, shop.fake.adapters) == ({name}, {})
+    assert (shop.runtime.unserved, shop.fake.adapters) == ({name}, {})
 
 
 async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Shop) -> None:
     name = shop.candidate()
-    with shop.work.db.begin() as session:
+    with shop.runtime.db.begin() as session:
         jobs.enqueue(session, "rollout", {}, NOW, unique_key=f"rollout {name}", max_attempts=1)
         claim = jobs.claim(session, ["rollout"], utcnow(), 60)
         assert claim
         jobs.fail(session, claim, "the engine is away", utcnow(), 0)
     for seconds, count in ((0, 1), (1000, 2)):
-        enqueue_due(shop.work.db, shop.work.settings, utcnow() + timedelta(seconds=seconds))
-        with shop.work.db.read() as session:
+        enqueue_due(shop.runtime.db, shop.runtime.settings, utcnow() + timedelta(seconds=seconds))
+        with shop.runtime.db.read() as session:
             assert len(jobs.listing(session, 10)) == count
 
 
@@ -332,7 +332,7 @@ async def test_what_a_server_has_is_proven_before_it_serves(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     score(shop.fake, BASE, BASE)
-    again = replace(shop.work, proven=set())  # as after a restart of this process
+    again = replace(shop.runtime, verified=set())  # as after a restart of this process
 
     await reconcile(again)
 
@@ -347,12 +347,12 @@ async def test_nobody_asks_for_an_adapter_while_it_is_loaded_again(shop: Shop) -
     load_adapter = VllmEngine.load_adapter
 
     async def watched(engine: VllmEngine, *arguments: str) -> None:
-        unserved.append(set(shop.work.unserved))
+        unserved.append(set(shop.runtime.unserved))
         await load_adapter(engine, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VllmEngine, "load_adapter", watched)
-        await reconcile(shop.work)
+        await reconcile(shop.runtime)
 
     assert unserved == [{name}]
-    assert shop.work.unserved == set()
+    assert shop.runtime.unserved == set()

@@ -13,7 +13,7 @@ import pytest
 from agent.engine.client import VllmEngine
 from agent.inflight import Inflight
 from agent.jobs import runner as worker
-from agent.runtime import Work
+from agent.runtime import Runtime
 from agent.training import trainer
 from agent.training.trainer import TrainerCrashed
 from config.settings import load
@@ -52,26 +52,26 @@ sys.exit(3)
 
 
 @pytest.fixture
-def work(db: Database, tmp_path: Path) -> Work:
+def runtime(db: Database, tmp_path: Path) -> Runtime:
     overrides = {
         "store": {"data_dir": tmp_path, "url": f"sqlite:///{tmp_path / 'byheart.db'}"},
         "engine": {"model": str(tmp_path)},
     }
     settings = load(environ={}, overrides=overrides)
-    return Work(settings, db, VllmEngine(["http://127.0.0.1:9"]), "small", Inflight())
+    return Runtime(settings, db, VllmEngine(["http://127.0.0.1:9"]), "small", Inflight())
 
 
 @pytest.fixture
-def run(work: Work) -> str:
-    with work.db.begin() as session:
+def run(runtime: Runtime) -> str:
+    with runtime.db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         add_lesson(session, "Refunds take 3 days.")
         return runs.open_run(session, "shop", {}, "a test", 100, NOW).id
 
 
-def stand_in(work: Work, script: str) -> None:
+def stand_in(runtime: Runtime, script: str) -> None:
     """Let `python -m distill` be this script: the child starts in the data folder."""
-    package = work.settings.data_dir / "distill"
+    package = runtime.settings.data_dir / "distill"
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text(START + script)
@@ -92,55 +92,55 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def status_of(work: Work, run: str) -> RunStatus:
-    with work.db.read() as session:
+def status_of(runtime: Runtime, run: str) -> RunStatus:
+    with runtime.db.read() as session:
         found = runs.get(session, run)
         assert found
         return found.status
 
 
 def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_last_words(
-    work, run
+    runtime, run
 ):
-    stand_in(work, 'print("out of memory", file=sys.stderr); sys.exit(9)')
+    stand_in(runtime, 'print("out of memory", file=sys.stderr); sys.exit(9)')
 
     with pytest.raises(TrainerCrashed, match=r"exit code 9\): out of memory"):
-        asyncio.run(trainer.train(work, {"run": run}))
+        asyncio.run(trainer.train(runtime, {"run": run}))
 
-    assert status_of(work, run) is RunStatus.RUNNING
-
-
-def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(work, run):
-    stand_in(work, FINISH)
-
-    asyncio.run(trainer.train(work, {"run": run}))
-
-    assert status_of(work, run) is RunStatus.NOTHING_TO_LEARN
+    assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-def test_a_run_that_is_cancelled_ends_its_trainer(work, run):
-    stand_in(work, WAIT)
-    child = work.settings.data_dir / "child"
+def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(runtime, run):
+    stand_in(runtime, FINISH)
+
+    asyncio.run(trainer.train(runtime, {"run": run}))
+
+    assert status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN
+
+
+def test_a_run_that_is_cancelled_ends_its_trainer(runtime, run):
+    stand_in(runtime, WAIT)
+    child = runtime.settings.data_dir / "child"
 
     async def cancel_once_started() -> None:
-        training_job = asyncio.ensure_future(trainer.train(work, {"run": run}))
+        training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
         await until(child.exists)
-        with work.db.begin() as session:
+        with runtime.db.begin() as session:
             runs.cancel(session, run, NOW)
         await asyncio.wait_for(training_job, DEADLINE_S)
         await until(lambda: not is_alive(int(child.read_text())))
 
     asyncio.run(cancel_once_started())
 
-    assert status_of(work, run) is RunStatus.CANCELLED
+    assert status_of(runtime, run) is RunStatus.CANCELLED
 
 
-def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(work, run):
-    stand_in(work, WAIT)
-    child = work.settings.data_dir / "child"
+def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(runtime, run):
+    stand_in(runtime, WAIT)
+    child = runtime.settings.data_dir / "child"
 
     async def shut_down_once_started() -> None:
-        training_job = asyncio.ensure_future(trainer.train(work, {"run": run}))
+        training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
         await until(child.exists)
         training_job.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -149,33 +149,33 @@ def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_nex
 
     asyncio.run(shut_down_once_started())
 
-    assert status_of(work, run) is RunStatus.RUNNING
+    assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(work, run, monkeypatch):
+def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, run, monkeypatch):
     monkeypatch.setattr(worker, "RETRY_S", 0.0)
     crash_first = 'if not Path("crashed").exists(): Path("crashed").touch(); os.abort()\n'
-    stand_in(work, crash_first + FINISH)
-    with work.db.begin() as session:
+    stand_in(runtime, crash_first + FINISH)
+    with runtime.db.begin() as session:
         job = jobs.enqueue(session, "train", {"run": run}, utcnow(), unique_key=f"train {run}")
 
     async def work_until_done() -> None:
         stop = asyncio.Event()
-        working = asyncio.ensure_future(worker.run_worker(work, stop))
-        await until(lambda: status_of(work, run) is RunStatus.NOTHING_TO_LEARN)
+        working = asyncio.ensure_future(worker.run_worker(runtime, stop))
+        await until(lambda: status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN)
         await until(lambda: status_of_job() is not JobStatus.RUNNING)
         stop.set()
         await working
 
     def status_of_job() -> JobStatus:
-        with work.db.read() as session:
+        with runtime.db.read() as session:
             [row] = jobs.listing(session, 10)
             assert row.id == job
             return row.status
 
     asyncio.run(work_until_done())
 
-    assert (work.settings.data_dir / "crashed").exists()
+    assert (runtime.settings.data_dir / "crashed").exists()
     assert status_of_job() is JobStatus.DONE
 
 
@@ -188,18 +188,18 @@ def test_several_processes_are_started_by_torchs_launcher():
 
 
 @pytest.mark.parametrize("sampler", ["local", "engine"])
-def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(work, run, sampler):
-    chosen = work.settings.distill.model_copy(update={"sampler": sampler})
-    work = replace(work, settings=work.settings.model_copy(update={"distill": chosen}))
-    work.engine.api_key = "secret"
+def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(runtime, run, sampler):
+    chosen = runtime.settings.distill.model_copy(update={"sampler": sampler})
+    runtime = replace(runtime, settings=runtime.settings.model_copy(update={"distill": chosen}))
+    runtime.engine.api_key = "secret"
     told = """
 Path("told").write_text(
     repr([os.environ.get(f"BYHEART_ENGINE__{name}") for name in ("URLS", "API_KEY")])
 )
 """
-    stand_in(work, told + FINISH)
+    stand_in(runtime, told + FINISH)
 
-    asyncio.run(trainer.train(work, {"run": run}))
+    asyncio.run(trainer.train(runtime, {"run": run}))
 
     expected = ["http://127.0.0.1:9", "secret"] if sampler == "engine" else [None, None]
-    assert (work.settings.data_dir / "told").read_text() == repr(expected)
+    assert (runtime.settings.data_dir / "told").read_text() == repr(expected)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.engine.client import VllmEngine
-from agent.engine.errors import EngineRefused
+from agent.engine.errors import EngineStatusError
 
 HELLO = [{"role": "user", "content": "Say hello to the nice people of the town."}]
 SALT = "0" * 64
@@ -40,13 +40,13 @@ class ApiContract:
     async def test_an_answer_may_have_as_many_tokens_as_the_engine_takes_and_no_more(
         self, engine: VllmEngine, server: Any, path: str, limit: str, said: str
     ) -> None:
-        longest = await engine.ask_longest()
+        longest = await engine.fetch_max_model_len()
         assert longest
         body = {"model": server.model, said: HELLO, "stream": True}
 
         async with engine.stream({**body, limit: longest}, path) as stream:
             assert await anext(stream.chunks)
-        with pytest.raises(EngineRefused) as refused:
+        with pytest.raises(EngineStatusError) as refused:
             async with engine.stream({**body, limit: longest + 1}, path):
                 pass
 

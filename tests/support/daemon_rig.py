@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from agent.process.data_dir import DISCOVERY
+from agent.process.data_dir import ADDRESS_FILE
 from store.db import Database
 
 IMPATIENT = {
@@ -40,7 +40,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return str(json.loads((self.folder / DISCOVERY).read_text())["url"])
+        return str(json.loads((self.folder / ADDRESS_FILE).read_text())["url"])
 
     @contextmanager
     def database(self) -> Iterator[Database]:

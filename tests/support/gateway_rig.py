@@ -142,7 +142,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         api_key=fake.api_key,
         first_byte_timeout_s=options.get("first_byte_timeout_s", 20),
     )
-    engine.longest = MAX_MODEL_LEN  # as the daemon has asked before it is ready
+    engine.max_model_len = MAX_MODEL_LEN  # as the daemon has asked before it is ready
     parts = Parts(
         settings=options.get("settings", Server()),
         served=fake.model,

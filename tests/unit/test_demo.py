@@ -13,7 +13,7 @@ from agent.cli.errors import InputError
 from agent.demo import loop, shops
 from agent.demo.errors import DemoFailed, ServiceDied
 from agent.demo.service import Service
-from agent.process.data_dir import only_daemon
+from agent.process.data_dir import lock_data_dir
 from config.settings import load
 from store import namespaces, runs
 from store.db import Database
@@ -45,7 +45,7 @@ def test_the_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path, name
 
 def test_the_demo_leaves_a_folder_alone_in_which_another_one_runs(tmp_path: Path) -> None:
     config = prepare(tmp_path / "demo", False)
-    with only_daemon(tmp_path / "demo" / DATA), pytest.raises(InputError, match="Another demo"):
+    with lock_data_dir(tmp_path / "demo" / DATA), pytest.raises(InputError, match="Another demo"):
         prepare(tmp_path / "demo", False)
     assert config.exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engine.adapters import TOKENS, AdapterRejected, judge_probe, read_probes
+from agent.engine.adapters import PROBE_TOKENS, AdapterMismatch, find_mismatch, read_probes
 
 BASE = [-2.0, -0.5, -7.0, -1.0, -3.5]
 STUDENT = [-0.1, -0.4, -0.3, -0.2, -1.5]
@@ -19,11 +19,11 @@ def rounded(values: list[float], by: float = 0.03) -> list[float]:
 
 
 def test_the_student_up_to_rounding_passes() -> None:
-    assert judge_probe(rounded(STUDENT), STUDENT, BASE) is None
+    assert find_mismatch(rounded(STUDENT), STUDENT, BASE) is None
 
 
 def test_the_base_in_the_students_name_does_not() -> None:
-    reason = judge_probe(rounded(BASE), STUDENT, BASE)
+    reason = find_mismatch(rounded(BASE), STUDENT, BASE)
 
     assert reason
     assert "does not answer like the trained student" in reason
@@ -32,27 +32,27 @@ def test_the_base_in_the_students_name_does_not() -> None:
 def test_half_of_the_student_does_not() -> None:
     halfway = [(a + b) / 2 for a, b in zip(STUDENT, BASE, strict=True)]
 
-    assert judge_probe(halfway, STUDENT, BASE)
+    assert find_mismatch(halfway, STUDENT, BASE)
 
 
 def test_another_student_does_not() -> None:
     other = [value - 1.0 for value in STUDENT]
 
-    assert judge_probe(other, STUDENT, BASE)
+    assert find_mismatch(other, STUDENT, BASE)
 
 
 def test_most_of_a_very_different_student_does_not() -> None:
     base = [value - 10.0 for value in STUDENT]
     nearly = [value - 1.0 for value in STUDENT]
 
-    reason = judge_probe(nearly, STUDENT, base)
+    reason = find_mismatch(nearly, STUDENT, base)
 
     assert reason
     assert "only roughly" in reason
 
 
 def test_a_student_that_learned_nothing_cannot_be_told_from_the_base() -> None:
-    reason = judge_probe(BASE, BASE, BASE)
+    reason = find_mismatch(BASE, BASE, BASE)
 
     assert reason
     assert "hardly differs" in reason
@@ -60,7 +60,7 @@ def test_a_student_that_learned_nothing_cannot_be_told_from_the_base() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_none_do_not(value: float) -> None:
-    assert judge_probe([value, *STUDENT[1:]], STUDENT, BASE)
+    assert find_mismatch([value, *STUDENT[1:]], STUDENT, BASE)
 
 
 @pytest.mark.parametrize("sentences", [0, 1])
@@ -68,7 +68,7 @@ def test_a_manifest_without_probes_is_rejected(tmp_path: Path, sentences: int) -
     empty = {"prompt_ids": [1], "completion_ids": [], "student": [], "base": []}
     (tmp_path / "manifest.json").write_text(json.dumps({"probe": [empty] * sentences}))
 
-    with pytest.raises(AdapterRejected, match="no probes"):
+    with pytest.raises(AdapterMismatch, match="no probes"):
         read_probes(tmp_path)
 
 
@@ -83,5 +83,5 @@ def test_the_tokens_that_tell_most_are_asked_for(tmp_path: Path) -> None:
 
     probes = read_probes(tmp_path)
 
-    assert [probe.token for probe in probes] == list(range(139, 139 - TOKENS, -1))
+    assert [probe.token for probe in probes] == list(range(139, 139 - PROBE_TOKENS, -1))
     assert probes[0].prompt_ids == [1, 2, *range(100, 139)]

@@ -1,6 +1,6 @@
 """What the supervisor reads from vLLM's log."""
 
-from agent.engine.supervisor import PHASES, current_phase, last_words
+from agent.engine.supervisor import PHASES, current_phase, log_excerpt
 
 
 def test_no_phase_is_known_before_the_first_line() -> None:
@@ -18,7 +18,7 @@ def test_the_last_words_hold_the_cause_though_much_was_said_after_it() -> None:
     cause = "(EngineCore pid=7) ERROR [core.py:1] ValueError: the KV cache is too small"
     chatter = [f"  File server.py, line {number}" for number in range(30)]
 
-    words = last_words("\n".join(["loading", cause, cause, *chatter, "RuntimeError: see above"]))
+    words = log_excerpt("\n".join(["loading", cause, cause, *chatter, "RuntimeError: see above"]))
 
     assert words.splitlines()[0] == cause
     assert words.count(cause) == 1
@@ -27,4 +27,4 @@ def test_the_last_words_hold_the_cause_though_much_was_said_after_it() -> None:
 
 
 def test_a_short_log_is_quoted_whole() -> None:
-    assert last_words("one\n\ntwo\n") == "one\ntwo"
+    assert log_excerpt("one\n\ntwo\n") == "one\ntwo"

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.http_server import allow_files, url_of
+from agent.http_server import raise_open_file_limit, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -27,5 +27,5 @@ def test_as_many_files_may_be_open_as_there_can_be_connections(
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, most))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
-    allow_files(1000)
+    raise_open_file_limit(1000)
     assert limits == ([(then, most)] if then else [])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from agent.process.data_dir import lasting
+from agent.process.data_dir import load_or_create_secret
 from store import keys
 from store.db import Database, Session
 from store.keys import Grant, Scope
@@ -57,7 +57,7 @@ def digest(pepper: str, key: Presented) -> bytes:
 
 def pepper(data_dir: Path) -> str:
     """The pepper of a data folder."""
-    return lasting(data_dir / PEPPER)
+    return load_or_create_secret(data_dir / PEPPER)
 
 
 def make(session: Session, pepper: str, grant: Grant, actor: str, now: datetime) -> str:
