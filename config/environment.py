@@ -7,6 +7,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel
 
 from config.errors import ConfigError
+from config.renamed import current_name
 
 ENV_PREFIX = "BYHEART_"
 ENV_CONFIG = "BYHEART_CONFIG"
@@ -28,11 +29,16 @@ def read_environment(environ: Mapping[str, str], sections: Sections) -> dict[str
         section, separator, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
         if not separator:
             raise ConfigError(_explain(name, sections))
-        is_list = section in sections and _is_tuple(sections[section], key)
+        is_list = section in sections and _is_tuple(sections[section], current_name(section, key))
         tree.setdefault(section, {})[key] = (
             [part for part in value.split(",") if part] if is_list else value
         )
     return tree
+
+
+def variable(section: str, key: str) -> str:
+    """Return the name of a setting's environment variable."""
+    return f"{ENV_PREFIX}{section}__{key}".upper()
 
 
 def _is_tuple(section: type[BaseModel], key: str) -> bool:
@@ -43,9 +49,7 @@ def _is_tuple(section: type[BaseModel], key: str) -> bool:
 def _explain(name: str, sections: Sections) -> str:
     """Why a variable is no setting: two underscores end the section."""
     known = [
-        f"{ENV_PREFIX}{section}__{key}".upper()
-        for section, model in sections.items()
-        for key in model.model_fields
+        variable(section, key) for section, model in sections.items() for key in model.model_fields
     ]
     near = difflib.get_close_matches(name.upper(), [ENV_CONFIG, *known], n=1, cutoff=0.0)
     return f"Unknown environment variable {name!r}. Did you mean {near[0]!r}?"

@@ -165,7 +165,7 @@ class Distill(Section):
     """Steps of linear warm-up."""
     batch_size: int = Field(4, gt=0)
     """Trajectories in a step."""
-    guided_share: float = Field(1.0, ge=0, le=1)
+    teacher_share: float = Field(1.0, ge=0, le=1)
     """Share of a batch answered by the teacher and learned with forward KL, for facts."""
     on_policy_tail: float = Field(0.1, ge=0, le=0.5)
     """Last share of the steps that is purely on-policy; the guided share falls before it."""
@@ -187,7 +187,7 @@ class Distill(Section):
     """Questions the teacher writes for each lesson or passage of a system prompt."""
     answers_per_question: int = Field(1, gt=0)
     """Answers of the teacher to each prompt that guide the student."""
-    guided_temperature: float = Field(0.7, ge=0)
+    teacher_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
     refresh_every: int = Field(0, ge=0)
     """Steps that share one sampling of the student; 0 means 1 on a GPU, and on a CPU 8."""

@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from config.environment import ENV_PREFIX, read_environment
+from config.environment import ENV_PREFIX, read_environment, variable
 from config.errors import ConfigError as ConfigError
+from config.renamed import replace_old_names
 from config.sections import Distill, Engine, Gate, Learning, Section, Server, Store
 
 SECRETS = ("engine.api_key", "engine.urls", "store.url")
@@ -87,12 +88,17 @@ def load(
     """Read settings from a TOML file, the environment and explicit overrides, in rising strength.
 
     Raises:
-        ConfigError: The file cannot be read, a key is unknown or a value is out of range.
+        ConfigError: The file cannot be read, a key is unknown, a value is out of range, or a
+            setting is given under both its old and its current name.
     """
     tree = _read_toml(path) if path else {}
-    variables = dict(os.environ) if environ is None else environ
-    _merge(tree, read_environment(variables, SECTIONS))
-    _merge(tree, overrides or {})
+    replace_old_names(tree, "{}.{}".format)
+    from_environment = read_environment(dict(os.environ) if environ is None else environ, SECTIONS)
+    replace_old_names(from_environment, variable)
+    options = {section: dict(values) for section, values in (overrides or {}).items()}
+    replace_old_names(options, lambda _, key: f"--{key.replace('_', '-')}")
+    _merge(tree, from_environment)
+    _merge(tree, options)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:

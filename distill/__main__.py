@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from config.renamed import RENAMED
 from config.sections import Distill
 from config.settings import ConfigError
 from distill import inputs
@@ -21,7 +22,7 @@ OPTIONS = (
     "lr",
     "rank",
     "alpha",
-    "guided_share",
+    "teacher_share",
     "on_policy_tail",
     "replay_share",
     "max_completion_tokens",
@@ -30,6 +31,8 @@ OPTIONS = (
     "threads",
     "seed",
 )
+OLD_OPTIONS = tuple(old for old, new in RENAMED["distill"].items() if new in OPTIONS)
+"""Former names of options; accepted with a warning."""
 
 VARIABLES = {
     # How often a thread looks before it sleeps. Where waking is slow, as on virtual machines,
@@ -45,7 +48,7 @@ VARIABLES = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
-    chosen = {name: getattr(options, name, None) for name in OPTIONS}
+    chosen = {name: getattr(options, name, None) for name in (*OPTIONS, *OLD_OPTIONS)}
     options.settings = {name: value for name, value in chosen.items() if value is not None}
     try:
         options.inputs = inputs.read(options) if options.command == "train" else None
@@ -120,6 +123,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             metavar=name.upper(),
             help=f"{field.description} (default: {field.default})",
         )
+    for name in OLD_OPTIONS:
+        add(f"--{name.replace('_', '-')}", help=argparse.SUPPRESS)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from config.renamed import with_current_names
 from config.sections import Distill
 from config.settings import Settings
 from distill import train
@@ -98,7 +99,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     asked = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
     held_out = interactions.logged_prompts(session, row.namespace, True, MAX_HELD_OUT, until)
     seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
-    chosen = Distill.model_validate(row.settings)
+    chosen = Distill.model_validate(with_current_names("distill", row.settings))
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),

@@ -42,7 +42,7 @@ def share_of_step(step: int, settings: Distill) -> Share:
     """
     replay = _due(step, settings.batch_size * settings.replay_share)
     fresh = settings.batch_size - replay
-    share = settings.guided_share * _guidance_left(step, settings)
+    share = settings.teacher_share * _guidance_left(step, settings)
     # Rounded up as often as a share of its kind asks for, and not always in the same steps.
     up = (step + 1) * GOLDEN % 1
     guided, guided_replay = math.floor(fresh * share + up), math.floor(replay * share + up)

@@ -101,8 +101,8 @@ class RunSpec:
         kinds = [*self.lesson_kinds] or ["fact"] * len(self.context.lessons)
         kinds += ["fact"] if self.context.system_prompt else []
         needing = sum(kind in GUIDED_KINDS for kind in kinds)
-        share = self.settings.guided_share * needing / max(len(kinds), 1)
-        return self.settings.model_copy(update={"guided_share": share})
+        share = self.settings.teacher_share * needing / max(len(kinds), 1)
+        return self.settings.model_copy(update={"teacher_share": share})
 
     def planned_settings(self, statements: int) -> Distill:
         """The effective settings; where no steps are set, those that so many statements need."""

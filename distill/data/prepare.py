@@ -149,7 +149,7 @@ def _shown(
     spec: RunSpec, encoded: Sequence[Prompt], trained: Sequence[Question]
 ) -> Sequence[Prompt]:
     """The prompts whose answers the teacher shows; none without guidance."""
-    if not spec.effective_settings().guided_share:
+    if not spec.effective_settings().teacher_share:
         return []
     pairs = zip(encoded, trained, strict=True)
     return [prompt for prompt, question in pairs if question.guided] or encoded
@@ -168,7 +168,7 @@ def _more_answers(
 ) -> list[Trajectory]:
     """The teacher's answers after the first, sampled."""
     again = [*shown] * (spec.settings.answers_per_question - 1)
-    return sample_guided(teacher, sampler, again, spec.settings.guided_temperature)
+    return sample_guided(teacher, sampler, again, spec.settings.teacher_temperature)
 
 
 def _replayed(
@@ -179,7 +179,7 @@ def _replayed(
     collected: Collected,
 ) -> list[Trajectory]:
     """Answers to prompts that are to be left unchanged; none without guidance."""
-    if not spec.effective_settings().guided_share:
+    if not spec.effective_settings().teacher_share:
         return []
     drawn = min(_drawn(spec, collected, spec.settings.replay_share), GUIDED_REPLAY)
     return sample_guided(teacher, sampler, unchanged[:drawn], spec.settings.temperature)
@@ -198,7 +198,7 @@ def recited(
     is still the teacher's distribution at each token, but for an end behind examples (`turns.py`),
     so a passage that the teacher would not begin an answer with teaches nothing about beginnings.
     """
-    if not spec.effective_settings().guided_share:
+    if not spec.effective_settings().teacher_share:
         return []
     longest = max(spec.settings.max_completion_tokens, MAX_RECITED)
     pairs = zip(encoded, trained, strict=True)

@@ -57,8 +57,8 @@ SEEDS = (0, 1)
 REFERENCE_TOP_K = 256
 METHODS = {
     "ours": {},
-    "off_policy": {"guided_share": 1.0, "on_policy_tail": 0.0, "replay_share": 0.0},
-    "reference": {"guided_share": 0.0, "replay_share": 0.0},
+    "off_policy": {"teacher_share": 1.0, "on_policy_tail": 0.0, "replay_share": 0.0},
+    "reference": {"teacher_share": 0.0, "replay_share": 0.0},
 }
 Z = 1.96  # of a 95 % interval
 

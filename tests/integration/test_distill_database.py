@@ -89,6 +89,19 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
     assert Path(adapter.path).parent == settings.data_dir / "adapters" / "shop"
 
 
+def test_a_run_stored_with_the_old_name_of_a_setting_still_loads(db, settings, run):
+    with db.begin() as session:
+        row = runs.get(session, run)
+        stored = dict(row.settings)
+        stored["guided_share"] = stored.pop("teacher_share") / 2
+        row.settings = stored
+
+    with db.read() as session:
+        spec, _ = database.read_spec(session, runs.get(session, run), settings)
+
+    assert spec.settings.teacher_share == DISTILL.teacher_share / 2
+
+
 def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run, monkeypatch):
     specs = []
 

@@ -151,8 +151,8 @@ def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
     rules = make_spec(model, tmp_path, context=lessons, lesson_kinds=("rule", "rule"))
     mixed = make_spec(model, tmp_path, context=lessons, lesson_kinds=("rule", "fact"))
 
-    assert rules.effective_settings().guided_share == 0
-    assert mixed.effective_settings().guided_share == 0.5 * SETTINGS.guided_share
+    assert rules.effective_settings().teacher_share == 0
+    assert mixed.effective_settings().teacher_share == 0.5 * SETTINGS.teacher_share
 
 
 def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(model, tmp_path):
@@ -191,10 +191,10 @@ def test_the_learning_rate_warms_up_and_decays():
 
 
 @pytest.mark.parametrize(
-    ("guided_share", "kl"), [(1.0, "guided_divergence"), (0.0, "on_policy_divergence")]
+    ("teacher_share", "kl"), [(1.0, "guided_divergence"), (0.0, "on_policy_divergence")]
 )
 def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never_trained_on(
-    model, tmp_path, guided_share, kl
+    model, tmp_path, teacher_share, kl
 ):
     words = ("When", "Where", "Why", "How", "Who", "What")
     things = ("lamps", "chairs", "wool", "soap", "bread", "tea", "shoes", "maps", "rugs")
@@ -207,7 +207,7 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
             "alpha": 32,
             "replay_share": 0.0,
             "on_policy_tail": 0.0,
-            "guided_share": guided_share,
+            "teacher_share": teacher_share,
             "max_completion_tokens": 4,
             "max_answer_tokens": 4,
             "questions_per_lesson": 0,
@@ -266,7 +266,7 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
     model, tmp_path, monkeypatch
 ):
     settings = SETTINGS.model_copy(
-        update={"guided_share": 0.0, "validate_every": 1, "patience": 2, "steps": 20}
+        update={"teacher_share": 0.0, "validate_every": 1, "patience": 2, "steps": 20}
     )
     spec = make_spec(model, tmp_path, settings=settings)
     parts = load_parts(spec)

@@ -69,6 +69,17 @@ def test_a_context_that_does_not_fit_the_model_is_bad_input_that_says_what_fits(
     assert "The context has 10" in capsys.readouterr().err
 
 
+def test_the_old_name_of_an_option_is_accepted_with_a_warning(tmp_path, monkeypatch, caplog):
+    specs = []
+    monkeypatch.setattr(train, "run", lambda spec, _: specs.append(spec))
+    model = save_tiny_model(tmp_path / "model")
+
+    assert main([*arguments(tmp_path, model), "--guided-share", "0.5"]) == commands.DONE
+
+    assert specs[0].settings.teacher_share == 0.5
+    assert "use --teacher-share" in caplog.text
+
+
 def test_sampling_by_an_engine_that_is_not_named_is_bad_input(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BYHEART_DISTILL__SAMPLER", "engine")
 

@@ -9,7 +9,7 @@ from distill import mixture
 
 
 def test_a_run_ends_purely_on_policy():
-    settings = Distill(steps=50, batch_size=8, guided_share=1.0, on_policy_tail=0.2)
+    settings = Distill(steps=50, batch_size=8, teacher_share=1.0, on_policy_tail=0.2)
 
     shares = [mixture.share_of_step(step, settings) for step in range(50)]
 
@@ -32,14 +32,16 @@ def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, 
     assert share.guided == share.guided_replay == 0
 
 
-@pytest.mark.parametrize("guided_share", [0.1, 0.25, 0.5])
-def test_guidance_for_one_lesson_of_many_is_given(guided_share):
-    settings = Distill(steps=100, guided_share=guided_share, replay_share=0.25, on_policy_tail=0.0)
+@pytest.mark.parametrize("teacher_share", [0.1, 0.25, 0.5])
+def test_guidance_for_one_lesson_of_many_is_given(teacher_share):
+    settings = Distill(
+        steps=100, teacher_share=teacher_share, replay_share=0.25, on_policy_tail=0.0
+    )
 
     shares = [mixture.share_of_step(step, settings) for step in range(100)]
 
-    assert sum(share.guided for share in shares) == pytest.approx(300 * guided_share, abs=3)
-    assert sum(share.guided_replay for share in shares) == pytest.approx(100 * guided_share, abs=3)
+    assert sum(share.guided for share in shares) == pytest.approx(300 * teacher_share, abs=3)
+    assert sum(share.guided_replay for share in shares) == pytest.approx(100 * teacher_share, abs=3)
 
 
 def test_draws_go_through_everything_before_anything_again():
@@ -70,7 +72,7 @@ def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
     size=st.integers(1, 30),
 )
 def test_the_steps_of_a_run_draw_evenly_from_what_there_is(steps, batch, share, size):
-    settings = Distill(steps=steps, batch_size=batch, guided_share=share)
+    settings = Distill(steps=steps, batch_size=batch, teacher_share=share)
 
     drawn = [
         each for n in range(steps) for each in mixture.drawn(settings, "guided", range(size), n)

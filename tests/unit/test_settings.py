@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.renamed import RENAMED
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
 from store.db import Database
 from store.upgrade import upgrade
@@ -67,6 +68,45 @@ def test_lists_in_the_environment_are_separated_by_commas():
 def test_an_unknown_key_is_an_error_that_names_the_nearest_valid_one(tmp_path, key, near):
     with pytest.raises(ConfigError, match=f"Did you mean '{near}'"):
         load(write(tmp_path, key), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "names"),
+    [
+        ("[distill]\nguided_share = 0.5", {}, ("distill.guided_share", "distill.teacher_share")),
+        (
+            "",
+            {"BYHEART_DISTILL__GUIDED_SHARE": "0.5"},
+            ("BYHEART_DISTILL__GUIDED_SHARE", "BYHEART_DISTILL__TEACHER_SHARE"),
+        ),
+    ],
+)
+def test_a_settings_old_name_is_accepted_with_a_warning_that_names_the_current_one(
+    tmp_path, caplog, text, environ, names
+):
+    settings = load(write(tmp_path, text), environ)
+
+    assert settings.distill.teacher_share == 0.5
+    assert all(name in caplog.text for name in names)
+
+
+def test_the_environment_wins_over_the_file_under_either_name(tmp_path):
+    path = write(tmp_path, "[distill]\nteacher_share = 0.5\n")
+    settings = load(path, {"BYHEART_DISTILL__GUIDED_SHARE": "0.25"})
+    assert settings.distill.teacher_share == 0.25
+
+
+def test_a_setting_given_under_both_its_names_is_an_error_that_names_both(tmp_path):
+    path = write(tmp_path, "[distill]\nguided_share = 0.5\nteacher_share = 0.5\n")
+    with pytest.raises(ConfigError, match=r"distill\.guided_share and distill\.teacher_share"):
+        load(path, {})
+
+
+def test_every_renamed_setting_exists_under_its_current_name_only():
+    for section, names in RENAMED.items():
+        fields = SECTIONS[section].model_fields
+        assert fields.keys() >= set(names.values())
+        assert not fields.keys() & names.keys()
 
 
 @pytest.mark.parametrize(
