@@ -1,51 +1,61 @@
-"""How people contradict ("No, that is wrong. It opens at 7."): whether they do, and what they say.
+"""Detects that a user contradicts an answer ("No, that is wrong. It opens at 7.").
 
-By the wording alone, and in English: in other languages a demonstration or `byheart lessons add`
-corrects, or a capable model reads the conversation (`learning.extractor = "structured"`).
+Works on wording alone, and in English (word lists: contradiction.toml). In other languages, send a
+demonstration or use `byheart lessons add`, or let a capable model read the conversation
+(`learning.extractor = "structured"`).
 """
 
 import re
 
-_POLITE = (
-    r"\W*(thanks|thank you|problem|worries|need|hurry|rush|(more|further|other) questions?"
-    r"|questions?|that['’]?s (all|it|fine)|i['’]m (fine|good))\b"
-)
-_OWN = r"\W*(my|i|can|could|would|will|what|when|where|how|never mind|let['’]?s?)\b"
-"""After "no" or "actually": what speaks of the speaker, not of the answer."""
-_HESITATION = r"((hm+|um+|oh|well|sorry|but|i (think|believe|guess))\b\W*)*"
-_SO = r"(not (quite |really )?(right|correct|true)|wrong|incorrect|false)"
-_SAID = r"you (said|wrote|told me)\b.*?\bbut"
+from agent.learning.word_lists import any_of, load
+
+_LISTS = {name: any_of(words) for name, words in load("contradiction").items()}
+
+_POLITE = rf"\W*{_LISTS['polite']}\b"
+_OWN_REQUEST = rf"\W*{_LISTS['own_request']}\b"
+_HESITATION = rf"(?:(?:hm+|um+|{_LISTS['hesitations']})\b\W*)*"
+_NOT_APPROVED = rf"not (?:{_LISTS['softeners']} )?{_LISTS['approvals']}"
+_REJECTED = rf"(?:{_NOT_APPROVED}|{_LISTS['rejections']})"
+_YOU_SAID = rf"you {_LISTS['you_said']}\b.*?\bbut"
+_PAUSE = r"\s*[-,.:;!…—\u2013]+"
 
 _CONTRADICTION = re.compile(
-    rf"^\W*{_HESITATION}(no\b(?!{_POLITE})|nope|wrong|incorrect|actually(?!{_OWN})|correction"
-    r"|that(['’]s| is| was)(n['’]t| not)? (wrong|incorrect|right|correct|true)"
-    r"|not (quite|true|right|correct)|you(['’]re| are) wrong|it(['’]s| is) (not|actually)"
-    rf"|{_SAID}|your [\w-]+ (says|said|states))\b",
+    rf"^\W*{_HESITATION}(?:"
+    rf"no\b(?!{_POLITE})"
+    rf"|actually(?!{_OWN_REQUEST})"
+    rf"|{_LISTS['openings']}"
+    rf"|that(?:['’]s| is| was)(?:n['’]t| not)? {_LISTS['judgements']}"
+    rf"|{_YOU_SAID}"
+    rf"|your [\w-]+ {_LISTS['your_source_says']}"
+    r")\b",
     re.IGNORECASE,
 )
 _VERDICT = re.compile(
-    rf"\W*{_HESITATION}"
-    rf"(((that|this|it)(['’]s| is| was) {_SO}|you(['’]re| are) wrong|{_SO}|correction)"
-    r"(\s*[-,.:;!…—\u2013]+|,? (because|since|but)\b)"
-    # In "No, only lamps" the no is half of what is said, and in "No dogs" all of it.
-    r"|no(pe)?(\s*[-,.:;!…—\u2013]+(?!\s*(but|only|just|not|because|unless|until|except)\b)"
-    r"|\s+(?=(it|the|we|our|they|he|she|you|your|an?|this|that|these|those|there|i|my)\b))"
+    rf"\W*{_HESITATION}(?:"
+    # "That's not right, ...", "Wrong because ..."
+    rf"(?:(?:that|this|it)(?:['’]s| is| was) {_REJECTED}"
+    rf"|you(?:['’]re| are) wrong|{_REJECTED}|correction)"
+    rf"(?:{_PAUSE}|,? {_LISTS['conjunctions']}\b)"
+    # "No, ..." and "No the office ..."; in "No, only lamps" and "No dogs" the no stays.
+    rf"|no(?:pe)?(?:{_PAUSE}(?!\s*{_LISTS['restrictions']}\b)|\s+(?={_LISTS['subjects']}\b))"
     r"|actually\b"
-    rf"|{_SAID}\b"
-    r"|(it|you|this|that|the (right |correct )?(answer|reply)) (should|must)"
-    r" (be|say|have (said|been))( that| to)?\b)\W*",
+    rf"|{_YOU_SAID}\b"
+    # "It should be ...", "The right answer must have been ..."
+    rf"|(?:{_LISTS['corrected']}|the (?:{_LISTS['answer_qualities']} )?{_LISTS['answer_words']})"
+    rf" {_LISTS['obligations']} {_LISTS['corrected_to']}(?: that| to)?\b"
+    r")\W*",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w")
 
 
 def contradicts(text: str) -> bool:
-    """Whether a user's turn says that the answer before it was wrong."""
+    """Return whether a user's turn says that the previous answer was wrong."""
     return _CONTRADICTION.match(text) is not None
 
 
 def strip_verdict(text: str) -> str:
-    """The text without the verdict on the answer that it begins with, unless that is all of it."""
+    """Return the text without its opening verdict ("No, that's wrong."), unless that is all."""
     start = 0
     while (verdict := _VERDICT.match(text, start)) and _WORD.search(text, verdict.end()):
         start = verdict.end()
