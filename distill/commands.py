@@ -21,11 +21,11 @@ from distill.guards import Diverged
 from distill.inputs import BAD_INPUT, Inputs
 from distill.model.adapter_files import MANIFEST
 from distill.model.base import ModelError, base_sha256
-from distill.model.distributed import UnevenTeams, is_heard
+from distill.model.distributed import InvalidWorldSize, is_main_process
 from distill.model.embedded import EmbeddedModelError, embed
-from distill.model.encoder import PromptRefused, PromptTooLong
-from distill.model.engine_sampler import EngineAway
-from distill.progress import PlainLines, TerminalProgress, terminal_bars
+from distill.model.encoder import PromptRejected, PromptTooLong
+from distill.model.engine_sampler import EngineUnavailable
+from distill.progress import PlainProgress, TerminalProgress, terminal_bars
 from distill.roles import ParentMismatch
 from distill.run import checkpoint
 from distill.run.folders import FolderError
@@ -50,9 +50,9 @@ BAD_INPUTS = (
     FolderError,
     ModelError,
     ParentMismatch,
-    PromptRefused,
+    PromptRejected,
     PromptTooLong,
-    UnevenTeams,
+    InvalidWorldSize,
     UnknownRun,
     collect.ContextTooLong,
 )
@@ -73,7 +73,7 @@ def perform(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last resume point.", file=sys.stderr)
         return INTERRUPTED
-    except (Diverged, EngineAway, OSError, SafetensorError) as error:
+    except (Diverged, EngineUnavailable, OSError, SafetensorError) as error:
         print(f"failed: {error}", file=sys.stderr)
         if not isinstance(error, Diverged):
             print(
@@ -99,14 +99,14 @@ def _run(options: argparse.Namespace) -> int:
         finally:
             # A database that is away must not replace the run's own end; the next run clears up.
             with suppress(*AWAY):
-                database.clear_ended(db, settings.data_dir / "runs")
+                database.clear_finished(db, settings.data_dir / "runs")
     return DONE
 
 
 def _train(options: argparse.Namespace) -> int:
     spec = _spec(options)
     if before := _published(spec):
-        if is_heard():
+        if is_main_process():
             print(f"Trained before: to train again, delete {spec.work}", file=sys.stderr)
             print(before, flush=True)
         return DONE
@@ -114,7 +114,7 @@ def _train(options: argparse.Namespace) -> int:
         with terminal_bars() as bars:
             outcome = train.run(spec, TerminalProgress(bars))
     else:
-        outcome = train.run(spec, PlainLines())
+        outcome = train.run(spec, PlainProgress())
     if outcome is None:
         return DONE
     print("\n".join(summary(outcome.evaluation)), file=sys.stderr)
@@ -176,7 +176,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         held_out=given.held_out,
         anchors=given.anchors,
         settings=given.settings.distill,
-        engine=database.engine_of(given.settings, given.settings.distill),
+        engine=database.sampling_engine(given.settings, given.settings.distill),
         template=given.settings.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",

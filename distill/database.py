@@ -21,10 +21,10 @@ from distill import train
 from distill.data.split import MAX_HELD_OUT
 from distill.evaluate import preflight
 from distill.model.adapter_files import MANIFEST
-from distill.model.distributed import join
-from distill.model.engine_sampler import EngineAt, EngineAway
-from distill.progress import PlainLines, Report, unheard
-from distill.roles import SHAPE
+from distill.model.distributed import init_parallel
+from distill.model.engine_sampler import EngineAddress, EngineUnavailable
+from distill.progress import PlainProgress, Report, no_report
+from distill.roles import LORA_SHAPE
 from distill.run import checkpoint
 from distill.run.checkpoint import freeze_inputs
 from distill.run.folders import FolderError
@@ -50,13 +50,13 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
-        AWAY, EngineAway, FolderError, OSError, SafetensorError: The database is away, or the engine
-            that samples; a folder cannot be used or is another process's, a disk is full. Nothing
-            is recorded or removed, and the run can be resumed.
+        AWAY, EngineUnavailable, FolderError, OSError, SafetensorError: The database or the sampling
+            engine is unavailable, a folder is unusable or locked, or the disk is full. Nothing is
+            recorded or removed, and the run can be resumed.
         Exception: What made the run fail; recorded as its reason.
     """
-    if not join().is_first:
-        help_train(run_id, settings, db)
+    if not init_parallel().is_main_process:
+        train_as_worker(run_id, settings, db)
         return
     with db.begin() as session:
         row = runs.start(session, run_id, utcnow())
@@ -64,8 +64,8 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         with db.read() as session:
             spec, snapshot = read_spec(session, row, settings)
         spec = freeze_inputs(spec, writes=True)
-        outcome = train.run(spec, progress_rows(db, run_id))
-    except (*AWAY, EngineAway, FolderError, OSError, SafetensorError):
+        outcome = train.run(spec, database_progress(db, run_id))
+    except (*AWAY, EngineUnavailable, FolderError, OSError, SafetensorError):
         raise
     except preflight.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))
@@ -79,14 +79,14 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         register(session, run_id, snapshot, spec.parent, outcome)
 
 
-def help_train(run_id: str, settings: Settings, db: Database) -> None:
+def train_as_worker(run_id: str, settings: Settings, db: Database) -> None:
     """Take part in a run as one of several processes that are not the first: rows are its."""
     with db.read() as session:
         row = runs.get(session, run_id)
         if row is None:
             raise UnknownRun(run_id)
         spec, _ = read_spec(session, row, settings)
-    train.run(freeze_inputs(spec, writes=False), unheard)
+    train.run(freeze_inputs(spec, writes=False), no_report)
 
 
 def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:
@@ -115,21 +115,21 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
         drop_long=True,
         run=row.id,
-        engine=engine_of(settings, chosen),
+        engine=sampling_engine(settings, chosen),
         template=settings.engine.template_arguments,
-        parent=parent_of(session, row.namespace, chosen),
+        parent=parent_adapter(session, row.namespace, chosen),
     )
     return spec, snapshot.hash
 
 
-def engine_of(settings: Settings, chosen: Distill) -> EngineAt | None:
+def sampling_engine(settings: Settings, chosen: Distill) -> EngineAddress | None:
     """The first engine, where a run is to let it sample."""
     if chosen.sampler == "local" or not settings.engine.urls:
         return None
-    return EngineAt(settings.engine.urls[0], settings.engine.api_key)
+    return EngineAddress(settings.engine.urls[0], settings.engine.api_key)
 
 
-def parent_of(session: Session, namespace: str, settings: Distill) -> Parent | None:
+def parent_adapter(session: Session, namespace: str, settings: Distill) -> Parent | None:
     """The live adapter, where a run is to start from it and it has the run's shape."""
     live = adapters.live(session, namespace)
     if settings.generation == "from_base" or live is None:
@@ -138,7 +138,7 @@ def parent_of(session: Session, namespace: str, settings: Distill) -> Parent | N
     trained = runs.get(session, live.run)
     if learned is None or trained is None:
         return None
-    alike = all(trained.settings.get(name) == getattr(settings, name) for name in SHAPE)
+    alike = all(trained.settings.get(name) == getattr(settings, name) for name in LORA_SHAPE)
     return Parent(Path(live.path), snapshots.context_of(learned)) if alike else None
 
 
@@ -163,7 +163,7 @@ def register(
         snapshot=snapshot,
         path=str(outcome.adapter),
         manifest_sha256=sha256(outcome.adapter / MANIFEST),
-        measured=without_nan(outcome.evaluation.as_dict()),
+        measured=nan_to_none(outcome.evaluation.as_dict()),
         now=utcnow(),
     )
     payload = {"adapter": outcome.adapter.name}
@@ -171,10 +171,12 @@ def register(
     jobs.enqueue(session, "rollout", payload, utcnow(), unique_key=unique_key)
 
 
-def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.monotonic) -> Report:
+def database_progress(
+    db: Database, run_id: str, timer: Callable[[], float] = time.monotonic
+) -> Report:
     """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
     last: dict[str, Any] = {"stage": None, "at": 0.0}
-    lines = PlainLines()
+    lines = PlainProgress()
 
     def report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
         lines(stage, done, total, metrics)
@@ -182,20 +184,20 @@ def progress_rows(db: Database, run_id: str, timer: Callable[[], float] = time.m
             return
         last.update(stage=stage, at=timer())
         with db.begin() as session:
-            values = {"phase": stage, "step": done, "total": total, **without_nan(metrics)}
+            values = {"phase": stage, "step": done, "total": total, **nan_to_none(metrics)}
             values |= {TRAINED: done} if stage == "train" else {}
             runs.progress(session, run_id, values)
 
     return report
 
 
-def without_nan(values: dict[str, Any]) -> dict[str, Any]:
+def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
     """The values with None for what JSON has no word for."""
     cleaned: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
     return cleaned
 
 
-def clear_ended(db: Database, work: Path) -> None:
+def clear_finished(db: Database, work: Path) -> None:
     """Remove the resume points of all runs that are over, also of those that were cancelled.
 
     Args:

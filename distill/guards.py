@@ -18,7 +18,7 @@ from distill.evaluate.measure import leak_rate, repetition
 Curves = Sequence[dict[str, Any]]
 """One entry a step."""
 
-SEEN = (
+ANSWER_METRICS = (
     "answer_tokens",
     "answer_repetition",
     "answer_leaks",
@@ -74,7 +74,7 @@ def check_answers(curves: Curves, ends: Sequence[Style]) -> None:
     """Stop when the student's answers are no longer answers.
 
     Args:
-        curves: Entries of steps with answers of the student have all of `SEEN`.
+        curves: Entries of steps with answers of the student have all of `ANSWER_METRICS`.
         ends: The style of the base's own answers and of the teacher's.
 
     Raises:
@@ -83,7 +83,7 @@ def check_answers(curves: Curves, ends: Sequence[Style]) -> None:
     recent = [line for line in curves if "answer_tokens" in line][-WINDOW:]
     if len(recent) < WINDOW:
         return
-    mean = {name: fmean(line[name] for line in recent) for name in SEEN}
+    mean = {name: fmean(line[name] for line in recent) for name in ANSWER_METRICS}
     reason = _reason(mean, ends)
     if reason:
         raise Diverged(
@@ -107,13 +107,13 @@ def _reason(mean: dict[str, float], ends: Sequence[Style]) -> str | None:
     return None
 
 
-def best(curves: Curves, since: int) -> int | None:
+def best_step(curves: Curves, since: int) -> int | None:
     """The step from `since` on with the least `validation`, the later of equals; None for none."""
     measured = [line for line in curves if "validation" in line and line["step"] >= since]
     return min(reversed(measured), key=lambda line: line["validation"], default={}).get("step")
 
 
-def is_enough(curves: Curves, since: int, patience: int) -> bool:
+def should_stop_early(curves: Curves, since: int, patience: int) -> bool:
     """Whether `patience` measurements in a row brought nothing better than the best before."""
     measured = [line["step"] for line in curves if "validation" in line and line["step"] >= since]
-    return len(measured) > patience and best(curves, since) not in measured[-patience:]
+    return len(measured) > patience and best_step(curves, since) not in measured[-patience:]

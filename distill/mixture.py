@@ -16,24 +16,31 @@ from config.sections import Distill
 # Multiples of it, taken modulo one, lie evenly everywhere.
 GOLDEN = (math.sqrt(5) - 1) / 2
 
-Kind = Literal["guided", "on_policy", "guided_replay", "on_policy_replay"]
+Kind = Literal["teacher_sampled", "on_policy", "teacher_sampled_replay", "on_policy_replay"]
+# Changing one reorders the draws of every run.
+SHUFFLE_SEEDS: dict[Kind, str] = {
+    "teacher_sampled": "guided",
+    "on_policy": "on_policy",
+    "teacher_sampled_replay": "guided_replay",
+    "on_policy_replay": "on_policy_replay",
+}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchMix:
     """How many trajectories of a step are of each kind; they add up to the batch size."""
 
-    guided: int
+    teacher_sampled: int
     on_policy: int
-    guided_replay: int
+    teacher_sampled_replay: int
     on_policy_replay: int
 
-    def __add__(self, other: "Share") -> "Share":
-        return Share(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "BatchMix") -> "BatchMix":
+        return BatchMix(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
-def share_of_step(step: int, settings: Distill) -> Share:
+def batch_mix(step: int, settings: Distill) -> BatchMix:
     """What step `step` (from 0) is made of.
 
     Guided trajectories hold their share, then fall linearly to zero, so that the last part of the
@@ -45,29 +52,29 @@ def share_of_step(step: int, settings: Distill) -> Share:
     share = settings.teacher_share * _guidance_left(step, settings)
     # Rounded up as often as a share of its kind asks for, and not always in the same steps.
     up = (step + 1) * GOLDEN % 1
-    guided, guided_replay = math.floor(fresh * share + up), math.floor(replay * share + up)
-    return Share(guided, fresh - guided, guided_replay, replay - guided_replay)
+    guided, teacher_sampled_replay = math.floor(fresh * share + up), math.floor(replay * share + up)
+    return BatchMix(guided, fresh - guided, teacher_sampled_replay, replay - teacher_sampled_replay)
 
 
-def drawn(settings: Distill, kind: Kind, source: Sequence[T], step: int) -> list[T]:
+def draw_items(settings: Distill, kind: Kind, source: Sequence[T], step: int) -> list[T]:
     """What step `step` draws of one kind: everything once before anything again."""
-    count = getattr(share_of_step(step, settings), kind)
+    count = getattr(batch_mix(step, settings), kind)
     already = getattr(_before(settings)[step], kind)
-    seed = f"{settings.seed}/{kind}"
-    return [source[index] for index in draw(count, already, len(source), seed)]
+    seed = f"{settings.seed}/{SHUFFLE_SEEDS[kind]}"
+    return [source[index] for index in draw_indices(count, already, len(source), seed)]
 
 
-def draw(count: int, already: int, size: int, seed: str) -> list[int]:
+def draw_indices(count: int, already: int, size: int, seed: str) -> list[int]:
     """The next `count` indices after `already` drawn: every epoch a new order of all `size`."""
     places = [divmod(place, size) for place in range(already, already + count)]
     return [_order(size, f"{seed}/{epoch}")[offset] for epoch, offset in places]
 
 
 @lru_cache(maxsize=2)
-def _before(settings: Distill) -> tuple[Share, ...]:
+def _before(settings: Distill) -> tuple[BatchMix, ...]:
     """What all steps before each took together."""
-    each = (share_of_step(step, settings) for step in range(settings.steps))
-    return tuple(accumulate(each, initial=Share(0, 0, 0, 0)))
+    each = (batch_mix(step, settings) for step in range(settings.steps))
+    return tuple(accumulate(each, initial=BatchMix(0, 0, 0, 0)))
 
 
 @lru_cache(maxsize=16)

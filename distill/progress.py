@@ -25,10 +25,10 @@ GIB = 2**30
 LINE_EVERY = 10
 SHORT_S = 60.0
 """What takes no longer needs no estimate."""
-PASSED, PLAN, RESUME = "anchors that the teacher passes", "plan, steps", "go on after step"
+ANCHORS_PASSED, PLAN, RESUME = "anchors that the teacher passes", "plan, steps", "go on after step"
 """What is told once: how many anchors can be passed; how many steps will be taken, and of a run
 that was broken off, how many are."""
-ONCE = (PASSED, PLAN, RESUME)
+ONCE = (ANCHORS_PASSED, PLAN, RESUME)
 
 
 class TerminalProgress:
@@ -62,7 +62,7 @@ def terminal_bars() -> Progress:
     )
 
 
-class PlainLines:
+class PlainProgress:
     """A line at the start of a stage, at its end, and every few steps, on standard error.
 
     It has the time of day, and the minutes that the rest of the stage will take at its pace so far.
@@ -91,7 +91,7 @@ class PlainLines:
         return f"({math.ceil(left / 60)} min left)" if left > SHORT_S else ""
 
 
-def unheard(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+def no_report(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
     """Show nothing: of several processes, the first speaks."""
 
 

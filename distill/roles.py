@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from config.sections import Distill
 from distill.context import examples
 from distill.model.adapter_files import MANIFEST, WEIGHTS
-from distill.model.answer_end import Turns, end_state
+from distill.model.answer_end import AnswerTruncator, reference_eos_state
 from distill.model.base import base_sha256, load_base, max_positions, stop_ids
-from distill.model.distributed import ALONE, Processes
+from distill.model.distributed import SINGLE_PROCESS, ParallelState
 from distill.model.encoder import Encoder
 from distill.model.engine_sampler import STUDENT, EngineSampler
 from distill.model.sampler import LocalSampler, Sampler
@@ -25,12 +25,12 @@ from distill.spec import RunSpec
 from store.durable_files import sha256
 from store.manifests import verify_files
 
-SHAPE = ("rank", "alpha")
+LORA_SHAPE = ("rank", "alpha")
 """Settings in which a run and the adapter that it starts from must agree."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class Roles:
     """Who does what in a run."""
 
     student: Student
@@ -39,7 +39,7 @@ class Parts:
     """Of whichever adapter state the model is in."""
     on_policy: Sampler
     """Of the student."""
-    processes: Processes
+    parallel: ParallelState
     """Who trains with this one."""
     encoder: Encoder
     base_sha256: str
@@ -54,12 +54,12 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
+def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles:
     """Load the base, attach its adapter, and prove that the teacher is the pristine base.
 
     Args:
         spec: The run, suited to the device (`RunSpec.suited`).
-        processes: Who trains with this one.
+        parallel: Who trains with this one.
 
     Raises:
         ModelError: The model cannot be trained.
@@ -67,7 +67,7 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     """
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    base, tokenizer = load_base(spec.model, device(), processes.divide)
+    base, tokenizer = load_base(spec.model, device(), parallel.shard)
     pristine = probe_logits(base)
     student = Student(
         base, settings.rank, settings.alpha, settings.seed, settings.gradient_checkpointing
@@ -75,36 +75,40 @@ def load_parts(spec: RunSpec, processes: Processes = ALONE) -> Parts:
     check_frozen(student, pristine)
     digest = base_sha256(spec.model)
     if spec.parent:
-        adopt(student, spec.parent.folder, digest, settings)
+        load_parent(student, spec.parent.folder, digest, settings)
     sampler = LocalSampler(
         student.model,
         stop_ids(student.model, tokenizer),
         settings.max_completion_tokens,
         torch.Generator().manual_seed(settings.seed),
     )
-    longest_answer = max(settings.max_completion_tokens, settings.max_answer_tokens)
-    longest = min(max_positions(student.model), spec.engine.longest() if spec.engine else math.inf)
-    limit = int(longest) - longest_answer
-    encoder = Encoder(tokenizer, spec.context, limit, longest_answer, spec.template)
-    on_policy = _engine_sampler(spec, student, sampler, processes) if spec.engine else sampler
+    max_answer_tokens = max(settings.max_completion_tokens, settings.max_answer_tokens)
+    longest = min(
+        max_positions(student.model), spec.engine.max_model_len() if spec.engine else math.inf
+    )
+    limit = int(longest) - max_answer_tokens
+    encoder = Encoder(tokenizer, spec.context, limit, max_answer_tokens, spec.template)
+    on_policy = _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
     asker = examples.asker(spec.context.system_prompt or "")
-    turns = Turns(tokenizer, asker, end_state(student, encoder)) if asker else None
-    return Parts(student, Teacher(student, turns), sampler, on_policy, processes, encoder, digest)
+    turns = (
+        AnswerTruncator(tokenizer, asker, reference_eos_state(student, encoder)) if asker else None
+    )
+    return Roles(student, Teacher(student, turns), sampler, on_policy, parallel, encoder, digest)
 
 
 def _engine_sampler(
-    spec: RunSpec, student: Student, local: LocalSampler, processes: Processes
+    spec: RunSpec, student: Student, local: LocalSampler, parallel: ParallelState
 ) -> EngineSampler:
     assert spec.engine
     name = f"student-{spec.run or 'alone'}-{uuid4().hex[:8]}"
     base = spec.model.resolve().name
     folder = spec.work / STUDENT
     return EngineSampler(
-        spec.engine, student, base, folder, name, local.stop_ids, local.max_tokens, processes
+        spec.engine, student, base, folder, name, local.stop_ids, local.max_tokens, parallel
     )
 
 
-def adopt(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:
+def load_parent(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:
     """Give the student the weights of a published adapter.
 
     Raises:
@@ -114,11 +118,11 @@ def adopt(student: Student, folder: Path, base_sha256: str, settings: Distill) -
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         told = {"base": manifest["base"]["sha256"]}
-        told |= {name: manifest["settings"][name] for name in SHAPE}
+        told |= {name: manifest["settings"][name] for name in LORA_SHAPE}
         verify_files(folder, sha256(folder / MANIFEST))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ParentMismatch(f"{folder} is not an adapter folder to start from.") from error
-    needed = {"base": base_sha256} | {name: getattr(settings, name) for name in SHAPE}
+    needed = {"base": base_sha256} | {name: getattr(settings, name) for name in LORA_SHAPE}
     differing = [name for name, value in needed.items() if told[name] != value]
     if differing:
         raise ParentMismatch(

@@ -9,7 +9,7 @@ from typing import Any
 from config.sections import Distill
 from distill.model.adapter_files import canonical
 from distill.model.encoder import Messages
-from distill.model.engine_sampler import EngineAt
+from distill.model.engine_sampler import EngineAddress
 from store.anchors import Anchor
 from store.contexts import Context
 
@@ -28,7 +28,7 @@ IMMATERIAL = frozenset(
     }
 )
 # Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
-GUIDED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
+TEACHER_SAMPLED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
 # Of a short context too: a way of speaking or a set of labels is one statement and much to learn.
 MIN_STEPS = 120
 
@@ -72,7 +72,7 @@ class RunSpec:
     drop_long: bool = False
     """Leave prompts out that do not fit beside the context, instead of failing: one that a client
     sent must not end every run of its namespace."""
-    engine: EngineAt | None = None
+    engine: EngineAddress | None = None
     """Where the student's trajectories are sampled; None: in this process."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the chat template, as serving gives them."""
@@ -82,14 +82,14 @@ class RunSpec:
     """None: a fresh adapter. Either way the teacher is the base with the whole context, so nothing
     that an adapter got wrong is taught to the next one."""
 
-    def suited(self, device: str) -> "RunSpec":
+    def with_device_defaults(self, device: str) -> "RunSpec":
         """The run with what suits a device, "cuda" or "cpu", where its settings leave it open."""
         settings = self.settings
         fitting = SUITED[device].items()
         left_open = {name: value for name, value in fitting if not getattr(settings, name)}
         return replace(self, settings=settings.model_copy(update=left_open))
 
-    def material_settings(self) -> dict[str, Any]:
+    def fingerprint_settings(self) -> dict[str, Any]:
         """The settings that the result follows from."""
         return self.settings.model_dump(mode="json", exclude=set(IMMATERIAL))
 
@@ -100,11 +100,11 @@ class RunSpec:
         """
         kinds = [*self.lesson_kinds] or ["fact"] * len(self.context.lessons)
         kinds += ["fact"] if self.context.system_prompt else []
-        needing = sum(kind in GUIDED_KINDS for kind in kinds)
+        needing = sum(kind in TEACHER_SAMPLED_KINDS for kind in kinds)
         share = self.settings.teacher_share * needing / max(len(kinds), 1)
         return self.settings.model_copy(update={"teacher_share": share})
 
-    def planned_settings(self, statements: int) -> Distill:
+    def resolved_settings(self, statements: int) -> Distill:
         """The effective settings; where no steps are set, those that so many statements need."""
         settings = self.effective_settings()
         needed = max(MIN_STEPS, settings.steps_per_lesson * statements)
@@ -118,7 +118,7 @@ class RunSpec:
 
     def fingerprint(self, base_sha256: str) -> str:
         """Hash of everything that the run's result follows from."""
-        value = [base_sha256, self.context.hash, self.data_sha256(), self.material_settings()]
+        value = [base_sha256, self.context.hash, self.data_sha256(), self.fingerprint_settings()]
         value += [self.template] if self.template else []
         parent = [self.parent.folder.name, self.parent.context.hash] if self.parent else None
         return hashlib.sha256(canonical([*value, parent])).hexdigest()

@@ -50,9 +50,9 @@ from distill.evaluate import measure, probe
 from distill.evaluate.measure import Evaluation, EvaluationSet
 from distill.evaluate.probe import Probe
 from distill.model.adapter_files import canonical
-from distill.model.distributed import Processes, join, leave
-from distill.progress import PLAN, Report, unheard
-from distill.roles import Parts, device, load_parts
+from distill.model.distributed import ParallelState, init_parallel, shutdown_parallel
+from distill.progress import PLAN, Report, no_report
+from distill.roles import Roles, device, load_roles
 from distill.run import folders, publish
 from distill.run.checkpoint import POOL, Checkpoints
 from distill.spec import RunSpec
@@ -75,48 +75,50 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
     """Distil `spec.context` into an adapter, resuming from `spec.work` what was begun there.
 
     Returns:
-        What was published; None in all but the first of several processes.
+        What was published; None in all but the first of several parallel.
 
     Raises:
         NothingToLearn: The context does not help the model.
         Diverged: The loss is not finite, or the student's answers are no longer answers.
-        PromptTooLong, PromptRefused, ContextTooLong, ModelError, FolderError: What the run was
+        PromptTooLong, PromptRejected, ContextTooLong, ModelError, FolderError: What the run was
             given does not fit, or is not usable.
     """
-    processes = join(spec.settings.shards)
-    if not processes.is_first:
-        _distil(spec, processes, unheard)
+    parallel = init_parallel(spec.settings.shards)
+    if not parallel.is_main_process:
+        _distil(spec, parallel, no_report)
         return None
     for folder in (spec.out, spec.work):
         folders.check_writable(folder)
-    with folders.held(spec.work):
-        return _distil(spec, processes, report)
+    with folders.lock_folder(spec.work):
+        return _distil(spec, parallel, report)
 
 
-def _distil(spec: RunSpec, processes: Processes, report: Report) -> Outcome | None:
-    """The run, as each of its processes does it; None in all but the first."""
-    first = processes.is_first
+def _distil(spec: RunSpec, parallel: ParallelState, report: Report) -> Outcome | None:
+    """The run, as each of its parallel does it; None in all but the first."""
+    first = parallel.is_main_process
     report("load the model", 0, 1, {})
-    spec = spec.suited(device().type)
-    parts = load_parts(spec, processes)
+    spec = spec.with_device_defaults(device().type)
+    roles = load_roles(spec, parallel)
     if first:
-        folders.check_room(spec.out, spec.work, _size(parts.student.parameters()))
-    checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256), writes=first)
-    prepared = processes.from_first(lambda: load_or_prepare(spec, parts, checkpoints, report))
-    settings = spec.planned_settings(prepared.statements)
+        folders.check_disk_space(spec.out, spec.work, _size(roles.student.parameters()))
+    checkpoints = Checkpoints(spec.work, spec.fingerprint(roles.base_sha256), writes=first)
+    prepared = parallel.run_on_first_replica(
+        lambda: load_or_prepare_data(spec, roles, checkpoints, report)
+    )
+    settings = spec.resolved_settings(prepared.statements)
     counts: dict[str, float] = {
         "statements": prepared.statements,
         "prompts": len(prepared.prompts),
-        "guided": len(prepared.guided),
+        "teacher_sampled": len(prepared.teacher_sampled),
     }
     report(PLAN, settings.steps, settings.steps, counts)
-    curves = steps.train(settings, parts, prepared, checkpoints, report)
-    if processes.rank == 0:
-        evaluation, probes = evaluate(spec, parts, prepared, report)
-    leave()
+    curves = steps.train(settings, roles, prepared, checkpoints, report)
+    if parallel.rank == 0:
+        evaluation, probes = evaluate(spec, roles, prepared, report)
+    shutdown_parallel()
     if not first:
         return None
-    adapter = publish_adapter(spec, parts, evaluation, curves, probes)
+    adapter = publish_adapter(spec, roles, evaluation, curves, probes)
     return Outcome(adapter, evaluation, curves)
 
 
@@ -125,8 +127,8 @@ def _size(parameters: Sequence[torch.nn.Parameter]) -> int:
     return sum(each.numel() * each.element_size() for each in parameters)
 
 
-def load_or_prepare(
-    spec: RunSpec, parts: Parts, checkpoints: Checkpoints, report: Report
+def load_or_prepare_data(
+    spec: RunSpec, roles: Roles, checkpoints: Checkpoints, report: Report
 ) -> RunData:
     """Preflight and material, or what an earlier attempt of this run has kept of them."""
     kept = checkpoints.load(POOL)
@@ -135,9 +137,9 @@ def load_or_prepare(
         if kept
         else prepare_data(
             spec,
-            parts.encoder,
-            parts.teacher,
-            parts.sampler,
+            roles.encoder,
+            roles.teacher,
+            roles.sampler,
             lambda stage, done, total: report(stage, done, total, {}),
         )
     )
@@ -147,30 +149,30 @@ def load_or_prepare(
 
 
 def evaluate(
-    spec: RunSpec, parts: Parts, prepared: RunData, report: Report
+    spec: RunSpec, roles: Roles, prepared: RunData, report: Report
 ) -> tuple[Evaluation, list[Probe]]:
     """Measure the trained student as the gate wants it, and how an engine may know it."""
-    patient = parts.sampler.at(
+    patient = roles.sampler.for_stage(
         "measure the candidate",
         max_tokens=spec.settings.max_answer_tokens,
         progress=lambda stage, done, total: report(stage, done, total, {}),
     )
     completions = measure.greedy(patient, [*prepared.held_out, *prepared.unrelated])
     evaluation = measure.measure_candidate(
-        parts.teacher,
+        roles.teacher,
         patient,
-        parts.encoder,
+        roles.encoder,
         EvaluationSet(prepared.held_out, prepared.unrelated, prepared.anchored),
         completions,
     )
     asked = prepared.held_out
     short = [ids[: spec.settings.max_completion_tokens] for ids in completions[: len(asked)]]
-    return evaluation, probe.make_probes(parts.teacher, asked, short, PROBES)
+    return evaluation, probe.make_probes(roles.teacher, asked, short, PROBES)
 
 
 def publish_adapter(
     spec: RunSpec,
-    parts: Parts,
+    roles: Roles,
     evaluation: Evaluation,
     metrics: list[dict[str, Any]],
     probes: list[Probe],
@@ -178,10 +180,10 @@ def publish_adapter(
     """Write the adapter folder with its manifest, curves and measurements."""
     lineage = publish.Lineage(
         base_name=spec.model.resolve().name,
-        base_sha256=parts.base_sha256,
+        base_sha256=roles.base_sha256,
         context_sha256=spec.context.hash,
         data_sha256=spec.data_sha256(),
-        settings=spec.material_settings(),
+        settings=spec.fingerprint_settings(),
         run=spec.run,
         parent=spec.parent.folder.name if spec.parent else None,
     )
@@ -190,4 +192,4 @@ def publish_adapter(
         "metrics.jsonl": curves.encode(),
         "evaluation.json": canonical(evaluation.as_dict()),
     }
-    return publish.publish(spec.out, parts.student, lineage, probes, documents)
+    return publish.publish(spec.out, roles.student, lineage, probes, documents)

@@ -22,11 +22,11 @@ from distill.context.statements import (
 from distill.data import more_inputs, questions
 from distill.data.verbalise import in_sentences
 from distill.evaluate import general_prompts, preflight
-from distill.model.encoder import Encoder, Messages, user, user_text, wordings
+from distill.model.encoder import Encoder, Messages, prompt_texts, user, user_text
 from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
 from distill.model.teacher import Teacher
-from distill.spec import GUIDED_KINDS, RunSpec
+from distill.spec import TEACHER_SAMPLED_KINDS, RunSpec
 from store.contexts import Context, message_text
 
 # Below so many prompts, general ones are added: a context of rules alone yields few questions.
@@ -67,7 +67,7 @@ class Statement:
     """As questions are written about it."""
     answer: str
     """What of it answers them; empty where it says only how to answer."""
-    guided: bool
+    needs_teacher: bool
     """Whether the student would never say it by itself, as it would not a fact."""
 
 
@@ -78,7 +78,7 @@ class Question:
     messages: Messages
     answer: str | None = None
     """What the context itself says to it, or said to the parent."""
-    guided: bool = True
+    needs_teacher: bool = True
     """Whether the teacher's answer is shown to the student."""
     needed: bool = False
     """Whether it is trained on whatever else is: nothing else asks for the same."""
@@ -116,9 +116,9 @@ def collect_prompts(
     everything = preflight.concerns_everything(encoder, teacher, sampler, said)
     line_ends = questions.line_end_ids(encoder.tokenizer)
     writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
-    with teacher.student.adapter_off():
+    with teacher.student.adapter_disabled():
         told = all_statements(spec, writer, encoder.tokenizer)
-    every_guided = all(each.guided for each in told)
+    every_needs_teacher = all(each.needs_teacher for each in told)
     every_example, _ = _examples(spec.context)
     form = examples.show_a_form(every_example)
     logged = [
@@ -132,7 +132,7 @@ def collect_prompts(
     asked += _written(spec, encoder, teacher, writer, told, avoid)
     avoid += [user_text(each.messages) for each in asked]
     if form and shown:
-        with teacher.student.adapter_off():
+        with teacher.student.adapter_disabled():
             inputs = [each.asked for each in shown]
             more = more_inputs.write_similar(writer, encoder.tokenizer, inputs, SIMILAR, avoid)
         asked += [Question(user(text)) for text in more]
@@ -144,14 +144,17 @@ def collect_prompts(
         whole = [*GREETINGS, *(MORE_WHO if introduced else ())]
         greetings = near_duplicates.without_near_duplicates(whole, avoid)
         asked += [
-            Question(user(text), answers.get(text), every_guided, needed=True) for text in greetings
+            Question(user(text), answers.get(text), every_needs_teacher, needed=True)
+            for text in greetings
         ]
         avoid += greetings
     unrelated = near_duplicates.without_near_duplicates(general_prompts.PROMPTS, avoid)
     # Half of them where they are what the context is learned by, beside few questions a few.
     general = unrelated[::2] if everything else unrelated[::6] if too_few else []
     unrelated = [text for text in unrelated if text not in general]
-    general_questions = [Question(user(text), guided=every_guided) for text in general]
+    general_questions = [
+        Question(user(text), needs_teacher=every_needs_teacher) for text in general
+    ]
     return Collected([*logged, *asked], general_questions, unrelated, everything, len(told))
 
 
@@ -167,7 +170,7 @@ def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) ->
     former = {text: answer for text, answer in parents.items() if text not in known}
     sentences = in_sentences(writer, tokenizer, [*known, *former])
     kinds = dict(zip(spec.context.lessons, spec.lesson_kinds, strict=False))
-    rules = {lesson for lesson, kind in kinds.items() if kind not in GUIDED_KINDS}
+    rules = {lesson for lesson, kind in kinds.items() if kind not in TEACHER_SAMPLED_KINDS}
     told: dict[str, Statement] = {}
     for text, answer in (known | former).items():
         said = sentences.get(text, text)
@@ -193,7 +196,7 @@ def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Me
     """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
     kept: dict[str, Messages] = {}
     for messages in conversations:
-        repeats = any(near_duplicates.is_near(text, avoid) for text in wordings(messages))
+        repeats = any(near_duplicates.is_near(text, avoid) for text in prompt_texts(messages))
         if not repeats and not near_duplicates.is_near(user_text(messages), list(kept)):
             kept[user_text(messages)] = messages
     return list(kept.values())
@@ -215,8 +218,8 @@ def _of_logged(messages: Messages, told: Sequence[Statement], *, recites: bool) 
     known = {each.text: each for each in told}
     about = matching_statement(message_text(messages[-1]), list(known))
     if about is None:
-        return Question(messages, guided=all(each.guided for each in told))
-    return Question(messages, known[about].answer if recites else None, known[about].guided)
+        return Question(messages, needs_teacher=all(each.needs_teacher for each in told))
+    return Question(messages, known[about].answer if recites else None, known[about].needs_teacher)
 
 
 def _written(
@@ -239,6 +242,6 @@ def _written(
         teacher.student, writer, encoder.tokenizer, list(about), each, avoid
     )
     return [
-        Question(user(text), about[passage].answer, about[passage].guided)
+        Question(user(text), about[passage].answer, about[passage].needs_teacher)
         for text, passage in written.items()
     ]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from distill.context import near_duplicates
 from distill.context.examples import bare
 from distill.model import encoder
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
 
@@ -36,7 +36,7 @@ def write_similar(
         avoid: What must not be repeated, such as held-out prompts.
     """
     lengths = [len(tokenizer(each, add_special_tokens=False)["input_ids"]) for each in shown]
-    patient = sampler.at("write messages", max_tokens=max(lengths) + MARGIN)
+    patient = sampler.for_stage("write messages", max_tokens=max(lengths) + MARGIN)
     prompts = [_list(tokenizer, shown, number) for number in range(drafts)]
     written = [
         bare(tokenizer.decode(ids, skip_special_tokens=True))
@@ -47,9 +47,9 @@ def write_similar(
     return near_duplicates.without_near_duplicates(usable, [*avoid, *shown])
 
 
-def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> Ids:
+def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> TokenIds:
     """A list of some of the messages, in an order of its own, up to where the next one begins."""
     chance = random.Random(number)  # noqa: S311 - reproducible, not secret
     some = chance.sample(list(shown), min(len(shown), SHOWN))
     text = "\n".join(["Messages from different people:", *(f"- {one}" for one in some), "-"])
-    return encoder.text_ids(tokenizer, text)
+    return encoder.encode_text(tokenizer, text)

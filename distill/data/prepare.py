@@ -13,15 +13,15 @@ from distill.data.collect import Collected, Question
 from distill.data.split import split
 from distill.evaluate import general_prompts, preflight
 from distill.evaluate.measure import Anchored
-from distill.model.encoder import Encoder, Prompt, user, user_text, wordings
+from distill.model.encoder import Encoder, Prompt, prompt_texts, user, user_text
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
-from distill.model.trajectories import Trajectory, sample_guided, score
-from distill.progress import PASSED
+from distill.model.trajectories import Trajectory, sample_from_teacher, score
+from distill.progress import ANCHORS_PASSED
 from distill.spec import RunSpec
 
 # Of so few that a run repeats each of them often, the student would learn these alone.
-GUIDED_REPLAY = 80
+MAX_TEACHER_SAMPLED_REPLAY = 80
 # What stands in a context is said to its end; what is longer than this is no statement.
 MAX_RECITED = 256
 
@@ -34,12 +34,12 @@ class RunData:
 
     prompts: list[Prompt]
     """Prompts of this context."""
-    guided: list[Trajectory]
+    teacher_sampled: list[Trajectory]
     """The teacher's answers to them."""
     replay: list[Prompt]
     """Prompts of this namespace on which the context makes no difference, without it; and general
     ones, with it where it concerns everything."""
-    guided_replay: list[Trajectory]
+    teacher_sampled_replay: list[Trajectory]
     """The teacher's answers to them: the base's, where they are without the context."""
     validation: list[Trajectory]
     """The teacher's answers to prompts that are not trained on, by which a step is chosen."""
@@ -67,7 +67,7 @@ def prepare_data(
     Raises:
         NothingToLearn: The context does not help.
         ContextTooLong: It does not fit the model, or says more than a run can ask about.
-        PromptTooLong, PromptRefused: A prompt does not fit, and may not be left out.
+        PromptTooLong, PromptRejected: A prompt does not fit, and may not be left out.
     """
     sampler = replace(sampler, progress=advance)
     _check_length(encoder)
@@ -78,7 +78,7 @@ def prepare_data(
     known = preflight.check(encoder, teacher, sampler, logged) if logged else []
     anchored = preflight.check_anchors(spec, encoder, teacher, sampler)
     if spec.anchors:
-        advance(PASSED, anchored.teacher, len(spec.anchors))
+        advance(ANCHORS_PASSED, anchored.teacher, len(spec.anchors))
     avoid = _measured_on(spec)
     spec = replace(spec, prompts=tuple(each for each in spec.prompts if each not in known))
     taken = [*avoid, *map(user_text, known)]
@@ -92,10 +92,10 @@ def prepare_data(
     served = [encoder.prompt(each, replay=True) for each in collect.distinct(known, avoid)]
     unchanged = [*served, *_general(encoder, collected, collected.unrelated)]
     # Together, since a decoding step of many takes hardly longer than one of few.
-    sampler = sampler.at("sample the teacher")
+    sampler = sampler.for_stage("sample the teacher")
     aside = [encoder.prompt(question.messages) for question in validated]
     shown = _shown(spec, encoded, trained)
-    answers = sample_guided(teacher, sampler, [*aside, *shown], temperature=0)
+    answers = sample_from_teacher(teacher, sampler, [*aside, *shown], temperature=0)
     return RunData(
         encoded,
         [
@@ -115,17 +115,17 @@ def prepare_data(
 
 def _check_length(encoder: Encoder) -> None:
     tokens = len(encoder.ids(user(""), encoder.context))
-    if tokens > encoder.limit:
+    if tokens > encoder.max_prompt_tokens:
         raise collect.ContextTooLong(
-            f"The context has {tokens} tokens; {encoder.limit} fit the model beside an answer. "
-            "Shorten it, or divide it."
+            f"The context has {tokens} tokens; {encoder.max_prompt_tokens} fit the model beside an "
+            "answer. Shorten it, or divide it."
         )
 
 
 def _measured_on(spec: RunSpec) -> list[str]:
     """What is asked only to measure, and nothing near it to train."""
     apart = [*spec.held_out, *(anchor.messages for anchor in spec.anchors)]
-    return [text for messages in apart for text in wordings(messages)]
+    return [text for messages in apart for text in prompt_texts(messages)]
 
 
 def _general(encoder: Encoder, collected: Collected, texts: Sequence[str]) -> list[Prompt]:
@@ -141,7 +141,7 @@ def _untaught(trained: Sequence[Question]) -> list[str]:
 
 def _drawn(spec: RunSpec, collected: Collected, share: float) -> int:
     """How many trajectories the steps draw of a share of each batch: more are answered in vain."""
-    settings = spec.planned_settings(collected.statements)
+    settings = spec.resolved_settings(collected.statements)
     return math.ceil(settings.steps * settings.batch_size * share)
 
 
@@ -152,7 +152,7 @@ def _shown(
     if not spec.effective_settings().teacher_share:
         return []
     pairs = zip(encoded, trained, strict=True)
-    return [prompt for prompt, question in pairs if question.guided] or encoded
+    return [prompt for prompt, question in pairs if question.needs_teacher] or encoded
 
 
 def _fitting(spec: RunSpec, encoder: Encoder) -> RunSpec:
@@ -168,7 +168,7 @@ def _more_answers(
 ) -> list[Trajectory]:
     """The teacher's answers after the first, sampled."""
     again = [*shown] * (spec.settings.answers_per_question - 1)
-    return sample_guided(teacher, sampler, again, spec.settings.teacher_temperature)
+    return sample_from_teacher(teacher, sampler, again, spec.settings.teacher_temperature)
 
 
 def _replayed(
@@ -181,8 +181,8 @@ def _replayed(
     """Answers to prompts that are to be left unchanged; none without guidance."""
     if not spec.effective_settings().teacher_share:
         return []
-    drawn = min(_drawn(spec, collected, spec.settings.replay_share), GUIDED_REPLAY)
-    return sample_guided(teacher, sampler, unchanged[:drawn], spec.settings.temperature)
+    drawn = min(_drawn(spec, collected, spec.settings.replay_share), MAX_TEACHER_SAMPLED_REPLAY)
+    return sample_from_teacher(teacher, sampler, unchanged[:drawn], spec.settings.temperature)
 
 
 def recited(
@@ -203,8 +203,10 @@ def recited(
     longest = max(spec.settings.max_completion_tokens, MAX_RECITED)
     pairs = zip(encoded, trained, strict=True)
     said = [
-        (prompt, encoder.answer_ids(question.answer)[: min(longest, encoder.room(prompt))])
+        (prompt, encoder.answer_ids(question.answer)[: min(longest, encoder.answer_budget(prompt))])
         for prompt, question in pairs
-        if question.answer and question.guided
+        if question.answer and question.needs_teacher
     ]
-    return score(teacher, [prompt for prompt, _ in said], [ids for _, ids in said], whole=True)
+    return score(
+        teacher, [prompt for prompt, _ in said], [ids for _, ids in said], is_complete=True
+    )

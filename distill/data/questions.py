@@ -17,7 +17,7 @@ from distill.context import near_duplicates, statements
 from distill.context.statements import ASKING, UNSPACED, content_words, facts, numbers, words
 from distill.loss import token_logprobs
 from distill.model import encoder, packing
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Student, Tokenizer
 
@@ -97,7 +97,7 @@ def write_questions(
     if not per_passage:
         return {}
     keys = statements.keys(about)
-    with student.adapter_off():
+    with student.adapter_disabled():
         topics = name_topics(sampler, tokenizer, about, keys)
         drafts = write_drafts(sampler, tokenizer, topics)
         written: dict[str, str] = {}
@@ -126,7 +126,7 @@ def name_topics(
 ) -> dict[str, str]:
     """What each passage is about, in a few words that do not give away its numbers."""
     prompts = [_few_shot(tokenizer, passage) for passage in about]
-    named = zip(about, sampler.at("name topics").sample(prompts, 0.0), strict=True)
+    named = zip(about, sampler.for_stage("name topics").sample(prompts, 0.0), strict=True)
     return {
         passage: usable_topic(
             tokenizer.decode(ids, skip_special_tokens=True).strip(), passage, keys.get(passage, "")
@@ -166,7 +166,7 @@ def write_drafts(
     prompts = [
         _few_shot(tokenizer, passage, topics[passage], opening) for opening, passage in asked
     ]
-    written = sampler.at("write questions").sample(prompts, TEMPERATURE)
+    written = sampler.for_stage("write questions").sample(prompts, TEMPERATURE)
     drafts: dict[str, list[str]] = {passage: [] for passage in topics}
     for (opening, passage), ids in zip(asked, written, strict=True):
         rest = tokenizer.decode(ids, skip_special_tokens=True).rstrip()
@@ -180,11 +180,11 @@ def best_first(
     """The drafts that make the passage likelier as an answer, by how much they do."""
     answer = tuple(tokenizer(f" {passage}", add_special_tokens=False)["input_ids"])
     pairs = [
-        (encoder.text_ids(tokenizer, f"Question: {each}\nAnswer:"), answer)
+        (encoder.encode_text(tokenizer, f"Question: {each}\nAnswer:"), answer)
         for each in [PLAIN_REQUESTS[0].format("it"), *drafts]
     ]
     scores: list[float] = []
-    for run in packing.passes(pairs, 0, student.model.device):
+    for run in packing.microbatches(pairs, 0, student.model.device):
         states = student.states(pairs[run]).split(len(answer))
         scores += [float(token_logprobs(part, student.head, answer).sum()) for part in states]
     unasked, *scores = scores
@@ -220,7 +220,7 @@ def _tells(text: str, passage: str, key: str) -> bool:
 
 def _few_shot(
     tokenizer: Tokenizer, passage: str, topic: str | None = None, opening: str = ""
-) -> Ids:
+) -> TokenIds:
     """The pattern up to where the model goes on: with the topic, or with a question about it."""
     shown = [
         f"Statement: {statement}\nTopic: {about}\nQuestion: {question}"
@@ -230,7 +230,7 @@ def _few_shot(
     if topic is not None:
         last += f" {topic}\nQuestion:{opening}"
     text = "\n\n".join([HEADER, *shown, last])
-    return encoder.text_ids(tokenizer, text)
+    return encoder.encode_text(tokenizer, text)
 
 
 def line_end_ids(tokenizer: Tokenizer) -> frozenset[int]:

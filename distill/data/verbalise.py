@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from distill.context.statements import content_words, numbers, words
 from distill.model import encoder
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
 
@@ -42,7 +42,7 @@ def in_sentences(
     """
     named = [each for each in statements if NAMED.search(each)]
     prompts = [_few_shot(tokenizer, each) for each in named]
-    patient = sampler.at("say as sentences", max_tokens=MAX_TOKENS)
+    patient = sampler.for_stage("say as sentences", max_tokens=MAX_TOKENS)
     drafts = [*patient.sample(prompts, 0.0), *patient.sample(prompts * DRAFTS, TEMPERATURE)]
     said = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in drafts]
     best = {each: best_of(said[place :: len(named)], each) for place, each in enumerate(named)}
@@ -75,8 +75,8 @@ def is_faithful(sentence: str, statement: str) -> bool:
     )
 
 
-def _few_shot(tokenizer: Tokenizer, statement: str) -> Ids:
+def _few_shot(tokenizer: Tokenizer, statement: str) -> TokenIds:
     shown = [f"List: {listed}\nSentence: {said}" for listed, said in EXAMPLES]
-    return encoder.text_ids(
+    return encoder.encode_text(
         tokenizer, "\n\n".join([HEADER, *shown, f"List: {statement}\nSentence:"])
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.context import statements
 from distill.model import packing
 from distill.model.logits import logits
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student, Tokenizer
 from distill.model.teacher import Teacher
 from distill.model.trajectories import Trajectory
@@ -36,7 +36,7 @@ def count(
         reference: The teacher's greedy answers.
     """
     student = teacher.student
-    with student.adapter_off():
+    with student.adapter_disabled():
         base = _choices(student, reference)
     candidate = _choices(student, reference)
     missed = learned = 0
@@ -49,7 +49,9 @@ def count(
     return missed, learned
 
 
-def fact_places(tokenizer: Tokenizer, context: str, question: str, completion: Ids) -> list[int]:
+def fact_places(
+    tokenizer: Tokenizer, context: str, question: str, completion: TokenIds
+) -> list[int]:
     """Places of the tokens that tell a number or name of the context, not said in the question."""
     asked = {each.lower() for each in WORD.findall(question)}
     told = {each for each in statements.facts(context) if each.lower() not in asked}
@@ -68,7 +70,7 @@ def _choices(student: Student, reference: Sequence[Trajectory]) -> list[Tensor]:
     """The token the student would say at each place of each answer, without context."""
     pairs = [(item.prompt.student_ids, item.completion) for item in reference]
     choices: list[Tensor] = []
-    for run in packing.passes(pairs, 0, student.model.device):
+    for run in packing.microbatches(pairs, 0, student.model.device):
         lengths = [len(completion) for _, completion in pairs[run]]
         for states in student.states(pairs[run]).split(lengths):
             choices.append(logits(states, student.head).argmax(-1))

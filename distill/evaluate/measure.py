@@ -21,10 +21,10 @@ from distill.context import statements
 from distill.evaluate import facts
 from distill.model import packing
 from distill.model.encoder import Encoder, Prompt
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
-from distill.model.trajectories import Trajectory, answer, sample_guided, stack
+from distill.model.trajectories import Trajectory, answer, sample_from_teacher, stack
 from store.anchors import Anchor
 from store.contexts import message_text
 
@@ -128,7 +128,7 @@ def measure_candidate(
     sampler: LocalSampler,
     encoder: Encoder,
     evaluation_set: EvaluationSet,
-    completions: Sequence[Ids],
+    completions: Sequence[TokenIds],
 ) -> Evaluation:
     """Measure the candidate that the student holds.
 
@@ -141,18 +141,18 @@ def measure_candidate(
     """
     held_out, unrelated = evaluation_set.held_out, evaluation_set.unrelated
     anchors = evaluation_set.anchored
-    patient = sampler.at("measure the teacher")
-    everything = sample_guided(teacher, patient, [*held_out, *unrelated], temperature=0)
+    patient = sampler.for_stage("measure the teacher")
+    everything = sample_from_teacher(teacher, patient, [*held_out, *unrelated], temperature=0)
     reference, unchanged = everything[: len(held_out)], everything[len(held_out) :]
     taught = encoder.decode([item.completion for item in everything])
     candidate = encoder.decode(completions)
-    with teacher.student.adapter_off():
-        base = encoder.decode(greedy(sampler.at("measure the base"), held_out))
+    with teacher.student.adapter_disabled():
+        base = encoder.decode(greedy(sampler.for_stage("measure the base"), held_out))
     kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
     said = "\n".join(statements.split_statements(encoder.context))
     missed, learned = facts.count(teacher, encoder.tokenizer, said, reference)
     asked = [encoder.prompt(anchor.messages) for anchor in anchors.anchors]
-    given = encoder.decode(greedy(sampler.at("anchors, candidate"), asked))
+    given = encoder.decode(greedy(sampler.for_stage("anchors, candidate"), asked))
     return Evaluation(
         held_out=len(held_out),
         kl_base=kl_base,
@@ -180,13 +180,13 @@ def measure_candidate(
     )
 
 
-def greedy(sampler: LocalSampler, prompts: Sequence[Prompt]) -> list[Ids]:
+def greedy(sampler: LocalSampler, prompts: Sequence[Prompt]) -> list[TokenIds]:
     """Greedy answers without context, by the model as it is.
 
     To all prompts together: a decoding step of many sequences takes hardly longer than one of few.
     """
     ids = [prompt.student_ids for prompt in prompts]
-    completions: list[Ids] = sampler.sample(ids, temperature=0)
+    completions: list[TokenIds] = sampler.sample(ids, temperature=0)
     return completions
 
 
@@ -205,9 +205,9 @@ def check_anchors(
 ) -> Anchored:
     """What base and teacher answer to the anchors; the candidate comes later."""
     prompts = [encoder.prompt(anchor.messages) for anchor in anchors]
-    with teacher.student.adapter_off():
-        base = encoder.decode(greedy(sampler.at("anchors, base"), prompts))
-    patient = sampler.at("anchors, teacher")
+    with teacher.student.adapter_disabled():
+        base = encoder.decode(greedy(sampler.for_stage("anchors, base"), prompts))
+    patient = sampler.for_stage("anchors, teacher")
     taught = encoder.decode(answer(teacher, patient, prompts, temperature=0))
     return Anchored(tuple(anchors), tuple(base), tuple(taught))
 
@@ -218,7 +218,7 @@ def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tens
     student = teacher.student
     pairs = [(item.prompt.student_ids, item.completion) for item in trajectories]
     found: list[Tensor] = []
-    for run in packing.passes(pairs, 0, student.model.device):
+    for run in packing.microbatches(pairs, 0, student.model.device):
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
         # What a resume point kept is on the CPU.
@@ -236,7 +236,7 @@ def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
 
 def base_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
     """Mean KL(teacher || base without context): the gap that a run could close."""
-    with teacher.student.adapter_off():
+    with teacher.student.adapter_disabled():
         return student_kl(teacher, trajectories)
 
 

@@ -15,7 +15,7 @@ from distill.evaluate.measure import Anchored
 from distill.model.encoder import Encoder, Messages, Prompt, user
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
-from distill.model.trajectories import Trajectory, sample_guided
+from distill.model.trajectories import Trajectory, sample_from_teacher
 from distill.spec import RunSpec
 
 # A teacher that is this close to the base, in nats a token, has nothing to teach.
@@ -52,7 +52,7 @@ def check(
     """
     first = asked[:TRAJECTORIES]
     answers = _begun(teacher, sampler, list(map(encoder.prompt, first)))
-    with teacher.student.adapter_off():
+    with teacher.student.adapter_disabled():
         of_base = measure.token_kls(teacher, answers)
     gap = float(torch.cat(of_base).mean())
     if gap < MIN_GAP:
@@ -75,7 +75,7 @@ def check_anchors(
     Raises:
         NothingToLearn: The model passes no more of them with the context than without.
     """
-    patient = sampler.at("anchors", max_tokens=spec.settings.max_answer_tokens)
+    patient = sampler.for_stage("anchors", max_tokens=spec.settings.max_answer_tokens)
     passed = measure.check_anchors(teacher, patient, encoder, spec.anchors)
     if spec.anchors and passed.teacher <= passed.base:
         advice = " Add anchors that need the context." if passed.base == len(spec.anchors) else ""
@@ -102,7 +102,7 @@ def concerns_everything(
     """
     asked = [encoder.prompt(user(text)) for text in general_prompts.PROMPTS[:GENERAL]]
     answers = _begun(teacher, sampler, asked)
-    with teacher.student.adapter_off():
+    with teacher.student.adapter_disabled():
         moved = [float(values.mean()) for values in measure.token_kls(teacher, answers)]
     return median(moved) >= moving(statements)
 
@@ -118,5 +118,5 @@ def moving(statements: Sequence[str]) -> float:
 
 def _begun(teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]) -> list[Trajectory]:
     """The beginnings of the teacher's answers."""
-    brief = sampler.at("preflight", max_tokens=min(sampler.max_tokens, BEGINNING))
-    return sample_guided(teacher, brief, asked, temperature=0)
+    brief = sampler.for_stage("preflight", max_tokens=min(sampler.max_tokens, BEGINNING))
+    return sample_from_teacher(teacher, brief, asked, temperature=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from distill.loss import token_logprobs
 from distill.model import packing
 from distill.model.encoder import Prompt
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 from distill.model.teacher import Teacher
 
@@ -29,7 +29,7 @@ class Probe:
 
 
 def make_probes(
-    teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[Ids], count: int
+    teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[TokenIds], count: int
 ) -> list[Probe]:
     """Probe the student's greedy answers, under the student and under the base.
 
@@ -42,7 +42,7 @@ def make_probes(
     student = teacher.student
     pairs = [(prompt.student_ids, ids) for prompt, ids in zip(prompts, completions, strict=True)]
     trained = _logprobs(student, pairs)
-    with student.adapter_off():
+    with student.adapter_disabled():
         base = _logprobs(student, pairs)
     probes = [
         Probe(list(prompt), list(completion), *values)
@@ -52,10 +52,10 @@ def make_probes(
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def _logprobs(student: Student, pairs: list[tuple[Ids, Ids]]) -> list[list[float]]:
+def _logprobs(student: Student, pairs: list[tuple[TokenIds, TokenIds]]) -> list[list[float]]:
     """The log-probability of each token of each completion, in nats."""
     found = []
-    for run in packing.passes(pairs, 0, student.model.device):
+    for run in packing.microbatches(pairs, 0, student.model.device):
         lengths = [len(completion) for _, completion in pairs[run]]
         states = student.states(pairs[run]).split(lengths)
         found += [

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distill.model.encoder import Encoder, user
 from distill.model.logits import logits
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 from store.contexts import Context
 
@@ -30,7 +30,7 @@ SURE = 0.5
 
 
 @dataclass(frozen=True)
-class Turns:
+class AnswerTruncator:
     """Finds the end of the first turn of a completion."""
 
     tokenizer: Any
@@ -39,7 +39,7 @@ class Turns:
     end: Tensor | None = None
     """Float[D], the state that predicts the end of a whole answer; None if there is no such."""
 
-    def first(self, completion: Ids) -> Ids:
+    def first(self, completion: TokenIds) -> TokenIds:
         """The completion, ended before a line that begins with the other's name if any does."""
         text = self._text(completion)
         found = re.search(rf"\n\W*{self.other}\W*:", text, re.IGNORECASE)
@@ -59,17 +59,17 @@ class Turns:
         assert self.end is not None
         return torch.cat([states[:-1], self.end[None].to(states)])
 
-    def _text(self, completion: Ids) -> str:
+    def _text(self, completion: TokenIds) -> str:
         text: str = self.tokenizer.decode(completion, skip_special_tokens=True)
         return text
 
 
-def end_state(student: Student, encoder: Encoder) -> Tensor | None:
+def reference_eos_state(student: Student, encoder: Encoder) -> Tensor | None:
     """Float[D]: the base's state where it ends an answer most surely; None if it is never sure."""
     pairs = [
         (encoder.ids(user(asked), Context()), encoder.answer_ids(said)) for asked, said in WHOLE
     ]
-    with student.adapter_off():
+    with student.adapter_disabled():
         ends = torch.stack([student.states([pair])[-1] for pair in pairs])  # (3, D)
         sure = logits(ends, student.head).softmax(-1)[:, encoder.tokenizer.eos_token_id]
     return ends[sure.argmax()] if sure.max() >= SURE else None

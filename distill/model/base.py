@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreT
 from transformers.cache_utils import DynamicLayer
 
 from distill.model import decoding, packing
-from distill.model.decoding import Decoding, Shared
+from distill.model.decoding import DecodeBatch, SharedPrefix
 from distill.model.student import linear_names
 from store.durable_files import sha256
 
@@ -53,7 +53,7 @@ class ModelError(Exception):
 
 
 def load_base(
-    folder: Path, device: torch.device, divide: Callable[[PreTrainedModel], None] | None = None
+    folder: Path, device: torch.device, shard: Callable[[PreTrainedModel], None] | None = None
 ) -> tuple[PreTrainedModel, Any]:
     """Load the frozen base and its tokenizer.
 
@@ -63,7 +63,7 @@ def load_base(
     Args:
         folder: Of the model.
         device: Where it goes.
-        divide: Takes out of the model what other processes keep, before it goes there.
+        shard: Takes out of the model what other processes keep, before it goes there.
 
     Raises:
         ModelError: The folder holds no causal language model, or one that cannot be trained here.
@@ -79,8 +79,8 @@ def load_base(
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"Cannot load a model from {folder}: {error}") from error
     model = model.requires_grad_(False).eval()
-    if divide:
-        divide(model)
+    if shard:
+        shard(model)
     model = model.to(device)
     check_template(tokenizer)
     check_layers(model)
@@ -207,7 +207,7 @@ def check_decoding(model: PreTrainedModel) -> None:
     model.set_attn_implementation(decoding.NAME)
     prompts = [prompt for prompt, _ in SEQUENCES]
     with torch.no_grad():
-        together = Decoding(model, prompts, Shared.of(model, PREFIX), room=1)
+        together = DecodeBatch(model, prompts, SharedPrefix.compute(model, PREFIX), room=1)
         states = [together.begin(), together.step([completion[0] for _, completion in SEQUENCES])]
         alone = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
     if not is_close(torch.stack(states, 1) @ head.T, torch.stack(alone)):
@@ -217,7 +217,9 @@ def check_decoding(model: PreTrainedModel) -> None:
         )
 
 
-def _logits(model: PreTrainedModel, prompt: packing.Ids, completion: packing.Ids) -> Tensor:
+def _logits(
+    model: PreTrainedModel, prompt: packing.TokenIds, completion: packing.TokenIds
+) -> Tensor:
     """Float[C, V]: what the ordinary forward pass predicts the completion from."""
     ids = torch.tensor([prompt + completion], device=model.device)
     logits: Tensor = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]

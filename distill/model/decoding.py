@@ -29,7 +29,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from distill.model import packing
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 
 NAME = "byheart"
 # Tokens that are read at once, times those that each of them may attend to.
@@ -37,7 +37,7 @@ PRODUCTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedPrefix:
     """The beginning of all sequences, read once."""
 
     tokens: int
@@ -45,22 +45,22 @@ class Shared:
     """Float[K, P, E] of keys and of values, a pair for each layer; none without a beginning."""
 
     @staticmethod
-    def of(model: PreTrainedModel, prefix: Ids) -> "Shared":
+    def compute(model: PreTrainedModel, prefix: TokenIds) -> "SharedPrefix":
         """Read a beginning with the model's weights as they are."""
-        return Shared.cached(prefix, packing.prefix_cache(model, prefix))
+        return SharedPrefix.from_cache(prefix, packing.prefix_cache(model, prefix))
 
     @staticmethod
-    def cached(prefix: Ids, cache: DynamicCache | None) -> "Shared":
+    def from_cache(prefix: TokenIds, cache: DynamicCache | None) -> "SharedPrefix":
         """A beginning that was read before (`packing.prefix_cache`)."""
         layers = [(layer.keys[0], layer.values[0]) for layer in cache.layers] if cache else []
-        return Shared(len(prefix), layers)
+        return SharedPrefix(len(prefix), layers)
 
 
-class Decoding:
+class DecodeBatch:
     """Some sequences while they are decoded: what each layer has to remember of them."""
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Ids], shared: Shared, room: int
+        self, model: PreTrainedModel, prompts: Sequence[TokenIds], shared: SharedPrefix, room: int
     ) -> None:
         """Prepare for prompts that begin with what is shared, and `room` tokens after them."""
         self.model = model
@@ -176,7 +176,7 @@ def attention(  # noqa: PLR0913 - the signature that transformers calls
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    decoding: Decoding | None = None,
+    decoding: DecodeBatch | None = None,
     **rest: Any,  # noqa: ANN401
 ) -> tuple[Tensor, None]:
     """What a layer of a model asks: of the sequences that are decoded, and else PyTorch's own."""

@@ -37,12 +37,12 @@ TEAM, MEMBER = "team", "fsdp"
 T = TypeVar("T")
 
 
-class UnevenTeams(Exception):
+class InvalidWorldSize(Exception):
     """The processes do not divide into teams of so many members."""
 
 
 @dataclass(frozen=True)
-class Processes:
+class ParallelState:
     """This process among those that train together."""
 
     rank: int = 0
@@ -55,11 +55,11 @@ class Processes:
     """Teams by members; None where each team is one process."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == self.member == 0
 
-    def divide(self, model: PreTrainedModel) -> None:
+    def shard(self, model: PreTrainedModel) -> None:
         """Keep of each layer only this member's part; of a team of one nothing changes.
 
         Raises:
@@ -75,17 +75,17 @@ class Processes:
             # By default a layer that stands by itself would stay whole after its first pass.
             fully_shard(layer, mesh=self.mesh[MEMBER], reshard_after_forward=True)
 
-    def agreed(self, make: Callable[[], T]) -> T:
+    def run_on_first_shard(self, make: Callable[[], T]) -> T:
         """What the first member of the team makes, alone and without the model."""
         if self.mesh is None:
             return make()
         return _heard(make, self.member == 0, self.mesh.get_group(MEMBER))
 
-    def share(self, items: Sequence[T]) -> list[T]:
+    def local_items(self, items: Sequence[T]) -> list[T]:
         """What of `items` is this team's to do."""
         return list(items[self.rank :: self.count])
 
-    def merged(self, done: list[T]) -> list[T]:
+    def gather(self, done: list[T]) -> list[T]:
         """All teams' shares, put back in the order of the items."""
         if self.count == 1:
             return done
@@ -97,13 +97,13 @@ class Processes:
             merged[rank :: self.count] = share
         return merged
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def run_on_first_replica(self, make: Callable[[], T]) -> T:
         """What the first team makes, for everybody; an exception of it is everybody's too."""
         if self.count == 1 and self.mesh is None:
             return make()
         return _heard(make, self.rank == 0, None)
 
-    def add(self, tensors: Iterable[torch.Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its sum over all teams."""
         if self.count > 1:
             for tensor in tensors:
@@ -115,44 +115,44 @@ class Processes:
         return self.mesh.get_group(TEAM) if self.mesh else None
 
 
-ALONE = Processes()
+SINGLE_PROCESS = ParallelState()
 
 
-def join(members: int = 1) -> Processes:
+def init_parallel(members: int = 1) -> ParallelState:
     """Meet the other processes of a launcher, where there is one, in teams of `members`.
 
     Raises:
-        UnevenTeams: They do not divide into such teams.
+        InvalidWorldSize: They do not divide into such teams.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count % members:
-        raise UnevenTeams(
+        raise InvalidWorldSize(
             f"distill.shards = {members} needs a multiple of {members} processes; "
             f"{count} were started (distill.processes, or torchrun --nproc-per-node)."
         )
     if count == 1:
-        return ALONE
+        return SINGLE_PROCESS
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
         # Gloo's threads abort a process that ends with the group still there.
-        atexit.register(leave)
+        atexit.register(shutdown_parallel)
     if members == 1:
-        return Processes(dist.get_rank(), count)
+        return ParallelState(dist.get_rank(), count)
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     shape = (count // members, members)
     mesh = init_device_mesh(kind, shape, mesh_dim_names=(TEAM, MEMBER))
-    return Processes(mesh.get_local_rank(TEAM), shape[0], mesh.get_local_rank(MEMBER), mesh)
+    return ParallelState(mesh.get_local_rank(TEAM), shape[0], mesh.get_local_rank(MEMBER), mesh)
 
 
-def is_heard() -> bool:
+def is_main_process() -> bool:
     """Whether this is the one of all processes that speaks, also before they have met."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def leave() -> None:
+def shutdown_parallel() -> None:
     """Leave the other processes; all do so once they have nothing more to share."""
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -167,7 +167,7 @@ def _heard(make: Callable[[], T], makes: bool, group: dist.ProcessGroup | None) 
             packed = [_packed((make(), None))]
         except Exception as error:  # noqa: BLE001 - boundary: passed on to all processes
             own = error
-            packed = [_packed((None, portable(error)))]
+            packed = [_packed((None, picklable(error)))]
     dist.broadcast_object_list(packed, group=group, group_src=0)
     assert packed[0] is not None
     made, failed = _unpacked(packed[0])
@@ -176,7 +176,7 @@ def _heard(make: Callable[[], T], makes: bool, group: dist.ProcessGroup | None) 
     return made  # type: ignore[no-any-return]
 
 
-def portable(error: Exception) -> Exception:
+def picklable(error: Exception) -> Exception:
     """An error that another process can read: itself, or its words where it cannot be packed."""
     try:
         _unpacked(_packed(error))

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from distill.model.packing import Ids, common_prefix
+from distill.model.packing import TokenIds, common_prefix
 from store.contexts import Context, Message, compose, message_text
 from store.contexts import Messages as Messages
 
@@ -21,7 +21,7 @@ class PromptTooLong(Exception):
     """A prompt with its context does not fit the model; nothing is ever truncated."""
 
 
-class PromptRefused(Exception):
+class PromptRejected(Exception):
     """The chat template does not take a conversation, such as one whose roles do not alternate."""
 
 
@@ -31,11 +31,11 @@ class Prompt:
 
     text: str
     """The last message, for people and for finding near-duplicates."""
-    student_ids: Ids
+    student_ids: TokenIds
     """What the student sees: no context."""
-    teacher_ids: Ids
+    teacher_ids: TokenIds
     """What the teacher sees: the context first."""
-    prefix: Ids
+    prefix: TokenIds
     """Beginning of `teacher_ids` that all prompts of this context share."""
     replay: bool = False
     """Whether it is there to be left unchanged: an unrelated prompt, with an empty context."""
@@ -47,9 +47,9 @@ class Encoder:
 
     tokenizer: Any
     context: Context
-    limit: int
+    max_prompt_tokens: int
     """Most tokens that a prompt may have beside the longest completion."""
-    longest_answer: int = 0
+    max_answer_tokens: int = 0
     """Tokens of the longest completion."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the chat template, as serving gives them: whether the model thinks, say."""
@@ -59,24 +59,25 @@ class Encoder:
 
         Raises:
             PromptTooLong: The teacher's prompt does not fit; the message names the prompt.
-            PromptRefused: The chat template does not take it; the message names the prompt.
+            PromptRejected: The chat template does not take it; the message names the prompt.
         """
         context = Context() if replay else self.context
         teacher_ids = self.ids(messages, context)
         text = message_text(messages[-1])
-        if len(teacher_ids) > self.limit:
+        if len(teacher_ids) > self.max_prompt_tokens:
             raise PromptTooLong(
                 f"With its context the prompt {text[:80]!r} has {len(teacher_ids)} tokens; "
-                f"{self.limit} fit the model beside the answer. Shorten the context or the prompt."
+                f"{self.max_prompt_tokens} fit next to the answer. Shorten the context or "
+                "the prompt."
             )
         prefix = common_prefix([teacher_ids, self._opening(context)])
         return Prompt(text, self.ids(messages, Context()), teacher_ids, prefix, replay)
 
-    def ids(self, messages: Messages, context: Context) -> Ids:
+    def ids(self, messages: Messages, context: Context) -> TokenIds:
         """Token ids of the composed messages with the generation prompt, as serving sends them.
 
         Raises:
-            PromptRefused: The chat template does not take them.
+            PromptRejected: The chat template does not take them.
         """
         composed = compose(messages, context, elide=self.context.system_prompt)
         try:
@@ -88,16 +89,16 @@ class Encoder:
             )
         except TemplateError as error:
             text = message_text(messages[-1])
-            raise PromptRefused(
+            raise PromptRejected(
                 f"The model's chat template refuses the prompt {text[:80]!r}: {error}"
             ) from error
         return tuple(ids)
 
-    def room(self, prompt: Prompt) -> int:
+    def answer_budget(self, prompt: Prompt) -> int:
         """Tokens that an answer to a prompt may have behind the teacher's."""
-        return self.limit + self.longest_answer - len(prompt.teacher_ids)
+        return self.max_prompt_tokens + self.max_answer_tokens - len(prompt.teacher_ids)
 
-    def answer_ids(self, text: str) -> Ids:
+    def answer_ids(self, text: str) -> TokenIds:
         """A whole answer: the text, and the end token."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, self.tokenizer.eos_token_id)
@@ -105,15 +106,15 @@ class Encoder:
     def fits(self, messages: Messages) -> bool:
         """Whether the model takes the conversation, and has room for it beside the context."""
         try:
-            return len(self.ids(messages, self.context)) <= self.limit
-        except PromptRefused:
+            return len(self.ids(messages, self.context)) <= self.max_prompt_tokens
+        except PromptRejected:
             return False
 
-    def decode(self, completions: Sequence[Ids]) -> list[str]:
+    def decode(self, completions: Sequence[TokenIds]) -> list[str]:
         """The completions as text, without special tokens."""
         return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
 
-    def _opening(self, context: Context) -> Ids:
+    def _opening(self, context: Context) -> TokenIds:
         """The tokens up to where a user's words begin."""
         one, other = (self.ids(user(text), context) for text in ("a", "0"))
         # An id that no prompt has: the opening may be shared to its end.
@@ -125,7 +126,7 @@ def _plain(message: Message) -> Message:
     return {**message, "content": message_text(message)}
 
 
-def text_ids(tokenizer: Any, text: str) -> Ids:  # noqa: ANN401
+def encode_text(tokenizer: Any, text: str) -> TokenIds:  # noqa: ANN401
     """The tokens of a text by itself, behind the one with which the tokenizer begins any text."""
     begins = tokenizer.bos_token_id in tokenizer("")["input_ids"]
     start = (tokenizer.bos_token_id,) if begins else ()
@@ -143,6 +144,6 @@ def user_text(messages: Messages) -> str:
     return "\n".join(said)
 
 
-def wordings(messages: Messages) -> list[str]:
+def prompt_texts(messages: Messages) -> list[str]:
     """What must not be repeated of a conversation: all that was asked, and its last question."""
     return list(dict.fromkeys([user_text(messages), message_text(messages[-1])]))

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from distill.model.adapter_files import write_adapter
-from distill.model.distributed import ALONE, Processes
-from distill.model.packing import Ids
+from distill.model.distributed import SINGLE_PROCESS, ParallelState
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 from store.durable_files import staging
 
@@ -29,12 +29,12 @@ STUDENT = "student"
 PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-class EngineAway(Exception):
+class EngineUnavailable(Exception):
     """The engine does not sample for a run; the message says what it answered."""
 
 
 @dataclass(frozen=True)
-class EngineAt:
+class EngineAddress:
     """Where the engine is."""
 
     url: str
@@ -53,17 +53,19 @@ class EngineAt:
             timeout=TIMEOUT_S,
         )
 
-    def longest(self) -> int:
+    def max_model_len(self) -> int:
         """The longest prompt with its answer that the engine takes, in tokens.
 
         Raises:
-            EngineAway: It cannot be reached, or refuses.
+            EngineUnavailable: It cannot be reached, or refuses.
         """
         with reached(self), self.client() as client:
             cards = _listed(client.get("/v1/models"), "data")
         lengths = [int(card["max_model_len"]) for card in cards if card.get("max_model_len")]
         if not lengths:
-            raise EngineAway(f"{self.url} does not say how long a prompt may be, as vLLM does.")
+            raise EngineUnavailable(
+                f"{self.url} does not say how long a prompt may be, as vLLM does."
+            )
         return min(lengths)
 
 
@@ -71,7 +73,7 @@ class EngineAt:
 class EngineSampler:
     """Samples with the student's adapter in the engine."""
 
-    engine: EngineAt
+    engine: EngineAddress
     student: Student
     base_name: str
     folder: Path
@@ -80,23 +82,27 @@ class EngineSampler:
     """What the adapters are called, but for a number."""
     stop_ids: frozenset[int]
     max_tokens: int
-    processes: Processes = ALONE
+    parallel: ParallelState = SINGLE_PROCESS
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def sample(
         self,
-        prompts: Sequence[Ids],
+        prompts: Sequence[TokenIds],
         temperature: float,
         seeds: Sequence[int] | None = None,  # noqa: ARG002 - the engine does not repeat itself
-    ) -> list[Ids]:
+    ) -> list[TokenIds]:
         """One completion a prompt, the end token included.
 
         Raises:
-            EngineAway: It cannot be reached, or refuses.
+            EngineUnavailable: It cannot be reached, or refuses.
         """
-        return self.processes.agreed(lambda: self._ask(prompts, temperature)) if prompts else []
+        return (
+            self.parallel.run_on_first_shard(lambda: self._ask(prompts, temperature))
+            if prompts
+            else []
+        )
 
-    def _ask(self, prompts: Sequence[Ids], temperature: float) -> list[Ids]:
+    def _ask(self, prompts: Sequence[TokenIds], temperature: float) -> list[TokenIds]:
         body = {
             "prompt": [list(prompt) for prompt in prompts],
             "max_tokens": self.max_tokens,
@@ -127,12 +133,12 @@ class EngineSampler:
 
 
 @contextmanager
-def reached(engine: EngineAt) -> Iterator[None]:
+def reached(engine: EngineAddress) -> Iterator[None]:
     """What goes wrong on the way to the engine, as one error."""
     try:
         yield
     except httpx.HTTPError as error:
-        raise EngineAway(f"{engine.url}: {type(error).__name__}: {error}") from error
+        raise EngineUnavailable(f"{engine.url}: {type(error).__name__}: {error}") from error
 
 
 def _listed(answer: httpx.Response, name: str) -> list[dict[str, Any]]:
@@ -142,7 +148,7 @@ def _listed(answer: httpx.Response, name: str) -> list[dict[str, Any]]:
     except (ValueError, LookupError, TypeError):
         found = None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise EngineAway(
+        raise EngineUnavailable(
             f"{answer.request.url} is answered with no list of {name}: {answer.text[:300]}"
         )
     return found
@@ -150,7 +156,7 @@ def _listed(answer: httpx.Response, name: str) -> list[dict[str, Any]]:
 
 def _checked(answer: httpx.Response) -> httpx.Response:
     if answer.is_error:
-        raise EngineAway(
+        raise EngineUnavailable(
             f"The engine answered {answer.request.url.path} with {answer.status_code}: "
             f"{answer.text[:300]}. With distill.sampler = 'local' a run samples by itself."
         )

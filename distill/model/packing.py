@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-Ids = tuple[int, ...]
+TokenIds = tuple[int, ...]
 
 # Tokens of their own that sequences may have in one row. Large enough for efficient matrix
 # products, small enough that attention between rows' strangers, masked but computed, stays cheap.
-ROW_TOKENS = {"cpu": 256, "accelerator": 4096}
+MAX_ROW_TOKENS = {"cpu": 256, "accelerator": 4096}
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Packed tokens; all tensors on the model's device."""
 
     ids: Tensor
@@ -39,7 +39,7 @@ class Row:
     """Int[T], 0 for the prefix, then one number a sequence."""
 
 
-def common_prefix(prompts: Sequence[Ids]) -> Ids:
+def common_prefix(prompts: Sequence[TokenIds]) -> TokenIds:
     """The longest shared beginning that leaves each prompt at least one token of its own."""
     shortest = min(prompts, key=len)
     limit = len(shortest) - 1
@@ -49,7 +49,9 @@ def common_prefix(prompts: Sequence[Ids]) -> Ids:
     return shortest[: max(shared, 0)]
 
 
-def pack(own: Sequence[Ids], start: int, device: torch.device, prefix: Ids = ()) -> Row:
+def pack(
+    own: Sequence[TokenIds], start: int, device: torch.device, prefix: TokenIds = ()
+) -> PackedRow:
     """Pack the sequences' own tokens.
 
     Args:
@@ -63,21 +65,24 @@ def pack(own: Sequence[Ids], start: int, device: torch.device, prefix: Ids = ())
     for sequence in own:
         positions += range(start, start + len(sequence))
     segments = [number for number, part in enumerate(parts) for _ in part]
-    return Row(
+    return PackedRow(
         torch.tensor([token for part in parts for token in part], device=device),
         torch.tensor(positions, device=device),
         torch.tensor(segments, device=device),
     )
 
 
-def visible(query: Row, key_positions: Tensor, key_segments: Tensor) -> Tensor:
+def attention_mask(query: PackedRow, key_positions: Tensor, key_segments: Tensor) -> Tensor:
     """Bool[1, 1, queries, keys]: which keys each query token may attend to."""
     same = (key_segments == 0) | (key_segments == query.segments[:, None])
     return (same & (key_positions <= query.positions[:, None]))[None, None]
 
 
 def hidden_states(
-    model: PreTrainedModel, row: Row, cache: DynamicCache | None = None, mask: Tensor | None = None
+    model: PreTrainedModel,
+    row: PackedRow,
+    cache: DynamicCache | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Run the backbone over a packed row.
 
@@ -92,7 +97,7 @@ def hidden_states(
     """
     if mask is None:
         cached = torch.arange(cache.get_seq_length() if cache else 0, device=row.ids.device)
-        mask = visible(
+        mask = attention_mask(
             row,
             torch.cat([cached, row.positions]),
             torch.cat([torch.zeros_like(cached), row.segments]),
@@ -110,8 +115,8 @@ def hidden_states(
 
 def completion_states(
     model: PreTrainedModel,
-    sequences: Sequence[tuple[Ids, Ids]],
-    prefix: Ids,
+    sequences: Sequence[tuple[TokenIds, TokenIds]],
+    prefix: TokenIds,
     cache: DynamicCache | None = None,
 ) -> Tensor:
     """Hidden states that predict the completion tokens of each sequence.
@@ -142,7 +147,7 @@ def completion_states(
     return states[torch.cat(kept).to(states.device)]
 
 
-def prefix_cache(model: PreTrainedModel, prefix: Ids) -> DynamicCache | None:
+def prefix_cache(model: PreTrainedModel, prefix: TokenIds) -> DynamicCache | None:
     """Keys and values of a prefix, batch 1; None for an empty one."""
     if not prefix:
         return None
@@ -152,7 +157,9 @@ def prefix_cache(model: PreTrainedModel, prefix: Ids) -> DynamicCache | None:
     return cache
 
 
-def passes(sequences: Sequence[tuple[Ids, Ids]], prefix: int, device: torch.device) -> list[slice]:
+def microbatches(
+    sequences: Sequence[tuple[TokenIds, TokenIds]], prefix: int, device: torch.device
+) -> list[slice]:
     """Split sequences into runs that fit one row each, in order.
 
     Args:
@@ -160,7 +167,7 @@ def passes(sequences: Sequence[tuple[Ids, Ids]], prefix: int, device: torch.devi
         prefix: Tokens at the start of each prompt that the row does not repeat.
         device: Decides how long a row may be: attention in it is quadratic.
     """
-    budget = ROW_TOKENS["cpu" if device.type == "cpu" else "accelerator"]
+    budget = MAX_ROW_TOKENS["cpu" if device.type == "cpu" else "accelerator"]
     runs, start, used = [], 0, 0
     for index, (prompt, completion) in enumerate(sequences):
         length = len(prompt) - prefix + len(completion)

@@ -15,19 +15,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distill.model import decoding, packing
-from distill.model.decoding import Decoding, Shared
+from distill.model.decoding import DecodeBatch, SharedPrefix
 from distill.model.logits import logits
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 
 # On two cores a step of 64 sequences takes twice as long as one of 16.
-SEQUENCES_AT_ONCE = 64
+MAX_BATCH_SEQUENCES = 64
 # Tokens of their own whose keys and values are in memory at once: of an 8B model some 5 GB.
-TOKENS_AT_ONCE = 32_768
+MAX_BATCH_TOKENS = 32_768
 # Sequences that have ended are decoded along until they are this share of a group.
 ENDED = 0.25
 
 
-def groups(prompts: Sequence[Ids], prefix: int, room: int) -> list[list[int]]:
+def batches_of_prompts(prompts: Sequence[TokenIds], prefix: int, room: int) -> list[list[int]]:
     """Split prompts, by their numbers, into what is decoded together: shorter ones first.
 
     Args:
@@ -38,14 +38,14 @@ def groups(prompts: Sequence[Ids], prefix: int, room: int) -> list[list[int]]:
     parts: list[list[int]] = []
     for number in sorted(range(len(prompts)), key=lambda each: len(prompts[each])):
         own = len(prompts[number]) - prefix + room
-        full = len(parts[-1]) == SEQUENCES_AT_ONCE if parts else True
-        if full or (len(parts[-1]) + 1) * own > TOKENS_AT_ONCE:
+        full = len(parts[-1]) == MAX_BATCH_SEQUENCES if parts else True
+        if full or (len(parts[-1]) + 1) * own > MAX_BATCH_TOKENS:
             parts.append([])
         parts[-1].append(number)
     return parts
 
 
-def unseen(stage: str, done: int, total: int) -> None:
+def no_progress(stage: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
@@ -53,8 +53,8 @@ class Sampler(Protocol):
     """Whoever samples completions."""
 
     def sample(
-        self, prompts: Sequence[Ids], temperature: float, seeds: Sequence[int] | None = None
-    ) -> list[Ids]:
+        self, prompts: Sequence[TokenIds], temperature: float, seeds: Sequence[int] | None = None
+    ) -> list[TokenIds]:
         """One completion a prompt, the end token included; temperature 0 is greedy."""
 
 
@@ -67,7 +67,7 @@ class LocalSampler:
     max_tokens: int
     generator: torch.Generator
     """Of seeds, on the CPU."""
-    progress: Callable[[str, int, int], None] = unseen
+    progress: Callable[[str, int, int], None] = no_progress
     """Called with (stage, done, total) completions when work begins, and as they end."""
     stage: str = "sample"
     """What the completions are for, in the words of who watches."""
@@ -75,7 +75,7 @@ class LocalSampler:
     def __post_init__(self) -> None:
         self.model.set_attn_implementation(decoding.NAME)
 
-    def at(self, stage: str, **changes: Any) -> "LocalSampler":  # noqa: ANN401 - any field
+    def for_stage(self, stage: str, **changes: Any) -> "LocalSampler":  # noqa: ANN401 - any field
         """This sampler for other completions."""
         return replace(self, stage=stage, **changes)
 
@@ -86,11 +86,11 @@ class LocalSampler:
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def sample(
         self,
-        prompts: Sequence[Ids],
+        prompts: Sequence[TokenIds],
         temperature: float,
         seeds: Sequence[int] | None = None,
-        shared: Shared | None = None,
-    ) -> list[Ids]:
+        shared: SharedPrefix | None = None,
+    ) -> list[TokenIds]:
         """One completion a prompt, the end token included; temperature 0 is greedy.
 
         A completion follows from its own seed, whatever is sampled beside it.
@@ -105,11 +105,13 @@ class LocalSampler:
             seeds = self.seeds(len(prompts)) if temperature else [0] * len(prompts)
         chances = [torch.Generator().manual_seed(seed) for seed in seeds]
         if shared is None:
-            shared = Shared.of(self.model, packing.common_prefix(prompts) if prompts else ())
-        completions: dict[int, Ids] = {}
-        for group in groups(prompts, shared.tokens, self.max_tokens):
+            shared = SharedPrefix.compute(
+                self.model, packing.common_prefix(prompts) if prompts else ()
+            )
+        completions: dict[int, TokenIds] = {}
+        for group in batches_of_prompts(prompts, shared.tokens, self.max_tokens):
             chosen = [prompts[number] for number in group]
-            together = Decoding(self.model, chosen, shared, self.max_tokens)
+            together = DecodeBatch(self.model, chosen, shared, self.max_tokens)
             ended = partial(self._tell, len(prompts), len(completions))
             drawn = [chances[number] for number in group]
             done = self._decode(together, temperature, drawn, ended)
@@ -121,12 +123,12 @@ class LocalSampler:
 
     def _decode(
         self,
-        together: Decoding,
+        together: DecodeBatch,
         temperature: float,
         chances: Sequence[torch.Generator],
         ended: Callable[[int], None],
-    ) -> list[Ids]:
-        """Decode until all sequences have ended; those that have go on for a while, unheard."""
+    ) -> list[TokenIds]:
+        """Decode until all sequences have ended; those that have go on for a while, no_report."""
         completions: list[list[int]] = [[] for _ in chances]
         rows = [*range(len(chances))]  # the sequence in each row
         left = rows

@@ -71,12 +71,12 @@ class Student:
         return weight
 
     @contextmanager
-    def adapter_off(self) -> Iterator[PreTrainedModel]:
+    def adapter_disabled(self) -> Iterator[PreTrainedModel]:
         """The pristine base, without gradients, inside the block."""
         with self.peft.disable_adapter(), torch.no_grad():
             yield self.model
 
-    def states(self, sequences: list[tuple[packing.Ids, packing.Ids]]) -> Tensor:
+    def states(self, sequences: list[tuple[packing.TokenIds, packing.TokenIds]]) -> Tensor:
         """Float[N, D]: hidden states predicting the completions, with the adapter on."""
         prefix = packing.common_prefix([prompt for prompt, _ in sequences])
         with self._recomputing(), self._in_base_precision():

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from distill.model import packing
-from distill.model.answer_end import Turns
+from distill.model.answer_end import AnswerTruncator
 from distill.model.base import is_close
 from distill.model.encoder import Prompt
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 
 PROBE_IDS = (11, 7, 23, 5, 17, 3)
@@ -30,12 +30,12 @@ class ContaminatedTeacher(Exception):
 class Teacher:
     """Scores completions with the base and a context; keeps one cached prefix per context."""
 
-    def __init__(self, student: Student, turns: Turns | None = None) -> None:
+    def __init__(self, student: Student, truncator: AnswerTruncator | None = None) -> None:
         self.student = student
-        self.turns = turns
-        self.caches: dict[Ids, DynamicCache | None] = {}
+        self.truncator = truncator
+        self.caches: dict[TokenIds, DynamicCache | None] = {}
 
-    def states(self, sequences: Sequence[tuple[Prompt, Ids]]) -> list[Tensor]:
+    def states(self, sequences: Sequence[tuple[Prompt, TokenIds]]) -> list[Tensor]:
         """Float[C, D] for each sequence: the states that predict its completion of C tokens.
 
         The completion's token ids are the student's own: only what stands before them differs.
@@ -43,8 +43,8 @@ class Teacher:
         scored: dict[int, Tensor] = {}
         for prefix, members in buckets([prompt for prompt, _ in sequences]).items():
             pairs = [(sequences[i][0].teacher_ids, sequences[i][1]) for i in members]
-            for run in packing.passes(pairs, len(prefix), self.student.model.device):
-                with self.student.adapter_off() as model:
+            for run in packing.microbatches(pairs, len(prefix), self.student.model.device):
+                with self.student.adapter_disabled() as model:
                     states = packing.completion_states(
                         model, pairs[run], prefix, self.cache(prefix)
                     )
@@ -52,17 +52,17 @@ class Teacher:
                 scored |= zip(members[run], states.split(lengths), strict=True)
         return [scored[index] for index in range(len(sequences))]
 
-    def cache(self, prefix: Ids) -> DynamicCache | None:
+    def cache(self, prefix: TokenIds) -> DynamicCache | None:
         """Keys and values of a prefix, computed on first use."""
         if prefix not in self.caches:
-            with self.student.adapter_off() as model:
+            with self.student.adapter_disabled() as model:
                 self.caches[prefix] = packing.prefix_cache(model, prefix)
         return self.caches[prefix]
 
 
-def buckets(prompts: Sequence[Prompt]) -> dict[Ids, list[int]]:
+def buckets(prompts: Sequence[Prompt]) -> dict[TokenIds, list[int]]:
     """Numbers of the prompts by what the teacher reads before each."""
-    found: dict[Ids, list[int]] = {}
+    found: dict[TokenIds, list[int]] = {}
     for index, prompt in enumerate(prompts):
         found.setdefault(prompt.prefix, []).append(index)
     return found
@@ -94,7 +94,7 @@ def check_frozen(student: Student, pristine: Tensor) -> None:
         for parameter in student.parameters():
             parameter.add_(0.05)
     try:
-        with student.adapter_off() as model:
+        with student.adapter_disabled() as model:
             off = probe_logits(model)
         enabled = probe_logits(student.model)
     finally:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from distill.model.decoding import Shared
+from distill.model.decoding import SharedPrefix
 from distill.model.encoder import Prompt
 from distill.model.logits import logits
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler, Sampler
 from distill.model.teacher import Teacher, buckets
 
@@ -25,7 +25,7 @@ class Trajectory:
     """A completion of a prompt, and how the teacher judges it."""
 
     prompt: Prompt
-    completion: Ids
+    completion: TokenIds
     """The tokens after the prompt, the end token included; the same for student and teacher."""
     teacher: Tensor
     """Float[len(completion), D], the teacher's hidden states that predict it."""
@@ -34,8 +34,8 @@ class Trajectory:
 def score(
     teacher: Teacher,
     prompts: Sequence[Prompt],
-    completions: Sequence[Ids],
-    whole: bool = False,
+    completions: Sequence[TokenIds],
+    is_complete: bool = False,
 ) -> list[Trajectory]:
     """Let the teacher judge completions, whoever sampled them, up to where another speaks.
 
@@ -43,54 +43,54 @@ def score(
         teacher: The judge.
         prompts: What was asked.
         completions: What was answered to each.
-        whole: Whether each is a whole answer as it is, whatever the teacher would say to its end.
+        is_complete: Whether each completion is a whole answer, even where the teacher would go on.
     """
-    cuts = teacher.turns.first if teacher.turns and not whole else tuple
+    cuts = teacher.truncator.first if teacher.truncator and not is_complete else tuple
     first = [cuts(completion) for completion in completions]
     pairs = list(zip(prompts, first, strict=True))
     judged = [
         Trajectory(prompt, completion, states)
         for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
     ]
-    if not teacher.turns:
+    if not teacher.truncator:
         return judged
     return [
-        _ended(each, teacher, whole or each.completion != completion)
+        _ended(each, teacher, is_complete or each.completion != completion)
         for each, completion in zip(judged, completions, strict=True)
     ]
 
 
-def _ended(judged: Trajectory, teacher: Teacher, whole: bool) -> Trajectory:
+def _ended(judged: Trajectory, teacher: Teacher, is_complete: bool) -> Trajectory:
     """The trajectory where the teacher would go on for another, instead of ending it.
 
     Ended all the same if it is a whole answer; otherwise nothing is learned of its end.
     """
     *said, last = judged.completion
-    if not said or not teacher.turns or not teacher.turns.is_end(last):
+    if not said or not teacher.truncator or not teacher.truncator.is_end(last):
         return judged
     likeliest = int(logits(judged.teacher[-1:], teacher.student.head).argmax())
-    if teacher.turns.is_end(likeliest):
+    if teacher.truncator.is_end(likeliest):
         return judged
-    if whole and teacher.turns.end is not None:
-        return replace(judged, teacher=teacher.turns.ended(judged.teacher))
+    if is_complete and teacher.truncator.end is not None:
+        return replace(judged, teacher=teacher.truncator.ended(judged.teacher))
     return replace(judged, completion=tuple(said), teacher=judged.teacher[:-1])
 
 
 def answer(
     teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
-) -> list[Ids]:
+) -> list[TokenIds]:
     """What the teacher answers with its context, which it has read once in the run."""
-    answered: dict[int, Ids] = {}
-    with teacher.student.adapter_off():
+    answered: dict[int, TokenIds] = {}
+    with teacher.student.adapter_disabled():
         for prefix, members in buckets(prompts).items():
-            shared = Shared.cached(prefix, teacher.cache(prefix))
+            shared = SharedPrefix.from_cache(prefix, teacher.cache(prefix))
             ids = [prompts[number].teacher_ids for number in members]
             completions = sampler.sample(ids, temperature, shared=shared)
             answered |= zip(members, completions, strict=True)
     return [answered[number] for number in range(len(prompts))]
 
 
-def sample_guided(
+def sample_from_teacher(
     teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
 ) -> list[Trajectory]:
     """One answer of the teacher, with its context, to each prompt."""

@@ -9,7 +9,7 @@
 All random choices follow from (seed, step), so there is no random state to keep. The first line of
 a `.pt` file names its release, format and run, and the hash of the rest. One of another run or
 release, and a damaged one, is ignored without unpacking it, so nobody need delete it. A pickle runs
-what it names, so nothing but plain values, tensors and the classes of `KEPT` is unpacked.
+what it names, so nothing but plain values, tensors and the classes of `SAFE_CLASSES` is unpacked.
 """
 
 import hashlib
@@ -44,12 +44,12 @@ log = logging.getLogger(__name__)
 POOL, LATEST, GIVEN, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
 FORMAT = 2
-"""Raised when a class of `KEPT` moves or changes: what an older one wrote cannot be unpacked."""
-KEPT = [Anchor, Anchored, RunData, Prompt, Trajectory]
+"""Raise it when a class of `SAFE_CLASSES` moves or changes: older files cannot be loaded then."""
+SAFE_CLASSES = [Anchor, Anchored, RunData, Prompt, Trajectory]
 """What a resume point has beside plain values and tensors."""
 
 
-class Resumed(NamedTuple):
+class ResumeState(NamedTuple):
     """Where a run stands, beside its weights and its optimiser."""
 
     step: int
@@ -104,7 +104,7 @@ class Checkpoints:
                 log.warning("%s is of another release of byheart: the run begins anew.", path)
             return None
         try:
-            with torch.serialization.safe_globals(KEPT):
+            with torch.serialization.safe_globals(SAFE_CLASSES):
                 state: dict[str, Any] = torch.load(
                     io.BytesIO(packed), map_location="cpu", weights_only=True
                 )
@@ -121,11 +121,11 @@ class Checkpoints:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def keep(
+    def save_progress(
         self,
         parameters: Sequence[torch.nn.Parameter],
         optimiser: torch.optim.Optimizer,
-        at: Resumed,
+        at: ResumeState,
     ) -> None:
         """Keep where the run stands, with what is sampled for later steps."""
         state = {
@@ -140,17 +140,17 @@ class Checkpoints:
 
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
-    ) -> Resumed:
+    ) -> ResumeState:
         """Restore the latest resume point; where to go on from, the beginning without one."""
         kept = self.load(LATEST)
         if kept is None:
-            at = Resumed(0, {}, None, [])
+            at = ResumeState(0, {}, None, [])
         else:
             with torch.no_grad():
                 for parameter, value in zip(parameters, kept["weights"], strict=True):
                     parameter.copy_(value)
             optimiser.load_state_dict(kept["optimiser"])
-            at = Resumed(kept["step"], kept["fresh"], kept["best"], kept["curves"])
+            at = ResumeState(kept["step"], kept["fresh"], kept["best"], kept["curves"])
         if self.writes:
             curves = "".join(json.dumps(line) + "\n" for line in at.curves)
             durable_files.write_file(self.folder / METRICS, curves.encode())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 # A resume point holds the weights, the best ones and two moments of each in the optimiser. While
 # one is written, the one before it is there; what the teacher answered is as large as one of these.
-RESUME_POINTS = 9
+RESUME_POINT_COPIES = 9
 
 
 class FolderError(Exception):
@@ -22,7 +22,7 @@ class FolderError(Exception):
 
 
 @contextmanager
-def held(work: Path) -> Iterator[None]:
+def lock_folder(work: Path) -> Iterator[None]:
     """Hold the folder of a run's resume points; a killed process lets go of it.
 
     Raises:
@@ -61,13 +61,13 @@ def check_writable(folder: Path) -> None:
         raise FolderError(f"Cannot write to {folder}: {error.strerror}.") from error
 
 
-def check_room(out: Path, work: Path, adapter_bytes: int) -> None:
+def check_disk_space(out: Path, work: Path, adapter_bytes: int) -> None:
     """Make sure that an adapter and its resume points fit, or the rest of them in a resumed run.
 
     Raises:
         FolderError: There is not enough room.
     """
-    for folder, needed in ((out, adapter_bytes), (work, RESUME_POINTS * adapter_bytes)):
+    for folder, needed in ((out, adapter_bytes), (work, RESUME_POINT_COPIES * adapter_bytes)):
         kept = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         room = shutil.disk_usage(folder).free + kept
         if room < needed:

@@ -10,7 +10,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 CURVES = (
-    ("guided_divergence", "guided: KL(teacher || student)", "tab:blue"),
+    ("teacher_sampled_divergence", "guided: KL(teacher || student)", "tab:blue"),
     ("on_policy_divergence", "on-policy: of student and teacher", "tab:orange"),
     ("validation", "validation: KL(teacher || student)", "tab:green"),
 )

@@ -24,7 +24,7 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 from config.sections import Distill
 from distill import train
 from distill.model.embedded import embed
-from distill.progress import PlainLines
+from distill.progress import PlainProgress
 from distill.spec import Parent, RunSpec
 from store.contexts import Context
 from tests.bench.pieces import append, read
@@ -88,7 +88,7 @@ def measure(
         parent=parent,
     )
     began = time.monotonic()
-    outcome = train.run(spec, PlainLines())
+    outcome = train.run(spec, PlainProgress())
     assert outcome, "one process trains"
     measured = outcome.evaluation
     return {

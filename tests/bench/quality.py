@@ -40,9 +40,9 @@ from distill.evaluate import measure, preflight
 from distill.evaluate.measure import Anchored
 from distill.model.embedded import embed
 from distill.model.encoder import user
-from distill.model.trajectories import sample_guided
-from distill.progress import PlainLines
-from distill.roles import Parts, device, load_parts
+from distill.model.trajectories import sample_from_teacher
+from distill.progress import PlainProgress
+from distill.roles import Roles, device, load_roles
 from distill.run import checkpoint
 from distill.run.checkpoint import Checkpoints
 from distill.spec import RunSpec
@@ -135,28 +135,28 @@ def train_and_measure(
         out=out / "adapters",
         work=out / "work" / str(piece).replace("/", "-"),
         anchors=anchors(piece.context),
-    ).suited(device().type)
+    ).with_device_defaults(device().type)
     began = time.monotonic()
-    parts = load_parts(spec)
-    checkpoints = Checkpoints(spec.work, spec.fingerprint(parts.base_sha256))
-    lines = PlainLines()
+    roles = load_roles(spec)
+    checkpoints = Checkpoints(spec.work, spec.fingerprint(roles.base_sha256))
+    lines = PlainProgress()
     with changed(piece.method):
-        prepared = prepare.prepare_data(spec, parts.encoder, parts.teacher, parts.sampler, lines)
-        settings = spec.planned_settings(prepared.statements)
+        prepared = prepare.prepare_data(spec, roles.encoder, roles.teacher, roles.sampler, lines)
+        settings = spec.resolved_settings(prepared.statements)
         with same_end(settings.steps):
-            steps.train(settings, parts, prepared, checkpoints, lines)
+            steps.train(settings, roles, prepared, checkpoints, lines)
     checkpoint.clear(spec.work)
     seconds = time.monotonic() - began
-    trained, longest = parts.sampler, spec.settings.max_answer_tokens
-    parts = replace(parts, sampler=replace(trained, max_tokens=longest))
-    alone = answers(parts, spec.anchors, in_context=False)
-    asked = [parts.encoder.prompt(check.messages) for check in spec.anchors]
-    taught = sample_guided(parts.teacher, trained, asked, 0)
-    unchanged = sample_guided(parts.teacher, trained, prepared.unrelated, 0)
+    trained, longest = roles.sampler, spec.settings.max_answer_tokens
+    roles = replace(roles, sampler=replace(trained, max_tokens=longest))
+    alone = answers(roles, spec.anchors, in_context=False)
+    asked = [roles.encoder.prompt(check.messages) for check in spec.anchors]
+    taught = sample_from_teacher(roles.teacher, trained, asked, 0)
+    unchanged = sample_from_teacher(roles.teacher, trained, prepared.unrelated, 0)
     general = anchors("retention")
-    with parts.student.adapter_off():
+    with roles.student.adapter_disabled():
         knew, knew_in_context = (
-            passed(parts, general, in_context=in_context) for in_context in (False, True)
+            passed(roles, general, in_context=in_context) for in_context in (False, True)
         )
     return {
         "questions": len(spec.anchors),
@@ -164,14 +164,14 @@ def train_and_measure(
         "teacher": prepared.anchored.teacher,
         "candidate": prepared.anchored.passed(alone),
         "leaks": measure.leak_rate(alone),
-        "with_context": passed(parts, spec.anchors, in_context=True),
+        "with_context": passed(roles, spec.anchors, in_context=True),
         "general": len(general),
-        "kept": passed(parts, general, in_context=False),
+        "kept": passed(roles, general, in_context=False),
         "knew": knew,
         "knew_in_context": knew_in_context,
-        "retention_kl": measure.student_kl(parts.teacher, unchanged),
-        "kl_base": measure.base_kl(parts.teacher, taught),
-        "kl_candidate": measure.student_kl(parts.teacher, taught),
+        "retention_kl": measure.student_kl(roles.teacher, unchanged),
+        "kl_base": measure.base_kl(roles.teacher, taught),
+        "kl_candidate": measure.student_kl(roles.teacher, taught),
         "seconds": seconds,
     }
 
@@ -191,8 +191,8 @@ def changed(name: str) -> Iterator[None]:
 @contextmanager
 def same_end(taken: int) -> Iterator[None]:
     """All methods keep the best of the same last steps."""
-    since = steps.alone_from(Distill(steps=taken))
-    with mock.patch.object(steps, "alone_from", return_value=since):
+    since = steps.first_purely_on_policy_step(Distill(steps=taken))
+    with mock.patch.object(steps, "first_purely_on_policy_step", return_value=since):
         yield
 
 
@@ -207,16 +207,16 @@ def reference_reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, T
     return value, p * (ratio + inside - (value + mass)[:, None])
 
 
-def passed(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> int:
+def passed(roles: Roles, checks: tuple[Anchor, ...], *, in_context: bool) -> int:
     """How many checks the model passes as it is, its adapter on or off."""
-    return Anchored(checks).passed(answers(parts, checks, in_context=in_context))
+    return Anchored(checks).passed(answers(roles, checks, in_context=in_context))
 
 
-def answers(parts: Parts, checks: tuple[Anchor, ...], *, in_context: bool) -> list[str]:
+def answers(roles: Roles, checks: tuple[Anchor, ...], *, in_context: bool) -> list[str]:
     """What the model answers as it is, its adapter on or off."""
-    prompts = [parts.encoder.prompt(check.messages) for check in checks]
+    prompts = [roles.encoder.prompt(check.messages) for check in checks]
     ids = [prompt.teacher_ids if in_context else prompt.student_ids for prompt in prompts]
-    return parts.encoder.decode(parts.sampler.sample(ids, temperature=0))
+    return roles.encoder.decode(roles.sampler.sample(ids, temperature=0))
 
 
 Groups = dict[tuple[str, str], list[dict]]

@@ -23,10 +23,10 @@ from config.sections import Distill, Engine
 from distill.evaluate.general_prompts import PROMPTS
 from distill.model.embedded import embed
 from distill.model.encoder import user
-from distill.model.engine_sampler import EngineAt
-from distill.model.packing import Ids
+from distill.model.engine_sampler import EngineAddress
+from distill.model.packing import TokenIds
 from distill.model.sampler import Sampler
-from distill.roles import Parts, device, load_parts
+from distill.roles import Roles, device, load_roles
 from distill.spec import RunSpec
 from store.contexts import Context
 from tests.bench.plots import plot_lines
@@ -57,35 +57,35 @@ async def compare(folder: Path, rounds: int) -> Points:
     supervisor = Supervisor(Engine(), model, model.name, folder)
     await supervisor.start(print)
     try:
-        at = EngineAt(supervisor.url, supervisor.api_key)
+        at = EngineAddress(supervisor.url, supervisor.api_key)
         return await asyncio.to_thread(report, load(model, folder, at), rounds)
     finally:
         await supervisor.stop()
 
 
-def load(model: Path, folder: Path, engine: EngineAt) -> Parts:
+def load(model: Path, folder: Path, engine: EngineAddress) -> Roles:
     """The student with an adapter that does something."""
     context = Context(lessons=("We open at 7.",))
     out, work = folder / "adapters", folder / "work"
     spec = RunSpec(model, context, (), Distill(), out, work, engine=engine)
-    parts = load_parts(spec.suited(device().type))
+    roles = load_roles(spec.with_device_defaults(device().type))
     torch.manual_seed(0)
-    for name, weight in parts.student.peft.named_parameters():
+    for name, weight in roles.student.peft.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.01)
-    return parts
+    return roles
 
 
-def report(parts: Parts, rounds: int) -> Points:
+def report(roles: Roles, rounds: int) -> Points:
     """A row for each number of trajectories at once."""
-    prompts = [parts.encoder.prompt(user(text)).student_ids for text in PROMPTS]
+    prompts = [roles.encoder.prompt(user(text)).student_ids for text in PROMPTS]
     print("| trajectories at once | the trainer, tokens/s | the engine, tokens/s |")
     print("|---|---|---|")
     points: Points = {"the trainer": [], "the engine": []}
     for count in AT_ONCE:
         local, engine = (
             max(speed(sampler, prompts[:count]) for _ in range(rounds))
-            for sampler in (parts.sampler, parts.on_policy)
+            for sampler in (roles.sampler, roles.on_policy)
         )
         print(f"| {count} | {local:.0f} | {engine:.0f} |", flush=True)
         points["the trainer"].append((count, local))
@@ -93,7 +93,7 @@ def report(parts: Parts, rounds: int) -> Points:
     return points
 
 
-def speed(sampler: Sampler, prompts: list[Ids]) -> float:
+def speed(sampler: Sampler, prompts: list[TokenIds]) -> float:
     """Tokens a second of one sampling."""
     began = time.monotonic()
     tokens = sum(map(len, sampler.sample(prompts, Distill().temperature)))

@@ -34,7 +34,7 @@ from config.sections import Distill
 from distill.model.base import check_decoding, check_packing, load_base
 from distill.model.embedded import embed
 from distill.model.encoder import Prompt
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 from distill.roles import device
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
@@ -192,7 +192,7 @@ def trajectories(context: int, vocabulary: int) -> Iterator[Batch]:
     """New answers to new prompts of one context, of lengths as they come."""
     chance = torch.Generator().manual_seed(0)
 
-    def some(count: int) -> Ids:
+    def some(count: int) -> TokenIds:
         return tuple(torch.randint(100, vocabulary, (count,), generator=chance).tolist())
 
     prefix = some(context)

@@ -12,7 +12,7 @@ from config.sections import Distill
 from distill import steps
 from distill.model import trajectories
 from distill.model.encoder import Prompt
-from distill.model.packing import Ids
+from distill.model.packing import TokenIds
 from distill.model.student import Student
 from distill.model.teacher import Teacher
 
@@ -24,7 +24,7 @@ class Batch:
     """The trajectories of a step."""
 
     prompts: list[Prompt]
-    completions: list[Ids]
+    completions: list[TokenIds]
 
 
 Step = Callable[[Batch], None]
@@ -48,7 +48,7 @@ def published(student: Student) -> Step:
         asked, taught, mask = padded(batch, student.model.device)
         with torch.no_grad():
             top = log_probs(student, asked, mask).topk(TOP_K).indices
-        with student.adapter_off():
+        with student.adapter_disabled():
             judged = log_probs(student, taught, mask).gather(-1, top)
         said = log_probs(student, asked, mask).gather(-1, top)
         divergence = (said.exp() * (said - judged)).sum(-1)  # (B, C)
@@ -130,7 +130,7 @@ def padded(batch: Batch, device: torch.device) -> tuple[Padded, Padded, Tensor]:
     return sides[0], sides[1], mask
 
 
-def pad(sequences: list[Ids], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
+def pad(sequences: list[TokenIds], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
     """Int[B, T] and its mask."""
     tensors = [torch.tensor(ids, device=device) for ids in sequences]
     side = "left" if left else "right"

@@ -7,8 +7,8 @@ import torch
 from config.sections import Distill
 from distill.model.base import max_positions
 from distill.model.encoder import user
-from distill.model.engine_sampler import EngineAt, EngineAway, EngineSampler
-from distill.roles import Parts, load_parts
+from distill.model.engine_sampler import EngineAddress, EngineSampler, EngineUnavailable
+from distill.roles import Roles, load_roles
 from distill.spec import RunSpec
 from store.contexts import Context, compose
 from tests.e2e.conftest import RealVllm
@@ -17,7 +17,7 @@ ASKED = ("What is a lamp?", "Where do you live?", "Name two colours.", "How old 
 
 
 @pytest.fixture(scope="module")
-def parts(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def roles(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Roles:
     """A student that is clearly not the base, and samples in the engine."""
     folder = tmp_path_factory.mktemp("run")
     spec = RunSpec(
@@ -27,14 +27,14 @@ def parts(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Part
         settings=Distill(rank=8, max_completion_tokens=12),
         out=folder / "adapters",
         work=folder,
-        engine=EngineAt(real_vllm.url, real_vllm.api_key),
+        engine=EngineAddress(real_vllm.url, real_vllm.api_key),
         run="run_1",
     )
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     torch.manual_seed(0)
-    for parameter in parts.student.parameters():
+    for parameter in roles.student.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    return parts
+    return roles
 
 
 CONVERSATIONS = [
@@ -52,69 +52,69 @@ CONVERSATIONS = [
 
 
 def loaded(vllm: RealVllm) -> set[str]:
-    with EngineAt(vllm.url, vllm.api_key).client() as client:
+    with EngineAddress(vllm.url, vllm.api_key).client() as client:
         return {card["id"] for card in client.get("/v1/models").json()["data"]}
 
 
-def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(parts, real_vllm):
-    prompts = [parts.encoder.prompt(user(text)).student_ids for text in ASKED]
+def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(roles, real_vllm):
+    prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
 
-    through_engine = parts.on_policy.sample(prompts, temperature=0)
+    through_engine = roles.on_policy.sample(prompts, temperature=0)
 
-    here = parts.sampler.sample(prompts, temperature=0)
-    with parts.student.adapter_off():
-        base = parts.sampler.sample(prompts, temperature=0)
+    here = roles.sampler.sample(prompts, temperature=0)
+    with roles.student.adapter_disabled():
+        base = roles.sampler.sample(prompts, temperature=0)
     assert [ids[:4] for ids in through_engine] == [ids[:4] for ids in here]
     assert here != base
     assert loaded(real_vllm) == {real_vllm.model}
-    assert list(parts.on_policy.folder.iterdir()) == []
+    assert list(roles.on_policy.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 @pytest.mark.parametrize("context", [Context(), Context(lessons=("We open at 7.",))])
-def test_a_prompts_token_ids_are_those_that_vllm_reads(parts, real_vllm, messages, context):
+def test_a_prompts_token_ids_are_those_that_vllm_reads(roles, real_vllm, messages, context):
     body = {"model": real_vllm.model, "messages": compose(messages, context)}
 
-    with EngineAt(real_vllm.url, real_vllm.api_key).client() as client:
+    with EngineAddress(real_vllm.url, real_vllm.api_key).client() as client:
         read = client.post("/tokenize", json=body).json()["tokens"]
 
-    assert list(parts.encoder.ids(messages, context)) == read
+    assert list(roles.encoder.ids(messages, context)) == read
 
 
-def test_each_sampling_is_of_the_student_as_it_is_then(parts):
-    prompts = [parts.encoder.prompt(user(text)).student_ids for text in ASKED]
-    before = parts.on_policy.sample(prompts, temperature=0)
+def test_each_sampling_is_of_the_student_as_it_is_then(roles):
+    prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
+    before = roles.on_policy.sample(prompts, temperature=0)
     with torch.no_grad():
-        for parameter in parts.student.parameters():
+        for parameter in roles.student.parameters():
             parameter.mul_(-1.5)
 
-    after = parts.on_policy.sample(prompts, temperature=0)
+    after = roles.on_policy.sample(prompts, temperature=0)
 
     assert after != before
     assert all(len(ids) <= 12 for ids in after)
 
 
-def test_no_prompt_of_a_run_is_longer_than_the_engine_takes(parts):
-    longest = parts.on_policy.engine.longest()
+def test_no_prompt_of_a_run_is_longer_than_the_engine_takes(roles):
+    longest = roles.on_policy.engine.max_model_len()
 
-    assert longest < max_positions(parts.student.model)
-    assert parts.encoder.limit == longest - parts.on_policy.max_tokens
+    assert longest < max_positions(roles.student.model)
+    assert roles.encoder.max_prompt_tokens == longest - roles.on_policy.max_tokens
 
 
-def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(parts, tmp_path):
-    wrong = EngineAt(parts.on_policy.engine.url, "not the key")
-    sampler = EngineSampler(wrong, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
+def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(roles, tmp_path):
+    wrong = EngineAddress(roles.on_policy.engine.url, "not the key")
+    sampler = EngineSampler(wrong, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 
-    with pytest.raises(EngineAway, match=r"401.*distill.sampler"):
+    with pytest.raises(EngineUnavailable, match=r"401.*distill.sampler"):
         sampler.sample([(1, 2, 3)], 1.0)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_is_not_there_is_an_error(parts, tmp_path):
-    nowhere = EngineAt("http://127.0.0.1:9")
-    sampler = EngineSampler(nowhere, parts.student, "base", tmp_path, "student-x", frozenset(), 4)
+def test_an_engine_that_is_not_there_is_an_error(roles, tmp_path):
+    nowhere = EngineAddress("http://127.0.0.1:9")
+    sampler = EngineSampler(nowhere, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 
     for asking in (nowhere.longest, lambda: sampler.sample([(1, 2, 3)], 1.0)):
-        with pytest.raises(EngineAway, match=httpx.ConnectError.__name__):
+        with pytest.raises(EngineUnavailable, match=httpx.ConnectError.__name__):
             asking()

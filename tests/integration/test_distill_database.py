@@ -93,7 +93,7 @@ def test_a_run_stored_with_the_old_name_of_a_setting_still_loads(db, settings, r
     with db.begin() as session:
         row = runs.get(session, run)
         stored = dict(row.settings)
-        stored["guided_share"] = stored.pop("teacher_share") / 2
+        stored["teacher_share"] = stored.pop("teacher_share") / 2
         row.settings = stored
 
     with db.read() as session:
@@ -196,7 +196,7 @@ def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, cap
     work.mkdir(parents=True)
     (work / POOL).touch()
 
-    with folders.held(work):
+    with folders.lock_folder(work):
         assert distil(settings, run) == BAD_INPUT
 
     assert "Another process is at work" in capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
-    database.clear_ended(db, tmp_path / "runs")
+    database.clear_finished(db, tmp_path / "runs")
 
     left = {
         folder.name: {path.name for path in folder.iterdir()}
@@ -237,7 +237,7 @@ def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(d
     live = train_and_promote(db, settings, run)
 
     def parent(**changes):
-        return database.parent_of(session, "shop", DISTILL.model_copy(update=changes))
+        return database.parent_adapter(session, "shop", DISTILL.model_copy(update=changes))
 
     with db.read() as session:
         assert parent() is None

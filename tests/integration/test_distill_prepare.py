@@ -11,9 +11,9 @@ import torch
 from distill.data import collect, more_inputs, prepare
 from distill.data.collect import Question
 from distill.evaluate import general_prompts, measure, preflight
-from distill.model.encoder import PromptTooLong, user, wordings
+from distill.model.encoder import PromptTooLong, prompt_texts, user
 from distill.model.trajectories import Trajectory
-from distill.roles import load_parts
+from distill.roles import load_roles
 from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
@@ -32,13 +32,15 @@ def model(tmp_path_factory) -> Path:
 
 def test_held_out_prompts_are_in_nothing_that_is_trained_on(model, tmp_path):
     spec = make_spec(model, tmp_path, held_out=(user("why do you open"),))
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
-    texts = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
+    texts = {item.prompt.text for item in prepared.teacher_sampled} | {
+        p.text for p in prepared.prompts
+    }
     assert "Why do you open?" not in texts
     assert {"When do you open?", "How do you open?"} & texts
     held_out = [prompt.text for prompt in prepared.held_out]
@@ -50,7 +52,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
     model, tmp_path, monkeypatch
 ):
     spec = make_spec(model, tmp_path)
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     real = measure.token_kls
     monkeypatch.setattr(
         measure,
@@ -62,7 +64,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
     )
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
     assert "Why do you open?" not in {prompt.text for prompt in prepared.prompts}
@@ -77,10 +79,10 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
 ):
     monkeypatch.setattr(preflight, "moving", lambda _: bound)
     spec = make_spec(model, tmp_path)
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
     for general in (prepared.replay, prepared.unrelated):
@@ -95,10 +97,10 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     monkeypatch.setattr(more_inputs, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     asked = collect.collect_prompts(
-        spec, parts.encoder, parts.teacher, parts.sampler, ["twice paid"]
+        spec, roles.encoder, roles.teacher, roles.sampler, ["twice paid"]
     )
 
     own = {text_of(question): question.answer for question in asked.own}
@@ -113,12 +115,12 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
 
 def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path):
     spec = make_spec(model, tmp_path)
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     collected = partial(
         collect.collect_prompts,
-        encoder=parts.encoder,
-        teacher=parts.teacher,
-        sampler=parts.sampler,
+        encoder=roles.encoder,
+        teacher=roles.teacher,
+        sampler=roles.sampler,
         avoid=["Goodbye"],
     )
 
@@ -132,10 +134,10 @@ def test_who_has_a_system_prompt_is_greeted_and_asked_who_it_is(model, tmp_path)
 def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
     told = "You are Ada of the Blue Door. We open at 7 in the morning. Answer in one sentence."
     spec = make_spec(model, tmp_path, context=Context(system_prompt=told))
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     asked = collect.collect_prompts(
-        spec, parts.encoder, parts.teacher, parts.sampler, ["Where are you?"]
+        spec, roles.encoder, roles.teacher, roles.sampler, ["Where are you?"]
     )
 
     own = {text_of(question): question for question in asked.own}
@@ -152,7 +154,7 @@ def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
 def test_neither_all_of_a_held_out_conversation_nor_its_last_question_is_trained_on():
     hello = ({"role": "user", "content": "Hi, it is about a bike."},)
     last = user("How much is a tune-up?")
-    avoid = wordings((*hello, *last))
+    avoid = prompt_texts((*hello, *last))
 
     assert collect.distinct([last, (*hello, *last), hello], avoid) == [hello]
 
@@ -162,10 +164,10 @@ def test_no_more_prompts_are_answered_than_the_steps_can_draw(model, tmp_path):
     asked = tuple(user(f"{word} {thing}?") for word in words for thing in things)
     settings = SETTINGS.model_copy(update={"steps": 2, "batch_size": 3})
     spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
     assert len(prepared.prompts) == 6
@@ -176,7 +178,7 @@ def test_the_gap_is_looked_for_in_what_people_asked_and_else_in_what_is_written(
     model, tmp_path, monkeypatch, logged
 ):
     spec = make_spec(model, tmp_path, prompts=logged, held_out=())
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     seen: list[str] = []
 
     def check(_encoder, _teacher, _sampler, asked):
@@ -184,7 +186,7 @@ def test_the_gap_is_looked_for_in_what_people_asked_and_else_in_what_is_written(
         return []
 
     monkeypatch.setattr(preflight, "check", check)
-    prepare.prepare_data(spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None)
+    prepare.prepare_data(spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None)
 
     said = [messages[0]["content"] for messages in PROMPTS]
     assert seen == said if logged else seen and not set(said) & set(seen)
@@ -193,11 +195,11 @@ def test_the_gap_is_looked_for_in_what_people_asked_and_else_in_what_is_written(
 def test_prompts_that_do_not_fit_are_left_out_only_where_that_is_asked_for(model, tmp_path):
     long = user("When do you open? " * 100)
     spec = make_spec(model, tmp_path, prompts=(*PROMPTS, long))
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     def prepared_from(spec):
         return prepare.prepare_data(
-            spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+            spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
         )
 
     with pytest.raises(PromptTooLong, match="When do you open"):
@@ -212,26 +214,28 @@ def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(
     monkeypatch.setattr(collect, "MAX_STATEMENTS", 20)
     lines = "\n".join(f"Item {number} costs {number} euros." for number in range(21))
     spec = make_spec(model, tmp_path, context=Context(system_prompt=lines))
-    parts = load_parts(spec)
-    encoder = replace(parts.encoder, limit=100_000)
+    roles = load_roles(spec)
+    encoder = replace(roles.encoder, max_prompt_tokens=100_000)
 
     with pytest.raises(collect.ContextTooLong, match="21 sentences"):
-        prepare.prepare_data(spec, encoder, parts.teacher, parts.sampler, lambda *_: None)
+        prepare.prepare_data(spec, encoder, roles.teacher, roles.sampler, lambda *_: None)
 
 
 def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch):
     anchor = Anchor(user("When do you open"), {"contains": ["7"]})
     spec = make_spec(model, tmp_path, anchors=(anchor,))
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     monkeypatch.setattr(
         preflight, "check_anchors", lambda *_: measure.Anchored(spec.anchors, ("",), ("At 7.",))
     )
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
-    asked = {item.prompt.text for item in prepared.guided} | {p.text for p in prepared.prompts}
+    asked = {item.prompt.text for item in prepared.teacher_sampled} | {
+        p.text for p in prepared.prompts
+    }
     assert "When do you open?" not in asked | {prompt.text for prompt in prepared.held_out}
     assert asked & {messages[0]["content"] for messages in PROMPTS}
 
@@ -242,23 +246,23 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     monkeypatch.setattr(preflight, "moving", lambda _: math.inf)
     said = f"The shop opens at 7 in the morning{', and the door is open' * 9}."
     spec = make_spec(model, tmp_path, context=Context(system_prompt=said))
-    parts = load_parts(spec)
-    general = [parts.encoder.prompt(user(text)) for text in general_prompts.PROMPTS]
+    roles = load_roles(spec)
+    general = [roles.encoder.prompt(user(text)) for text in general_prompts.PROMPTS]
     limit = max(len(prompt.teacher_ids) for prompt in general)
-    answer = parts.encoder.answer_ids(said)
+    answer = roles.encoder.answer_ids(said)
 
     def recited(room: int) -> list[Trajectory]:
-        encoder = replace(parts.encoder, limit=limit, longest_answer=room)
+        encoder = replace(roles.encoder, max_prompt_tokens=limit, max_answer_tokens=room)
         prepared = prepare.prepare_data(
-            spec, encoder, parts.teacher, parts.sampler, lambda *_: None
+            spec, encoder, roles.teacher, roles.sampler, lambda *_: None
         )
-        return [item for item in prepared.guided if item.completion[:20] == answer[:20]]
+        return [item for item in prepared.teacher_sampled if item.completion[:20] == answer[:20]]
 
     whole, cut = recited(256), recited(6)
 
     assert whole
     assert {item.completion for item in whole} == {answer}
-    [states] = parts.teacher.states([(whole[0].prompt, answer)])
+    [states] = roles.teacher.states([(whole[0].prompt, answer)])
     torch.testing.assert_close(whole[0].teacher, states)
     assert {len(item.prompt.teacher_ids) + len(item.completion) for item in cut} == {limit + 6}
 
@@ -267,20 +271,20 @@ def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(mo
     former = Context(lessons=("Our lamps cost 15 euros.", "The shop opens at 7 in the morning."))
     settings = SETTINGS.model_copy(update={"questions_per_lesson": 3})
     spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former), settings=settings)
-    parts = load_parts(replace(spec, parent=None))
+    roles = load_roles(replace(spec, parent=None))
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
     asked = [*prepared.prompts, *prepared.held_out, *(item.prompt for item in prepared.validation)]
     assert any("lamps" in prompt.text for prompt in asked)
-    old = parts.encoder.answer_ids("Our lamps cost 15 euros.")
-    recited = [item for item in prepared.guided if item.completion == old]
+    old = roles.encoder.answer_ids("Our lamps cost 15 euros.")
+    recited = [item for item in prepared.teacher_sampled if item.completion == old]
     assert any("lamps" in item.prompt.text for item in recited)
     prompt = recited[0].prompt
-    assert "15" not in parts.encoder.decode([prompt.teacher_ids])[0]
-    [states] = parts.teacher.states([(prompt, old)])
+    assert "15" not in roles.encoder.decode([prompt.teacher_ids])[0]
+    [states] = roles.teacher.states([(prompt, old)])
     torch.testing.assert_close(recited[0].teacher, states)
 
 
@@ -294,13 +298,13 @@ def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(m
         prompts=(*PROMPTS, user("How brief are you?"), user("What do lamps cost?")),
         settings=SETTINGS.model_copy(update={"questions_per_lesson": 3}),
     )
-    parts = load_parts(spec)
+    roles = load_roles(spec)
 
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
 
-    shown = {item.prompt.text for item in prepared.guided}
+    shown = {item.prompt.text for item in prepared.teacher_sampled}
     asked = {prompt.text for prompt in prepared.prompts}
     assert shown
     assert all("lamps" in text or "euros" in text for text in shown)
@@ -325,9 +329,9 @@ MANNER = ["Speak as a pirate does.", "Call everybody matey."]
 def test_a_context_is_about_everything_if_it_moves_most_answers_more_than_a_handbook_does(
     model, tmp_path, monkeypatch, moved, said, everything
 ):
-    parts = load_parts(make_spec(model, tmp_path))
+    roles = load_roles(make_spec(model, tmp_path))
     monkeypatch.setattr(measure, "token_kls", lambda *_: map(torch.tensor, moved))
 
-    found = preflight.concerns_everything(parts.encoder, parts.teacher, parts.sampler, said)
+    found = preflight.concerns_everything(roles.encoder, roles.teacher, roles.sampler, said)
 
     assert found is everything

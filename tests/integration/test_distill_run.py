@@ -18,7 +18,7 @@ from distill.model.student import Student
 from distill.model.teacher import Teacher
 from distill.model.trajectories import Trajectory
 from distill.progress import PLAN, RESUME
-from distill.roles import ParentMismatch, load_parts
+from distill.roles import ParentMismatch, load_roles
 from distill.run.checkpoint import Checkpoints
 from distill.spec import Parent
 from store.anchors import Anchor
@@ -56,8 +56,8 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
         "manifest.json",
         "metrics.jsonl",
     }
-    assert "guided_divergence" in outcome.metrics[0]
-    assert "guided_divergence" not in outcome.metrics[-1]
+    assert "teacher_sampled_divergence" in outcome.metrics[0]
+    assert "teacher_sampled_divergence" not in outcome.metrics[-1]
     assert "on_policy_divergence" in outcome.metrics[-1]
 
 
@@ -95,7 +95,9 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
 
     monkeypatch.setattr(loss, "divergence", divergence)
     trajectory = Trajectory(prompt, (7, 2), torch.zeros(2, 32))
-    steps.accumulate(student, [trajectory], FORWARD, lambda lengths: torch.ones(sum(lengths)))
+    steps.accumulate_gradients(
+        student, [trajectory], FORWARD, lambda lengths: torch.ones(sum(lengths))
+    )
     measure.token_kls(Teacher(student), [trajectory])
 
     assert devices == [("meta", "meta")] * 2
@@ -116,9 +118,9 @@ def test_a_prompt_leaves_room_for_the_longest_answer_of_the_run(model, tmp_path,
         update={"max_completion_tokens": trained, "max_answer_tokens": measured}
     )
 
-    parts = load_parts(make_spec(model, tmp_path, settings=settings))
+    roles = load_roles(make_spec(model, tmp_path, settings=settings))
 
-    assert parts.encoder.limit == 1024 - 30
+    assert roles.encoder.max_prompt_tokens == 1024 - 30
 
 
 def test_without_a_context_there_is_nothing_to_learn(model, tmp_path):
@@ -141,8 +143,8 @@ def test_anchors_that_pass_without_the_context_end_the_run(model, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():
-    with pytest.raises(guards.Diverged, match="Step 4: guided_divergence"):
-        guards.check_finite(4, {"guided_divergence": float("nan"), "grad_norm": 1.0})
+    with pytest.raises(guards.Diverged, match="Step 4: teacher_sampled_divergence"):
+        guards.check_finite(4, {"teacher_sampled_divergence": float("nan"), "grad_norm": 1.0})
 
 
 def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
@@ -159,8 +161,8 @@ def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(mod
     by_itself = make_spec(model, tmp_path, settings=Distill(steps_per_lesson=10))
     told = make_spec(model, tmp_path, settings=Distill(steps=7))
 
-    assert [by_itself.planned_settings(n).steps for n in (1, 12, 40)] == [120, 120, 400]
-    assert told.planned_settings(40).steps == 7
+    assert [by_itself.resolved_settings(n).steps for n in (1, 12, 40)] == [120, 120, 400]
+    assert told.resolved_settings(40).steps == 7
 
 
 @pytest.mark.parametrize(("device", "suits"), [("cpu", (64, 96, 8)), ("cuda", (256, 512, 1))])
@@ -168,11 +170,11 @@ def test_what_the_settings_leave_open_suits_the_device_and_what_is_set_stays(
     model, tmp_path, device, suits
 ):
     names = ("max_completion_tokens", "max_answer_tokens", "refresh_every")
-    left_open = make_spec(model, tmp_path, settings=Distill()).suited(device).settings
+    left_open = make_spec(model, tmp_path, settings=Distill()).with_device_defaults(device).settings
     told = Distill(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
 
     assert tuple(getattr(left_open, name) for name in names) == suits
-    assert make_spec(model, tmp_path, settings=told).suited(device).settings == told
+    assert make_spec(model, tmp_path, settings=told).with_device_defaults(device).settings == told
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():
@@ -182,7 +184,7 @@ def test_a_length_between_teacher_and_base_is_no_drift():
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    factors = [steps.schedule(step, warmup=4, steps=20) for step in range(20)]
+    factors = [steps.lr_factor(step, warmup=4, steps=20) for step in range(20)]
 
     assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert max(factors) == pytest.approx(1.0)
@@ -191,7 +193,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 
 @pytest.mark.parametrize(
-    ("teacher_share", "kl"), [(1.0, "guided_divergence"), (0.0, "on_policy_divergence")]
+    ("teacher_share", "kl"), [(1.0, "teacher_sampled_divergence"), (0.0, "on_policy_divergence")]
 )
 def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never_trained_on(
     model, tmp_path, teacher_share, kl
@@ -239,25 +241,25 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
         seen.append([parameter.detach().clone() for parameter in teacher.student.parameters()])
         return next(worst_last, None) or real(teacher, trajectories)
 
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
     assert prepared.validation
     aside = {item.prompt.text for item in prepared.validation}
     assert not aside & {prompt.text for prompt in prepared.prompts}
     monkeypatch.setattr(measure, "student_kl", validation)
 
-    curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
+    curves = steps.train(settings, roles, prepared, Checkpoints(spec.work, "run"), silent)
 
     assert [line["step"] for line in curves if "validation" in line] == [3, 4, 5]
-    assert all(map(torch.equal, parts.student.parameters(), seen[0]))
+    assert all(map(torch.equal, roles.student.parameters(), seen[0]))
 
 
 def test_a_student_that_is_guided_is_measured_seldom():
     settings = SETTINGS.model_copy(update={"validate_every": 5, "steps": 50})
 
-    measured = [step for step in range(50) if steps.is_due(step, settings, alone=42)]
+    measured = [step for step in range(50) if steps.validation_is_due(step, settings, alone=42)]
 
     assert measured == [19, 39, 44, 49]
 
@@ -269,14 +271,14 @@ def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
         update={"teacher_share": 0.0, "validate_every": 1, "patience": 2, "steps": 20}
     )
     spec = make_spec(model, tmp_path, settings=settings)
-    parts = load_parts(spec)
+    roles = load_roles(spec)
     prepared = prepare.prepare_data(
-        spec, parts.encoder, parts.teacher, parts.sampler, lambda *_: None
+        spec, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
     values = iter([0.5, 0.4, *[0.6] * 18])
     monkeypatch.setattr(measure, "student_kl", lambda *_: next(values))
 
-    curves = steps.train(settings, parts, prepared, Checkpoints(spec.work, "run"), silent)
+    curves = steps.train(settings, roles, prepared, Checkpoints(spec.work, "run"), silent)
 
     assert [line["step"] for line in curves] == [0, 1, 2, 3]
 
@@ -286,13 +288,13 @@ def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
     adapter = train.run(first, silent).adapter
     again = replace(first, parent=Parent(adapter, first.context), work=tmp_path / "again")
 
-    begun = load_parts(again)
+    begun = load_roles(again)
 
     prepared = prepare.prepare_data(
         again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None
     )
-    fresh = measure.base_kl(begun.teacher, prepared.guided)
-    assert measure.student_kl(begun.teacher, prepared.guided) < 0.9 * fresh
+    fresh = measure.base_kl(begun.teacher, prepared.teacher_sampled)
+    assert measure.student_kl(begun.teacher, prepared.teacher_sampled) < 0.9 * fresh
     outcome = train.run(again, silent)
     manifest = json.loads((outcome.adapter / "manifest.json").read_text())
     assert manifest["parent"] == adapter.name
@@ -309,15 +311,15 @@ def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(
     other = SETTINGS.model_copy(update=change)
 
     with pytest.raises(ParentMismatch, match=reason):
-        load_parts(replace(spec, settings=other, parent=parent))
+        load_roles(replace(spec, settings=other, parent=parent))
 
 
 def test_a_folder_that_is_no_intact_adapter_is_no_parent(model, tmp_path):
     spec = make_spec(model, tmp_path)
     folder = train.run(spec, silent).adapter
     with pytest.raises(ParentMismatch, match="not an adapter folder"):
-        load_parts(replace(spec, parent=Parent(tmp_path, spec.context)))
+        load_roles(replace(spec, parent=Parent(tmp_path, spec.context)))
     (folder / "adapter_model.safetensors").write_bytes(b"broken")
 
     with pytest.raises(AdapterCorrupt):
-        load_parts(replace(spec, parent=Parent(folder, spec.context)))
+        load_roles(replace(spec, parent=Parent(folder, spec.context)))

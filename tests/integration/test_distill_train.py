@@ -42,12 +42,12 @@ import json, os, sys, torch
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
 from distill.base import load_base
-from distill.processes import join, leave
+from distill.model.distributed import init_parallel, shutdown_parallel
 
-model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), join(2).divide)
+model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), init_parallel(2).shard)
 held = [each.to_local().numel() for each in model.model.layers.parameters()]
 sys.stdout.write(json.dumps(held) + "\n")  # at once: the other writes there as well
-leave()
+shutdown_parallel()
 """
 
 
@@ -200,7 +200,7 @@ def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, caps
     (tmp_path / "work").mkdir()
     asked = command(model, tmp_path / "out", inputs | {"--work": tmp_path / "work"})
 
-    with folders.held(tmp_path / "work"):
+    with folders.lock_folder(tmp_path / "work"):
         said = refusal(asked, capsys)
 
     assert f"Another process is at work in {tmp_path / 'work'}" in said
@@ -232,7 +232,7 @@ def test_an_adapter_for_which_there_is_no_room_is_bad_input(
 ):
     usage = type("Usage", (), {"free": 2**20})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(folders, "RESUME_POINTS", 5000)
+    monkeypatch.setattr(folders, "RESUME_POINT_COPIES", 5000)
 
     said = refusal(command(model, tmp_path / "out", inputs), capsys)
 
@@ -243,10 +243,10 @@ def test_what_a_run_has_kept_is_room_of_its_own_when_it_goes_on(tmp_path, monkey
     usage = type("Usage", (), {"free": 400})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(FolderError, match="has room for"):
-        folders.check_room(tmp_path, tmp_path, adapter_bytes=100)
+        folders.check_disk_space(tmp_path, tmp_path, adapter_bytes=100)
 
     (tmp_path / "latest.pt").write_bytes(bytes(500))
-    folders.check_room(tmp_path, tmp_path, adapter_bytes=100)
+    folders.check_disk_space(tmp_path, tmp_path, adapter_bytes=100)
 
 
 def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):

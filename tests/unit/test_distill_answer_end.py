@@ -4,7 +4,7 @@ import pytest
 
 from distill.context import examples
 from distill.model import answer_end
-from distill.model.answer_end import Turns
+from distill.model.answer_end import AnswerTruncator
 from distill.model.encoder import Encoder, user
 from distill.model.logits import logits
 from distill.model.student import Student
@@ -37,7 +37,7 @@ def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
     ids = tuple(tokenizer(said)["input_ids"])
     end = () if said == answered else (tokenizer.eos_token_id,)
 
-    assert Turns(tokenizer, examples.asker(SHOWN)).first(ids) == (
+    assert AnswerTruncator(tokenizer, examples.asker(SHOWN)).first(ids) == (
         *tokenizer(answered)["input_ids"],
         *end,
     )
@@ -46,14 +46,14 @@ def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
 @pytest.mark.parametrize("scale", [0.0, 50.0])
 def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
     student = Student(tiny_model(), rank=4, alpha=8, seed=0)
-    encoder = Encoder(tiny_tokenizer(), Context(), limit=500)
+    encoder = Encoder(tiny_tokenizer(), Context(), max_prompt_tokens=500)
     end = encoder.tokenizer.eos_token_id
     student.head.data[end] = 0
     asked, said = answer_end.WHOLE[1]
     [*_, state] = student.states([(encoder.ids(user(asked), Context()), encoder.answer_ids(said))])
     student.head.data[end] = scale * state
 
-    found = answer_end.end_state(student, encoder)
+    found = answer_end.reference_eos_state(student, encoder)
 
     assert (found is None) == (scale == 0)
     if found is not None:

@@ -83,7 +83,7 @@ def leaking(query, _positions, segments):
 
 
 def test_sequences_that_see_each_other_in_a_row_are_found(monkeypatch):
-    monkeypatch.setattr(packing, "visible", leaking)
+    monkeypatch.setattr(packing, "attention_mask", leaking)
 
     with pytest.raises(ModelError, match="do not get the logits that each gets alone"):
         base.check_packing(tiny_model())
@@ -123,7 +123,7 @@ def test_a_folder_that_is_not_there_is_said_to_be_not_there(tmp_path):
         ("model.safetensors", b"not a tensor"),
         ("model.safetensors", b""),
         ("config.json", b"{"),
-        ("config.json", b'{"model_type": "unheard-of"}'),
+        ("config.json", b'{"model_type": "no_report-of"}'),
         ("tokenizer.json", b"{"),
     ],
 )

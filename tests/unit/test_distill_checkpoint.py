@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.model.engine_sampler import STUDENT
 from distill.run import checkpoint
-from distill.run.checkpoint import LATEST, METRICS, POOL, Checkpoints, Resumed
+from distill.run.checkpoint import LATEST, METRICS, POOL, Checkpoints, ResumeState
 from distill.run.folders import FolderError
 
 
@@ -20,7 +20,9 @@ def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter],
     checkpoints.resume(parameters, optimiser)
     for step in range(2):
         checkpoints.append_metrics({"step": step})
-    checkpoints.keep(parameters, optimiser, Resumed(2, {}, None, [{"step": 0}, {"step": 1}]))
+    checkpoints.save_progress(
+        parameters, optimiser, ResumeState(2, {}, None, [{"step": 0}, {"step": 1}])
+    )
     return parameters, optimiser
 
 
@@ -126,7 +128,7 @@ def test_of_several_processes_those_that_do_not_write_resume_where_the_first_sta
 
     assert other.resume(parameters, optimiser).step == 2
     other.append_metrics({"step": 2})
-    other.keep(parameters, optimiser, Resumed(3, {}, None, []))
+    other.save_progress(parameters, optimiser, ResumeState(3, {}, None, []))
 
     assert (tmp_path / METRICS).read_text() == before
     assert Checkpoints(tmp_path, "one").load(LATEST)["step"] == 2

@@ -4,7 +4,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from distill.context import statements
-from distill.model.encoder import Encoder, PromptRefused, PromptTooLong, text_ids, user
+from distill.model.encoder import Encoder, PromptRejected, PromptTooLong, encode_text, user
 from store.contexts import Context, compose
 from tests.support.tiny import tiny_tokenizer
 
@@ -13,7 +13,7 @@ CONTEXT = Context(system_prompt="The shop opens at 7.", lessons=("Refunds take 3
 
 @pytest.fixture(scope="module")
 def encoder():
-    return Encoder(tiny_tokenizer(), CONTEXT, limit=200)
+    return Encoder(tiny_tokenizer(), CONTEXT, max_prompt_tokens=200)
 
 
 def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
@@ -23,21 +23,21 @@ def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
         single="<s> $A", special_tokens=[("<s>", opened.bos_token_id)]
     )
 
-    assert text_ids(plain, "Hi") == tuple(plain("Hi")["input_ids"])
-    assert text_ids(opened, "Hi") == (opened.bos_token_id, *text_ids(plain, "Hi"))
+    assert encode_text(plain, "Hi") == tuple(plain("Hi")["input_ids"])
+    assert encode_text(opened, "Hi") == (opened.bos_token_id, *encode_text(plain, "Hi"))
 
 
 def test_both_sides_are_rendered_with_the_arguments_that_serving_gives():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template += "{% if not enable_thinking | default(true) %}(){% endif %}"
     plain, told = (
-        Encoder(tokenizer, CONTEXT, limit=200, template=template)
+        Encoder(tokenizer, CONTEXT, max_prompt_tokens=200, template=template)
         for template in ({}, {"enable_thinking": False})
     )
 
     one, other = (each.prompt(user("Hi")) for each in (plain, told))
 
-    empty = text_ids(tokenizer, "()")
+    empty = encode_text(tokenizer, "()")
     assert other.student_ids == (*one.student_ids, *empty)
     assert other.teacher_ids == (*one.teacher_ids, *empty)
 
@@ -119,10 +119,10 @@ def test_a_conversation_that_the_template_refuses_is_an_error_that_names_it_and_
     tokenizer.chat_template += (
         "{% if messages | length > 2 %}{{ raise_exception('no') }}{% endif %}"
     )
-    encoder = Encoder(tokenizer, CONTEXT, limit=200)
+    encoder = Encoder(tokenizer, CONTEXT, max_prompt_tokens=200)
     twice = (*user("Anyone there?"), *user("Hello?"))
 
-    with pytest.raises(PromptRefused, match=r"refuses the prompt 'Hello\?': no"):
+    with pytest.raises(PromptRejected, match=r"refuses the prompt 'Hello\?': no"):
         encoder.prompt(twice)
     assert not encoder.fits(twice)
     assert encoder.fits(twice[:1])

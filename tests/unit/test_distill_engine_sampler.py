@@ -7,11 +7,11 @@ from threading import Thread
 
 import pytest
 
-from distill.model.engine_sampler import EngineAt, EngineAway
+from distill.model.engine_sampler import EngineAddress, EngineUnavailable
 
 
 @contextmanager
-def answering(body: bytes) -> Iterator[EngineAt]:
+def answering(body: bytes) -> Iterator[EngineAddress]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -23,7 +23,7 @@ def answering(body: bytes) -> Iterator[EngineAt]:
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield EngineAt(f"http://127.0.0.1:{server.server_port}")
+        yield EngineAddress(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
 
 
@@ -40,11 +40,11 @@ def answering(body: bytes) -> Iterator[EngineAt]:
     ],
 )
 def test_a_page_in_the_engine_s_place_is_an_engine_that_is_away(body):
-    with answering(body) as engine, pytest.raises(EngineAway, match=engine.url):
-        engine.longest()
+    with answering(body) as engine, pytest.raises(EngineUnavailable, match=engine.url):
+        engine.max_model_len()
 
 
 def test_the_shortest_of_its_models_lengths_is_the_longest_prompt():
     cards = b'{"data": [{"max_model_len": 2048}, {"id": "an adapter"}, {"max_model_len": 1024}]}'
     with answering(cards) as engine:
-        assert engine.longest() == 1024
+        assert engine.max_model_len() == 1024

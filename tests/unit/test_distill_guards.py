@@ -65,15 +65,15 @@ def test_the_best_step_is_the_least_divergence_since_guidance_ended_and_the_late
     values = [0.1, 0.5, 0.3, 0.3, 0.4]
     measured = [{"step": step, "validation": value} for step, value in enumerate(values)]
 
-    assert guards.best(measured, since=1) == 3
-    assert guards.best(measured, since=0) == 0
-    assert guards.best([{"step": 0}], since=0) is None
+    assert guards.best_step(measured, since=1) == 3
+    assert guards.best_step(measured, since=0) == 0
+    assert guards.best_step([{"step": 0}], since=0) is None
 
 
 def test_a_run_has_had_enough_when_nothing_better_came_for_its_patience():
     values = [0.5, 0.3, 0.4, 0.4, 0.4]
     measured = [{"step": step, "validation": value} for step, value in enumerate(values)]
 
-    assert guards.is_enough(measured, since=0, patience=3)
-    assert not guards.is_enough(measured, since=0, patience=4)
-    assert not guards.is_enough(measured, since=2, patience=3)
+    assert guards.should_stop_early(measured, since=0, patience=3)
+    assert not guards.should_stop_early(measured, since=0, patience=4)
+    assert not guards.should_stop_early(measured, since=2, patience=3)

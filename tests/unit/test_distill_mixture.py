@@ -11,15 +11,19 @@ from distill import mixture
 def test_a_run_ends_purely_on_policy():
     settings = Distill(steps=50, batch_size=8, teacher_share=1.0, on_policy_tail=0.2)
 
-    shares = [mixture.share_of_step(step, settings) for step in range(50)]
+    shares = [mixture.batch_mix(step, settings) for step in range(50)]
 
     assert all(
-        share.guided + share.on_policy + share.guided_replay + share.on_policy_replay == 8
+        share.teacher_sampled
+        + share.on_policy
+        + share.teacher_sampled_replay
+        + share.on_policy_replay
+        == 8
         for share in shares
     )
     assert all(share.on_policy == 0 for share in shares[:30])
-    assert all(share.guided == share.guided_replay == 0 for share in shares[40:])
-    falling = [share.guided + share.guided_replay for share in shares[30:40]]
+    assert all(share.teacher_sampled == share.teacher_sampled_replay == 0 for share in shares[40:])
+    falling = [share.teacher_sampled + share.teacher_sampled_replay for share in shares[30:40]]
     assert sum(falling[:5]) > sum(falling[5:])
 
 
@@ -27,9 +31,9 @@ def test_a_run_ends_purely_on_policy():
 def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, batch):
     settings = Distill(steps=steps, batch_size=batch, on_policy_tail=tail)
 
-    share = mixture.share_of_step(steps - 1, settings)
+    share = mixture.batch_mix(steps - 1, settings)
 
-    assert share.guided == share.guided_replay == 0
+    assert share.teacher_sampled == share.teacher_sampled_replay == 0
 
 
 @pytest.mark.parametrize("teacher_share", [0.1, 0.25, 0.5])
@@ -38,14 +42,18 @@ def test_guidance_for_one_lesson_of_many_is_given(teacher_share):
         steps=100, teacher_share=teacher_share, replay_share=0.25, on_policy_tail=0.0
     )
 
-    shares = [mixture.share_of_step(step, settings) for step in range(100)]
+    shares = [mixture.batch_mix(step, settings) for step in range(100)]
 
-    assert sum(share.guided for share in shares) == pytest.approx(300 * teacher_share, abs=3)
-    assert sum(share.guided_replay for share in shares) == pytest.approx(100 * teacher_share, abs=3)
+    assert sum(share.teacher_sampled for share in shares) == pytest.approx(
+        300 * teacher_share, abs=3
+    )
+    assert sum(share.teacher_sampled_replay for share in shares) == pytest.approx(
+        100 * teacher_share, abs=3
+    )
 
 
 def test_draws_go_through_everything_before_anything_again():
-    drawn = [index for step in range(5) for index in mixture.draw(4, 4 * step, 10, "7")]
+    drawn = [index for step in range(5) for index in mixture.draw_indices(4, 4 * step, 10, "7")]
 
     assert sorted(drawn[:10]) == list(range(10))
     assert sorted(drawn[10:]) == list(range(10))
@@ -53,16 +61,16 @@ def test_draws_go_through_everything_before_anything_again():
 
 
 def test_nothing_is_drawn_from_nothing():
-    assert mixture.draw(0, 0, 0, "7") == []
+    assert mixture.draw_indices(0, 0, 0, "7") == []
 
 
 def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
     settings = Distill(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
 
-    shares = [mixture.share_of_step(step, settings) for step in range(16)]
+    shares = [mixture.batch_mix(step, settings) for step in range(16)]
 
-    assert sum(share.guided_replay for share in shares) == 8
-    assert {share.guided_replay for share in shares} == {0, 1}
+    assert sum(share.teacher_sampled_replay for share in shares) == 8
+    assert {share.teacher_sampled_replay for share in shares} == {0, 1}
 
 
 @given(
@@ -75,7 +83,9 @@ def test_the_steps_of_a_run_draw_evenly_from_what_there_is(steps, batch, share, 
     settings = Distill(steps=steps, batch_size=batch, teacher_share=share)
 
     drawn = [
-        each for n in range(steps) for each in mixture.drawn(settings, "guided", range(size), n)
+        each
+        for n in range(steps)
+        for each in mixture.draw_items(settings, "teacher_sampled", range(size), n)
     ]
 
     counts = [drawn.count(each) for each in range(size)]

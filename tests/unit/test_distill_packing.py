@@ -78,7 +78,7 @@ def test_common_prefix_leaves_every_prompt_a_token(prompts, expected):
 def test_passes_cover_everything_in_order(model):
     many = [((1,) * 100, (2,) * 20)] * 7
 
-    runs = packing.passes(many, 0, model.device)
+    runs = packing.microbatches(many, 0, model.device)
 
     assert [index for run in runs for index in range(run.start, run.stop)] == list(range(7))
     assert len(runs) == 4

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.progress import PLAN, RESUME, Meter, PlainLines, peak_memory
+from distill.progress import PLAN, RESUME, Meter, PlainProgress, peak_memory
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -11,7 +11,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_the_first_the_last_and_every_tenth_step_have_a_line(capsys):
-    lines = PlainLines(lambda: 0.0)
+    lines = PlainProgress(lambda: 0.0)
     for done in range(25):
         lines("train", done, 24, {"loss": 0.5})
 
@@ -20,7 +20,7 @@ def test_the_first_the_last_and_every_tenth_step_have_a_line(capsys):
 
 def test_minutes_left_follow_from_the_pace_so_far_and_nothing_short_has_them(capsys):
     now = 1000.0
-    lines = PlainLines(lambda: now)
+    lines = PlainProgress(lambda: now)
     for done in (0, 10, 20, 30, 40):
         lines("train", done, 40, {})
         now += 50.0
@@ -36,7 +36,7 @@ def test_minutes_left_follow_from_the_pace_so_far_and_nothing_short_has_them(cap
 
 def test_a_run_that_goes_on_is_timed_from_where_it_goes_on(capsys):
     now = 0.0
-    lines = PlainLines(lambda: now)
+    lines = PlainProgress(lambda: now)
     lines(PLAN, 100, 100, {})
     lines(RESUME, 80, 100, {})
     for done in (80, 90):
@@ -48,7 +48,7 @@ def test_a_run_that_goes_on_is_timed_from_where_it_goes_on(capsys):
 
 def test_each_stage_has_its_own_pace(capsys):
     now = 0.0
-    lines = PlainLines(lambda: now)
+    lines = PlainProgress(lambda: now)
     for stage in ("questions", "train"):
         lines(stage, 0, 20, {})
         now += 90.0

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.model import decoding, packing
-from distill.model.decoding import Shared
-from distill.model.sampler import SEQUENCES_AT_ONCE, TOKENS_AT_ONCE, LocalSampler, groups
+from distill.model.decoding import SharedPrefix
+from distill.model.sampler import (
+    MAX_BATCH_SEQUENCES,
+    MAX_BATCH_TOKENS,
+    LocalSampler,
+    batches_of_prompts,
+)
 from tests.support.devices import EVERY_DEVICE
 from tests.support.tiny import tiny_model
 from tests.unit.test_distill_packing import SEQUENCES
@@ -115,13 +120,13 @@ def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
 def test_groups_hold_every_prompt_once_and_no_more_than_memory_has_room_for(lengths, room):
     prompts = [(1,) * length for length in lengths]
 
-    parts = groups(prompts, prefix=5, room=room)
+    parts = batches_of_prompts(prompts, prefix=5, room=room)
 
     assert sorted(number for part in parts for number in part) == list(range(len(prompts)))
-    assert all(len(part) <= SEQUENCES_AT_ONCE for part in parts)
+    assert all(len(part) <= MAX_BATCH_SEQUENCES for part in parts)
     padded = [len(part) * (max(lengths[n] for n in part) - 5 + room) for part in parts]
     assert all(
-        tokens <= TOKENS_AT_ONCE or len(part) == 1
+        tokens <= MAX_BATCH_TOKENS or len(part) == 1
         for tokens, part in zip(padded, parts, strict=True)
     )
 
@@ -150,6 +155,6 @@ def test_a_beginning_that_was_read_before_gives_the_same_completions(model):
     prefix, prompts = (5, 9, 7), [(5, 9, 7, 30, 31), (5, 9, 7, 40)]
     sampler = LocalSampler(model, frozenset({2}), 8, torch.Generator())
 
-    shared = Shared.cached(prefix, packing.prefix_cache(model, prefix))
+    shared = SharedPrefix.from_cache(prefix, packing.prefix_cache(model, prefix))
 
     assert sampler.sample(prompts, 0, shared=shared) == sampler.sample(prompts, 0)

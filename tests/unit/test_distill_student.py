@@ -45,7 +45,7 @@ def test_checkpointing_leaves_passes_without_gradient_their_cache():
     prompts = [prompt for prompt, _ in PAIRS]
 
     gradients(recomputing)
-    with recomputing.adapter_off() as model:
+    with recomputing.adapter_disabled() as model:
         cache = packing.prefix_cache(model, (3, 4))
         behind_cache = packing.completion_states(model, PAIRS, (3, 4), cache)
         alone = recomputing.states(PAIRS)

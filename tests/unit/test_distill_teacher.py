@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from distill.model.answer_end import Turns
+from distill.model.answer_end import AnswerTruncator
 from distill.model.encoder import Encoder, user
 from distill.model.logits import logits
 from distill.model.student import Student
@@ -65,7 +65,7 @@ def test_training_leaves_the_teacher_as_it_was():
         for parameter in student.parameters():
             parameter.normal_()
 
-    with student.adapter_off() as model:
+    with student.adapter_disabled() as model:
         off = probe_logits(model)
 
     torch.testing.assert_close(off, pristine)
@@ -74,7 +74,7 @@ def test_training_leaves_the_teacher_as_it_was():
 
 def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
     student, _ = make_student()
-    encoder = Encoder(tiny_tokenizer(), CONTEXT, limit=500)
+    encoder = Encoder(tiny_tokenizer(), CONTEXT, max_prompt_tokens=500)
     prompts = [encoder.prompt(user(text)) for text in ("When do you open?", "Hi", "And close?")]
     prompts.append(encoder.prompt(user("Hello"), replay=True))
     completions = [(40, 41, 2), (42, 2), (43, 44, 45, 46), (47,)]
@@ -97,9 +97,9 @@ def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
 def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may_speak():
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
-    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
     said, end = tuple(tokenizer("At seven.")["input_ids"]), tokenizer.eos_token_id
-    teacher, alone = Teacher(student, Turns(tokenizer, "user")), Teacher(student)
+    teacher, alone = Teacher(student, AnswerTruncator(tokenizer, "user")), Teacher(student)
 
     [refused] = score(teacher, [prompt], [(*said, end)])
     [whole] = score(alone, [prompt], [(*said, end)])
@@ -113,13 +113,13 @@ def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may
 def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_not(goes_on):
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
-    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
     said, more = (tuple(tokenizer(text)["input_ids"]) for text in ("At seven.", goes_on))
     end = torch.ones_like(student.head[0])
-    teacher = Teacher(student, Turns(tokenizer, "user", end))
+    teacher = Teacher(student, AnswerTruncator(tokenizer, "user", end))
     whole = (*said, tokenizer.eos_token_id)
 
-    [judged] = score(teacher, [prompt], [(*said, *more) if more else whole], whole=not more)
+    [judged] = score(teacher, [prompt], [(*said, *more) if more else whole], is_complete=not more)
     [alone] = score(Teacher(student), [prompt], [whole])
 
     assert judged.completion == whole
@@ -129,12 +129,14 @@ def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_n
 def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
-    prompt = Encoder(tokenizer, CONTEXT, limit=500).prompt(user("When do you open?"))
+    prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
     said = tuple(tokenizer("At seven.")["input_ids"])
     [unended] = score(Teacher(student), [prompt], [(*said, 0)])
     likeliest = int(logits(unended.teacher[-1:], student.head).argmax())
-    monkeypatch.setattr(Turns, "is_end", lambda _, token: token == likeliest)
+    monkeypatch.setattr(AnswerTruncator, "is_end", lambda _, token: token == likeliest)
 
-    [judged] = score(Teacher(student, Turns(tokenizer, "user")), [prompt], [(*said, likeliest)])
+    [judged] = score(
+        Teacher(student, AnswerTruncator(tokenizer, "user")), [prompt], [(*said, likeliest)]
+    )
 
     assert judged.completion == (*said, likeliest)

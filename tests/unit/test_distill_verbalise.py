@@ -47,7 +47,7 @@ class Scripted:
 
     said: dict[str, str]
 
-    def at(self, _stage, **_changes):
+    def for_stage(self, _stage, **_changes):
         return self
 
     def sample(self, prompts, temperature):

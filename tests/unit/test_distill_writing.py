@@ -39,7 +39,7 @@ class Scripted:
         self.topic, self.draft = topic, draft
         self.asked: Counter[str] = Counter()
 
-    def at(self, _stage):
+    def for_stage(self, _stage):
         return self
 
     def sample(self, prompts, _temperature):
