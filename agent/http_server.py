@@ -17,15 +17,15 @@ import structlog
 import uvicorn
 
 from agent.gateway.access.api_key import pepper
-from agent.gateway.access.auth import Door
+from agent.gateway.access.auth import Authenticator
 from agent.gateway.access.keyring import Keyring
-from agent.gateway.access.limits import Limiter
+from agent.gateway.access.limits import RateLimiter
 from agent.gateway.app import Gateway
-from agent.gateway.http.connections import bounded
+from agent.gateway.http.connections import bounded_protocol
 from agent.gateway.log.recorder import Recorder
 from agent.gateway.log.spool import Spool
 from agent.gateway.metrics import Metrics
-from agent.gateway.state import App, Parts
+from agent.gateway.state import App, GatewayState
 from agent.gateway.views import Views
 from agent.process.data_dir import ADDRESS_FILE, StartError, load_or_create_secret, write_address
 from agent.runtime import Runtime
@@ -72,11 +72,11 @@ async def run_http_server(
         StartError: The port is taken.
     """
     raise_open_file_limit(settings.server.max_connections)
-    parts = _parts(settings, runtime, ready)
+    state = _gateway_state(settings, runtime, ready)
     bound = _bind(settings.server.host, settings.server.port)
     config = uvicorn.Config(
-        Gateway(parts),
-        http=bounded(settings.server.max_connections),
+        Gateway(state),
+        http=bounded_protocol(settings.server.max_connections),
         lifespan="on",
         ws="none",
         access_log=False,
@@ -112,24 +112,26 @@ def raise_open_file_limit(connections: int) -> None:
         )
 
 
-def _parts(settings: Settings, runtime: Runtime, ready: Callable[[], bool]) -> Parts:
+def _gateway_state(settings: Settings, runtime: Runtime, ready: Callable[[], bool]) -> GatewayState:
     metrics = Metrics()
     secret = pepper(settings.data_dir)
     keyring = Keyring(runtime.db, secret, utcnow, time.monotonic)
-    door = Door(keyring, Limiter(time.monotonic), needs_key=settings.server.keys == "required")
-    return Parts(
+    authenticator = Authenticator(
+        keyring, RateLimiter(time.monotonic), needs_key=settings.server.keys == "required"
+    )
+    return GatewayState(
         settings=settings.server,
-        served=runtime.model,
+        model_name=runtime.model,
         db=runtime.db,
-        door=door,
+        authenticator=authenticator,
         engine=runtime.engine,
         views=Views(runtime.db, settings.learning.token_budget, metrics),
         recorder=_recorder(settings, runtime.db, metrics),
         inflight=runtime.inflight,
         metrics=metrics,
-        unserved=runtime.unserved,
-        ready=ready,
-        control=cache(lambda: _control(settings, runtime.db, secret)),
+        unloadable_adapters=runtime.unserved,
+        is_ready=ready,
+        control_app=cache(lambda: _control(settings, runtime.db, secret)),
         pepper=secret,
     )
 

@@ -28,7 +28,7 @@ class Inflight:
         self._open: set[Ticket] = set()
 
     @contextmanager
-    def request(self, namespace: str) -> Iterator[Ticket]:
+    def track(self, namespace: str) -> Iterator[Ticket]:
         """One request, from before its version is chosen to its end."""
         ticket = Ticket(namespace)
         with self._changed:
@@ -40,7 +40,7 @@ class Inflight:
                 self._open.discard(ticket)
                 self._changed.notify_all()
 
-    def take(self, ticket: Ticket, version: str) -> None:
+    def set_version(self, ticket: Ticket, version: str) -> None:
         """Say which version answers a request."""
         with self._changed:
             ticket.version = version

@@ -17,7 +17,7 @@ from agent.cli.options import (
     show,
     show_one,
 )
-from agent.gateway.access.api_key import make, pepper
+from agent.gateway.access.api_key import issue_key, pepper
 from store import keys, namespaces
 from store.clock import utcnow
 from store.keys import Grant, Key, Limits, Scope
@@ -74,7 +74,7 @@ def create(
         expires_at=expires_at,
     )
     with opened(config) as (settings, db), db.begin() as session:
-        text = make(session, pepper(settings.data_dir), grant, OPERATOR, now)
+        text = issue_key(session, pepper(settings.data_dir), grant, OPERATOR, now)
     if output is Output.JSON:
         show_one({"key": text}, output)
         return

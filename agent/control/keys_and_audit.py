@@ -20,7 +20,7 @@ from agent.control.dependencies import (
     everywhere,
     found,
 )
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from agent.gateway.access.auth import Caller
 from agent.gateway.errors import RequestError
 from store import audit, keys, search
@@ -72,7 +72,9 @@ def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> s
     )
     if caller.key is not None:
         grant = _within(grant, caller.key.grant)
-    return schemas.MadeKey(key=make(session, parts.pepper, grant, caller.principal, parts.now()))
+    return schemas.MadeKey(
+        key=issue_key(session, parts.pepper, grant, caller.principal, parts.now())
+    )
 
 
 def _within(grant: Grant, own: Grant) -> Grant:

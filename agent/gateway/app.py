@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 
 from agent.gateway import count_tokens, feedback, proxy
-from agent.gateway.access.origin import refuse_pages
+from agent.gateway.access.origin import reject_cross_site
 from agent.gateway.apis import APIS
 from agent.gateway.apis.api import openai_error
-from agent.gateway.apis.request import refuse_many_values
+from agent.gateway.apis.request import check_value_count
 from agent.gateway.errors import RequestError, short, unavailable
 from agent.gateway.http.asgi import (
     Call,
@@ -23,41 +23,41 @@ from agent.gateway.http.asgi import (
     Event,
     Receive,
     Send,
-    appending,
-    given,
+    capture,
+    replay_body,
     send_bytes,
     send_json,
 )
 from agent.gateway.http.asgi import Scope as AsgiScope
 from agent.gateway.metrics import CONTENT_TYPE
-from agent.gateway.route import names, unknown_model
-from agent.gateway.state import Parts
+from agent.gateway.route import model_names, unknown_model
+from agent.gateway.state import GatewayState
 from store.keys import Scope
 
 log = structlog.get_logger(__name__)
 
 CONTROL = "/api/"
-MOST_CONTROL_VALUES = 4096
+MAX_CONTROL_VALUES = 4096
 """Of one body: what is wrong with each is told in words."""
-Route = Callable[[Parts, Call], Awaitable[None]]
+Route = Callable[[GatewayState, Call], Awaitable[None]]
 
 
 class Gateway:
     """The endpoint that clients talk to."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        parts.metrics.watch_inflight(parts.inflight.count)
+    def __init__(self, state: GatewayState) -> None:
+        self.state = state
+        state.metrics.watch_inflight(state.inflight.count)
 
     async def start(self) -> None:
         """Begin to record."""
-        self.parts.recorder.start()
+        self.state.recorder.start()
 
     async def close(self) -> None:
         """Make durable what is waiting."""
-        await self.parts.recorder.close()
-        self.parts.views.close()
-        self.parts.door.keyring.close()
+        await self.state.recorder.close()
+        self.state.views.close()
+        self.state.authenticator.keyring.close()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the application's own beginning and end."""
@@ -78,14 +78,14 @@ class Gateway:
         head = Head(send)
         try:
             headers = dict(scope["headers"])
-            if not self.parts.door.needs_key:  # no page has one
-                refuse_pages(headers, self.parts.settings.allowed_hosts)
+            if not self.state.authenticator.needs_key:  # no page has one
+                reject_cross_site(headers, self.state.settings.allowed_hosts)
             if scope["path"].startswith(CONTROL):
                 await self._control(scope, receive, head.send)
                 return
             route, name = find(scope["path"], scope["method"])
             call = Call(headers, scope["query_string"], name, receive, head.send)
-            await route(self.parts, call)
+            await route(self.state, call)
         except ClientGone:
             log.debug("client gone", path=scope["path"])
         except RequestError as error:
@@ -103,20 +103,20 @@ class Gateway:
         """Let the control API answer, to whoever may read or change things."""
         needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
         headers = dict(scope["headers"])
-        caller = await self.parts.door.caller(headers, needed)
+        caller = await self.state.authenticator.authenticate(headers, needed)
         call = Call(headers, scope["query_string"], "", receive, send)
         body = b""
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
-            most = self.parts.settings.max_body_bytes
-            body = await self.parts.uploads.read(caller.principal, call, most)
-            refuse_many_values(body, MOST_CONTROL_VALUES)
+            most = self.state.settings.max_body_bytes
+            body = await self.state.uploads.read(caller.principal, call, most)
+            check_value_count(body, MAX_CONTROL_VALUES)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         asked = {**scope, "method": method, "state": {"caller": caller}}
         answer: list[Event] = []
-        async with self.parts.controllers.of(caller.principal):
-            async with self.parts.controlling:
-                control = await asyncio.to_thread(self.parts.control)  # made at the first call
-                await control(asked, given(body), appending(answer))
+        async with self.state.controllers.of(caller.principal):
+            async with self.state.controlling:
+                control = await asyncio.to_thread(self.state.control_app)  # made at the first call
+                await control(asked, replay_body(body), capture(answer))
             for event in answer:  # of a client that reads slowly nobody else waits
                 await send(event)
 
@@ -167,55 +167,59 @@ def _takes(stem: str, path: str) -> bool:
     return path == stem if stem[-1] != "/" else path.startswith(stem) and path != stem
 
 
-async def _models(parts: Parts, call: Call) -> None:
-    caller = await parts.door.caller(call.headers, Scope.INFER)
-    there = await names(parts, caller.namespace)
-    cards = [_card(parts, name) for name in there]
+async def _models(state: GatewayState, call: Call) -> None:
+    caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
+    there = await model_names(state, caller.namespace)
+    cards = [_card(state, name) for name in there]
     await send_json(call.send, 200, {"object": "list", "data": cards}, [])
 
 
-async def _model(parts: Parts, call: Call) -> None:
-    caller = await parts.door.caller(call.headers, Scope.INFER)
-    there = await names(parts, caller.namespace)
+async def _model(state: GatewayState, call: Call) -> None:
+    caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
+    there = await model_names(state, caller.namespace)
     if call.name not in there:
         raise unknown_model(call.name, there)
-    await send_json(call.send, 200, _card(parts, call.name), [])
+    await send_json(call.send, 200, _card(state, call.name), [])
 
 
-def _card(parts: Parts, name: str) -> dict[str, object]:
-    created = int(parts.now().timestamp())
+def _card(state: GatewayState, name: str) -> dict[str, object]:
+    created = int(state.now().timestamp())
     return {"id": name, "object": "model", "created": created, "owned_by": "byheart"}
 
 
-async def _health(parts: Parts, call: Call) -> None:
-    recorder = parts.recorder
+async def _health(state: GatewayState, call: Call) -> None:
+    recorder = state.recorder
     payload = {
         "status": "degraded" if recorder.degraded else "ok",
-        "log": "none" if recorder.refuses else "spool" if recorder.degraded else "database",
+        "log": "none"
+        if recorder.rejects_requests
+        else "spool"
+        if recorder.degraded
+        else "database",
     }
     await send_json(call.send, 200, payload, [])
 
 
-async def _ready(parts: Parts, call: Call) -> None:
-    if not (parts.ready() and await parts.engine.is_healthy()):
-        parts.metrics.engine_up.set(0)
+async def _ready(state: GatewayState, call: Call) -> None:
+    if not (state.is_ready() and await state.engine.is_healthy()):
+        state.metrics.engine_up.set(0)
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
-    parts.metrics.engine_up.set(1)
-    if parts.recorder.refuses:
+    state.metrics.engine_up.set(1)
+    if state.recorder.rejects_requests:
         raise unavailable("No answer can be logged, so none is given.", "not_logged")
     await send_json(call.send, 200, {"status": "ready"}, [])
 
 
-async def _metrics(parts: Parts, call: Call) -> None:
-    caller = await parts.door.caller(call.headers, Scope.READ)
+async def _metrics(state: GatewayState, call: Call) -> None:
+    caller = await state.authenticator.authenticate(call.headers, Scope.READ)
     caller.require_all_namespaces()
     kind = (b"content-type", CONTENT_TYPE.encode())
-    await send_bytes(call.send, 200, parts.metrics.render(), [kind])
+    await send_bytes(call.send, 200, state.metrics.render(), [kind])
 
 
 ROUTES: dict[str, dict[str, Route]] = {
-    "/v1/feedback": {"POST": feedback.give, "GET": feedback.listed},
-    "/v1/feedback/": {"GET": feedback.one, "PUT": feedback.put},
+    "/v1/feedback": {"POST": feedback.create, "GET": feedback.list_page},
+    "/v1/feedback/": {"GET": feedback.get_one, "PUT": feedback.put_one},
     "/v1/models": {"GET": _models},
     "/v1/models/": {"GET": _model},
     "/healthz": {"GET": _health},

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ValidationError
 
 HEADERS = (b"x-byheart-conversation", b"x-openwebui-chat-id")
-TAGS = ("conversation_id", "session_id", "thread_id", "chat_id")
+METADATA_KEYS = ("conversation_id", "session_id", "thread_id", "chat_id")
 """Keys of metadata under which clients name a conversation, the surest first."""
-MAX_ID = 256
-SESSION = re.compile(r"_*session_([\w-]{8,})$")
+MAX_CONVERSATION_CHARS = 256
+SESSION_SUFFIX = re.compile(r"_*session_([\w-]{8,})$")
 
 
 class AgentUser(BaseModel):
@@ -24,15 +24,17 @@ class AgentUser(BaseModel):
     session_id: str = ""
 
 
-def named(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None:
+def from_client(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None:
     """The conversation as the client names it; None where it does not."""
     for header in HEADERS:
         if headers.get(header):
-            return headers[header][:MAX_ID].decode("latin-1")
-    return next((tags[tag][:MAX_ID] for tag in TAGS if tags.get(tag)), None)
+            return headers[header][:MAX_CONVERSATION_CHARS].decode("latin-1")
+    return next(
+        (tags[tag][:MAX_CONVERSATION_CHARS] for tag in METADATA_KEYS if tags.get(tag)), None
+    )
 
 
-def user_and_session(name: str) -> tuple[str | None, str | None]:
+def split_user_id(name: str) -> tuple[str | None, str | None]:
     """Whom a request is made for, and in which session: agents say both by one name.
 
     A person is the same in all sessions, and on all devices where an account is told.
@@ -43,5 +45,5 @@ def user_and_session(name: str) -> tuple[str | None, str | None]:
         agent = AgentUser()
     if agent != AgentUser():
         return agent.account_uuid or agent.device_id or None, agent.session_id or None
-    session = SESSION.search(name)
-    return SESSION.sub("", name) or name or None, session and session.group(1)
+    session = SESSION_SUFFIX.search(name)
+    return SESSION_SUFFIX.sub("", name) or name or None, session and session.group(1)

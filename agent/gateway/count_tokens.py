@@ -6,10 +6,10 @@ Nothing is generated, so nothing is logged.
 from agent.engine.errors import EngineError
 from agent.gateway.apis.anthropic import CountRequest
 from agent.gateway.apis.request import parse
-from agent.gateway.exchange import engine_failure
+from agent.gateway.exchange import client_error
 from agent.gateway.http.asgi import JSON, Call, send_bytes
-from agent.gateway.route import choose
-from agent.gateway.state import Parts
+from agent.gateway.route import choose_version
+from agent.gateway.state import GatewayState
 from store.contexts import compose
 from store.keys import Scope
 from store.views import BASE
@@ -17,22 +17,24 @@ from store.views import BASE
 PATH = "/v1/messages/count_tokens"
 
 
-async def count(parts: Parts, call: Call) -> None:
+async def count(state: GatewayState, call: Call) -> None:
     """Answer with the engine's count.
 
     Raises:
         RequestError: As for the message itself.
     """
-    caller = await parts.door.caller(call.headers, Scope.INFER)
-    body = await parts.uploads.read(caller.principal, call, parts.settings.max_body_bytes)
-    request = parse(CountRequest, body, parts.settings.max_tokens_cap)
-    route = await choose(parts, caller.namespace, request.model)
-    said = request.said(compose(request.chat(), route.view.context, elide=route.view.registered))
-    model = parts.served if route.version == BASE else route.version
-    asked = {**request.counted(), **said, "model": model}
-    with parts.door.limiter.admitted(caller.key):
+    caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
+    body = await state.uploads.read(caller.principal, call, state.settings.max_body_bytes)
+    request = parse(CountRequest, body, state.settings.max_tokens_cap)
+    route = await choose_version(state, caller.namespace, request.model)
+    said = request.content_fields(
+        compose(request.chat_messages(), route.view.context, elide=route.view.registered)
+    )
+    model = state.model_name if route.version == BASE else route.version
+    asked = {**request.prompt_fields(), **said, "model": model}
+    with state.authenticator.limiter.admit(caller.key):
         try:
-            reply = await parts.engine.chat(asked, PATH)
+            reply = await state.engine.chat(asked, PATH)
         except EngineError as error:
-            raise engine_failure(error) from error
+            raise client_error(error) from error
     await send_bytes(call.send, reply.status, reply.body, [JSON])

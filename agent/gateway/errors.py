@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 RETRY_AFTER_S = 5
-MAX_ECHO = 64
+MAX_ECHO_CHARS = 64
 
 
 class RequestError(Exception):
@@ -57,7 +57,7 @@ def unknown_parameter(name: str, known: Iterable[str]) -> RequestError:
     return RequestError(400, message, code="unknown_parameter", param=short(name))
 
 
-def engine_silent() -> RequestError:
+def engine_unreachable() -> RequestError:
     """The engine cannot be reached, or broke off."""
     return unavailable(
         "The model server does not answer. Send the request again shortly.",
@@ -65,7 +65,7 @@ def engine_silent() -> RequestError:
     )
 
 
-def engine_unreadable() -> RequestError:
+def engine_answer_invalid() -> RequestError:
     """The engine's answer is none, or one of an error."""
     message = "The model server's answer cannot be read. Send the request again; its log says more."
     return RequestError(502, message, code="engine_error")
@@ -73,7 +73,7 @@ def engine_unreadable() -> RequestError:
 
 def short(said: str) -> str:
     """What a client said, as far as an error repeats it."""
-    return said if len(said) <= MAX_ECHO else f"{said[:MAX_ECHO]}..."
+    return said if len(said) <= MAX_ECHO_CHARS else f"{said[:MAX_ECHO_CHARS]}..."
 
 
 def _kind(status: int) -> str:

@@ -23,11 +23,11 @@ from agent.gateway.access.auth import Caller
 from agent.gateway.apis.answer import Answer
 from agent.gateway.apis.api import Api
 from agent.gateway.apis.request import ApiRequest
-from agent.gateway.errors import RequestError, engine_silent, unavailable
+from agent.gateway.errors import RequestError, engine_unreachable, unavailable
 from agent.gateway.http.asgi import Headers
 from agent.gateway.log.recorder import NotLogged
-from agent.gateway.route import Route, nobody
-from agent.gateway.state import Parts
+from agent.gateway.route import Route, unrouted
+from agent.gateway.state import GatewayState
 from agent.learning import auxiliary
 from store.contexts import Context, compose, message_text, still_says
 from store.db import new_id
@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 
 NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
-MAX_ID = 256
-FASTEST_TOKENS_S = 500
+MAX_CLIENT_ID_CHARS = 256
+MAX_TOKENS_PER_S = 500
 """Of an answer that was left before anything of it came, at most so many a second were made."""
 
 
@@ -48,62 +48,64 @@ class Exchange:
     """A request on its way; made when it is read, before it is known who answers it."""
 
     def __init__(
-        self, parts: Parts, caller: Caller, api: Api, request: ApiRequest, started: float
+        self, state: GatewayState, caller: Caller, api: Api, request: ApiRequest, started: float
     ) -> None:
         self.id = new_id("int")
-        self.parts = parts
+        self.state = state
         self.api = api
         self.request = request
         self.namespace = caller.namespace
-        self.route: Route = nobody(caller.namespace)
-        self.begun = False
+        self.route: Route = unrouted(caller.namespace)
+        self.response_started = False
         """Whether the client has got the head of the answer."""
         self.first_token_s: float | None = None
         self._caller = caller
         self._started = started
-        self._created_at = parts.now()
-        self._messages = request.chat()
+        self._created_at = state.now()
+        self._messages = request.chat_messages()
         self._conversation: str | None = None
         self._learn = api.is_conversation and request.store is not False
         self._client_id: str | None = None
         self._tokens_saved = 0
 
-    def heed(self, headers: dict[bytes, bytes]) -> None:
+    def read_headers(self, headers: dict[bytes, bytes]) -> None:
         """Take what the request's headers say about it."""
-        self._conversation = conversation_id.named(headers, self.request.tags())
+        self._conversation = conversation_id.from_client(headers, self.request.tags())
         self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
-        self._client_id = headers.get(REQUEST_ID_HEADER, b"")[:MAX_ID].decode("latin-1") or None
+        self._client_id = (
+            headers.get(REQUEST_ID_HEADER, b"")[:MAX_CLIENT_ID_CHARS].decode("latin-1") or None
+        )
 
-    def admitted(self) -> AbstractContextManager[None]:
+    def admit(self) -> AbstractContextManager[None]:
         """Count the request among those of its key.
 
         Raises:
             RequestError: On entering: the key has done as much as it may (429).
         """
-        return self.parts.door.limiter.admitted(self._caller.key)
+        return self.state.authenticator.limiter.admit(self._caller.key)
 
-    def take(self, route: Route) -> None:
+    def set_route(self, route: Route) -> None:
         """Be answered by a version, with its context where what is said takes turns."""
-        self.route = route if self.api.is_conversation else route.alone()
+        self.route = route if self.api.is_conversation else route.without_context()
         view = self.route.view
         self._tokens_saved = view.saved_tokens
         if view.saved_prompt_tokens and still_says(self._messages, view.registered or ""):
             self._tokens_saved -= view.saved_prompt_tokens
 
-    def asked(self) -> dict[str, Any]:
+    def engine_body(self) -> dict[str, Any]:
         """The body for the engine, built from the schema field by field."""
         view = self.route.view
         messages = compose(self._messages, view.context, elide=view.registered)
-        cap = self.parts.settings.max_tokens_cap
-        limits = self.request.bounds(min(cap, self.parts.engine.max_model_len or cap))
-        body = self.request.forwarded() | limits | self.request.said(messages)
-        body["model"] = self.parts.served if self.route.version == BASE else self.route.version
-        body["cache_salt"] = self.parts.salt(self.namespace)
+        cap = self.state.settings.max_tokens_cap
+        limits = self.request.engine_limits(min(cap, self.state.engine.max_model_len or cap))
+        body = self.request.forwarded_fields() | limits | self.request.content_fields(messages)
+        body["model"] = self.state.model_name if self.route.version == BASE else self.route.version
+        body["cache_salt"] = self.state.salt(self.namespace)
         if self.request.stream and self.api.has_usage_option:
             body["stream_options"] = {"include_usage": True}
         return body
 
-    def leave_out_lessons(self) -> bool:
+    def drop_lessons(self) -> bool:
         """Ask without lessons from now on; False where none are in the prompt.
 
         What a client may send does not shrink as lessons are learned.
@@ -128,13 +130,13 @@ class Exchange:
             (b"x-byheart-tokens-saved", str(self._tokens_saved).encode()),
         ]
 
-    def note_first_token(self) -> None:
+    def mark_first_token(self) -> None:
         """The first bytes of the answer are on their way."""
         if self.first_token_s is None:
-            self.first_token_s = self.parts.timer() - self._started
-            self.parts.metrics.first_token.observe(self.first_token_s)
+            self.first_token_s = self.state.timer() - self._started
+            self.state.metrics.first_token.observe(self.first_token_s)
 
-    async def begin(self) -> None:
+    async def record_running(self) -> None:
         """Have the interaction shown as running, before the engine is asked.
 
         Raises:
@@ -142,21 +144,21 @@ class Exchange:
         """
         try:
             running = partial(self._record, InteractionStatus.RUNNING, Answer(), 0.0)
-            await self.parts.recorder.begin(self.id, running)
+            await self.state.recorder.record_running(self.id, running)
         except NotLogged as error:
             message = "The answer could not be logged, so the model is not asked. Try again later."
             raise self._withheld(message) from error
 
-    async def record(self, status: InteractionStatus, answer: Answer) -> None:
+    async def commit(self, status: InteractionStatus, answer: Answer) -> None:
         """Make the interaction durable.
 
         Raises:
             RequestError: It could not be, so the answer must not be given in full (503).
         """
-        total_s = self.parts.timer() - self._started
-        self._count(status, answer, total_s)
+        total_s = self.state.timer() - self._started
+        self._count_metrics(status, answer, total_s)
         try:
-            await self.parts.recorder.record(self._record(status, answer, total_s))
+            await self.state.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
             message = "The answer could not be logged, so it is withheld. Is the disk full?"
             raise self._withheld(message) from error
@@ -196,49 +198,51 @@ class Exchange:
             params=params,
             response=answer.text,
             trust=Trust.USER,
-            server=self.parts.recorder.server,
+            server=self.state.recorder.server,
             endpoint=self.api.path,
             side=self._is_side,
         )
 
-    def _count(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
-        metrics = self.parts.metrics
+    def _count_metrics(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:
+        metrics = self.state.metrics
         if status is not InteractionStatus.FAILED:
-            self.charge(status, answer)
+            self.charge_key(status, answer)
         metrics.duration.observe(total_s)
         metrics.prompt_tokens.inc(answer.prompt_tokens or 0)
         metrics.completion_tokens.inc(answer.completion_tokens or 0)
         if status is InteractionStatus.DONE:
             metrics.tokens_saved.inc(self._tokens_saved)
 
-    def charge(self, status: InteractionStatus, answer: Answer) -> None:
+    def charge_key(self, status: InteractionStatus, answer: Answer) -> None:
         """Count the request's tokens against its key's limit."""
         if self._caller.key:
-            self.parts.door.limiter.charge(self._caller.key, self._tokens(status, answer))
+            self.state.authenticator.limiter.charge_tokens(
+                self._caller.key, self._tokens_used(status, answer)
+            )
 
-    def _tokens(self, status: InteractionStatus, answer: Answer) -> int:
+    def _tokens_used(self, status: InteractionStatus, answer: Answer) -> int:
         """What the request took; estimated where it was left before the engine said so."""
         asked, made = answer.prompt_tokens, answer.completion_tokens or 0
         if asked is None:
             asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
             prompts = 1 if self.api.is_conversation else len(self._messages)
             # A longer one is only looked at.
-            asked = min(asked, prompts * (self.parts.engine.max_model_len or asked))
+            asked = min(asked, prompts * (self.state.engine.max_model_len or asked))
         if status is not InteractionStatus.DONE:
-            made = max(made, answer.pieces, len(answer.text) // CHARS_PER_TOKEN)
+            made = max(made, answer.chunk_count, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:
-            most = self.request.most_tokens(self.parts.settings.max_tokens_cap)
-            taken_s = self.parts.timer() - self._started
-            made = min(most, int(FASTEST_TOKENS_S * taken_s) * self.request.choices())
+            most = self.request.max_total_tokens(self.state.settings.max_tokens_cap)
+            taken_s = self.state.timer() - self._started
+            made = min(most, int(MAX_TOKENS_PER_S * taken_s) * self.request.choice_count())
         return asked + made
 
 
-def engine_failure(error: EngineError) -> RequestError:
+def client_error(error: EngineError) -> RequestError:
     """What the client is told when the engine did not answer."""
-    return _refusal(error) if isinstance(error, EngineStatusError) else engine_silent()
+    return _refusal(error) if isinstance(error, EngineStatusError) else engine_unreachable()
 
 
-def engine_fault(error: EngineError) -> str:
+def recorded_error(error: EngineError) -> str:
     """What is recorded of it; where the engine is, whoever reads interactions need not know."""
     if isinstance(error, EngineStatusError):
         return str(error)

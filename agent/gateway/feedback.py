@@ -16,7 +16,7 @@ from agent.gateway.apis.request import Key, explain, parse_json
 from agent.gateway.apis.strict import JsonObject, Strict
 from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.gateway.http.asgi import Call, send_json
-from agent.gateway.state import Parts
+from agent.gateway.state import GatewayState
 from store import feedback
 from store.db import AWAY
 from store.feedback import Conflict, NewFeedback, UnknownFeedback, UnknownTarget
@@ -28,8 +28,8 @@ Text = Annotated[str, Field(min_length=1, max_length=65_536)]
 Tag = Annotated[str, Field(max_length=512)]
 TagValue = Tag | int | float | bool
 
-MANY = 256
-PAGE = 100
+MAX_LIST_ITEMS = 256
+PAGE_ROWS = 100
 FILTERS = ("target_id", "after")
 
 
@@ -44,7 +44,7 @@ class FeedbackRequest(Strict):
     demonstration: Text | None = None
     tags: Annotated[dict[Key, TagValue], Field(fail_fast=True, max_length=16)] | None = None
 
-    def stored(self, caller: Caller, feedback_id: str | None) -> NewFeedback:
+    def to_new_feedback(self, caller: Caller, feedback_id: str | None) -> NewFeedback:
         """The feedback as it is kept: a bare value becomes `{"value": ...}`."""
         value: dict[str, Any] = {} if self.value is None else {"value": self.value}
         return NewFeedback(
@@ -63,7 +63,7 @@ class FeedbackRequest(Strict):
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
-async def give(parts: Parts, call: Call) -> None:
+async def create(state: GatewayState, call: Call) -> None:
     """Answer `POST /v1/feedback`, of one or of a list of many.
 
     One: 201, or 200 for what is known already. Many: 200, and what became of each.
@@ -72,114 +72,126 @@ async def give(parts: Parts, call: Call) -> None:
         RequestError: It is malformed (400), about nothing known (404), or contradicts itself (409);
             the database is away (503).
     """
-    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
-    said = await _said(parts, caller, call)
+    caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
+    said = await _read_json(state, caller, call)
     if not isinstance(said, list):
         request = _validated(said)
-        status, payload = await _keep(parts, caller, request.stored(caller, request.id))
+        status, payload = await _store(state, caller, request.to_new_feedback(caller, request.id))
         await send_json(call.send, status, payload, [])
         return
-    if len(said) > MANY:
-        message = f"A list may have {MANY} feedbacks, and this has {len(said)}. Send several lists."
+    if len(said) > MAX_LIST_ITEMS:
+        message = (
+            f"A list may have at most {MAX_LIST_ITEMS} items; this one has {len(said)}. Send "
+            "several lists."
+        )
         raise RequestError(400, message, code="too_many")
-    async with parts.listers.of(caller.principal), parts.listing:
-        outcomes = [await _outcome(parts, caller, one) for one in said]
+    async with state.listers.of(caller.principal), state.listing:
+        outcomes = [await _outcome(state, caller, one) for one in said]
     await send_json(call.send, 200, {"object": "list", "data": outcomes}, [])
 
 
-async def put(parts: Parts, call: Call) -> None:
+async def put_one(state: GatewayState, call: Call) -> None:
     """Answer `PUT /v1/feedback/{id}`, as `POST` with that id.
 
     Raises:
         RequestError: As for `POST`; the body has another id (400).
     """
-    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
-    said = await _said(parts, caller, call)
+    caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
+    said = await _read_json(state, caller, call)
     request = _validated(said)
     feedback_id = _checked_id(call.name)
     if request.id not in (None, feedback_id):
         message = f"The path says {feedback_id!r} and the body {request.id!r}. Leave 'id' out."
         raise RequestError(400, message, code="id_mismatch", param="id")
-    status, payload = await _keep(parts, caller, request.stored(caller, feedback_id))
+    status, payload = await _store(state, caller, request.to_new_feedback(caller, feedback_id))
     await send_json(call.send, status, payload, [])
 
 
-async def one(parts: Parts, call: Call) -> None:
+async def get_one(state: GatewayState, call: Call) -> None:
     """Answer `GET /v1/feedback/{id}`.
 
     Raises:
         RequestError: There is none that the caller may see (404); the database is away (503).
     """
-    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
     feedback_id = _checked_id(call.name)
 
     def find() -> dict[str, Any]:
-        with parts.db.read() as session:
-            row = feedback.get(session, caller.namespace, feedback_id, _by(caller))
-            return _shown(row)
+        with state.db.read() as session:
+            row = feedback.get(session, caller.namespace, feedback_id, _visible_principal(caller))
+            return _to_json(row)
 
     try:
         await send_json(call.send, 200, await asyncio.to_thread(find), [])
     except UnknownFeedback as error:
         raise RequestError(404, str(error), code="feedback_not_found") from error
     except AWAY as error:
-        raise _away("The database is away. Try again shortly.") from error
+        raise _database_unavailable("The database is away. Try again shortly.") from error
 
 
-async def listed(parts: Parts, call: Call) -> None:
+async def list_page(state: GatewayState, call: Call) -> None:
     """Answer `GET /v1/feedback?target_id=&after=`: a page of what the caller gave, or may see.
 
     Raises:
         RequestError: The query has another parameter (400); the database is away (503).
     """
-    caller = await parts.door.caller(call.headers, Scope.FEEDBACK)
+    caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
     asked = parse_qs(call.query.decode("latin-1"))
     for name in asked.keys() - {*FILTERS}:
         raise unknown_parameter(name, FILTERS)
     target, after = (asked.get(name, [""])[0] or None for name in FILTERS)
 
     def find() -> list[dict[str, Any]]:
-        with parts.db.read() as session:
+        with state.db.read() as session:
             rows = feedback.page(
-                session, caller.namespace, _by(caller), target=target, after=after, limit=PAGE + 1
+                session,
+                caller.namespace,
+                _visible_principal(caller),
+                target=target,
+                after=after,
+                limit=PAGE_ROWS + 1,
             )
-            return [_shown(row) for row in rows]
+            return [_to_json(row) for row in rows]
 
     try:
         rows = await asyncio.to_thread(find)
     except AWAY as error:
-        raise _away("The database is away. Try again shortly.") from error
-    payload = {"object": "list", "data": rows[:PAGE], "has_more": len(rows) > PAGE}
+        raise _database_unavailable("The database is away. Try again shortly.") from error
+    payload = {"object": "list", "data": rows[:PAGE_ROWS], "has_more": len(rows) > PAGE_ROWS}
     await send_json(call.send, 200, payload, [])
 
 
-async def _outcome(parts: Parts, caller: Caller, said: object) -> dict[str, Any]:
+async def _outcome(state: GatewayState, caller: Caller, said: object) -> dict[str, Any]:
     """What became of one feedback of many."""
     try:
         request = _validated(said)
-        status, payload = await _keep(parts, caller, request.stored(caller, request.id))
+        status, payload = await _store(state, caller, request.to_new_feedback(caller, request.id))
     except RequestError as error:
         return {"status": error.status, **error.payload()}
     return {"status": status, **payload}
 
 
-async def _keep(parts: Parts, caller: Caller, new: NewFeedback) -> tuple[int, dict[str, Any]]:
+async def _store(
+    state: GatewayState, caller: Caller, new: NewFeedback
+) -> tuple[int, dict[str, Any]]:
     def add() -> tuple[int, dict[str, Any]]:
-        with parts.db.begin() as session:
-            row, created = feedback.add(session, caller.namespace, new, parts.now(), _by(caller))
+        with state.db.begin() as session:
+            row, created = feedback.add(
+                session, caller.namespace, new, state.now(), _visible_principal(caller)
+            )
             payload = {"id": row.id, "target_id": row.interaction, "created": created}
         return (201 if created else 200), payload
 
     try:
-        async with parts.writers:
+        async with state.writers:
             return await asyncio.to_thread(add)
     except UnknownTarget as error:
-        raise _not_found(parts, error) from error
+        raise _not_found(state, error) from error
     except Conflict as error:
         raise RequestError(409, str(error), code="feedback_conflict", param="id") from error
     except AWAY as error:
         message = "The database is away, and the feedback is not kept. Send it again shortly."
-        raise _away(message) from error
+        raise _database_unavailable(message) from error
 
 
 def _validated(said: object) -> FeedbackRequest:
@@ -197,17 +209,17 @@ def _checked_id(name: str) -> str:
         raise RequestError(400, message, code="bad_id", param="id") from error
 
 
-async def _said(parts: Parts, caller: Caller, call: Call) -> object:
-    most = parts.settings.max_body_bytes
-    return parse_json(await parts.uploads.read(caller.principal, call, most))
+async def _read_json(state: GatewayState, caller: Caller, call: Call) -> object:
+    most = state.settings.max_body_bytes
+    return parse_json(await state.uploads.read(caller.principal, call, most))
 
 
-def _by(caller: Caller) -> str | None:
+def _visible_principal(caller: Caller) -> str | None:
     """The principal whose interactions and feedback the caller is bound to; None for all."""
     return None if caller.may(Scope.READ) else caller.principal
 
 
-def _shown(row: Feedback) -> dict[str, Any]:
+def _to_json(row: Feedback) -> dict[str, Any]:
     return {
         "id": row.id,
         "target_id": row.interaction,
@@ -220,13 +232,13 @@ def _shown(row: Feedback) -> dict[str, Any]:
     }
 
 
-def _not_found(parts: Parts, error: UnknownTarget) -> RequestError:
-    if parts.recorder.degraded:
+def _not_found(state: GatewayState, error: UnknownTarget) -> RequestError:
+    if state.recorder.degraded:
         message = "The log is behind, and the interaction may still be in it. Try again shortly."
         return unavailable(message, code="log_behind")
     hint = "Only what was answered for this caller in this namespace can be found."
     return RequestError(404, f"{error} {hint}", code="target_not_found", param="target_id")
 
 
-def _away(message: str) -> RequestError:
+def _database_unavailable(message: str) -> RequestError:
     return unavailable(message, code="database_unavailable")

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 
 from agent.engine.errors import EngineError
 from agent.gateway.access.auth import unknown_namespace
-from agent.gateway.errors import RequestError, engine_silent, short
-from agent.gateway.state import Parts
+from agent.gateway.errors import RequestError, engine_unreachable, short
+from agent.gateway.state import GatewayState
 from store.contexts import Context
 from store.views import BASE, View
 
 CHAMPION = "champion"
 FALLBACK = "fallback"
 """The base, in place of a live adapter that the engine does not take."""
-NOBODY = "none"
+UNROUTED = "none"
 """Version and arm of a request that failed before it was known who answers."""
 
 
-NOTHING = Context()
-NOTHING_HASH = NOTHING.hash
+NO_CONTEXT = Context()
+NO_CONTEXT_HASH = NO_CONTEXT.hash
 
 
 @dataclass(frozen=True)
@@ -36,65 +36,65 @@ class Route:
     arm: str
     view: View
 
-    def alone(self) -> "Route":
+    def without_context(self) -> "Route":
         """The same version without a context, which keeps nothing out of the prompt then."""
-        return replace(self, view=nobody(self.view.namespace).view)
+        return replace(self, view=unrouted(self.view.namespace).view)
 
 
-def nobody(namespace: str) -> Route:
+def unrouted(namespace: str) -> Route:
     """The route of a request until one is found."""
     view = View(
         namespace=namespace,
         revision=0,
         live=None,
-        context=NOTHING,
+        context=NO_CONTEXT,
         rendered=(),
-        snapshot=NOTHING_HASH,
+        snapshot=NO_CONTEXT_HASH,
         registered=None,
         saved_tokens=0,
         saved_prompt_tokens=0,
         versions=(),
     )
-    return Route(NOBODY, NOBODY, view)
+    return Route(UNROUTED, UNROUTED, view)
 
 
-async def choose(parts: Parts, namespace: str, model: str) -> Route:
+async def choose_version(state: GatewayState, namespace: str, model: str) -> Route:
     """The route of a request for `model`; the aliases need no engine to be known.
 
     Raises:
         RequestError: There is no such namespace, or no such model in it (404); what there is
             cannot be said with the engine or the database away (503).
     """
-    if model in (parts.served, BASE):
-        view = await parts.views.of(namespace, None if model == parts.served else BASE)
+    if model in (state.model_name, BASE):
+        view = await state.views.view(namespace, None if model == state.model_name else BASE)
         arm = CHAMPION
-        if view is not None and view.live in parts.unserved:
-            arm, view = FALLBACK, await parts.views.of(namespace, BASE)
+        if view is not None and view.live in state.unloadable_adapters:
+            arm, view = FALLBACK, await state.views.view(namespace, BASE)
         if view is None:
             raise unknown_namespace(namespace)
         return Route(view.live or BASE, arm, view)
-    there = await names(parts, namespace)
-    view = await parts.views.of(namespace, model) if model in there else None
+    there = await model_names(state, namespace)
+    view = await state.views.view(namespace, model) if model in there else None
     if view is None:
         raise unknown_model(model, there)
     return Route(model, CHAMPION, view)
 
 
-async def names(parts: Parts, namespace: str) -> list[str]:
+async def model_names(state: GatewayState, namespace: str) -> list[str]:
     """What a client of the namespace may ask for: its loaded adapters beside the aliases.
 
     Raises:
         RequestError: There is no such namespace (404), the engine does not answer, or the database
             is away and nothing is known of the namespace (503).
     """
-    view = await parts.views.of(namespace)
+    view = await state.views.view(namespace)
     if view is None:
         raise unknown_namespace(namespace)
     try:
-        loaded = set(await parts.engine.models())
+        loaded = set(await state.engine.models())
     except EngineError as error:
-        raise engine_silent() from error
-    aliases = dict.fromkeys((parts.served, BASE))
+        raise engine_unreachable() from error
+    aliases = dict.fromkeys((state.model_name, BASE))
     return [*aliases, *(name for name in view.versions if name in loaded)]
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from agent.engine.client import VllmEngine
-from agent.gateway.access.auth import Door
+from agent.gateway.access.auth import Authenticator
 from agent.gateway.access.limits import Slots
 from agent.gateway.errors import RequestError
 from agent.gateway.http.uploads import Uploads
@@ -33,24 +33,24 @@ def no_control() -> App:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The gateway's parts; whoever builds them closes the engine and the database."""
+class GatewayState:
+    """The gateway's state; whoever builds them closes the engine and the database."""
 
     settings: Server
-    served: str
+    model_name: str
     """Name of the model, for clients and for the engine."""
     db: Database
-    door: Door
+    authenticator: Authenticator
     engine: VllmEngine
     views: Views
     recorder: Recorder
     inflight: Inflight
     metrics: Metrics
-    unserved: Collection[str] = ()
+    unloadable_adapters: Collection[str] = ()
     """Live adapters that the engine does not take (agent/rollout/reconcile.py)."""
-    ready: Callable[[], bool] = lambda: True
+    is_ready: Callable[[], bool] = lambda: True
     """Whether the engine has the adapters that it must answer with."""
-    control: Callable[[], App] = no_control
+    control_app: Callable[[], App] = no_control
     """The control API, which is made when it is first asked."""
     writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WRITERS))
     """Of feedback, who may wait for the database at once: threads are for others too."""

@@ -4,7 +4,7 @@ It is read again whenever the namespace's revision has moved, so what the operat
 adds is in the very next prompt, whichever process added it. SQLite says at once whether it has;
 PostgreSQL is asked in a thread. Requests that arrive while a read is running share the next one,
 never the running one, so that each sees all that was committed before it came. With the database
-away, or slower than `patience_s`, the last view known serves, from then on without waiting, until
+away, or slower than `timeout_s`, the last view known serves, from then on without waiting, until
 a view has been read again; where none is known, the first is waited for longer.
 """
 
@@ -23,8 +23,8 @@ from store.views import View, read_view, revision
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_S = 1.0
-FIRST_PATIENCE_S = 10.0
+READ_TIMEOUT_S = 1.0
+FIRST_READ_TIMEOUT_S = 10.0
 
 Key = tuple[str, str | None]
 
@@ -37,13 +37,13 @@ class Views:
         db: Database,
         token_budget: int,
         metrics: Metrics,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._db = db
         self._peek = Peek(db.url)
         self._token_budget = token_budget
         self._metrics = metrics
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="views")
         self._reading = asyncio.Lock()
         self._next: dict[Key, asyncio.Task[View | None]] = {}
@@ -53,7 +53,7 @@ class Views:
         self._noted: set[tuple[str, str]] = set()
         """Namespaces and hashes of contexts that are written down."""
 
-    async def of(self, namespace: str, version: str | None = None) -> View | None:
+    async def view(self, namespace: str, version: str | None = None) -> View | None:
         """The view for the live version, or for the one named.
 
         Returns:
@@ -66,13 +66,13 @@ class Views:
         known = self._known.get(key)
         if known is not None and self._peek.revision(namespace) == known.revision:
             return known
-        patience_s = FIRST_PATIENCE_S if known is None else self._patience_s
+        timeout_s = FIRST_READ_TIMEOUT_S if known is None else self._timeout_s
         reading = self._read_next(key)
         if known is not None and self._failing:
             self._metrics.stale_views.inc()
             return known
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(reading)
         except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
             log.warning("last view serves", namespace=namespace, error=repr(error))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 from agent.gateway.apis import APIS
-from agent.gateway.conversation_id import TAGS
+from agent.gateway.conversation_id import METADATA_KEYS
 from agent.gateway.feedback import FeedbackRequest
 from tests.support.control_rig import API, controlled
 from tests.support.fake_vllm import FakeVllm
@@ -145,7 +145,7 @@ values = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_char
 @given(
     model=st.text(),
     sent=st.dictionaries(st.sampled_from(HEADERS), values),
-    tags=st.dictionaries(st.sampled_from(TAGS), st.text()),
+    tags=st.dictionaries(st.sampled_from(METADATA_KEYS), st.text()),
     user=st.text(),
     name=st.text(),
 )

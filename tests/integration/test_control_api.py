@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.control import interactions as control_interactions
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from config.sections import Server
 from store import audit, feedback, keys
 from store.contexts import Message
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("each_database")
 def test_interactions_are_searched_page_by_page(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 made = [
                     record(
                         session,
@@ -128,7 +128,7 @@ def test_long_work_is_begun_and_looked_after(tmp_path: Path) -> None:
 def test_adapters_are_listed_and_only_candidates_promoted(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 add_lesson(session, "We open at nine.", "default")
                 names = [add_adapter(session, "default").name for _ in range(3)]
             assert [row["name"] for row in await pages(rig, "/adapters", limit=2)] == names[::-1]
@@ -175,7 +175,7 @@ def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
             said: list[Message] = []
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 for number in range(6):
                     said = [*said, user(f"{number} {'x' * 700}")]
                     record(session, namespace="default", conversation="c", messages=said)
@@ -210,7 +210,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             for odd in ({"trust": "model"}, {"expires_at": "2001-01-01T00:00:00Z"}):
                 body = {"name": "app"} | odd
                 assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 assert audit.verify(session) == 3
 
     run(scenario())
@@ -223,9 +223,9 @@ def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
             scopes = frozenset({Scope.ADMIN, Scope.INFER})
             grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
             limited = replace(grant, name="limited", limits=Limits(None, 30, 100))
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 lead, bounded = (
-                    make(session, PEPPER, each, "operator", datetime.now(UTC))
+                    issue_key(session, PEPPER, each, "operator", datetime.now(UTC))
                     for each in (grant, limited)
                 )
 
@@ -242,7 +242,7 @@ def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
                 status, answer = await made(**more)
                 assert (status, answer["error"]["code"]) == (403, "grant_exceeded"), more
             status, _ = await made(requests_per_minute=20)
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 [new] = [each for each in keys.keys(session) if each.grant.name == "new"]
                 told = audit.page(session, None, 10)[0].detail
 
@@ -299,7 +299,7 @@ def test_nothing_of_another_namespace_is_found(tmp_path: Path) -> None:
         async with controlled(tmp_path) as rig:
             held = key(rig, "shop", *Scope)
             other = key(rig, "bank", Scope.READ)
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 secret = record(session, namespace="bank", messages=[user("CANARY?")])
                 lesson = add_lesson(session, "CANARY.", "bank").id
                 adapter = add_adapter(session, "bank")
@@ -374,7 +374,7 @@ def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
 def test_savings_are_counted_by_version(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
                     record(session, namespace="default", version=version, tokens_saved=saved)
             rows = await pages(rig, "/savings")

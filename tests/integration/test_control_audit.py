@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from store import audit, keys
 from store.keys import Grant, Scope
 from store.schema import Trust
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("each_database")
 def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with controlled(tmp_path) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 grant = Grant("lead", "shop", Trust.USER, frozenset({Scope.ADMIN}))
-                lead = make(session, PEPPER, grant, "operator", NOW)
+                lead = issue_key(session, PEPPER, grant, "operator", NOW)
                 add_lesson(session, "We open at nine.")
                 live, candidate = go_live(session), add_adapter(session).name
 
@@ -33,7 +33,7 @@ def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(tmp_p
             await post(f"/runs/{started}/cancel")
             await post(f"/adapters/{candidate}/promote")
             await post("/rollback")
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 rows = audit.page(session, None, 4)
                 told = [(row.actor, row.action, row.subject) for row in rows]
                 [who] = [each.principal for each in keys.keys(session)]

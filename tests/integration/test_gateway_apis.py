@@ -327,7 +327,7 @@ def test_a_clients_own_request_is_answered_and_is_no_turn(tmp_path: Path) -> Non
             assert side.side
             assert not first_row.side
             assert first_row.conversation == side.conversation == last.conversation
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 read = interactions.turns(session, last.conversation)
             assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
 

@@ -37,7 +37,7 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
             assert answer.choices[0].message.content == "We open at nine."
             sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
             sent["max_completion_tokens"] = MAX_MODEL_LEN
-            assert fake.history == [sent | {"cache_salt": rig.parts.salt("default")}]
+            assert fake.history == [sent | {"cache_salt": rig.state.salt("default")}]
             assert raw.headers["x-byheart-interaction"] == said.interaction.id
             assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
             assert raw.headers["x-byheart-arm"] == "champion"
@@ -304,7 +304,7 @@ def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kept(tmp_
             assert said.interaction.status is InteractionStatus.ABORTED
             assert said.payload.response.startswith("word")
             assert len(said.payload.response) < 200
-            await until(lambda: rig.parts.inflight.count() == 0)
+            await until(lambda: rig.state.inflight.count() == 0)
 
     run(scenario())
 

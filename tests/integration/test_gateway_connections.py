@@ -49,7 +49,7 @@ async def is_served(rig: Rig) -> bool:
 def test_a_head_that_does_not_come_ends_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
@@ -124,7 +124,7 @@ def test_what_is_no_request_is_answered_with_400_and_cut_off(tmp_path: Path, sen
 def test_a_body_that_does_not_come_is_answered_with_408(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asgi, "UPLOAD_S", 0.3)
+    monkeypatch.setattr(asgi, "UPLOAD_TIMEOUT_S", 0.3)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
@@ -154,7 +154,7 @@ def test_a_large_body_is_no_long_head(tmp_path: Path) -> None:
 def test_who_does_not_read_is_cut_off_and_the_engine_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "STALLED_S", 0.5)
+    monkeypatch.setattr(connections, "STALLED_WRITE_TIMEOUT_S", 0.5)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
@@ -251,7 +251,7 @@ def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
                 writer.write(sent)
                 with contextlib.suppress(OSError):
                     answers = await asyncio.wait_for(reader.read(), 5)
-                    assert answers.count(b" 200 ") <= connections.MAX_PIPELINED
+                    assert answers.count(b" 200 ") <= connections.MAX_PIPELINED_REQUESTS
                 assert time.process_time() - begun < 0.5
             assert await is_served(rig)
 
@@ -261,7 +261,7 @@ def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
 def test_a_body_that_nobody_reads_holds_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "BODY_S", 0.5)
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, needs_key=True) as rig:
@@ -295,7 +295,7 @@ def test_trailers_end_the_connection(tmp_path: Path, trailer: bytes) -> None:
 def test_what_comes_behind_a_request_does_not_cut_its_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:

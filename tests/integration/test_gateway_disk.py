@@ -42,7 +42,7 @@ def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(small_disk, fake, patience_s=1.0) as rig,
+            gateway(small_disk, fake, timeout_s=1.0) as rig,
         ):
             answered = [await ask(rig, number) for number in range(5)]
             filler = small_disk / "filler"
@@ -55,12 +55,12 @@ def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room
             assert codes == {200, 503}
             assert len(fake.history) - asked < 30  # what would be withheld is not asked
             filler.unlink()
-            await until(lambda: not rig.parts.recorder.degraded)
+            await until(lambda: not rig.state.recorder.degraded)
             after = [await ask(rig, number) for number in range(40, 45)]
             assert {status for status, _ in after} == {200}
             acknowledged = {key for status, key in answered + after if status == 200}
             rows = {said.interaction.id: said.interaction.status for said in rig.said()}
             assert {rows[key] for key in acknowledged} == {InteractionStatus.DONE}
-            rig.parts.db.check()
+            rig.state.db.check()
 
     run(scenario())

@@ -42,7 +42,7 @@ def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.2) as rig,
+            gateway(tmp_path, fake, timeout_s=0.2) as rig,
         ):
             ids = [(await ask(rig, "before"))[1]]
             with rig.locked_database():
@@ -57,7 +57,7 @@ def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once
                 async with rig.http() as http:
                     assert (await (await http.get("/healthz")).json())["log"] == "spool"
             ids += [interaction for _, interaction in answers]
-            await until(lambda: not spooled(rig) and not rig.parts.recorder.degraded)
+            await until(lambda: not spooled(rig) and not rig.state.recorder.degraded)
             ids.append((await ask(rig, "after"))[1])
 
             assert sorted(said.interaction.id for said in rig.said()) == sorted(ids)
@@ -70,7 +70,7 @@ def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once
 def test_what_an_earlier_process_spooled_is_replayed_at_the_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake:
-            async with gateway(tmp_path, fake, patience_s=0.1) as rig:
+            async with gateway(tmp_path, fake, timeout_s=0.1) as rig:
                 with rig.locked_database():
                     _, spooled_id = await ask(rig, "spooled")
                     kept = tmp_path / "kept"
@@ -92,7 +92,7 @@ def test_without_a_database_the_last_view_serves_and_nothing_is_lost(tmp_path: P
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.2) as rig,
+            gateway(tmp_path, fake, timeout_s=0.2) as rig,
         ):
             rig.add_lesson("We open at nine.")
             await ask(rig, "before")
@@ -113,7 +113,7 @@ def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(tmp_path: Path) ->
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.1) as rig,
+            gateway(tmp_path, fake, timeout_s=0.1) as rig,
         ):
             spool = tmp_path / "spool"
             spool.rmdir()
@@ -129,7 +129,7 @@ def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(tmp_path: Path) ->
                     assert b"[DONE]" not in body
             spool.unlink()
             spool.mkdir()
-            await until(lambda: not rig.parts.recorder.degraded)
+            await until(lambda: not rig.state.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
 
     run(scenario())
@@ -139,7 +139,7 @@ def test_once_nothing_can_be_logged_the_model_is_not_asked(tmp_path: Path) -> No
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.1, spool_bytes=10) as rig,
+            gateway(tmp_path, fake, timeout_s=0.1, spool_bytes=10) as rig,
         ):
             with rig.locked_database():
                 assert (await ask(rig, "answered, and withheld"))[0] == 503
@@ -148,7 +148,7 @@ def test_once_nothing_can_be_logged_the_model_is_not_asked(tmp_path: Path) -> No
                 assert len(fake.history) == 1
                 assert (await rig.fetch("GET", "/readyz"))[0] == 503
                 assert (await rig.fetch("GET", "/healthz"))[1]["log"] == "none"
-            await until(lambda: not rig.parts.recorder.degraded)
+            await until(lambda: not rig.state.recorder.degraded)
             assert (await ask(rig, "after"))[0] == 200
             await until(lambda: not running(rig))
 
@@ -159,7 +159,7 @@ def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.1, strict=True) as rig,
+            gateway(tmp_path, fake, timeout_s=0.1, strict=True) as rig,
         ):
             assert (await ask(rig, "before"))[0] == 200
             with rig.locked_database():
@@ -171,7 +171,7 @@ def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(tmp_path
                 await asyncio.sleep(0.6)  # longer than between two looks of the recorder
                 assert (await rig.fetch("GET", "/readyz"))[0] == 503
             assert len(fake.history) == 1
-            await until(lambda: not rig.parts.recorder.degraded)
+            await until(lambda: not rig.state.recorder.degraded)
             assert (await rig.fetch("GET", "/readyz"))[0] == 200
             assert (await ask(rig, "after"))[0] == 200
             assert len(fake.history) == 2
@@ -201,7 +201,7 @@ def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_start(
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake:
             async with gateway(tmp_path, fake) as rig:
-                with rig.parts.db.begin() as session:
+                with rig.state.db.begin() as session:
                     died = make_record(
                         namespace="default", server="rig", status=InteractionStatus.RUNNING
                     )
@@ -219,7 +219,7 @@ def test_stopping_makes_durable_what_is_being_answered(tmp_path: Path) -> None:
             fake.token_delay_s = 0.05
             async with gateway(tmp_path, fake) as rig:
                 asks = [asyncio.create_task(ask(rig, f"n{n}")) for n in range(10)]
-                await until(lambda: rig.parts.inflight.count() == 10)
+                await until(lambda: rig.state.inflight.count() == 10)
             answers = await asyncio.gather(*asks)
             async with gateway(tmp_path, fake) as rig:
                 said = {one.interaction.id: one.interaction.status for one in rig.said()}
@@ -243,9 +243,9 @@ def test_a_replaced_database_takes_nothing_that_nobody_would_find(tmp_path: Path
                 left.unlink()
             file.write_bytes(backup)
             assert (await ask(rig, "during"))[0] == 200
-            assert rig.parts.recorder.degraded
+            assert rig.state.recorder.degraded
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            await until(lambda: not rig.parts.recorder.degraded)
+            await until(lambda: not rig.state.recorder.degraded)
             assert "during" in [said.payload.messages[0]["content"] for said in rig.said()]
 
     run(scenario())

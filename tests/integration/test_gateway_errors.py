@@ -167,7 +167,7 @@ def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
 ) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 name = go_live(session, "default")
             await fake.down()
             asked = {"model": name if model == "live" else model, "messages": QUESTION}
@@ -212,7 +212,7 @@ def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
 def test_without_a_database_the_models_last_known_are_listed(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 name = go_live(session, "default")
             fake.adapters[name] = f"/adapters/{name}"
             async with rig.client() as client:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback
@@ -44,10 +44,10 @@ def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(tmp_path: Pat
             said = {"role": "user", "content": "Write a title for our conversation of 1974."}
             target = await ask(rig, messages=[said])
             before = rig.said()[0].interaction
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 signals = conversations.signals(session, before.conversation)
             await give(rig, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 read = interactions.turns(session, before.conversation)
                 more = conversations.signals(session, before.conversation)
 
@@ -73,7 +73,7 @@ def test_feedback_is_kept_with_the_callers_trust(tmp_path: Path) -> None:
                     "tags": {"by": "shop"},
                 },
             )
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 [row] = session.scalars(select(Feedback).where(Feedback.interaction == target))
 
             assert status == 201
@@ -104,7 +104,7 @@ def test_the_same_feedback_twice_is_one_and_other_content_conflicts(tmp_path: Pa
 def test_feedback_on_nothing_or_on_another_namespace_is_not_found(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 namespaces.ensure(session, "other", datetime.now(UTC))
             target = await ask(rig)
             body = {"target_id": target, "name": "thumbs", "value": "up"}
@@ -226,5 +226,5 @@ def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(tmp_path: Pa
 
 def make_key(rig: Rig, name: str, scopes: list[Scope]) -> str:
     grant = Grant(name, "default", Trust.USER, frozenset(scopes))
-    with rig.parts.db.begin() as session:
-        return make(session, PEPPER, grant, "operator", datetime.now(UTC))
+    with rig.state.db.begin() as session:
+        return issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))

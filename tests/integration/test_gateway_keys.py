@@ -15,7 +15,7 @@ from openai import (
     RateLimitError,
 )
 
-from agent.gateway.access.api_key import issue, make, parse, written
+from agent.gateway.access.api_key import format_key, generate_key, issue_key, parse
 from agent.gateway.state import MOST_CONTROLLING
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
@@ -36,10 +36,10 @@ def key(rig: Rig, **values: Any) -> str:
         "trust": Trust.USER,
         "scopes": USER,
     }
-    with rig.parts.db.begin() as session:
+    with rig.state.db.begin() as session:
         for name in ("shop", "bank"):
             namespaces.ensure(session, name, datetime.now(UTC))
-        return make(session, PEPPER, Grant(**defaults | values), "operator", datetime.now(UTC))
+        return issue_key(session, PEPPER, Grant(**defaults | values), "operator", datetime.now(UTC))
 
 
 async def status(rig: Rig, held: str | None, **headers: str) -> tuple[int, str]:
@@ -65,14 +65,14 @@ def test_a_caller_waits_for_its_own_requests_and_not_for_anothers(
         async with controlled(tmp_path) as rig, AsyncExitStack() as held:
             both = frozenset({Scope.READ, Scope.FEEDBACK})
             shop, bank = (key(rig, name=who, scopes=both) for who in ("shop", "bank"))
-            with rig.parts.db.read() as session:
+            with rig.state.db.read() as session:
                 [principal] = [
                     each.principal for each in keys.keys(session) if each.grant.name == "shop"
                 ]
             body = LISTED if asked[0] == "POST" else None
             for _ in range(MOST_CONTROLLING):
-                await held.enter_async_context(rig.parts.controllers.of(principal))
-            await held.enter_async_context(rig.parts.listers.of(principal))
+                await held.enter_async_context(rig.state.controllers.of(principal))
+            await held.enter_async_context(rig.state.listers.of(principal))
 
             waiting = asyncio.ensure_future(rig.fetch(*asked, shop, json=body))
             for _ in range(5):
@@ -91,15 +91,15 @@ def test_where_keys_are_needed_only_good_ones_reach_the_model(tmp_path: Path) ->
             gateway(tmp_path, fake, needs_key=True) as rig,
         ):
             good = key(rig)
-            parts = parse(good)
-            assert parts
+            presented = parse(good)
+            assert presented
             past = datetime.now(UTC) - timedelta(seconds=1)
             bad = [
                 None,
                 "sk-other",
                 good[:-1],
-                written(issue()),
-                f"bh_{parts.id}_{'0' * 64}",
+                format_key(generate_key()),
+                f"bh_{presented.id}_{'0' * 64}",
                 key(rig, expires_at=past),
             ]
             for held in bad:
@@ -145,7 +145,7 @@ def test_a_revoked_key_is_of_no_use_within_a_second(tmp_path: Path) -> None:
             presented = parse(held)
             assert presented
             assert (await status(rig, held))[0] == 200
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 keys.revoke(session, presented.id, "operator", datetime.now(UTC))
             await asyncio.sleep(1.1)
             assert (await status(rig, held))[0] == 401
@@ -296,13 +296,15 @@ def test_a_key_is_revoked_whatever_the_clocks_say(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
             held = key(rig)
-            with rig.parts.db.begin() as session:  # on a machine whose clock is fast
+            with rig.state.db.begin() as session:  # on a machine whose clock is fast
                 grant = Grant("fast", "default", Trust.USER, frozenset({Scope.INFER}))
-                make(session, PEPPER, grant, "operator", datetime.now(UTC) + timedelta(hours=1))
+                issue_key(
+                    session, PEPPER, grant, "operator", datetime.now(UTC) + timedelta(hours=1)
+                )
             assert (await status(rig, held))[0] == 200
             presented = parse(held)
             assert presented
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 keys.revoke(session, presented.id, "operator", datetime.now(UTC))
             await asyncio.sleep(1.1)
             assert (await status(rig, held))[0] == 401
@@ -316,14 +318,14 @@ def test_with_the_database_away_known_keys_stay_good_and_others_may_come_back(
     async def scenario() -> None:
         async with (
             FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, patience_s=0.2, needs_key=True) as rig,
+            gateway(tmp_path, fake, timeout_s=0.2, needs_key=True) as rig,
         ):
             held = key(rig)
             assert (await status(rig, held))[0] == 200
             with rig.no_database():
                 await asyncio.sleep(1.1)
                 assert (await status(rig, held))[0] == 200
-                assert (await status(rig, written(issue())))[0] == 503
-            assert (await status(rig, written(issue())))[0] == 401
+                assert (await status(rig, format_key(generate_key())))[0] == 503
+            assert (await status(rig, format_key(generate_key())))[0] == 401
 
     run(scenario())

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from agent.control.app import build
 from agent.control.dependencies import Control
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from config.settings import load
 from store import namespaces
 from store.db import Database
@@ -66,11 +66,11 @@ class Tenants(RuleBasedStateMachine):
             )
         )
         self.keys, self.turns, self.ids = {}, {}, {}
-        with self.rig.parts.db.begin() as session:
+        with self.rig.state.db.begin() as session:
             for tenant in CANARY:
                 namespaces.ensure(session, tenant, datetime.now(UTC))
                 grant = Grant(tenant, tenant, Trust.OPERATOR, frozenset(Scope))
-                self.keys[tenant] = make(session, PEPPER, grant, "operator", datetime.now(UTC))
+                self.keys[tenant] = issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))
                 self.turns[tenant]: list[Any] = []
                 self.ids[tenant]: list[str] = []
 
@@ -82,7 +82,7 @@ class Tenants(RuleBasedStateMachine):
         assert other not in str(said)
         assert other not in str(self.fake.history[before:])
         for asked in self.fake.history[before:]:
-            assert asked["cache_salt"] == self.rig.parts.salt(tenant)
+            assert asked["cache_salt"] == self.rig.state.salt(tenant)
         return status, said
 
     @rule(tenant=tenants, goes_on=st.booleans(), name=st.sampled_from([None, "chat-1"]))

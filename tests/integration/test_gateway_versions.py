@@ -37,7 +37,7 @@ def system_text(fake: FakeVllm) -> str:
 
 
 def live_adapter(rig: Rig, fake: FakeVllm, namespace: str = "default") -> str:
-    with rig.parts.db.begin() as session:
+    with rig.state.db.begin() as session:
         name = go_live(session, namespace)
     fake.adapters[name] = f"/adapters/{name}"
     return name
@@ -46,7 +46,7 @@ def live_adapter(rig: Rig, fake: FakeVllm, namespace: str = "default") -> str:
 def test_what_the_live_adapter_has_internalised_is_not_sent(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
             rig.add_lesson("We open at nine.")
             assert await ask(rig) == ("base", "small", 0)
@@ -62,7 +62,7 @@ def test_what_the_live_adapter_has_internalised_is_not_sent(tmp_path: Path) -> N
             assert "We close at five." in system_text(fake)
             assert "We open at nine." not in system_text(fake)
 
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 rollouts.rollback(session, "default", "operator", "worse", NOW)
             assert await ask(rig) == ("base", "small", 0)
             assert POLICY in system_text(fake)
@@ -77,7 +77,7 @@ def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not_at_al
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
             messages = [{"role": "system", "content": f"{POLICY}\n\nBe brief."}, *QUESTION]
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
 
             await ask(rig, messages=messages)
@@ -143,7 +143,7 @@ def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_anoth
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
             name = live_adapter(rig, fake)
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 candidate = add_adapter(session, "default").name
             asked = len(fake.history)
             fake.adapters[candidate] = "/loaded/for/its/probe"
@@ -152,7 +152,7 @@ def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_anoth
                     await ask(rig, model)
             assert len(fake.history) == asked
 
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 rollouts.rollback(session, "default", "operator", "It was bad.", NOW)
             with pytest.raises(openai.NotFoundError, match="small, base"):
                 await ask(rig, name)
@@ -169,7 +169,7 @@ def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_anoth
 def test_an_adapter_of_another_namespace_does_not_exist(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.parts.db.begin() as session:
+            with rig.state.db.begin() as session:
                 namespaces.ensure(session, "other", datetime.now(UTC))
             theirs = live_adapter(rig, fake, "other")
 
@@ -192,7 +192,7 @@ def test_a_swap_waits_for_the_streams_of_the_old_version(tmp_path: Path) -> None
             async with rig.client() as client:
                 stream = await client.chat.completions.create(**ASK, stream=True)
                 new = live_adapter(rig, fake)
-                inflight = rig.parts.inflight
+                inflight = rig.state.inflight
                 assert not await asyncio.to_thread(inflight.wait_drained, old, 0.1)
 
                 draining = asyncio.create_task(asyncio.to_thread(inflight.wait_drained, old, 10))
@@ -224,7 +224,7 @@ def test_a_swap_does_not_wait_for_a_body_that_is_still_being_sent(tmp_path: Path
                 )
                 await begun.wait()
                 assert (await http.get("/healthz")).status == 200
-                assert not rig.parts.inflight.in_use("base")
+                assert not rig.state.inflight.in_use("base")
                 rest.set()
                 assert (await upload).status == 200
 

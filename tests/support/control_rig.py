@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from agent.control.app import build
 from agent.control.dependencies import Control
-from agent.gateway.access.api_key import make
+from agent.gateway.access.api_key import issue_key
 from config.settings import load
 from store import namespaces
 from store.db import Database
@@ -43,7 +43,7 @@ async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
         FakeVllm(model="small") as fake,
         gateway(tmp_path, fake, control=control, **options) as rig,
     ):
-        with rig.parts.db.begin() as session:
+        with rig.state.db.begin() as session:
             for name in ("shop", "bank"):
                 namespaces.ensure(session, name, datetime.now(UTC))
         yield rig
@@ -51,8 +51,8 @@ async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
 
 def key(rig: Rig, namespace: str | None, *scopes: Scope) -> str:
     grant = Grant(f"{namespace} {scopes}", namespace, Trust.USER, frozenset(scopes))
-    with rig.parts.db.begin() as session:
-        return make(session, PEPPER, grant, "operator", datetime.now(UTC))
+    with rig.state.db.begin() as session:
+        return issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))
 
 
 async def pages(rig: Rig, path: str, held: str | None = None, **asked: Any) -> list[Any]:

@@ -27,7 +27,7 @@ POINTS = (
 def serve(folder: str, database_url: str, engine: str, port: int, setting: str) -> None:
     """Serve on a port until killed."""
     failpoint.arm(setting)
-    options = {"database_url": database_url, "port": port, "patience_s": PATIENCE_S}
+    options = {"database_url": database_url, "port": port, "timeout_s": PATIENCE_S}
     asyncio.run(_serve(Path(folder), engine, options))
 
 

@@ -24,15 +24,15 @@ from openai import AsyncOpenAI
 from sqlalchemy import text
 
 from agent.engine.client import VllmEngine
-from agent.gateway.access.auth import Door
+from agent.gateway.access.auth import Authenticator
 from agent.gateway.access.keyring import Keyring
-from agent.gateway.access.limits import Limiter
+from agent.gateway.access.limits import RateLimiter
 from agent.gateway.app import Gateway
-from agent.gateway.http.connections import bounded
+from agent.gateway.http.connections import bounded_protocol
 from agent.gateway.log.recorder import Recorder
 from agent.gateway.log.spool import Spool
 from agent.gateway.metrics import Metrics
-from agent.gateway.state import Parts, no_control
+from agent.gateway.state import GatewayState, no_control
 from agent.gateway.views import Views
 from agent.inflight import Inflight
 from config.sections import Server
@@ -57,10 +57,10 @@ class Said:
 
 
 class Rig:
-    def __init__(self, url: str, parts: Parts, folder: Path, unserved: set[str]) -> None:
+    def __init__(self, url: str, state: GatewayState, folder: Path, unserved: set[str]) -> None:
         self.unserved = unserved
         self.url = url
-        self.parts = parts
+        self.state = state
         self.folder = folder
 
     def client(self, **options: Any) -> AsyncOpenAI:
@@ -85,7 +85,7 @@ class Rig:
 
     def said(self, namespace: str = "default") -> list[Said]:
         """What was recorded, oldest first."""
-        with self.parts.db.read() as session:
+        with self.state.db.read() as session:
             rows = interactions.recent(session, namespace, 10_000)[::-1]
             return [Said(row, interactions.payload(session, row.id)) for row in rows]
 
@@ -104,17 +104,17 @@ class Rig:
     @contextmanager
     def locked_database(self) -> Iterator[None]:
         """Hold the write lock, as a stuck writer does."""
-        with locked(self.parts.db):
+        with locked(self.state.db):
             yield
 
     @contextmanager
     def no_database(self) -> Iterator[None]:
         """Take the database's files away, or close its server, and bring them back."""
-        if is_postgres(self.parts.db):
-            with postgres.closed(self.parts.db.url):
+        if is_postgres(self.state.db):
+            with postgres.closed(self.state.db.url):
                 yield
             return
-        self.parts.db.engine.dispose()
+        self.state.db.engine.dispose()
         files = list(self.folder.glob("byheart.db*"))
         for file in files:
             file.rename(file.with_name(f"away-{file.name}"))
@@ -128,51 +128,51 @@ class Rig:
                 file.with_name(f"away-{file.name}").rename(file)
 
     def add_lesson(self, do: str, namespace: str = "default") -> None:
-        with self.parts.db.begin() as session:
+        with self.state.db.begin() as session:
             add_lesson(session, do, namespace, tokens=len(do.split()))
 
 
 @asynccontextmanager
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
-    """Serve a gateway; options: `settings` (a `Server`), `patience_s` of recorder and views."""
+    """Serve a gateway; options: `settings` (a `Server`), `timeout_s` of recorder and views."""
     db = Database(options.get("database_url") or database_url(folder))
-    metrics, unserved, limiter = Metrics(), set[str](), Limiter(time.monotonic)
+    metrics, unserved, limiter = Metrics(), set[str](), RateLimiter(time.monotonic)
     engine = VllmEngine(
         [options.get("engine_url", fake.url)],
         api_key=fake.api_key,
         first_byte_timeout_s=options.get("first_byte_timeout_s", 20),
     )
     engine.max_model_len = MAX_MODEL_LEN  # as the daemon has asked before it is ready
-    parts = Parts(
+    state = GatewayState(
         settings=options.get("settings", Server()),
-        served=fake.model,
+        model_name=fake.model,
         db=db,
-        door=Door(
+        authenticator=Authenticator(
             Keyring(db, PEPPER, lambda: datetime.now(UTC), time.monotonic),
             limiter,
             needs_key=options.get("needs_key", False),
         ),
         engine=engine,
-        views=Views(db, TOKEN_BUDGET, metrics, patience_s=options.get("patience_s", 10.0)),
+        views=Views(db, TOKEN_BUDGET, metrics, timeout_s=options.get("timeout_s", 10.0)),
         recorder=Recorder(
             db,
             Spool(folder / "spool", options.get("spool_bytes", 2**30)),
             metrics,
             server="rig",
             strict=options.get("strict", False),
-            patience_s=options.get("patience_s", 10.0),
+            timeout_s=options.get("timeout_s", 10.0),
         ),
         inflight=Inflight(),
         metrics=metrics,
-        unserved=unserved,
-        control=cache(lambda: options["control"](db)) if "control" in options else no_control,
+        unloadable_adapters=unserved,
+        control_app=cache(lambda: options["control"](db)) if "control" in options else no_control,
     )
     try:
         serves = serving(
-            Gateway(parts), options.get("port", 0), options.get("max_connections", 1000)
+            Gateway(state), options.get("port", 0), options.get("max_connections", 1000)
         )
         async with serves as url:
-            yield Rig(url, parts, folder, unserved)
+            yield Rig(url, state, folder, unserved)
     finally:
         await engine.close()
         db.close()
@@ -220,7 +220,11 @@ async def serving(app: Any, port: int = 0, max_connections: int = 1000) -> Async
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
     config = uvicorn.Config(
-        app, lifespan="on", http=bounded(max_connections), access_log=False, log_config=None
+        app,
+        lifespan="on",
+        http=bounded_protocol(max_connections),
+        access_log=False,
+        log_config=None,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))

@@ -64,7 +64,7 @@ STREAMS: list[tuple[ModuleType, list[dict[str, Any]]]] = [
 def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
     api: ModuleType, events: list[dict[str, Any]]
 ) -> None:
-    answer: Answer = api.in_events(b"".join(map(event, events)))
+    answer: Answer = api.parse_events(b"".join(map(event, events)))
 
     assert answer.details()["reasoning"] == "Hmm."
     [call] = answer.details()["tool_calls"]
@@ -73,7 +73,7 @@ def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
         "type": "function",
         "function": {"name": "look", "arguments": '{"a'},
     }
-    assert answer.pieces == 4
+    assert answer.chunk_count == 4
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
     ],
 )
 def test_an_answer_of_thoughts_alone_is_kept(api: ModuleType, body: dict[str, Any]) -> None:
-    answer: Answer = api.in_body(orjson.dumps(body))
+    answer: Answer = api.parse_body(orjson.dumps(body))
 
     assert (answer.text, answer.details()["reasoning"]) == ("", "Hmm.")
 
@@ -104,14 +104,14 @@ def test_every_choice_of_a_stream_that_was_cut_off_counts() -> None:
         for _ in range(9)
         for index in range(8)
     )
-    assert choices.in_events(raw).pieces == 72
+    assert choices.parse_events(raw).chunk_count == 72
 
 
 def test_a_refusal_is_kept() -> None:
     body = {"choices": [{"message": {"content": None, "refusal": "I will not."}}]}
-    assert choices.in_body(orjson.dumps(body)).details()["refusal"] == "I will not."
+    assert choices.parse_body(orjson.dumps(body)).details()["refusal"] == "I will not."
     pieces = [delta(refusal="I will "), delta(refusal="not.")]
-    assert choices.in_events(b"".join(map(event, pieces))).refusal == "I will not."
+    assert choices.parse_events(b"".join(map(event, pieces))).refusal == "I will not."
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 7}, {"prompt_tokens": 7, "more": {"a": 1}}])
@@ -120,13 +120,13 @@ def test_the_counts_of_embeddings_are_found_however_they_are_written(
     usage: dict[str, Any], option: int
 ) -> None:
     body = {"data": [{"embedding": [0.5] * 900}], "usage": usage}
-    assert embeddings.in_body(orjson.dumps(body, option=option)).prompt_tokens == 7
+    assert embeddings.parse_body(orjson.dumps(body, option=option)).prompt_tokens == 7
 
 
 def test_vectors_are_not_read_for_the_counts_behind_them() -> None:
     body = b'{"data": [not read' + b" " * 2000 + b'],"usage":{"prompt_tokens":7}}'
-    assert embeddings.in_body(body).prompt_tokens == 7
-    assert embeddings.in_body(b"not JSON").error
+    assert embeddings.parse_body(body).prompt_tokens == 7
+    assert embeddings.parse_body(b"not JSON").error
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_what_an_answer_lists_with_probabilities_is_passed_over() -> None:
     text = {"type": "output_text", "text": "Hi", "logprobs": [likely] * 3}
     response = {"output": [{"type": "message", "content": [text]}], "status": "completed"}
 
-    one = choices.in_body(orjson.dumps(whole))
-    other = responses_answers.in_body(orjson.dumps(response))
+    one = choices.parse_body(orjson.dumps(whole))
+    other = responses_answers.parse_body(orjson.dumps(response))
 
     assert (one.text, one.reasoning, one.finish_reason) == ("Hi", "Hm", "stop")
     assert (one.prompt_tokens, one.completion_tokens) == (3, 1)
@@ -172,4 +172,4 @@ def test_what_an_answer_lists_with_probabilities_is_passed_over() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"choices": 7}', b'{"choices"', b'"\xff"'])
 def test_what_is_no_answer_is_an_error(body: bytes) -> None:
-    assert choices.in_body(body).error
+    assert choices.parse_body(body).error

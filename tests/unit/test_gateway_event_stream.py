@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.gateway.apis.api import never
-from agent.gateway.apis.choices import in_body, in_events, is_end, is_usage_only
+from agent.gateway.apis.choices import is_end, is_usage_only, parse_body, parse_events
 from agent.gateway.http.event_stream import EventStream
 
 DONE = b"data: [DONE]\n\n"
@@ -68,7 +68,7 @@ def test_any_cutting_gives_the_same_bytes_and_the_same_record(
     if keep_usage:
         assert whole[0] + whole[1] == raw
     assert whole[1].strip() == b"data: [DONE]"
-    answers = [in_events(one[2].events) for one in (whole, pieces, singles)]
+    answers = [parse_events(one[2].events) for one in (whole, pieces, singles)]
     assert answers[0] == answers[1] == answers[2]
     assert answers[0].text == "".join(said)
     assert answers[0].finish_reason == "stop"
@@ -82,7 +82,7 @@ def test_only_the_usage_chunk_is_taken_out(at: list[int]) -> None:
     sent, tail, events = pass_through(cut(raw, at), keep_usage=False)
 
     assert (sent, tail) == (before, DONE)
-    assert in_events(events.events).prompt_tokens == 3
+    assert parse_events(events.events).prompt_tokens == 3
 
 
 def test_a_stream_that_broke_off_ends_with_its_last_whole_event() -> None:
@@ -91,7 +91,7 @@ def test_a_stream_that_broke_off_ends_with_its_last_whole_event() -> None:
         sent, tail, events = pass_through([whole + broken], keep_usage=False)
 
         assert (sent, tail, events.complete) == (whole, b"", False)
-        assert in_events(events.events).text == "Yes"
+        assert parse_events(events.events).text == "Yes"
 
 
 def test_done_needs_no_blank_line_after_it() -> None:
@@ -122,7 +122,7 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
     first["tool_calls"][0]["id"] = "c1"
     pieces = [first, call(0, arguments='{"a"'), call(1, name="go"), call(0, arguments=":1}")]
 
-    answer = in_events(b"".join(event(chunk(piece)) for piece in pieces) + DONE)
+    answer = parse_events(b"".join(event(chunk(piece)) for piece in pieces) + DONE)
 
     assert answer.tool_calls == [
         {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}},
@@ -133,15 +133,15 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
 def test_the_texts_of_further_choices_are_kept() -> None:
     pieces = [(2, "c"), (0, "a"), (1, "b"), (2, "C")]
     chunks = [{"choices": [{"index": n, "delta": {"content": text}}]} for n, text in pieces]
-    answer = in_events(b"".join(map(event, chunks)) + DONE)
+    answer = parse_events(b"".join(map(event, chunks)) + DONE)
 
-    assert (answer.text, answer.others) == ("a", ["b", "cC"])
+    assert (answer.text, answer.other_choices) == ("a", ["b", "cC"])
 
 
 def test_an_error_inside_a_stream_is_noticed() -> None:
     raw = event(chunk({"content": "Ye"})) + event({"error": {"message": "out of memory"}}) + DONE
 
-    assert in_events(raw).error == "out of memory"
+    assert parse_events(raw).error == "out of memory"
 
 
 def test_a_plain_body_gives_text_and_counts() -> None:
@@ -155,9 +155,9 @@ def test_a_plain_body_gives_text_and_counts() -> None:
         }
     )
 
-    answer = in_body(body)
+    answer = parse_body(body)
 
     assert (answer.text, answer.finish_reason) == ("Yes", "stop")
     assert answer.details()["others"] == ["other"]
     assert (answer.prompt_tokens, answer.completion_tokens) == (3, 1)
-    assert in_body(b"<html>").error
+    assert parse_body(b"<html>").error

@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from agent.gateway import feedback
-from agent.gateway.access.auth import Door
+from agent.gateway.access.auth import Authenticator
 from agent.gateway.access.keyring import Keyring
-from agent.gateway.access.limits import Limiter
+from agent.gateway.access.limits import RateLimiter
 from agent.gateway.errors import RequestError
 from agent.gateway.http.asgi import Call
 from agent.gateway.http.uploads import Uploads
-from agent.gateway.state import Parts
+from agent.gateway.state import GatewayState
 from config.sections import Server
 from store import namespaces
 from store.clock import utcnow
@@ -34,7 +34,7 @@ class Behind:
 class FewParts:
     db: Database
     recorder: Behind
-    door: Door
+    authenticator: Authenticator
     settings: Server = Server()  # noqa: RUF009 — frozen
     now: Any = utcnow
     uploads: Uploads = field(default_factory=Uploads)
@@ -45,8 +45,10 @@ class FewParts:
 def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, status: int) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "default", NOW)
-    door = Door(Keyring(db, "", utcnow, time.monotonic), Limiter(time.monotonic), needs_key=False)
-    parts = cast("Parts", FewParts(db, Behind(degraded), door))
+    authenticator = Authenticator(
+        Keyring(db, "", utcnow, time.monotonic), RateLimiter(time.monotonic), needs_key=False
+    )
+    state = cast("GatewayState", FewParts(db, Behind(degraded), authenticator))
     body = orjson.dumps({"target_id": "int_1", "name": "thumbs"})
 
     async def receive() -> dict[str, Any]:
@@ -56,6 +58,6 @@ def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, sta
         raise AssertionError(event)
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(feedback.give(parts, Call(JSON_BODY, b"", "", receive, send)))
+        asyncio.run(feedback.create(state, Call(JSON_BODY, b"", "", receive, send)))
 
     assert caught.value.status == status

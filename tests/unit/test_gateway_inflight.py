@@ -8,13 +8,13 @@ from agent.inflight import Inflight
 
 def test_a_version_is_drained_when_its_last_request_ends() -> None:
     inflight = Inflight()
-    with inflight.request("shop") as old, inflight.request("shop") as new:
-        inflight.take(old, "bh-1")
-        inflight.take(new, "bh-2")
+    with inflight.track("shop") as old, inflight.track("shop") as new:
+        inflight.set_version(old, "bh-1")
+        inflight.set_version(new, "bh-2")
 
         assert (inflight.in_use("bh-1"), inflight.count()) == (True, 2)
         assert not inflight.wait_drained("bh-1", 0.01)
-        inflight.take(old, "bh-2")
+        inflight.set_version(old, "bh-2")
         assert inflight.wait_drained("bh-1", 0.01)
         assert not inflight.in_use("bh-1")
     assert inflight.count() == 0
@@ -23,12 +23,12 @@ def test_a_version_is_drained_when_its_last_request_ends() -> None:
 def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
     inflight = Inflight()
     drained: list[bool] = []
-    with inflight.request("shop") as undecided:
+    with inflight.track("shop") as undecided:
         swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
         swap.start()
         time.sleep(0.05)
         assert not drained
-        inflight.take(undecided, "bh-1")
+        inflight.set_version(undecided, "bh-1")
         time.sleep(0.05)
         assert not drained
     swap.join(10)
@@ -38,16 +38,16 @@ def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
 
 def test_a_version_that_a_request_may_still_take_is_in_use() -> None:
     inflight = Inflight()
-    with inflight.request("shop") as undecided:
+    with inflight.track("shop") as undecided:
         assert inflight.in_use("bh-1")
-        inflight.take(undecided, "base")
+        inflight.set_version(undecided, "base")
         assert not inflight.in_use("bh-1")
 
 
 def test_other_namespaces_are_not_waited_for() -> None:
     inflight = Inflight()
-    with inflight.request("shop") as theirs, inflight.request("bank"):
-        inflight.take(theirs, "base")
+    with inflight.track("shop") as theirs, inflight.track("bank"):
+        inflight.set_version(theirs, "base")
 
         assert not inflight.wait_drained("base", 0, "shop")
         assert inflight.wait_drained("base", 0, "harbour")
@@ -60,12 +60,12 @@ def test_other_namespaces_are_not_waited_for() -> None:
 def test_requests_that_begin_after_the_flip_are_not_waited_for() -> None:
     inflight = Inflight()
     drained: list[bool] = []
-    with inflight.request("shop") as old:
-        inflight.take(old, "bh-1")
+    with inflight.track("shop") as old:
+        inflight.set_version(old, "bh-1")
         swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
         swap.start()
         time.sleep(0.05)
-        undecided = inflight.request("shop")
+        undecided = inflight.track("shop")
         undecided.__enter__()
     swap.join(10)
     undecided.__exit__(None, None, None)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gateway.access.origin import refuse_pages
+from agent.gateway.access.origin import reject_cross_site
 from agent.gateway.errors import RequestError
 
 OURS = ["127.0.0.1", "127.9.9.9:8080", "localhost", "LocalHost:1", "[::1]", "[::1]:8080"]
@@ -24,7 +24,7 @@ THEIRS = [
 def refused(headers: dict[bytes, bytes], *allowed: str) -> str | None:
     """The code of the refusal, if there is one."""
     try:
-        refuse_pages(headers, allowed)
+        reject_cross_site(headers, allowed)
     except RequestError as error:
         assert error.status == 403  # noqa: PT017 — both outcomes are right
         return error.code

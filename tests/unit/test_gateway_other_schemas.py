@@ -12,7 +12,7 @@ from agent.gateway.apis.completions import CompletionRequest
 from agent.gateway.apis.embeddings import EmbeddingRequest
 from agent.gateway.apis.request import ApiRequest, parse
 from agent.gateway.apis.responses import ResponsesRequest
-from agent.gateway.apis.schema_cost import pattern_weight
+from agent.gateway.apis.schema_cost import pattern_cost
 from agent.gateway.errors import RequestError
 from store.contexts import Context, compose, message_text
 from store.records import prefix_hash
@@ -39,7 +39,7 @@ def test_all_system_text_of_a_response_reaches_the_engine(context: Context) -> N
             {"role": "user", "content": "Hi"},
         ],
     )
-    said = asked.said(compose(asked.chat(), context))
+    said = asked.content_fields(compose(asked.chat_messages(), context))
     assert said["instructions"].endswith("First.\n\nSecond.\n\nThird.")
     assert [item["content"] for item in said["input"]] == ["Hi"]
 
@@ -55,7 +55,7 @@ def test_a_response_with_parallel_calls_goes_on_as_it_was_recorded() -> None:
             {"type": "function_call_output", "call_id": "a", "output": "Sun."},
         ]
     )
-    user, answer, result = asked.chat()
+    user, answer, result = asked.chat_messages()
     assert [each["id"] for each in answer["tool_calls"]] == ["a", "b"]
     assert result["role"] == "tool"
     recorded = [user, {"role": "assistant", "content": "Let me look."}]
@@ -96,11 +96,11 @@ def test_a_person_and_a_session_that_are_told_as_json_are_told_apart(told, user)
 def test_what_only_a_cloud_does_for_a_response_is_taken_and_not_sent_on(name: str) -> None:
     asked = responses(input="Hi", **{name: {"mode": "auto"}})
     assert getattr(asked, name) == {"mode": "auto"}
-    assert name not in asked.forwarded()
+    assert name not in asked.forwarded_fields()
 
 
 def test_the_longest_message_is_lowered_to_what_is_served() -> None:
-    assert message(max_tokens=32_000).bounds(CAP) == {"max_tokens": CAP}
+    assert message(max_tokens=32_000).engine_limits(CAP) == {"max_tokens": CAP}
     with pytest.raises(RequestError):
         responses(input="Hi", max_output_tokens=32_000)
 
@@ -146,8 +146,8 @@ def test_a_message_has_so_many_blocks_at_most() -> None:
 
 def test_fields_of_the_clients_without_meaning_here_are_kept_back() -> None:
     asked = responses(input="Hi", stream_options={"include_obfuscation": False}, max_tool_calls=3)
-    assert set(asked.forwarded()) == set()
-    assert "cache_control" not in message(cache_control={"type": "ephemeral"}).forwarded()
+    assert set(asked.forwarded_fields()) == set()
+    assert "cache_control" not in message(cache_control={"type": "ephemeral"}).forwarded_fields()
 
 
 def completion(**fields: Any) -> CompletionRequest:
@@ -159,12 +159,12 @@ def completion(**fields: Any) -> CompletionRequest:
 )
 def test_a_prompt_may_be_a_list(prompt: Any, texts: list[str]) -> None:
     asked = completion(prompt=prompt)
-    assert asked.said(asked.chat()) == {"prompt": texts}
+    assert asked.content_fields(asked.chat_messages()) == {"prompt": texts}
 
 
 def test_all_answers_to_all_prompts_are_counted_together() -> None:
     asked = completion(prompt=["Hi", "Ho"], n=3, max_tokens=5)
-    assert asked.most_tokens(CAP) == 30
+    assert asked.max_total_tokens(CAP) == 30
     for fields in ({"prompt": ["Hi"] * 5, "n": 8}, {"prompt": ["Hi"] * 33}, {"prompt": []}):
         with pytest.raises(RequestError):
             completion(**fields)
@@ -227,7 +227,7 @@ def test_schemas_that_become_one_grammar_weigh_together() -> None:
 )
 def test_a_long_pattern_holds_nobody_up(pattern: str) -> None:
     begun = time.process_time()
-    pattern_weight(pattern)
+    pattern_cost(pattern)
     assert time.process_time() - begun < 0.5
 
 
@@ -260,14 +260,14 @@ def test_what_openais_client_adds_to_an_answer_comes_back_and_goes_no_further() 
     call = CALL | {"function": CALL["function"] | {"parsed_arguments": {"a": 1}}}
     answer = {"role": "assistant", "content": "{}", "parsed": {"a": 1}, "tool_calls": [call]}
     asked = {"model": "small", "messages": [{"role": "user", "content": "Hi"}, answer]}
-    said = parse(ChatRequest, orjson.dumps(asked), CAP).chat()[1]
+    said = parse(ChatRequest, orjson.dumps(asked), CAP).chat_messages()[1]
     assert said == {"role": "assistant", "content": "{}", "tool_calls": [CALL]}
 
     item = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
     part = {"type": "output_text", "text": "{}", "parsed": {"a": 1}}
     message = {"type": "message", "role": "assistant", "content": [part]}
     asked = responses(input=[message, item | {"parsed_arguments": {"a": 1}}])
-    assert b"parsed" not in orjson.dumps(asked.said(asked.chat()))
+    assert b"parsed" not in orjson.dumps(asked.content_fields(asked.chat_messages()))
 
 
 def test_what_anthropics_client_adds_comes_back_and_goes_no_further() -> None:
@@ -280,15 +280,15 @@ def test_what_anthropics_client_adds_comes_back_and_goes_no_further() -> None:
         thread={"type": "create"},
         stop_sequences=["a", "b", "c", "d", "e"],
     )
-    assert asked.forwarded()["tools"] == [{"name": "look", "input_schema": {}}]
-    assert "thread" not in asked.forwarded()
+    assert asked.forwarded_fields()["tools"] == [{"name": "look", "input_schema": {}}]
+    assert "thread" not in asked.forwarded_fields()
 
 
 def test_texts_in_parts_and_refusals_of_a_response_are_texts() -> None:
     output = {"type": "function_call_output", "call_id": "c"}
     parts = [{"type": "input_text", "text": "Sun"}, {"type": "input_text", "text": "ny."}]
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
-    answer, result = responses(input=[refusal, output | {"output": parts}]).chat()
+    answer, result = responses(input=[refusal, output | {"output": parts}]).chat_messages()
     assert message_text(answer) == "No."
     assert result["content"] == "Sunny."
     with pytest.raises(RequestError):

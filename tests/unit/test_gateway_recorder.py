@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.gateway.log.group_commit import LARGE, Full, GroupCommit
+from agent.gateway.log.group_commit import LARGE_RECORD_CHARS, GroupCommit, QueueFull
 from agent.gateway.log.recorder import Recorder
 from agent.gateway.log.spool import QUARANTINE, Spool, SpoolFull, encode
 from agent.gateway.metrics import Metrics
@@ -231,7 +231,7 @@ def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
         results = await asyncio.gather(
             *(group.submit(make_record()) for _ in range(60)), return_exceptions=True
         )
-        assert any(isinstance(result, Full) for result in results)
+        assert any(isinstance(result, QueueFull) for result in results)
         assert await asyncio.to_thread(group.close, 5)
 
     asyncio.run(scenario())
@@ -248,14 +248,18 @@ def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> N
             lambda batch: batches.append([len(each.messages[0]["content"]) for each in batch]),
             capacity=50,
         )
-        for size in [LARGE] * 3 + [1, 2]:
+        for size in [LARGE_RECORD_CHARS] * 3 + [1, 2]:
             message = {"role": "user", "content": "x" * size}
-            group.hand_in(make_record(messages=[message]))
+            group.submit_nowait(make_record(messages=[message]))
         group.start()
         assert await asyncio.to_thread(group.close, 10)
         return batches
 
-    assert asyncio.run(scenario()) == [[1, 2, LARGE], [LARGE], [LARGE]]
+    assert asyncio.run(scenario()) == [
+        [1, 2, LARGE_RECORD_CHARS],
+        [LARGE_RECORD_CHARS],
+        [LARGE_RECORD_CHARS],
+    ]
 
 
 def test_closing_writes_what_is_waiting() -> None:

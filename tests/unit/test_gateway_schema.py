@@ -20,7 +20,7 @@ from agent.gateway.feedback import FeedbackRequest
 
 CAP = 4096
 USER = [{"role": "user", "content": "Hi"}]
-FORWARDED = set(ChatRequest.model_fields) - ChatRequest.KEPT_BACK - ChatRequest.SAID
+FORWARDED = set(ChatRequest.model_fields) - ChatRequest.NOT_FORWARDED - ChatRequest.CONTENT_FIELDS
 BOUNDS = {
     "n": (1, 8),
     "max_tokens": (1, CAP),
@@ -86,7 +86,7 @@ def test_nothing_out_of_bounds_or_unknown_is_ever_forwarded(
     except (RequestError, TypeError):  # TypeError: orjson cannot write an integer so large
         return
 
-    forwarded = request.forwarded()
+    forwarded = request.forwarded_fields()
 
     assert set(forwarded) <= FORWARDED
     assert not set(forwarded) & set(GIVEN_ONLY_TO_US)
@@ -236,7 +236,7 @@ def test_a_schema_reaches_the_engine_as_it_was_sent() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
 
     request = parse(ChatRequest, body(response_format=form), CAP)
-    assert request.forwarded() == {"response_format": form}
+    assert request.forwarded_fields() == {"response_format": form}
 
 
 def test_every_field_of_the_official_client_is_known() -> None:
@@ -251,7 +251,7 @@ def test_every_field_of_the_official_client_is_known() -> None:
 def test_a_field_that_is_not_served_may_be_null_and_is_else_refused_with_the_reason(
     name: str,
 ) -> None:
-    assert name not in parse(ChatRequest, body(**{name: None}), CAP).forwarded()
+    assert name not in parse(ChatRequest, body(**{name: None}), CAP).forwarded_fields()
     assert refusal(**{name: {"a": 1}}).code == "not_served"
 
 
@@ -278,7 +278,7 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
 
     request = parse(ChatRequest, body(messages=[*USER, answer]), CAP)
 
-    assert request.chat()[1] == {"role": "assistant", "content": "Yes.", "tool_calls": []}
+    assert request.chat_messages()[1] == {"role": "assistant", "content": "Yes.", "tool_calls": []}
 
 
 @pytest.mark.parametrize("item", [b"[]", b'{"":0}', b"0", b'"\\""', b'{"a":[{}]}'])

@@ -6,12 +6,14 @@ import pytest
 
 from agent.gateway.errors import RequestError
 from agent.gateway.http import uploads as module
-from agent.gateway.http.asgi import Call, given
+from agent.gateway.http.asgi import Call, replay_body
 from agent.gateway.http.uploads import Uploads
 
 
 def call(receive=None) -> Call:
-    return Call({b"content-type": b"application/json"}, b"", "", receive or given(b"12345"), None)
+    return Call(
+        {b"content-type": b"application/json"}, b"", "", receive or replay_body(b"12345"), None
+    )
 
 
 def test_a_body_counts_until_what_was_asked_is_done() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.gateway.errors import RequestError
 from agent.gateway.metrics import Metrics
-from agent.gateway.views import PATIENCE_S, Views
+from agent.gateway.views import READ_TIMEOUT_S, Views
 from store import namespaces
 from store.db import Database, Session
 from tests.support.factories import NOW, add_lesson
@@ -54,13 +54,13 @@ def test_requests_that_come_during_a_read_share_the_next_one(
 ) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
-        await views.of("shop")
+        await views.view("shop")
         sluggish.delay_s, sluggish.reads = 0.2, 0
-        early = asyncio.ensure_future(views.of("shop"))
+        early = asyncio.ensure_future(views.view("shop"))
         await asyncio.sleep(0.05)
         with db.begin() as session:
             add_lesson(session, "We close at five.")
-        late = await asyncio.gather(*(views.of("shop") for _ in range(20)))
+        late = await asyncio.gather(*(views.view("shop") for _ in range(20)))
 
         assert await early
         assert sluggish.reads == 2
@@ -73,9 +73,9 @@ def test_requests_that_come_during_a_read_share_the_next_one(
 def test_an_unknown_namespace_or_version_has_no_view(sluggish: Sluggish) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
-        assert await views.of("nowhere") is None
-        assert await views.of("shop", "bh-1") is None
-        assert await views.of("shop", "base")
+        assert await views.view("nowhere") is None
+        assert await views.view("shop", "bh-1") is None
+        assert await views.view("shop", "base")
         views.close()
 
     asyncio.run(scenario())
@@ -85,13 +85,13 @@ def test_an_unknown_namespace_or_version_has_no_view(sluggish: Sluggish) -> None
 def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: str) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
-        known = await views.of("shop")
+        known = await views.view("shop")
         sluggish.down = how == "down"
-        sluggish.delay_s = PATIENCE_S * 1.5 if how == "slow" else 0
+        sluggish.delay_s = READ_TIMEOUT_S * 1.5 if how == "slow" else 0
 
         begun = time.monotonic()
-        assert await views.of("shop") == known
-        assert time.monotonic() - begun < PATIENCE_S * 1.4
+        assert await views.view("shop") == known
+        assert time.monotonic() - begun < READ_TIMEOUT_S * 1.4
         views.close()
 
     asyncio.run(scenario())
@@ -102,21 +102,21 @@ def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_serves(
 ) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
-        known = await views.of("shop")
-        sluggish.delay_s = PATIENCE_S * 2
-        await views.of("shop")
+        known = await views.view("shop")
+        sluggish.delay_s = READ_TIMEOUT_S * 2
+        await views.view("shop")
         begun = time.monotonic()
         for _ in range(20):
-            assert await views.of("shop") == known
-        assert time.monotonic() - begun < PATIENCE_S / 2
+            assert await views.view("shop") == known
+        assert time.monotonic() - begun < READ_TIMEOUT_S / 2
 
         sluggish.delay_s = 0
         with db.begin() as session:
             add_lesson(session, "We close at ten.")
         give_up = time.monotonic() + 10
-        while await views.of("shop") == known and time.monotonic() < give_up:
+        while await views.view("shop") == known and time.monotonic() < give_up:
             await asyncio.sleep(0.02)
-        view = await views.of("shop")
+        view = await views.view("shop")
         assert view
         assert "We close at ten." in view.context.lessons
         views.close()
@@ -127,14 +127,14 @@ def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_serves(
 def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
     async def scenario() -> None:
         views = new_views(sluggish)
-        sluggish.delay_s = PATIENCE_S * 1.5
-        view = await views.of("shop")
+        sluggish.delay_s = READ_TIMEOUT_S * 1.5
+        view = await views.view("shop")
         assert view
         assert "We open at nine." in view.context.lessons
 
         sluggish.delay_s, sluggish.down = 0, True
         with pytest.raises(RequestError) as caught:
-            await views.of("never-asked")
+            await views.view("never-asked")
         assert caught.value.status == 503
         views.close()
 
@@ -147,13 +147,13 @@ def test_without_a_thread_every_change_is_in_the_next_view(db: Database) -> None
 
     async def scenario() -> None:
         views = Views(db, 512, Metrics())
-        before = await views.of("shop")
-        assert await views.of("shop") is before
+        before = await views.view("shop")
+        assert await views.view("shop") is before
         for number in range(20):
             with db.begin() as session:
                 add_lesson(session, f"We sell {number} lamps.")
-                assert await views.of("shop") is before  # nothing is committed yet
-            before = await views.of("shop")
+                assert await views.view("shop") is before  # nothing is committed yet
+            before = await views.view("shop")
             assert before
             assert f"We sell {number} lamps." in before.context.lessons
         views.close()

@@ -5,7 +5,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from agent.gateway.access.api_key import digest, first_admin_key, issue, make, parse, written
+from agent.gateway.access.api_key import (
+    digest,
+    first_admin_key,
+    format_key,
+    generate_key,
+    issue_key,
+    parse,
+)
 from store import audit, keys
 from store.db import Database
 from store.keys import Grant, Limits, Scope, TrustConflict, UnknownKey
@@ -19,7 +26,7 @@ APP = Grant("app", "shop", Trust.USER, frozenset({Scope.INFER}), Limits(2, 60, 1
 
 def test_a_key_is_known_as_it_was_made_but_for_its_secret(shop: Database) -> None:
     with shop.begin() as session:
-        held = make(session, PEPPER, APP, "operator", NOW)
+        held = issue_key(session, PEPPER, APP, "operator", NOW)
     presented = parse(held)
     assert presented
     with shop.read() as session:
@@ -35,7 +42,7 @@ TABLES = ("api_keys", "principals", "audit")
 
 
 def test_another_secret_or_pepper_has_another_digest() -> None:
-    key = issue()
+    key = generate_key()
     other = parse(f"bh_{key.id}_{'0' * 64}")
     assert other
     assert len({digest(PEPPER, key), digest(PEPPER, other), digest("salt", key)}) == 3
@@ -43,7 +50,7 @@ def test_another_secret_or_pepper_has_another_digest() -> None:
 
 @pytest.mark.parametrize("change", ["{}0", "{} ", "b{}", "{}\n"])
 def test_what_is_not_exactly_a_key_is_none(change: str) -> None:
-    held = written(issue())
+    held = format_key(generate_key())
     assert parse(held)
     assert parse(change.format(held)) is None
     assert parse(held.upper()) is None
@@ -52,7 +59,7 @@ def test_what_is_not_exactly_a_key_is_none(change: str) -> None:
 def test_a_key_is_good_until_it_expires_or_is_revoked(shop: Database) -> None:
     short = Grant("app", "shop", Trust.USER, APP.scopes, expires_at=NOW + timedelta(seconds=5))
     with shop.begin() as session:
-        make(session, PEPPER, short, "operator", NOW)
+        issue_key(session, PEPPER, short, "operator", NOW)
         (key,) = keys.keys(session)
         assert key.is_valid(later(4))
         assert not key.is_valid(later(5))
@@ -67,8 +74,8 @@ def test_a_key_is_good_until_it_expires_or_is_revoked(shop: Database) -> None:
 def test_two_keys_of_one_principal_count_as_one_voice(shop: Database) -> None:
     with shop.begin() as session:
         for grant in (APP, Grant("app", "shop", Trust.USER, frozenset({Scope.FEEDBACK}))):
-            make(session, PEPPER, grant, "operator", NOW)
-        make(session, PEPPER, Grant("app", "bank", Trust.USER, APP.scopes), "operator", NOW)
+            issue_key(session, PEPPER, grant, "operator", NOW)
+        issue_key(session, PEPPER, Grant("app", "bank", Trust.USER, APP.scopes), "operator", NOW)
         made = {key.grant.namespace: key.principal for key in keys.keys(session)}
         assert len({key.principal for key in keys.keys(session)}) == 2
         assert made["shop"] != made["bank"]
@@ -76,16 +83,16 @@ def test_two_keys_of_one_principal_count_as_one_voice(shop: Database) -> None:
 
 def test_a_principal_is_not_trusted_more_by_another_key(shop: Database) -> None:
     with shop.begin() as session:
-        make(session, PEPPER, APP, "operator", NOW)
+        issue_key(session, PEPPER, APP, "operator", NOW)
         more = Grant("app", "shop", Trust.OPERATOR, APP.scopes)
         with pytest.raises(TrustConflict, match="another name"):
-            make(session, PEPPER, more, "operator", NOW)
+            issue_key(session, PEPPER, more, "operator", NOW)
 
 
 def test_a_key_for_no_namespace_or_of_no_id_is_an_error(shop: Database) -> None:
     nowhere = Grant("app", "nowhere", Trust.USER, APP.scopes)
     with pytest.raises(UnknownNamespace), shop.begin() as session:
-        make(session, PEPPER, nowhere, "operator", NOW)
+        issue_key(session, PEPPER, nowhere, "operator", NOW)
     with pytest.raises(UnknownKey), shop.begin() as session:
         keys.revoke(session, "0" * 16, "operator", NOW)
 
@@ -93,7 +100,7 @@ def test_a_key_for_no_namespace_or_of_no_id_is_an_error(shop: Database) -> None:
 def test_the_first_admin_key_is_made_once_and_again_when_it_is_gone(shop: Database) -> None:
     in_one = Grant("boss", "shop", Trust.OPERATOR, frozenset(Scope))
     with shop.begin() as session:
-        make(session, PEPPER, in_one, "operator", NOW)
+        issue_key(session, PEPPER, in_one, "operator", NOW)
     held = first_admin_key(shop, PEPPER, NOW)
     assert held
     presented = parse(held)

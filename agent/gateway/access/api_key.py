@@ -27,30 +27,30 @@ _KEY = re.compile(rf"bh_([0-9a-f]{{{2 * ID_BYTES}}})_([0-9a-f]{{{2 * SECRET_BYTE
 
 
 @dataclass(frozen=True)
-class Presented:
+class PresentedKey:
     """A key that a request carries; who it is has still to be proven."""
 
     id: str
     secret: str
 
 
-def parse(text: str) -> Presented | None:
+def parse(text: str) -> PresentedKey | None:
     """The parts of a key; None for what is none."""
     match = _KEY.fullmatch(text)
-    return Presented(*match.groups()) if match else None
+    return PresentedKey(*match.groups()) if match else None
 
 
-def issue() -> Presented:
+def generate_key() -> PresentedKey:
     """A new key, that nobody else has."""
-    return Presented(secrets.token_hex(ID_BYTES), secrets.token_hex(SECRET_BYTES))
+    return PresentedKey(secrets.token_hex(ID_BYTES), secrets.token_hex(SECRET_BYTES))
 
 
-def written(key: Presented) -> str:
+def format_key(key: PresentedKey) -> str:
     """The key as its holder keeps it."""
     return f"{PREFIX}{key.id}_{key.secret}"
 
 
-def digest(pepper: str, key: Presented) -> bytes:
+def digest(pepper: str, key: PresentedKey) -> bytes:
     """What is kept of a key, 32 bytes."""
     return hmac.digest(pepper.encode(), f"{key.id}.{key.secret}".encode(), hashlib.sha256)
 
@@ -60,16 +60,16 @@ def pepper(data_dir: Path) -> str:
     return load_or_create_secret(data_dir / PEPPER)
 
 
-def make(session: Session, pepper: str, grant: Grant, actor: str, now: datetime) -> str:
+def issue_key(session: Session, pepper: str, grant: Grant, actor: str, now: datetime) -> str:
     """Make a key for what is granted; the key as its holder keeps it, which is nowhere else.
 
     Raises:
         UnknownNamespace: There is no such namespace.
         TrustConflict: The principal is there with another trust.
     """
-    key = issue()
+    key = generate_key()
     keys.create(session, key.id, digest(pepper, key), grant, actor, now)
-    return written(key)
+    return format_key(key)
 
 
 def _is_for_all(grant: Grant) -> bool:
@@ -82,4 +82,4 @@ def first_admin_key(db: Database, pepper: str, now: datetime) -> str | None:
         if any(_is_for_all(key.grant) and key.is_valid(now) for key in keys.keys(session)):
             return None
         grant = Grant("admin", None, Trust.OPERATOR, frozenset(Scope))
-        return make(session, pepper, grant, "first start", now)
+        return issue_key(session, pepper, grant, "first start", now)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.gateway.access.api_key import PREFIX, parse
 from agent.gateway.access.keyring import Keyring
-from agent.gateway.access.limits import Limiter
+from agent.gateway.access.limits import RateLimiter
 from agent.gateway.errors import RequestError, short
 from store.keys import Key, Scope
 from store.schema import Trust
@@ -65,14 +65,14 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Door:
+class Authenticator:
     """How callers are let in."""
 
     keyring: Keyring
-    limiter: Limiter
+    limiter: RateLimiter
     needs_key: bool
 
-    async def caller(self, headers: dict[bytes, bytes], scope: Scope) -> Caller:
+    async def authenticate(self, headers: dict[bytes, bytes], scope: Scope) -> Caller:
         """The caller that a request's headers stand for, who may do what has this scope.
 
         Raises:
@@ -92,7 +92,7 @@ class Door:
             message = f"This key is not for namespace {short(named)!r}. Leave the header out."
             raise RequestError(403, message, code="namespace_not_allowed")
         namespace = grant.namespace or _namespace(named)
-        self.limiter.ask(key)
+        self.limiter.count_request(key)
         return Caller(key.principal, namespace, grant.trust, key)
 
     async def _key(self, headers: dict[bytes, bytes]) -> Key | None:
@@ -100,7 +100,7 @@ class Door:
         text = _presented(headers)
         presented = parse(text)
         if presented:
-            key = await self.keyring.holder(presented)
+            key = await self.keyring.verify(presented)
             if key is None:
                 raise _unauthorised("This key is not known, has expired, or was revoked.")
             return key

@@ -15,7 +15,7 @@ from datetime import datetime
 
 import structlog
 
-from agent.gateway.access.api_key import Presented, digest
+from agent.gateway.access.api_key import PresentedKey, digest
 from agent.gateway.errors import unavailable
 from store import keys
 from store.db import Database
@@ -23,10 +23,10 @@ from store.keys import Key
 
 log = structlog.get_logger(__name__)
 
-FRESH_S = 1.0
-PATIENCE_S = 1.0
-FIRST_PATIENCE_S = 10.0
-NOBODY = bytes(32)
+REFRESH_INTERVAL_S = 1.0
+READ_TIMEOUT_S = 1.0
+FIRST_READ_TIMEOUT_S = 10.0
+NO_DIGEST = bytes(32)
 """Compared with what a key that is not there would have as digest, so that both take as long."""
 
 
@@ -58,7 +58,7 @@ class Keyring:
         """End the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def holder(self, presented: Presented) -> Key | None:
+    async def verify(self, presented: PresentedKey) -> Key | None:
         """The key that was presented; None where it is not good.
 
         Raises:
@@ -67,20 +67,22 @@ class Keyring:
         if presented.id not in self._known or not self._is_fresh():
             await self._look(presented)
         key = self._known.get(presented.id)
-        expected = key.digest if key else NOBODY
+        expected = key.digest if key else NO_DIGEST
         is_holder = hmac.compare_digest(expected, digest(self._pepper, presented))
         return key if key and is_holder and key.is_valid(self._now()) else None
 
     def _is_fresh(self) -> bool:
-        return self._timer() - max(self._looked, self._failed) <= FRESH_S
+        return self._timer() - max(self._looked, self._failed) <= REFRESH_INTERVAL_S
 
-    async def _look(self, presented: Presented) -> None:
+    async def _look(self, presented: PresentedKey) -> None:
         """See what changed; all who ask meanwhile share one look."""
         if self._looking is None:
             self._looking = asyncio.ensure_future(self._read())
             self._looking.add_done_callback(self._looked_at)
         try:
-            async with asyncio.timeout(FIRST_PATIENCE_S if self._counted is None else PATIENCE_S):
+            async with asyncio.timeout(
+                FIRST_READ_TIMEOUT_S if self._counted is None else READ_TIMEOUT_S
+            ):
                 await asyncio.shield(self._looking)
         except Exception as error:
             self._failed = self._timer()

@@ -37,7 +37,7 @@ class _Bucket:
         return max(0.0, needed - self.left) * MINUTE_S / self.per_minute
 
 
-class Limiter:
+class RateLimiter:
     """What the keys have done lately."""
 
     def __init__(self, timer: Callable[[], float]) -> None:
@@ -45,7 +45,7 @@ class Limiter:
         self._running: dict[str, int] = {}
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def ask(self, key: Key) -> None:
+    def count_request(self, key: Key) -> None:
         """Count a request of a key, whatever it asks for.
 
         Raises:
@@ -54,7 +54,7 @@ class Limiter:
         self._admit(key.id, "requests", key.grant.limits.requests_per_minute, takes=1)
 
     @contextmanager
-    def admitted(self, key: Key | None) -> Iterator[None]:
+    def admit(self, key: Key | None) -> Iterator[None]:
         """One request to the model, from its beginning to its end; without a key nothing limits it.
 
         Raises:
@@ -75,7 +75,7 @@ class Limiter:
             if not self._running[key.id]:
                 del self._running[key.id]
 
-    def charge(self, key: Key, tokens: int) -> None:
+    def charge_tokens(self, key: Key, tokens: int) -> None:
         """Count the tokens of an answer that has ended."""
         per_minute = key.grant.limits.tokens_per_minute
         if per_minute is not None:

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from agent.gateway.errors import RequestError, short
 
-OWN = (b"none", b"same-origin")
+TRUSTED_FETCH_SITES = (b"none", b"same-origin")
 """What a browser says of an address that was typed in, and of this machine's own pages."""
 
 
-def refuse_pages(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
+def reject_cross_site(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
     """Let a request pass that was sent to this machine, and by no page of another.
 
     Args:
@@ -31,15 +31,15 @@ def refuse_pages(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
         RequestError: Its Host or Origin is another, or its browser says so (403).
     """
     if b"host" in headers:  # no browser leaves it out; health checks in HTTP/1.0 do
-        _refuse_other("Host", "//", headers[b"host"], allowed)
+        _require_own_name("Host", "//", headers[b"host"], allowed)
     if b"origin" in headers:
-        _refuse_other("Origin", "", headers[b"origin"], allowed)
-    if headers.get(b"sec-fetch-site", b"none") not in OWN:
+        _require_own_name("Origin", "", headers[b"origin"], allowed)
+    if headers.get(b"sec-fetch-site", b"none") not in TRUSTED_FETCH_SITES:
         message = "This request is a page's of another site. Ask from a program, or with a key."
         raise RequestError(403, message, code="origin_not_allowed")
 
 
-def _refuse_other(header: str, scheme: str, value: bytes, allowed: Sequence[str]) -> None:
+def _require_own_name(header: str, scheme: str, value: bytes, allowed: Sequence[str]) -> None:
     sent = value.decode("latin-1")
     name = _hostname(scheme + sent)
     if not (_is_loopback(name) or name in map(str.lower, allowed)):

@@ -16,8 +16,8 @@ APIS = (
     Api(
         path="/v1/chat/completions",
         request=chat.ChatRequest,
-        in_body=choices.in_body,
-        in_events=choices.in_events,
+        parse_body=choices.parse_body,
+        parse_events=choices.parse_events,
         is_end=choices.is_end,
         is_usage_only=choices.is_usage_only,
         has_usage_option=True,
@@ -25,8 +25,8 @@ APIS = (
     Api(
         path="/v1/completions",
         request=completions.CompletionRequest,
-        in_body=choices.in_body,
-        in_events=choices.in_events,
+        parse_body=choices.parse_body,
+        parse_events=choices.parse_events,
         is_end=choices.is_end,
         is_usage_only=choices.is_usage_only,
         has_usage_option=True,
@@ -35,8 +35,8 @@ APIS = (
     Api(
         path="/v1/messages",
         request=anthropic.MessagesRequest,
-        in_body=anthropic_answers.in_body,
-        in_events=anthropic_answers.in_events,
+        parse_body=anthropic_answers.parse_body,
+        parse_events=anthropic_answers.parse_events,
         is_end=anthropic_answers.is_end,
         error=anthropic_answers.error_body,
         error_event=anthropic_answers.error_event,
@@ -44,15 +44,15 @@ APIS = (
     Api(
         path="/v1/responses",
         request=responses.ResponsesRequest,
-        in_body=responses_answers.in_body,
-        in_events=responses_answers.in_events,
+        parse_body=responses_answers.parse_body,
+        parse_events=responses_answers.parse_events,
         is_end=responses_answers.is_end,
     ),
     Api(
         path="/v1/embeddings",
         request=embeddings.EmbeddingRequest,
-        in_body=embeddings.in_body,
-        in_events=embeddings.in_events,
+        parse_body=embeddings.parse_body,
+        parse_events=embeddings.parse_events,
         is_conversation=False,
     ),
 )

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.json import Decoder
 
 Json = dict[str, Any]
-WHOLE: Decoder[Json] = Decoder(Json)
+ANY_OBJECT: Decoder[Json] = Decoder(Json)
 """Of everything in an answer."""
 
 
@@ -27,11 +27,11 @@ class Answer:
     tool_calls: list[Json] = field(default_factory=list)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    others: list[str] = field(default_factory=list)
+    other_choices: list[str] = field(default_factory=list)
     """Texts of the further choices, where several were asked for."""
     error: str | None = None
     """What the engine reported inside a stream that had begun."""
-    pieces: int = 0
+    chunk_count: int = 0
     """In how many pieces a stream had it come, of whatever kind; each is a token or more."""
 
     def details(self) -> Json:
@@ -39,14 +39,14 @@ class Answer:
         details: Json = {"finish_reason": self.finish_reason}
         more = {
             "tool_calls": self.tool_calls,
-            "others": self.others,
+            "others": self.other_choices,
             "reasoning": self.reasoning,
             "refusal": self.refusal,
         }
         return details | {name: value for name, value in more.items() if value}
 
 
-def parsed(body: bytes, answer: Answer, decoder: Decoder[Any] = WHOLE) -> Json:
+def decode_body(body: bytes, answer: Answer, decoder: Decoder[Any] = ANY_OBJECT) -> Json:
     """The JSON object of a whole answer; empty, with an error noted, for anything else.
 
     Args:

@@ -18,7 +18,7 @@ from agent.gateway.apis.messages import (
     text_only,
 )
 from agent.gateway.apis.request import (
-    NOT_FORWARDED,
+    NEVER_FORWARDED,
     ApiRequest,
     Label,
     Limit,
@@ -166,11 +166,11 @@ class OutputConfig(Strict):
 class MessagesRequest(ApiRequest):
     """The body of `POST /v1/messages`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+    NOT_FORWARDED: ClassVar = NEVER_FORWARDED | {
         *("container", "betas", "cache_control", "context_management", "thread")
     }
-    IS_CEILING: ClassVar = True
-    SAID: ClassVar = frozenset({"system", "messages"})
+    CLAMPS_LIMIT: ClassVar = True
+    CONTENT_FIELDS: ClassVar = frozenset({"system", "messages"})
 
     messages: Annotated[
         list[Turn],
@@ -204,37 +204,37 @@ class MessagesRequest(ApiRequest):
             check_tool_choice(True, name, [tool.name for tool in self.tools or ()])
         return self
 
-    def limits(self) -> dict[str, int | None]:
+    def token_limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_tokens": self.max_tokens}
 
-    def compiled(self) -> list[dict[str, Any] | None]:
+    def grammar_schemas(self) -> list[dict[str, Any] | None]:
         """Those of tools that must be called, or strictly."""
         is_strict = self.tool_choice is not None and self.tool_choice.type == "any"
         return [tool.input_schema for tool in self.tools or () if tool.strict or is_strict]
 
     def tags(self) -> dict[str, str]:
         """The session, which agents name with whom it is for."""
-        _, session = conversation_id.user_and_session(self._user_id)
+        _, session = conversation_id.split_user_id(self._user_id)
         return {"session_id": session} if session else {}
 
     @property
     def end_user(self) -> str | None:
         """Whom the request is made for, without the session."""
-        user, _ = conversation_id.user_and_session(self._user_id)
+        user, _ = conversation_id.split_user_id(self._user_id)
         return user
 
     @property
     def _user_id(self) -> str:
         return (self.metadata and self.metadata.user_id) or ""
 
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """The system text and the turns as chat messages."""
         system = _joined(self.system)
         first: list[Message] = [{"role": "system", "content": system}] if system else []
         return [*first, *(message for turn in self.messages for message in _chat_turn(turn))]
 
-    def said(self, messages: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The system text of `messages`; the turns are those of the request."""
         system, _ = split_system(messages)
         turns = [turn.model_dump(exclude_none=True) for turn in self.messages]
@@ -246,7 +246,7 @@ class CountRequest(MessagesRequest):
 
     max_tokens: Limit | None = None  # type: ignore[assignment]
 
-    def counted(self) -> dict[str, Any]:
+    def prompt_fields(self) -> dict[str, Any]:
         """The fields that change how long the prompt is."""
         return {name: value for name, value in self.params().items() if name in COUNTED}
 

@@ -5,19 +5,19 @@ from typing import Any
 
 import orjson
 
-from agent.gateway.apis.answer import Answer, Json, error_text, parsed
+from agent.gateway.apis.answer import Answer, Json, decode_body, error_text
 from agent.gateway.errors import RequestError
 from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
-def in_body(body: bytes) -> Answer:
+def parse_body(body: bytes) -> Answer:
     """The answer in a whole message."""
     answer = Answer()
-    _read_message(parsed(body, answer), answer)
+    _read_message(decode_body(body, answer), answer)
     return answer
 
 
-def in_events(events: bytes) -> Answer:
+def parse_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
@@ -34,7 +34,7 @@ def in_events(events: bytes) -> Answer:
         elif kind == "content_block_start":
             _begin_block(event, calls)
         elif kind == "content_block_delta":
-            answer.pieces += 1
+            answer.chunk_count += 1
             texts.append(delta.get("text") or "")
             thoughts.append(delta.get("thinking") or "")
             if delta.get("type") == "input_json_delta" and event.get("index") in calls:

@@ -32,9 +32,9 @@ class Api:
 
     path: str
     request: type[ApiRequest]
-    in_body: Callable[[bytes], Answer]
+    parse_body: Callable[[bytes], Answer]
     """Reads a whole answer."""
-    in_events: Callable[[bytes], Answer]
+    parse_events: Callable[[bytes], Answer]
     """Reads a stream, whole or broken off."""
     is_end: Callable[[bytes], bool] = never
     """Whether an event is the last of a stream."""

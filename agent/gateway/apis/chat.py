@@ -13,8 +13,8 @@ from agent.gateway.apis.messages import (
     ToolChoice,
 )
 from agent.gateway.apis.request import (
-    MAX_N,
-    NOT_FORWARDED,
+    MAX_CHOICES_PER_PROMPT,
+    NEVER_FORWARDED,
     ApiRequest,
     Label,
     Limit,
@@ -30,14 +30,14 @@ from agent.gateway.apis.request import (
     check_tool_choice,
     inconsistent,
 )
-from agent.gateway.apis.strict import JsonObject, unserved
+from agent.gateway.apis.strict import JsonObject, rejected_with
 from store.contexts import Message
 
 
 class ChatRequest(ApiRequest):
     """The body of `POST /v1/chat/completions`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+    NOT_FORWARDED: ClassVar = NEVER_FORWARDED | {
         "stream_options",
         "prompt_cache_options",
         "verbosity",
@@ -46,8 +46,8 @@ class ChatRequest(ApiRequest):
         "moderation",
     }
 
-    SAID: ClassVar = frozenset({"messages"})
-    LIMIT: ClassVar = "max_completion_tokens"
+    CONTENT_FIELDS: ClassVar = frozenset({"messages"})
+    LIMIT_FIELD: ClassVar = "max_completion_tokens"
 
     messages: Messages
 
@@ -58,7 +58,7 @@ class ChatRequest(ApiRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_tokens: Limit | None = None
     max_completion_tokens: Limit | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES_PER_PROMPT)] | None = None
     seed: Seed | None = None
     stop: Stops | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -88,10 +88,10 @@ class ChatRequest(ApiRequest):
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
     prediction: JsonObject | None = None
     moderation: JsonObject | None = None
-    audio: Annotated[None, unserved("Answers are text: leave it out.")] = None
-    functions: Annotated[None, unserved("Send 'tools' instead.")] = None
-    function_call: Annotated[None, unserved("Send 'tool_choice' instead.")] = None
-    web_search_options: Annotated[None, unserved("Nothing is searched here.")] = None
+    audio: Annotated[None, rejected_with("Answers are text: leave it out.")] = None
+    functions: Annotated[None, rejected_with("Send 'tools' instead.")] = None
+    function_call: Annotated[None, rejected_with("Send 'tool_choice' instead.")] = None
+    web_search_options: Annotated[None, rejected_with("Nothing is searched here.")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":
@@ -115,20 +115,20 @@ class ChatRequest(ApiRequest):
         """Whether a streamed answer ends with a chunk that has the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def limits(self) -> dict[str, int | None]:
+    def token_limits(self) -> dict[str, int | None]:
         """Both names of the longest answer."""
         return {
             "max_tokens": self.max_tokens,
             "max_completion_tokens": self.max_completion_tokens,
         }
 
-    def compiled(self) -> list[dict[str, Any] | None]:
+    def grammar_schemas(self) -> list[dict[str, Any] | None]:
         """Those of functions that must be called, or strictly."""
         is_strict = self.tool_choice == "required"
         functions = (tool.function for tool in self.tools or ())
         return [each.parameters for each in functions if each.strict or is_strict]
 
-    def listed_per_token(self) -> int:
+    def logprobs_per_token(self) -> int:
         """The token itself and its alternatives."""
         return 1 + (self.top_logprobs or 0) if self.logprobs else 0
 
@@ -136,10 +136,10 @@ class ChatRequest(ApiRequest):
         """The metadata."""
         return self.metadata or {}
 
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """The messages as plain dicts, without nulls and fields that say nothing to a model."""
         return [message.model_dump(exclude_none=True, by_alias=True) for message in self.messages]
 
-    def said(self, messages: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The messages themselves."""
         return {"messages": messages}

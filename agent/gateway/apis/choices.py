@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from msgspec.json import Decoder
 
-from agent.gateway.apis.answer import Answer, Json, error_text, parsed
+from agent.gateway.apis.answer import Answer, Json, decode_body, error_text
 from agent.gateway.http.event_stream import EVENT_END, event_data, event_json
 
 DONE = b"[DONE]"
@@ -32,10 +32,10 @@ class Choices(TypedDict, total=False):
 WITHOUT_LOGPROBS = Decoder(Choices)
 
 
-def in_body(body: bytes) -> Answer:
+def parse_body(body: bytes) -> Answer:
     """The answer in the body of a response that was not streamed."""
     answer = Answer()
-    whole = parsed(body, answer, WITHOUT_LOGPROBS)
+    whole = decode_body(body, answer, WITHOUT_LOGPROBS)
     _count(answer, whole)
     for choice in _first_choice(whole):
         message = choice.get("message") or {}
@@ -46,11 +46,11 @@ def in_body(body: bytes) -> Answer:
         answer.finish_reason = choice.get("finish_reason")
     for choice in _other_choices(whole):
         message = choice.get("message") or {}
-        answer.others.append(message.get("content") or choice.get("text") or "")
+        answer.other_choices.append(message.get("content") or choice.get("text") or "")
     return answer
 
 
-def in_events(events: bytes) -> Answer:
+def parse_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
@@ -64,7 +64,7 @@ def in_events(events: bytes) -> Answer:
         _count(answer, chunk)
         if "error" in chunk:
             answer.error = error_text(chunk["error"])
-        answer.pieces += len(chunk.get("choices") or ())
+        answer.chunk_count += len(chunk.get("choices") or ())
         for choice in _first_choice(chunk):
             delta = choice.get("delta") or {}
             texts.append(delta.get("content") or choice.get("text") or "")
@@ -78,7 +78,7 @@ def in_events(events: bytes) -> Answer:
             pieces = others.setdefault(choice["index"], [])
             pieces.append(delta.get("content") or choice.get("text") or "")
     answer.text, answer.reasoning = "".join(texts), "".join(thoughts)
-    answer.others = ["".join(others[index]) for index in sorted(others)]
+    answer.other_choices = ["".join(others[index]) for index in sorted(others)]
     answer.tool_calls = [_joined(calls[index]) for index in sorted(calls)]
     return answer
 

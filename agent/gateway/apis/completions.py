@@ -6,8 +6,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from agent.gateway.apis.messages import ResponseFormat, StreamOptions
 from agent.gateway.apis.request import (
-    MAX_N,
-    NOT_FORWARDED,
+    MAX_CHOICES_PER_PROMPT,
+    NEVER_FORWARDED,
     ApiRequest,
     Limit,
     LogitBias,
@@ -20,10 +20,10 @@ from agent.gateway.apis.request import (
     TopP,
     inconsistent,
 )
-from agent.gateway.apis.strict import Text, one_or_more, unserved
+from agent.gateway.apis.strict import Text, as_text_list, rejected_with
 from store.contexts import Message
 
-USUAL_TOKENS = 16
+DEFAULT_MAX_TOKENS = 16
 MAX_CHOICES = 32
 """Most answers to one request, of all its prompts together; LangChain sends 20 prompts at once."""
 
@@ -31,13 +31,13 @@ MAX_CHOICES = 32
 class CompletionRequest(ApiRequest):
     """The body of `POST /v1/completions`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {"stream_options", "best_of", "suffix"}
-    SAID: ClassVar = frozenset({"prompt"})
+    NOT_FORWARDED: ClassVar = NEVER_FORWARDED | {"stream_options", "best_of", "suffix"}
+    CONTENT_FIELDS: ClassVar = frozenset({"prompt"})
 
     prompt: Annotated[
         list[Text],
         Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
-        BeforeValidator(one_or_more),
+        BeforeValidator(as_text_list),
     ]
     """A text or texts; token ids are not served."""
 
@@ -48,12 +48,12 @@ class CompletionRequest(ApiRequest):
     logit_bias: LogitBias | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     max_tokens: Limit | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_N)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES_PER_PROMPT)] | None = None
     seed: Seed | None = None
     stop: Stops | None = None
     stream_options: StreamOptions | None = None
     suffix: Annotated[
-        Literal[""] | None, unserved("Text is only gone on with, not filled in: leave it out.")
+        Literal[""] | None, rejected_with("Text is only gone on with, not filled in: leave it out.")
     ] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: TopP | None = None
@@ -70,7 +70,7 @@ class CompletionRequest(ApiRequest):
     def _consistent(self) -> "CompletionRequest":
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
-        if self.choices() > MAX_CHOICES:
+        if self.choice_count() > MAX_CHOICES:
             message = f"{MAX_CHOICES} answers are given at once: send fewer prompts, or lower 'n'."
             raise inconsistent("n", message)
         if self.echo and self.logprobs is not None:
@@ -84,26 +84,26 @@ class CompletionRequest(ApiRequest):
         """Whether a streamed answer ends with a chunk that has the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def limits(self) -> dict[str, int | None]:
+    def token_limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_tokens": self.max_tokens}
 
-    def bounds(self, most: int) -> dict[str, int]:
+    def engine_limits(self, most: int) -> dict[str, int]:
         """Without one of the client's, the API's own: sixteen tokens."""
-        return {} if self.max_tokens else {"max_tokens": min(USUAL_TOKENS, most)}
+        return {} if self.max_tokens else {"max_tokens": min(DEFAULT_MAX_TOKENS, most)}
 
-    def choices(self) -> int:
+    def choice_count(self) -> int:
         """How many answers are asked for, to all prompts."""
-        return len(self.prompt) * super().choices()
+        return len(self.prompt) * super().choice_count()
 
-    def listed_per_token(self) -> int:
+    def logprobs_per_token(self) -> int:
         """The token itself and its alternatives."""
         return 0 if self.logprobs is None else 1 + self.logprobs
 
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """Each prompt, as what a user says."""
         return [{"role": "user", "content": text} for text in self.prompt]
 
-    def said(self, messages: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The prompts."""
         return {"prompt": [message["content"] for message in messages]}

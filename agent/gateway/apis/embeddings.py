@@ -6,28 +6,28 @@ from typing import Annotated, Any, ClassVar, Literal
 import orjson
 from pydantic import BeforeValidator, Field
 
-from agent.gateway.apis.answer import Answer, parsed
-from agent.gateway.apis.request import NOT_FORWARDED, ApiRequest
-from agent.gateway.apis.strict import Text, one_or_more
+from agent.gateway.apis.answer import Answer, decode_body
+from agent.gateway.apis.request import NEVER_FORWARDED, ApiRequest
+from agent.gateway.apis.strict import Text, as_text_list
 from store.contexts import Message
 
 MAX_INPUTS = 2048
 USAGE = re.compile(rb'"usage":\{"[^{}]*\}(?=\}$)')
-AT_END = 1024
+USAGE_TAIL_BYTES = 1024
 """Bytes of an answer in which its token counts stand."""
 
 Inputs = Annotated[
     list[Text],
     Field(fail_fast=True, min_length=1, max_length=MAX_INPUTS),
-    BeforeValidator(one_or_more),
+    BeforeValidator(as_text_list),
 ]
 
 
 class EmbeddingRequest(ApiRequest):
     """The body of `POST /v1/embeddings`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED
-    SAID: ClassVar = frozenset({"input"})
+    NOT_FORWARDED: ClassVar = NEVER_FORWARDED
+    CONTENT_FIELDS: ClassVar = frozenset({"input"})
 
     input: Inputs
     """Texts; token ids are not served."""
@@ -35,25 +35,25 @@ class EmbeddingRequest(ApiRequest):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
 
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """Each text, as what a user says."""
         return [{"role": "user", "content": text} for text in self.input]
 
-    def said(self, messages: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The texts."""
         return {"input": [message["content"] for message in messages]}
 
 
-def in_body(body: bytes) -> Answer:
+def parse_body(body: bytes) -> Answer:
     """The token counts; vectors are not kept, and where there are many, not read."""
     answer = Answer()
-    counted = USAGE.search(body, max(0, len(body) - AT_END))
-    whole = orjson.loads(b"{" + counted.group() + b"}") if counted else parsed(body, answer)
+    counted = USAGE.search(body, max(0, len(body) - USAGE_TAIL_BYTES))
+    whole = orjson.loads(b"{" + counted.group() + b"}") if counted else decode_body(body, answer)
     usage = whole.get("usage") or {}
     answer.prompt_tokens = usage.get("prompt_tokens")
     return answer
 
 
-def in_events(_events: bytes) -> Answer:
+def parse_events(_events: bytes) -> Answer:
     """Nothing: embeddings are not streamed."""
     return Answer()

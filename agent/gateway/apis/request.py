@@ -2,7 +2,7 @@
 
 An unknown field is refused, and a number out of range never reaches the engine (one request with a
 huge `n`, a bad `cache_salt` or a deep schema has been enough to take engines down). What is
-`KEPT_BACK` is accepted, stored with the interaction, and not forwarded.
+`NOT_FORWARDED` is accepted, stored with the interaction, and not forwarded.
 """
 
 import difflib
@@ -17,20 +17,20 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from agent.gateway.apis import messages
-from agent.gateway.apis.schema_cost import refuse_heavy
+from agent.gateway.apis.schema_cost import check_grammar_cost
 from agent.gateway.apis.strict import Strict
 from agent.gateway.errors import RequestError, short
 from store.contexts import Message
 
 INT64 = 2**63
-MAX_LISTED = 2**17
+MAX_LOGPROBS = 2**17
 """Most tokens, with their alternatives, that an answer may list with probabilities."""
 MAX_VALUES = 2**16
 """Most values in a request: it is read in the event loop, so many hold everybody up."""
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
+JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 """Of JSON; one that does not end goes to the end, so that looking takes linear time."""
-MAX_N = 8
-NEAR = 0.75
+MAX_CHOICES_PER_PROMPT = 8
+SUGGESTION_CUTOFF = 0.75
 """How like a field's name another one is that may have been meant."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
@@ -56,13 +56,13 @@ Repetition = Annotated[float, Field(gt=0, le=2)]
 class ApiRequest(Strict):
     """The body of a request to the model, in whatever API."""
 
-    KEPT_BACK: ClassVar[frozenset[str]]
+    NOT_FORWARDED: ClassVar[frozenset[str]]
     """Fields that are not forwarded as they are: of no meaning to vLLM, or not for clients."""
-    SAID: ClassVar[frozenset[str]]
+    CONTENT_FIELDS: ClassVar[frozenset[str]]
     """Fields that say what was said: recorded as messages, and composed by the gateway."""
-    LIMIT: ClassVar[str] = ""
+    LIMIT_FIELD: ClassVar[str] = ""
     """The field that bounds an answer that the engine would not bound by itself; empty: it does."""
-    IS_CEILING: ClassVar[bool] = False
+    CLAMPS_LIMIT: ClassVar[bool] = False
     """Whether clients must bound the answer, and do so by more than they mean to have."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
@@ -75,44 +75,44 @@ class ApiRequest(Strict):
     request_id: Label | None = None
 
     @abstractmethod
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """What was said, as the chat messages that are recorded and composed with a context."""
 
     @abstractmethod
-    def said(self, said: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The fields for the engine that say what `said` does: `chat`'s messages and a context."""
 
-    def limits(self) -> Mapping[str, int | None]:
+    def token_limits(self) -> Mapping[str, int | None]:
         """The fields that bound the answer's length, in tokens."""
         return {}
 
-    def bounds(self, most: int) -> dict[str, int]:
+    def engine_limits(self, most: int) -> dict[str, int]:
         """The limit of an answer of at most `most` tokens, where the client sets none of its own.
 
         A ceiling is lowered to it: the engine refuses one that is above what it can do.
         """
-        given = {name: limit for name, limit in self.limits().items() if limit is not None}
-        if self.IS_CEILING:
+        given = {name: limit for name, limit in self.token_limits().items() if limit is not None}
+        if self.CLAMPS_LIMIT:
             return {name: min(limit, most) for name, limit in given.items()}
-        return {self.LIMIT: most} if self.LIMIT and not given else {}
+        return {self.LIMIT_FIELD: most} if self.LIMIT_FIELD and not given else {}
 
-    def longest_answer(self, cap: int) -> int:
+    def max_answer_tokens(self, cap: int) -> int:
         """How many tokens an answer may have where at most `cap` are served."""
-        return min(filter(None, [*self.limits().values(), cap]))
+        return min(filter(None, [*self.token_limits().values(), cap]))
 
-    def choices(self) -> int:
+    def choice_count(self) -> int:
         """How many answers are asked for."""
         return getattr(self, "n", None) or 1
 
-    def most_tokens(self, cap: int) -> int:
+    def max_total_tokens(self, cap: int) -> int:
         """How many all the answers may have that are asked for."""
-        return self.choices() * self.longest_answer(cap)
+        return self.choice_count() * self.max_answer_tokens(cap)
 
-    def compiled(self) -> list[dict[str, Any] | None]:
+    def grammar_schemas(self) -> list[dict[str, Any] | None]:
         """The schemas of tools that the engine makes one grammar of."""
         return []
 
-    def listed_per_token(self) -> int:
+    def logprobs_per_token(self) -> int:
         """How many tokens with probabilities an answer has for each of its own."""
         return 0
 
@@ -132,15 +132,15 @@ class ApiRequest(Strict):
 
     def params(self) -> dict[str, Any]:
         """Everything but what was said, as it is stored."""
-        return self.model_dump(exclude=set(self.SAID), exclude_none=True, by_alias=True)
+        return self.model_dump(exclude=set(self.CONTENT_FIELDS), exclude_none=True, by_alias=True)
 
-    def forwarded(self) -> dict[str, Any]:
+    def forwarded_fields(self) -> dict[str, Any]:
         """The fields that the engine gets, beside the model and what is said."""
         params = self.params()
-        return {name: value for name, value in params.items() if name not in self.KEPT_BACK}
+        return {name: value for name, value in params.items() if name not in self.NOT_FORWARDED}
 
 
-NOT_FORWARDED = frozenset(
+NEVER_FORWARDED = frozenset(
     {
         "model",
         "store",
@@ -157,10 +157,10 @@ NOT_FORWARDED = frozenset(
 )
 """Kept back in every API."""
 
-Asked = TypeVar("Asked", bound=ApiRequest)
+RequestT = TypeVar("RequestT", bound=ApiRequest)
 
 
-def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
+def parse(kind: type[RequestT], body: bytes, max_tokens_cap: int) -> RequestT:
     """Read a request.
 
     Raises:
@@ -170,13 +170,13 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
         request = kind.model_validate(parse_json(body))
     except ValidationError as error:
         raise explain(error, kind) from error
-    for name, limit in request.limits().items():
-        if limit is not None and limit > max_tokens_cap and not request.IS_CEILING:
+    for name, limit in request.token_limits().items():
+        if limit is not None and limit > max_tokens_cap and not request.CLAMPS_LIMIT:
             message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
             raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
     _check_length(request, max_tokens_cap)
     try:
-        refuse_heavy(request.compiled())
+        check_grammar_cost(request.grammar_schemas())
     except PydanticCustomError as error:
         raise RequestError(400, error.message(), code=error.type, param="tools") from error
     return request
@@ -185,14 +185,14 @@ def parse(kind: type[Asked], body: bytes, max_tokens_cap: int) -> Asked:
 def _check_length(request: ApiRequest, max_tokens_cap: int) -> None:
     """Refuse answers that cannot be, or that would hold everybody up when they are read."""
     least = getattr(request, "min_tokens", None) or 0
-    most = request.longest_answer(max_tokens_cap)
+    most = request.max_answer_tokens(max_tokens_cap)
     if least > most:
         message = f"'min_tokens' is {least}, but the answer may have at most {most} tokens."
         raise out_of_range("min_tokens", message)
-    listed = request.most_tokens(max_tokens_cap) * request.listed_per_token()
-    if listed > MAX_LISTED:
+    listed = request.max_total_tokens(max_tokens_cap) * request.logprobs_per_token()
+    if listed > MAX_LOGPROBS:
         message = (
-            f"An answer may list {MAX_LISTED} tokens with probabilities, and this one {listed}: "
+            f"An answer may list {MAX_LOGPROBS} tokens with probabilities, and this one {listed}: "
             "ask for a lower max_tokens, n or number of alternatives."
         )
         raise out_of_range("logprobs", message)
@@ -222,7 +222,7 @@ def parse_json(body: bytes) -> object:
     Raises:
         RequestError: It is not UTF-8 or not JSON, or has too many values (400).
     """
-    refuse_many_values(body, MAX_VALUES)
+    check_value_count(body, MAX_VALUES)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -231,7 +231,7 @@ def parse_json(body: bytes) -> object:
         ) from error
 
 
-def refuse_many_values(body: bytes, most: int) -> None:
+def check_value_count(body: bytes, most: int) -> None:
     """Let pass what can be read in a moment.
 
     Raises:
@@ -240,7 +240,7 @@ def refuse_many_values(body: bytes, most: int) -> None:
     if body.count(b'"') - body.count(b'\\"') > 4 * most:
         message = f"The request has more texts than {2 * most}. Send several requests."
         raise RequestError(400, message, code="too_many_values")
-    if _values(body) > most and (count := _values(STRING.sub(b"", body))) > most:
+    if _values(body) > most and (count := _values(JSON_STRING.sub(b"", body))) > most:
         raise RequestError(
             400,
             f"The request has {count} values, but may have {most}. Shorten it, or send several "
@@ -262,7 +262,7 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else _nested_fields(model)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=NEAR)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=SUGGESTION_CUTOFF)
         remedy = f"Did you mean '{near[0]}'?" if near else "It is not served here: leave it out."
         message = f"Unknown field '{where}'. {remedy}"
         return RequestError(400, message, code="unknown_field", param=where)

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from agent.gateway.apis.messages import MAX_MESSAGES, FunctionName, bounded_parts
 from agent.gateway.apis.request import (
-    NOT_FORWARDED,
+    NEVER_FORWARDED,
     ApiRequest,
     Label,
     Limit,
@@ -21,10 +21,10 @@ from agent.gateway.apis.request import (
 )
 from agent.gateway.apis.responses_items import Item, chat_messages
 from agent.gateway.apis.schema_cost import JsonSchema
-from agent.gateway.apis.strict import JsonObject, Strict, unserved
+from agent.gateway.apis.strict import JsonObject, Strict, rejected_with
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
-KEPT = "Nothing is kept between requests: send the whole conversation as 'input'."
+STATELESS = "Nothing is kept between requests: send the whole conversation as 'input'."
 
 
 class FunctionTool(Strict):
@@ -77,12 +77,12 @@ class Obfuscation(Strict):
 class ResponsesRequest(ApiRequest):
     """The body of `POST /v1/responses`."""
 
-    KEPT_BACK: ClassVar = NOT_FORWARDED | {
+    NOT_FORWARDED: ClassVar = NEVER_FORWARDED | {
         *("background", "previous_response_id", "conversation"),
         *("max_tool_calls", "stream_options", "prompt_cache_options", "moderation"),
     }
-    SAID: ClassVar = frozenset({"instructions", "input"})
-    LIMIT: ClassVar = "max_output_tokens"
+    CONTENT_FIELDS: ClassVar = frozenset({"instructions", "input"})
+    LIMIT_FIELD: ClassVar = "max_output_tokens"
 
     input: Annotated[
         list[Item],
@@ -93,9 +93,9 @@ class ResponsesRequest(ApiRequest):
         BeforeValidator(bounded_parts),
     ]
     instructions: str | None = None
-    background: Annotated[Literal[False] | None, unserved("Answers are given at once.")] = None
-    previous_response_id: Annotated[None, unserved(KEPT)] = None
-    conversation: Annotated[None, unserved(KEPT)] = None
+    background: Annotated[Literal[False] | None, rejected_with("Answers are given at once.")] = None
+    previous_response_id: Annotated[None, rejected_with(STATELESS)] = None
+    conversation: Annotated[None, rejected_with(STATELESS)] = None
     include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
     max_output_tokens: Limit | None = None
     max_tool_calls: Limit | None = None
@@ -132,16 +132,16 @@ class ResponsesRequest(ApiRequest):
         check_tool_choice(must_call, name, [tool.name for tool in self.tools or ()])
         return self
 
-    def limits(self) -> dict[str, int | None]:
+    def token_limits(self) -> dict[str, int | None]:
         """The longest answer."""
         return {"max_output_tokens": self.max_output_tokens}
 
-    def compiled(self) -> list[dict[str, Any] | None]:
+    def grammar_schemas(self) -> list[dict[str, Any] | None]:
         """Those of functions that must be called, or strictly."""
         is_strict = self.tool_choice == "required"
         return [tool.parameters for tool in self.tools or () if tool.strict or is_strict]
 
-    def listed_per_token(self) -> int:
+    def logprobs_per_token(self) -> int:
         """The token itself and its alternatives."""
         return 1 + self.top_logprobs if self.top_logprobs else 0
 
@@ -149,14 +149,14 @@ class ResponsesRequest(ApiRequest):
         """The metadata."""
         return self.metadata or {}
 
-    def chat(self) -> list[Message]:
+    def chat_messages(self) -> list[Message]:
         """The instructions and the items as chat messages."""
         first: list[Message] = (
             [{"role": "system", "content": self.instructions}] if self.instructions else []
         )
         return [*first, *chat_messages(self.input)]
 
-    def said(self, messages: list[Message]) -> dict[str, Any]:
+    def content_fields(self, messages: list[Message]) -> dict[str, Any]:
         """The system text of `messages` as instructions, and the other items of the request."""
         system, _ = split_system(messages)
         items = [item.model_dump(exclude_none=True) for item in self.input]

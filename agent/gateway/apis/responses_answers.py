@@ -4,7 +4,7 @@ from typing import Any, TypedDict
 
 from msgspec.json import Decoder
 
-from agent.gateway.apis.answer import Answer, Json, error_text, parsed
+from agent.gateway.apis.answer import Answer, Json, decode_body, error_text
 from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
@@ -39,14 +39,14 @@ WITHOUT_LOGPROBS = Decoder(Response)
 ENDS = ("response.completed", "response.incomplete", "response.failed")
 
 
-def in_body(body: bytes) -> Answer:
+def parse_body(body: bytes) -> Answer:
     """The answer in a whole response."""
     answer = Answer()
-    _read(parsed(body, answer, WITHOUT_LOGPROBS), answer)
+    _read(decode_body(body, answer, WITHOUT_LOGPROBS), answer)
     return answer
 
 
-def in_events(events: bytes) -> Answer:
+def parse_events(events: bytes) -> Answer:
     """The answer in the events of a stream, whole or broken off."""
     answer = Answer()
     texts: list[str] = []
@@ -55,7 +55,7 @@ def in_events(events: bytes) -> Answer:
     for raw in EVENT_END.split(events):
         event = event_json(raw) or {}
         kind = event.get("type") or ""
-        answer.pieces += kind.endswith(".delta")
+        answer.chunk_count += kind.endswith(".delta")
         if kind == "response.output_text.delta":
             texts.append(event.get("delta") or "")
         elif kind == "response.reasoning_text.delta":

@@ -53,7 +53,7 @@ def _joined_texts(output: object) -> object:
     return "".join(texts) if parts and len(texts) == len(parts) else output
 
 
-class Said(Strict):
+class MessageItem(Strict):
     """A message of the conversation."""
 
     type: Literal["message"] = "message"
@@ -64,7 +64,7 @@ class Said(Strict):
     phase: Label | None = Field(None, exclude=True)
 
 
-class Calling(Strict):
+class ServerNotes(Strict):
     """What servers note on calls and their outputs, and clients send back; of no meaning here."""
 
     asynchronous: Any = Field(None, validation_alias=AliasChoices("async", "async_"), exclude=True)
@@ -73,7 +73,7 @@ class Calling(Strict):
     namespace: Any = Field(None, exclude=True)
 
 
-class FunctionCall(Calling):
+class FunctionCall(ServerNotes):
     """A call of a function in the history."""
 
     type: Literal["function_call"]
@@ -85,7 +85,7 @@ class FunctionCall(Calling):
     status: Status | None = None
 
 
-class FunctionOutput(Calling):
+class FunctionOutput(ServerNotes):
     """What a function gave back."""
 
     type: Literal["function_call_output"]
@@ -96,7 +96,7 @@ class FunctionOutput(Calling):
     status: Status | None = None
 
 
-class Thought(Strict):
+class ReasoningItem(Strict):
     """What the model thought, sent back in the history."""
 
     type: Literal["reasoning"]
@@ -114,10 +114,10 @@ def _item_tag(item: object) -> str | None:
 
 ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 Item = Annotated[
-    Annotated[Said, Tag("<message>")]
+    Annotated[MessageItem, Tag("<message>")]
     | Annotated[FunctionCall, Tag("<function_call>")]
     | Annotated[FunctionOutput, Tag("<function_call_output>")]
-    | Annotated[Thought, Tag("<reasoning>")],
+    | Annotated[ReasoningItem, Tag("<reasoning>")],
     Discriminator(
         _item_tag,
         custom_error_type="text_only",
@@ -147,8 +147,10 @@ def _joined(messages: list[Message]) -> list[Message]:
     return joined
 
 
-def _chat_message(item: Said | FunctionCall | FunctionOutput | Thought) -> Message | None:
-    if isinstance(item, Said):
+def _chat_message(
+    item: MessageItem | FunctionCall | FunctionOutput | ReasoningItem,
+) -> Message | None:
+    if isinstance(item, MessageItem):
         parts = item.content
         text = parts if isinstance(parts, str) else "\n".join(part.text for part in parts)
         return {"role": item.role, "content": text}

@@ -14,9 +14,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from agent.gateway.apis.strict import nodes
+from agent.gateway.apis.strict import all_values
 
-MOST_WEIGHT = 2**13
+MAX_COST_UNITS = 2**13
 MAX_CHARS = 2**17
 """Of all names and texts in a schema."""
 MAX_PATTERN_CHARS = 2**12
@@ -36,13 +36,13 @@ WIDE_ATOM = re.compile(r"\.$|\[\^|.*\\[wWSD]", re.DOTALL)
 MAX_DIGITS = 9
 
 
-def refuse_heavy(schemas: Iterable[dict[str, Any] | None]) -> None:
+def check_grammar_cost(schemas: Iterable[dict[str, Any] | None]) -> None:
     """Let pass what an engine can make grammars of in a moment.
 
     Raises:
         PydanticCustomError: The schemas of a request are more than that.
     """
-    if sum(weight(schema) for schema in schemas if schema) > MOST_WEIGHT:
+    if sum(schema_cost(schema) for schema in schemas if schema) > MAX_COST_UNITS:
         raise PydanticCustomError(
             "schema_size",
             "The engine would take too long to make a grammar of this schema. A schema may have "
@@ -52,13 +52,13 @@ def refuse_heavy(schemas: Iterable[dict[str, Any] | None]) -> None:
         )
 
 
-def weight(schema: dict[str, Any]) -> int:
-    """What a schema takes; more than `MOST_WEIGHT` if it is not even looked through.
+def schema_cost(schema: dict[str, Any]) -> int:
+    """What a schema takes; more than `MAX_COST_UNITS` if it is not even looked through.
 
     Raises:
         PydanticCustomError: It is too deep or has too many values.
     """
-    all_nodes = nodes(schema)
+    all_nodes = all_values(schema)
     objects = [node for node in all_nodes if isinstance(node, dict)]
     patterns = [pattern for node in objects for pattern in _patterns(node)]
     if (
@@ -66,11 +66,11 @@ def weight(schema: dict[str, Any]) -> int:
         or sum(map(len, patterns)) > MAX_PATTERN_CHARS
         or any(map(_repeats_much, objects))
     ):
-        return MOST_WEIGHT + 1
-    return sum(map(_weight, objects)) + sum(map(pattern_weight, patterns))
+        return MAX_COST_UNITS + 1
+    return sum(map(_weight, objects)) + sum(map(pattern_cost, patterns))
 
 
-def pattern_weight(pattern: str) -> int:
+def pattern_cost(pattern: str) -> int:
     """What a pattern takes."""
     atoms, weights, last, written = [0], [0], (0, 0), 0
     """Of the pattern and the open groups; what a count would repeat; atoms as they stand."""
@@ -94,14 +94,14 @@ def pattern_weight(pattern: str) -> int:
             written += 1
         atoms[-1] += added[0]
         weights[-1] += added[1]
-        if weights[-1] > MOST_WEIGHT:  # numbers without end take long, too
+        if weights[-1] > MAX_COST_UNITS:  # numbers without end take long, too
             return weights[-1]
     return sum(weights) + GROWN * (sum(atoms) - written)
 
 
 def _number(digits: str) -> int:
     significant = digits.lstrip("0")
-    return int(significant or 0) if len(significant) <= MAX_DIGITS else MOST_WEIGHT + 1
+    return int(significant or 0) if len(significant) <= MAX_DIGITS else MAX_COST_UNITS + 1
 
 
 def _patterns(node: dict[str, Any]) -> list[str]:
@@ -135,7 +135,7 @@ def _weight(node: dict[str, Any]) -> int:
 
 def _light(schema: object) -> object:
     if isinstance(schema, dict):
-        refuse_heavy([schema])
+        check_grammar_cost([schema])
     return schema
 
 

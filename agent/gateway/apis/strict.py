@@ -36,7 +36,7 @@ class Strict(BaseModel):
         return fields
 
 
-def unserved(reason: str) -> BeforeValidator:
+def rejected_with(reason: str) -> BeforeValidator:
     """For a field that is taken where it asks for nothing, and else refused with the reason."""
 
     def check(value: object) -> object:
@@ -47,7 +47,7 @@ def unserved(reason: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def one_or_more(texts: object) -> object:
+def as_text_list(texts: object) -> object:
     """One text as a list of one; token ids are refused."""
     if isinstance(texts, str):
         return [texts]
@@ -63,11 +63,11 @@ def one_or_more(texts: object) -> object:
 
 def _bounded_json(value: object) -> object:
     """Refuse JSON that is deeper or has more in it than anything here."""
-    nodes(value)
+    all_values(value)
     return value
 
 
-def nodes(value: object) -> list[object]:
+def all_values(value: object) -> list[object]:
     """Every value in one, itself first, level by level.
 
     Raises:

@@ -21,7 +21,7 @@ Headers = list[tuple[bytes, bytes]]
 Result = TypeVar("Result")
 
 JSON = (b"content-type", b"application/json")
-UPLOAD_S = 60.0
+UPLOAD_TIMEOUT_S = 60.0
 """How long a request's body may take."""
 
 
@@ -53,7 +53,7 @@ async def read_body(call: Call, limit: int, add: Callable[[int], None]) -> bytes
 
     Raises:
         RequestError: It is not declared as plain JSON (415), has more than `limit` bytes (413), or
-            takes longer than `UPLOAD_S` (408).
+            takes longer than `UPLOAD_TIMEOUT_S` (408).
         ClientGone: The client went away before the end of it.
     """
     require_json(call.headers)
@@ -61,10 +61,10 @@ async def read_body(call: Call, limit: int, add: Callable[[int], None]) -> bytes
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     try:
-        async with asyncio.timeout(UPLOAD_S):
+        async with asyncio.timeout(UPLOAD_TIMEOUT_S):
             return await _received(call.receive, limit, add)
     except TimeoutError as error:
-        message = f"The request body was not here after {UPLOAD_S:.0f} s. Send it faster."
+        message = f"The request body was not here after {UPLOAD_TIMEOUT_S:.0f} s. Send it faster."
         raise _closing(RequestError(408, message, code="upload_too_slow")) from error
 
 
@@ -83,7 +83,7 @@ def require_json(headers: dict[bytes, bytes]) -> None:
 
 
 async def _received(receive: Receive, limit: int, add: Callable[[int], None]) -> bytes:
-    parts: list[bytes] = []
+    chunks: list[bytes] = []
     left, more = limit, True
     while more:
         event = await receive()
@@ -94,9 +94,9 @@ async def _received(receive: Receive, limit: int, add: Callable[[int], None]) ->
         if left < 0:
             raise _too_large(limit)
         add(len(part))
-        parts.append(part)
+        chunks.append(part)
         more = event.get("more_body", False)
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
 def _unsupported(message: str) -> RequestError:
@@ -129,18 +129,18 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> 
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_head(send: Send, status: int, headers: Headers) -> None:
-    """Begin an answer whose body comes in parts."""
+async def start_response(send: Send, status: int, headers: Headers) -> None:
+    """Begin an answer whose body comes in chunks."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def send_part(send: Send, body: bytes, *, last: bool = False) -> None:
+async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
     """Send a part of a body, if there is anything in it."""
     if body or last:
         await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
-def given(body: bytes) -> Receive:
+def replay_body(body: bytes) -> Receive:
     """A request whose body is here already; its client does not go away."""
     events: list[Event] = [{"type": "http.request", "body": body}]
 
@@ -150,7 +150,7 @@ def given(body: bytes) -> Receive:
     return receive
 
 
-def appending(events: list[Event]) -> Send:
+def capture(events: list[Event]) -> Send:
     """Where an answer goes that is to be sent later."""
 
     async def send(event: Event) -> None:

@@ -1,12 +1,12 @@
-"""What a connection may cost before anybody is known to be at its other end.
+"""Limits on a client connection before the caller is known.
 
-uvicorn bounds neither how long a request's head may be nor how long it may take, how many
-connections there are, nor how long an answer waits for a client that does not read. Here each is
-bounded, so that a slow, idle or hostile client costs the others nothing: whoever goes beyond is cut
-off, and where there is no room for a new connection, the one that has waited longest to be used
-makes it. How large a body may be, and how long it may take, wire.py sees to. An offer to speak
-another protocol (`Upgrade`, as curl and Java make it for HTTP/2) is ignored (RFC 9110, section
-7.8).
+uvicorn limits neither the size nor the duration of a request's head, nor the number of connections,
+nor how long a response waits for a client that does not read. `BoundedProtocol` limits each of
+them, so that a slow, idle or hostile client costs other clients nothing. A connection that exceeds
+a limit is closed. When a new connection finds none free, the connection that has been unused for
+longest is closed. `uploads.py` and `asgi.py` limit the size and duration of a body. An offer to
+switch to another protocol (`Upgrade`, as curl and Java send it for HTTP/2) is ignored (RFC 9110,
+section 7.8).
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_S = 20.0
+HEAD_TIMEOUT_S = 20.0
 """From a connection, or the first byte of its next request, to the end of the head."""
-BODY_S = 75.0
-"""From there to the end of the body, also where nobody reads it any more; more than `UPLOAD_S` of
-wire.py, which tells the client."""
-UNREAD_S = 2.0
+BODY_TIMEOUT_S = 75.0
+"""From the end of the head to the end of the body, even if no handler reads it. It is longer than
+`UPLOAD_TIMEOUT_S` in asgi.py, whose error reaches the client first."""
+UNREAD_BODY_TIMEOUT_S = 2.0
 """From an answer to the end of a body that nobody reads; so long its client can read the answer."""
-STALLED_S = 60.0
+STALLED_WRITE_TIMEOUT_S = 60.0
 """How long a client may read nothing of an answer that is waiting for it."""
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEAD_LINES = 128
-MAX_PIPELINED = 16
+MAX_PIPELINED_REQUESTS = 16
 """Requests that may come at once: each costs time before anybody is asked who they are."""
 
 
-class TooMuch(Exception):
+class LimitExceeded(Exception):
     """A client sends more than any has to; it ends the parsing, and with it the connection."""
 
 
@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a connection, if there is room for it."""
         super().connection_made(transport)
         self.since = self.loop.time()
-        self._await_end(HEAD_S)
+        self._await_end(HEAD_TIMEOUT_S)
         if len(self.connections) > self._max_connections:
             self._longest_unused().transport.abort()
 
@@ -72,7 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on; a head that goes on for too long ends the connection."""
         if self._in_head and self._request_timer is None and not self._is_answering:
-            self._await_end(HEAD_S)
+            self._await_end(HEAD_TIMEOUT_S)
         began_in_head, self._heads_before = self._in_head, self.heads
         self._unset_keepalive_if_required()
         self._feed(data)
@@ -109,20 +109,20 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.cycle.disconnected = True
             self.transport.abort()
         elif len(self.headers) == MAX_HEAD_LINES:
-            raise TooMuch
+            raise LimitExceeded
         else:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head is here."""
-        self._refuse_much()
+        self._check_limits()
         self._is_offer = any(name == b"upgrade" for name, _ in self.headers)
         self._is_offer &= self.parser.should_upgrade()
         if self._is_offer:
             return
         self._in_head, self._head_bytes = False, 0
         self.heads += 1
-        self._await_end(BODY_S)
+        self._await_end(BODY_TIMEOUT_S)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -138,14 +138,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self.since = self.loop.time()
         if not self._in_head:
-            self._await_end(UNREAD_S)
+            self._await_end(UNREAD_BODY_TIMEOUT_S)
         elif self._head_bytes and not self._is_answering:
-            self._await_end(HEAD_S)
+            self._await_end(HEAD_TIMEOUT_S)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered."""
         super().pause_writing()
-        self._stalled_timer = self.loop.call_later(STALLED_S, self.transport.abort)
+        self._stalled_timer = self.loop.call_later(STALLED_WRITE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """The client reads on."""
@@ -164,15 +164,15 @@ class BoundedProtocol(HttpToolsProtocol):
         unused = [each for each in others if each.is_unused]
         return min(unused, key=lambda each: (each.heads > 0, each.since), default=self)
 
-    def _refuse_much(self) -> None:
+    def _check_limits(self) -> None:
         """End the parsing of requests that nobody has to send.
 
         Raises:
-            TooMuch: The head is too long, or one of too many at once.
+            LimitExceeded: The head is too long, or one of too many at once.
         """
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if length > MAX_HEAD_BYTES or self.heads - self._heads_before >= MAX_PIPELINED:
-            raise TooMuch
+        if length > MAX_HEAD_BYTES or self.heads - self._heads_before >= MAX_PIPELINED_REQUESTS:
+            raise LimitExceeded
 
     @property
     def _is_answering(self) -> bool:
@@ -187,6 +187,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._request_timer = self.loop.call_later(most_s, self.transport.abort)
 
 
-def bounded(max_connections: int) -> Any:  # noqa: ANN401 - what uvicorn takes as `http`
+def bounded_protocol(max_connections: int) -> Any:  # noqa: ANN401 - what uvicorn takes as `http`
     """The protocol for an endpoint with so many connections at most."""
     return functools.partial(BoundedProtocol, max_connections=max_connections)

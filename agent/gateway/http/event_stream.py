@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 EVENT_END = re.compile(rb"\n\r?\n")
-LONGEST_END = 3
+MAX_EVENT_END_BYTES = 3
 DATA = b"data:"
 
 
@@ -37,7 +37,7 @@ class EventStream:
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes from the engine; returns what is to be sent to the client now."""
-        searched = max(0, len(self._pending) - LONGEST_END + 1)
+        searched = max(0, len(self._pending) - MAX_EVENT_END_BYTES + 1)
         self._pending += data
         passed: list[bytes] = []
         start = 0

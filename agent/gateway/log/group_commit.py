@@ -20,8 +20,8 @@ from store.records import Record
 
 log = structlog.get_logger(__name__)
 
-MAX_BATCH = 256
-LARGE = 2**18
+MAX_BATCH_RECORDS = 256
+LARGE_RECORD_CHARS = 2**18
 """Characters of messages that take milliseconds to be written."""
 
 Waiting = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
@@ -29,7 +29,7 @@ Item = tuple[Record, Waiting | None]
 """A record, and who waits until it is written."""
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """More records are waiting than may be."""
 
 
@@ -68,7 +68,7 @@ class GroupCommit:
         """Have a record written; returns when it is.
 
         Raises:
-            Full: It was not taken.
+            QueueFull: It was not taken.
             Exception: Whatever writing the batch raised.
         """
         loop = asyncio.get_running_loop()
@@ -76,9 +76,9 @@ class GroupCommit:
         self._put((record, (loop, future)))
         await future
 
-    def hand_in(self, record: Record) -> None:
+    def submit_nowait(self, record: Record) -> None:
         """Have a record written that nobody waits for, as long as there is room."""
-        with contextlib.suppress(Full):
+        with contextlib.suppress(QueueFull):
             self._put((record, None))
 
     def close(self, timeout_s: float) -> bool:
@@ -94,9 +94,9 @@ class GroupCommit:
         lane = self._large if _is_large(item[0]) else self._small
         with self._changed:
             if self._closed:
-                raise Full(f"{self._thread.name}: closed")
+                raise QueueFull(f"{self._thread.name}: closed")
             if self.waiting >= self._capacity:
-                raise Full(f"{self._thread.name}: {self.waiting} records are waiting")
+                raise QueueFull(f"{self._thread.name}: {self.waiting} records are waiting")
             lane.append(item)
             self._changed.notify()
 
@@ -122,7 +122,7 @@ class GroupCommit:
         """What is waiting, and whether it is the last; empty if nothing came for a tick."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or self._closed, self._tick_s)
-            count = min(len(self._small), MAX_BATCH)
+            count = min(len(self._small), MAX_BATCH_RECORDS)
             batch = [self._small.popleft() for _ in range(count)]
             if self._large:
                 batch.append(self._large.popleft())
@@ -143,7 +143,7 @@ class GroupCommit:
 
 
 def _is_large(record: Record) -> bool:
-    return sum(len(message_text(message)) for message in record.messages) >= LARGE
+    return sum(len(message_text(message)) for message in record.messages) >= LARGE_RECORD_CHARS
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:

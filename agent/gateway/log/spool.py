@@ -19,9 +19,9 @@ from store.db import new_id
 from store.records import Record
 
 SUFFIX = ".spool"
-BESIDE = ".unfinished-"
+TEMPORARY_PREFIX = ".unfinished-"
 QUARANTINE = "quarantine.log"
-TRIAL = bytes(2**16)
+PROBE = bytes(2**16)
 
 
 class SpoolFull(Exception):
@@ -39,7 +39,7 @@ class Spool:
         self.folder = folder
         self._quota_bytes = quota_bytes
         folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in folder.glob(f"{BESIDE}*"):
+        for unfinished in folder.glob(f"{TEMPORARY_PREFIX}*"):
             unfinished.unlink()
         sizes = [batch.stat().st_size for batch in self.batches()]
         self.count, self._bytes = len(sizes), sum(sizes)
@@ -53,31 +53,31 @@ class Spool:
             OSError: The disk does not take it.
         """
         name = new_id("batch")
-        beside = self.folder / f"{BESIDE}{name}"
+        temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
         data = b"".join(map(encode, records))
         if self._bytes + len(data) > self._quota_bytes:
             raise SpoolFull(
                 f"{self.folder} has {self._bytes} bytes, and may have {self._quota_bytes}"
             )
         try:
-            _write_synced(beside, data)
+            _write_synced(temporary, data)
             reach("spool written")
-            beside.rename(self.folder / f"{name}{SUFFIX}")
+            temporary.rename(self.folder / f"{name}{SUFFIX}")
             self._note(1, len(data))
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         _sync_folder(self.folder)
         reach("spooled")
 
-    def disk_takes(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether the disk would take a batch now; tried."""
-        beside = self.folder / f"{BESIDE}{new_id('trial')}"
+        temporary = self.folder / f"{TEMPORARY_PREFIX}{new_id('trial')}"
         try:
-            _write_synced(beside, TRIAL)
+            _write_synced(temporary, PROBE)
         except OSError:
             return False
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return True
 
     def batches(self) -> list[Path]:
