@@ -89,7 +89,7 @@ def add(
     if not added and _written(content) != _written({name: getattr(row, name) for name in content}):
         raise Conflict(feedback_id)
     if added:
-        target.side = False  # what somebody speaks of was a turn, whatever it looked like
+        target.auxiliary = False  # feedback shows that people read it as a turn
         conversations.touch(session, target.conversation, now, is_signal=target.learn)
     return row, added
 

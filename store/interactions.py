@@ -78,7 +78,7 @@ def each_turn(session: Session, conversation_id: str, after: str | None = None) 
         .where(
             Interaction.conversation == conversation_id,
             Interaction.status != InteractionStatus.RUNNING,
-            ~Interaction.side,
+            ~Interaction.auxiliary,
         )
         .order_by(Interaction.created_at, Interaction.id)
         .execution_options(yield_per=AT_ONCE)
@@ -117,7 +117,7 @@ def logged_prompts(
             Interaction.namespace == namespace,
             Interaction.status == InteractionStatus.DONE,
             Interaction.learn,
-            ~Interaction.side,
+            ~Interaction.auxiliary,
             Conversation.held_out == held_out,
             Interaction.created_at <= until if until else true(),
         )

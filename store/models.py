@@ -87,8 +87,8 @@ class Interaction(Base):
     error: Mapped[str | None]
     endpoint: Mapped[str]
     """The path that was asked."""
-    side: Mapped[bool]
-    """Whether a client asked for itself, as for a title: no turn of its conversation."""
+    auxiliary: Mapped[bool]
+    """Whether the client made the request for itself, as for a title: not a turn."""
     server: Mapped[str]
     """Which daemon answers; what it was answering when it was killed is aborted at its start."""
     prefix_hash: Mapped[str]

@@ -63,8 +63,8 @@ class Record:
     """Which daemon answers, so that it knows at its next start what died with it."""
     endpoint: str = "/v1/chat/completions"
     """The path that was asked."""
-    side: bool = False
-    """Whether a client made the request itself: about its conversation, no turn of it."""
+    auxiliary: bool = False
+    """Whether the client made the request for itself, as for a title: not a turn."""
 
     @property
     def is_running(self) -> bool:
@@ -77,10 +77,14 @@ class Record:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """What `to_json` gave."""
+        """Read what `to_json` wrote, also in a release before `auxiliary` and the arm `live`."""
+        if "side" in values:
+            values = {**values, "auxiliary": values["side"]}
+            del values["side"]
         return cls(
             **values
             | {
+                "arm": "live" if values["arm"] == "champion" else values["arm"],
                 "created_at": datetime.fromisoformat(values["created_at"]),
                 "status": InteractionStatus(values["status"]),
                 "trust": Trust(values["trust"]),
@@ -172,7 +176,7 @@ class _Kept:
         self._forget()
 
     def _touch(self, record: Record, conversation: str) -> None:
-        is_signal = record.learn and not (record.side or record.is_running)
+        is_signal = record.learn and not (record.auxiliary or record.is_running)
         self._conversations.append(
             conversations.Sign(conversation, record.namespace, record.created_at, is_signal)
         )

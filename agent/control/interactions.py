@@ -121,7 +121,7 @@ def _new(messages: list[Message]) -> list[Message]:
 
 
 def _shown(row: Interaction) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in schemas.Interaction.model_fields}
+    return schemas.Interaction.model_validate(row).model_dump()
 
 
 def _conversation(row: Conversation) -> dict[str, Any]:

@@ -7,7 +7,7 @@ daemon answered, or where a file is.
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from store.schema import (
     AdapterStatus,
@@ -71,7 +71,8 @@ class Interaction(Answer):
     total_ms: float
     error: str | None
     endpoint: str
-    side: bool
+    side: bool = Field(validation_alias=AliasChoices("side", "auxiliary"))
+    """Whether the client made the request for itself, as for a title."""
 
 
 class InteractionTexts(Interaction):

@@ -169,7 +169,7 @@ class Exchange:
         return failure
 
     @cached_property
-    def _is_side(self) -> bool:
+    def _is_auxiliary(self) -> bool:
         return self.api.is_conversation and auxiliary.is_auxiliary(self._messages)
 
     def _record(self, status: InteractionStatus, answer: Answer, total_s: float) -> Record:
@@ -200,7 +200,7 @@ class Exchange:
             trust=Trust.USER,
             server=self.state.recorder.server,
             endpoint=self.api.path,
-            side=self._is_side,
+            auxiliary=self._is_auxiliary,
         )
 
     def _count_metrics(self, status: InteractionStatus, answer: Answer, total_s: float) -> None:

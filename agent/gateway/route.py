@@ -16,7 +16,8 @@ from agent.gateway.state import GatewayState
 from store.contexts import Context
 from store.views import BASE, View
 
-CHAMPION = "champion"
+LIVE = "live"
+"""The live adapter, the base where there is none, or the version that the request names."""
 FALLBACK = "fallback"
 """The base, in place of a live adapter that the engine does not take."""
 UNROUTED = "none"
@@ -67,7 +68,7 @@ async def choose_version(state: GatewayState, namespace: str, model: str) -> Rou
     """
     if model in (state.model_name, BASE):
         view = await state.views.view(namespace, None if model == state.model_name else BASE)
-        arm = CHAMPION
+        arm = LIVE
         if view is not None and view.live in state.unloadable_adapters:
             arm, view = FALLBACK, await state.views.view(namespace, BASE)
         if view is None:
@@ -77,7 +78,7 @@ async def choose_version(state: GatewayState, namespace: str, model: str) -> Rou
     view = await state.views.view(namespace, model) if model in there else None
     if view is None:
         raise unknown_model(model, there)
-    return Route(model, CHAMPION, view)
+    return Route(model, LIVE, view)
 
 
 async def model_names(state: GatewayState, namespace: str) -> list[str]:

@@ -322,11 +322,11 @@ def test_a_clients_own_request_is_answered_and_is_no_turn(tmp_path: Path) -> Non
                 await client.chat.completions.create(model="small", messages=[*turns, task])
                 turns += [{"role": "user", "content": "No, that's wrong."}]
                 await client.chat.completions.create(model="small", messages=turns)
-            first_row, side, last = (one.interaction for one in rig.said())
+            first_row, title, last = (one.interaction for one in rig.said())
 
-            assert side.side
-            assert not first_row.side
-            assert first_row.conversation == side.conversation == last.conversation
+            assert title.auxiliary
+            assert not first_row.auxiliary
+            assert first_row.conversation == title.conversation == last.conversation
             with rig.state.db.read() as session:
                 read = interactions.turns(session, last.conversation)
             assert [turn.interaction.id for turn in read] == [first_row.id, last.id]

@@ -40,7 +40,7 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
             assert fake.history == [sent | {"cache_salt": rig.state.salt("default")}]
             assert raw.headers["x-byheart-interaction"] == said.interaction.id
             assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
-            assert raw.headers["x-byheart-arm"] == "champion"
+            assert raw.headers["x-byheart-arm"] == "live"
             assert raw.headers["x-byheart-context"] == said.interaction.context_hash
             assert raw.headers["x-byheart-tokens-saved"] == "0"
             assert said.interaction.status is InteractionStatus.DONE

@@ -337,7 +337,7 @@ def test_health_readiness_models_and_metrics(tmp_path: Path) -> None:
                 }
                 assert (await http.get("/readyz")).status == 200
                 text = await (await http.get("/metrics")).text()
-                assert 'byheart_requests_total{arm="champion",code="200"} 1.0' in text
+                assert 'byheart_requests_total{arm="live",code="200"} 1.0' in text
                 assert "byheart_engine_up 1.0" in text
                 assert "byheart_inflight_requests 0.0" in text
                 await fake.down()

@@ -51,7 +51,7 @@ def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(tmp_path: Pat
                 read = interactions.turns(session, before.conversation)
                 more = conversations.signals(session, before.conversation)
 
-            assert before.side
+            assert before.auxiliary
             assert [turn.feedback[0].demonstration for turn in read] == ["1974"]
             assert (signals, more) == (0, 1)
 

@@ -37,7 +37,7 @@ def make_record(**values: Any) -> Record:
         "principal": "customer",
         "status": InteractionStatus.DONE,
         "version": "base",
-        "arm": "champion",
+        "arm": "live",
         "context_hash": "0" * 64,
         "learn": True,
         "created_at": later(next(_clock)),

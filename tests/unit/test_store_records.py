@@ -154,7 +154,16 @@ def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: i
             assert texts
             assert texts.response == f"Answer {number} \N{SNOWMAN}"
             assert (texts.messages, texts.params) == ([user("Hi")], {"n": 1})
+            row = session.get_one(Interaction, f"int_{number:05}")
+            assert (row.arm, row.auxiliary) == ("live", False)
     database.close()
+
+
+def test_a_record_that_an_older_release_spooled_is_read_under_the_names_of_this_one() -> None:
+    record = make_record(arm="live", auxiliary=True)
+    values = record.to_json() | {"arm": "champion"}
+    values["side"] = values.pop("auxiliary")
+    assert Record.from_json(values) == record
 
 
 def _insert_old(session: Session, key: str, response: str) -> None:
