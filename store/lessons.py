@@ -18,7 +18,7 @@ from store.db import Session, new_id
 from store.models import Lesson, LessonSupport, Snapshot
 from store.schema import IllegalTransition as IllegalTransition
 from store.schema import LessonKind, LessonStatus, Trust, storable
-from store.text.similarity import similarity
+from store.text.similarity import statement_similarity
 
 IN_USE = (LessonStatus.ACTIVE, LessonStatus.INTERNALISED)
 
@@ -187,7 +187,9 @@ def find_duplicate(
 ) -> Lesson | None:
     """The lesson of those statuses that says most nearly the same, if alike by `ratio`."""
     known = listing(session, namespace, statuses)
-    scored = [(similarity(text, render(lesson.when, lesson.do)), lesson) for lesson in known]
+    scored = [
+        (statement_similarity(text, render(lesson.when, lesson.do)), lesson) for lesson in known
+    ]
     alike = [(score, lesson) for score, lesson in scored if score > 0 and score >= ratio]
     return max(alike, key=lambda pair: pair[0])[1] if alike else None
 

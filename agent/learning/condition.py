@@ -8,7 +8,7 @@ line, or else named by its words alone.
 import re
 import unicodedata
 
-from agent.learning.grounding import meaningful, sentences
+from store.text.words import meaningful, sentences
 
 MAX_CHARS = 120
 _QUOTES = re.compile('["\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033\uff02]')

@@ -9,61 +9,12 @@ alone teaches nothing, whatever it says.
 
 import re
 
-from store.text.similarity import negations
+from store.text.words import content_words, negations, numbers, sentences
 
-_SIGN = r"$%\u00b0\u00a2-\u00a5\u20a0-\u20c0"
-_WORD = re.compile(rf"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,:/]\d+)*|[{_SIGN}]")
-"""A word, a number, or the sign of a currency or unit: £9 is not 9 euros."""
-_SENTENCE_END = re.compile(
-    r"(?<=[.!?\u2026])(?<!\b(?:Mr|Ms|Dr|St|vs)\.)\s+|(?<=[\u3002\uff01\uff1f\u061f])|\n+"
-)
 _CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
 _PART_END = re.compile(_CLAUSE_END.pattern + r"|\b(?:and|or|while|whereas)\b", re.IGNORECASE)
 _YES = re.compile(r"\W*(yes|yeah|yep|right|correct|exactly)\b", re.IGNORECASE)
 MIN_CLAUSE_WORDS = 2
-_SUFFIXES = ("ings", "ing", "edly", "ed", "ies", "es", "s", "ly", "e", "y")
-_FUNCTION_WORDS = frozenset(  # one text, because a list would fill a page
-    """a about after again all also always am an and any are as at be been before being both but by
-    can could did do does doing done each either every for from had has have having he her here him
-    his how i if in into is it its itself just may me might more most must my never no nor not of
-    off on once one only or other our out over own per shall she should so some such than that the
-    their them then there these they this those through to too under until up upon us very was we
-    were what when where which while who whom whose why will with within without would yes you your
-    """.split()  # noqa: SIM905
-)
-
-
-def stem(word: str) -> str:
-    """A word without its English ending, lower case: `Returns`, `returned` -> `return`.
-
-    Only good enough to compare a word with itself in another form.
-    """
-    word = word.lower().replace("’", "'").removesuffix("'s")
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return word.removesuffix(suffix)
-    return word
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences and lines that have words, each on one line."""
-    parts = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
-    return [part for part in parts if re.search(rf"[\w{_SIGN}]", part)]
-
-
-def meaningful(text: str) -> list[str]:
-    """The words that carry meaning, and the numbers, as they stand."""
-    return [word for word in _WORD.findall(text) if word.lower() not in _FUNCTION_WORDS]
-
-
-def content_words(text: str) -> set[str]:
-    """The stems of the words that carry meaning, and the numbers."""
-    return set(map(stem, meaningful(text)))
-
-
-def numbers(text: str) -> set[str]:
-    """The numbers in a text, as they are written."""
-    return set(ordered_numbers(text))
 
 
 def ungrounded(lesson: str, sources: list[str]) -> set[str]:
@@ -94,8 +45,8 @@ def flips_meaning(lesson: str, correction: str) -> bool:
 
     Each clause is held against those of the correction that have most words in common with it.
     """
-    said = ordered_numbers(correction)
-    kept = [number for number in ordered_numbers(lesson) if number in said]
+    said = numbers(correction)
+    kept = [number for number in numbers(lesson) if number in said]
     return kept != [number for number in said if number in kept] or any(
         _denies(clause) not in map(_denies, _nearest(clause, correction))
         for clause in _clauses(lesson)
@@ -117,17 +68,12 @@ def _nearest(clause: str, text: str) -> list[str]:
     return [other for count, other in shared if count == most]
 
 
-def ordered_numbers(text: str) -> list[str]:
-    """The numbers in a text, each where it stands first."""
-    return list(dict.fromkeys(word for word in _WORD.findall(text) if word[0].isdigit()))
-
-
 def preserves(lesson: str, correction: str, share: float = 0.5) -> bool:
     """Whether the lesson still says what the correction said.
 
     Every number must be kept, and at least `share` of the content words.
     """
     words = content_words(correction)
-    return numbers(correction) <= numbers(lesson) and (
+    return set(numbers(correction)) <= set(numbers(lesson)) and (
         not words or len(words & content_words(lesson)) >= share * len(words)
     )

@@ -20,16 +20,14 @@ from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.contradiction import strip_verdict
 from agent.learning.corrections import Correction
 from agent.learning.grounding import (
-    content_words,
     drops_subject,
     flips_meaning,
-    numbers,
     preserves,
-    sentences,
     ungrounded,
     unsupported,
 )
 from store.schema import LessonKind
+from store.text.words import content_words, numbers, sentences
 
 log = structlog.get_logger(__name__)
 

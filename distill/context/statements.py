@@ -5,21 +5,28 @@ of a word in most languages without a grammar of any.
 """
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from distill.context import markup
 from store.contexts import Context
+from store.text.words import (
+    FUNCTION_WORDS,
+    UNSPACED,
+    character_pairs,
+    digit_runs,
+    fold,
+    function_words,
+    meaningful,
+    sentences,
+    words,
+)
 
 SHORT_PASSAGE_CHARS = 24
 SPEAKER = re.compile(r"^\W*\w+(?: \w+){0,2}:")
 ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
-SENTENCE_END = re.compile(r"(?<=[.!?।؟])\s+|(?<=[。！？])")  # noqa: RUF001 - not only Latin script
 # A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
-TIME, ZONE = re.compile(r"\b[ap]\.m\.$"), re.compile(r"[A-Z]{2,4}\b")
 # A number, or a word that no beginning of a sentence explains, if it has a capital.
 TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
 # How a system prompt says who the model is, and how the model does. What else begins with "You" is
@@ -37,15 +44,8 @@ TOLD_TO_DO = re.compile(
 )
 # Words that may stand before what a statement is about: "In room 12 ..."
 LEADING = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
-# Scripts without spaces between words: two characters after another are as telling as a word.
-UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
-STOP_WORDS = frozenset(
-    """
-    the and for are with our you your that this from have has not only per can all any its was
-    were will what when where who how does which much many long is it in on at to of a an be by
-    or as do i my me we us if no so up
-    """.split()  # noqa: SIM905 - prose is easier to read and change
-)
+PREFIX_LETTERS = 5
+IGNORED = function_words(*FUNCTION_WORDS)
 
 
 def split_statements(context: Context) -> list[str]:
@@ -56,7 +56,7 @@ def split_statements(context: Context) -> list[str]:
     lines = markup.told(context.system_prompt or "")
     pieces = [piece for line in lines for piece in _sentences(line)]
     said = [piece for piece in pieces if not _asks(piece)]
-    return [piece for piece in [*said, *context.lessons] if content_words(piece)]
+    return [piece for piece in [*said, *context.lessons] if topic_words(piece)]
 
 
 def in_first_person(passage: str) -> str:
@@ -88,49 +88,28 @@ def _asks(piece: str) -> bool:
 
 
 def _sentences(line: str) -> list[str]:
+    """The sentences of a line; what may be no sentence by itself stays with the one before it."""
     joined: list[str] = []
-    for part in filter(None, SENTENCE_END.split(line)):
-        begins = part[0].isalpha() and not part[0].islower()
+    for part in sentences(line):
+        starts = part[0].isalpha() and not part[0].islower()
         # A split after an abbreviation ("approx.") leaves a stump that belongs to what follows.
         stump = joined and len(joined[-1]) < SHORT_PASSAGE_CHARS and part[0].isascii()
-        if joined and (stump or not begins or _goes_on(joined[-1], part)):
+        if joined and (stump or not starts or ABBREVIATED.search(joined[-1])):
             joined[-1] += f" {part}"
         else:
             joined.append(part)
     return joined
 
 
-def _goes_on(said: str, part: str) -> bool:
-    """Whether a sentence is not over where it looks as if it were."""
-    zone = TIME.search(said) and ZONE.match(part)
-    # A bracket that nothing closes would hold together all that follows.
-    bracket = said.count("(") > said.count(")") and ")" in part
-    return bool(ABBREVIATED.search(said) or zone or bracket)
+def topic_words(text: str) -> set[str]:
+    """The first letters of the words that carry meaning, which join most forms in most languages.
 
-
-def content_words(text: str) -> set[str]:
-    """Lower-case word stems (first five letters) that carry meaning.
-
-    Where no spaces are written between words, pairs of characters.
+    In scripts without spaces, pairs of characters.
     """
-    known = words(UNSPACED.sub(" ", text.lower()))
-    stems = {word[:5] for word in known if len(word) > 1 and word not in STOP_WORDS}
-    pairs = {one + other for run in UNSPACED.findall(text) for one, other in pairwise(run)}
-    return stems | pairs
-
-
-def words(text: str) -> list[str]:
-    """The words of a text; a vowel sign is part of its word."""
-    return "".join(each if _is_of_word(each) else " " for each in text).split()
-
-
-def _is_of_word(character: str) -> bool:
-    return character.isalnum() or unicodedata.category(character).startswith("M")
-
-
-def numbers(text: str) -> set[str]:
-    """The numbers in a text, as they are written."""
-    return set(re.findall(r"\d+", text))
+    found: set[str] = set()
+    for word in map(fold, meaningful(text, IGNORED)):
+        found |= set(character_pairs(word)) if UNSPACED.match(word) else {word[:PREFIX_LETTERS]}
+    return {part for part in found if len(part) > 1}
 
 
 def facts(text: str) -> set[str]:
@@ -159,7 +138,7 @@ def _beginnings(passage: str) -> Iterator[tuple[str, str]]:
     """The first word, or two, and the number or name behind it, if something is said of it."""
     said, told = words(passage), facts(passage)
     for place in (2, 1) if _leading(passage) else (1,):
-        if len(said) > place + 2 and told & {said[place], *numbers(said[place])}:
+        if len(said) > place + 2 and told & {said[place], *digit_runs(said[place])}:
             yield " ".join(said[:place]), said[place]
 
 
@@ -171,6 +150,6 @@ def _leading(passage: str) -> str:
 
 def matching_statement(question: str, about: Sequence[str]) -> str | None:
     """The passage that shares most content words with a question; None if none shares any."""
-    asked = content_words(question)
-    best = max(about, key=lambda passage: len(asked & content_words(passage)), default=None)
-    return best if best is not None and asked & content_words(best) else None
+    asked = topic_words(question)
+    best = max(about, key=lambda passage: len(asked & topic_words(passage)), default=None)
+    return best if best is not None and asked & topic_words(best) else None

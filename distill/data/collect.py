@@ -10,7 +10,7 @@ greet whom they ask, and ask who it is.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distill.context import examples, near_duplicates
+from distill.context import examples
 from distill.context.examples import Example
 from distill.context.statements import (
     in_first_person,
@@ -28,6 +28,7 @@ from distill.model.student import Tokenizer
 from distill.model.teacher import Teacher
 from distill.spec import TEACHER_SAMPLED_KINDS, RunSpec
 from store.contexts import Context, message_text
+from store.text import similarity
 
 # Below so many prompts, general ones are added: a context of rules alone yields few questions.
 MIN_PROMPTS = 16
@@ -142,13 +143,13 @@ def collect_prompts(
         introduced = introduction([each.answer for each in told])
         answers = dict.fromkeys([*WHO, *MORE_WHO], introduced)
         whole = [*GREETINGS, *(MORE_WHO if introduced else ())]
-        greetings = near_duplicates.without_near_duplicates(whole, avoid)
+        greetings = similarity.without_near_duplicates(whole, avoid)
         asked += [
             Question(user(text), answers.get(text), every_needs_teacher, needed=True)
             for text in greetings
         ]
         avoid += greetings
-    unrelated = near_duplicates.without_near_duplicates(general_prompts.PROMPTS, avoid)
+    unrelated = similarity.without_near_duplicates(general_prompts.PROMPTS, avoid)
     # Half of them where they are what the context is learned by, beside few questions a few.
     general = unrelated[::2] if everything else unrelated[::6] if too_few else []
     unrelated = [text for text in unrelated if text not in general]
@@ -196,8 +197,8 @@ def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Me
     """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
     kept: dict[str, Messages] = {}
     for messages in conversations:
-        repeats = any(near_duplicates.is_near(text, avoid) for text in prompt_texts(messages))
-        if not repeats and not near_duplicates.is_near(user_text(messages), list(kept)):
+        repeats = any(similarity.is_near_duplicate(text, avoid) for text in prompt_texts(messages))
+        if not repeats and not similarity.is_near_duplicate(user_text(messages), list(kept)):
             kept[user_text(messages)] = messages
     return list(kept.values())
 
@@ -209,7 +210,7 @@ def _examples(context: Context) -> tuple[list[Example], str]:
 def _new_examples(shown: Sequence[Example], avoid: Sequence[str]) -> list[Example]:
     """Those that ask nothing near any of `avoid`, nor what an earlier one does."""
     first = {each.asked: each for each in reversed(shown)}
-    texts = near_duplicates.without_near_duplicates([each.asked for each in shown], avoid)
+    texts = similarity.without_near_duplicates([each.asked for each in shown], avoid)
     return [first[text] for text in texts]
 
 

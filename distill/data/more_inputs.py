@@ -7,12 +7,12 @@ with a list of the messages in its examples (`examples.py`).
 import random
 from collections.abc import Sequence
 
-from distill.context import near_duplicates
 from distill.context.examples import bare
 from distill.model import encoder
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
+from store.text import similarity
 
 SHOWN, TEMPERATURE = 8, 0.7
 MIN_WORDS, MARGIN = 2, 16
@@ -44,7 +44,7 @@ def write_similar(
         if ids[-1] in sampler.stop_ids  # what does not end is cut off
     ]
     usable = [text for text in written if len(text.split()) >= MIN_WORDS]
-    return near_duplicates.without_near_duplicates(usable, [*avoid, *shown])
+    return similarity.without_near_duplicates(usable, [*avoid, *shown])
 
 
 def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> TokenIds:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from distill.context import near_duplicates
 from distill.data import collect
 from distill.data.collect import Collected, Question
 from distill.data.split import split
@@ -19,6 +18,7 @@ from distill.model.teacher import Teacher
 from distill.model.trajectories import Trajectory, sample_from_teacher, score
 from distill.progress import ANCHORS_PASSED
 from distill.spec import RunSpec
+from store.text import similarity
 
 # Of so few that a run repeats each of them often, the student would learn these alone.
 MAX_TEACHER_SAMPLED_REPLAY = 80
@@ -136,7 +136,7 @@ def _general(encoder: Encoder, collected: Collected, texts: Sequence[str]) -> li
 def _untaught(trained: Sequence[Question]) -> list[str]:
     """General prompts to measure on that are not near what is trained on."""
     taught = [user_text(question.messages) for question in trained]
-    return near_duplicates.without_near_duplicates(general_prompts.HELD_OUT, taught)
+    return similarity.without_near_duplicates(general_prompts.HELD_OUT, taught)
 
 
 def _drawn(spec: RunSpec, collected: Collected, share: float) -> int:

@@ -13,13 +13,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from distill.context import near_duplicates, statements
-from distill.context.statements import ASKING, UNSPACED, content_words, facts, numbers, words
+from distill.context import statements
+from distill.context.statements import ASKING, facts, topic_words
 from distill.loss import token_logprobs
 from distill.model import encoder, packing
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Student, Tokenizer
+from store.text import similarity
+from store.text.words import UNSPACED, digit_runs, words
 
 HEADER = "Questions that people ask, each answered by the statement above it."
 EXAMPLES = (
@@ -44,7 +46,7 @@ EXAMPLES = (
         "Is it enough to book a tour tomorrow?",
     ),
 )
-OF_EXAMPLES = content_words("museum tickets children guided tours Okafor")
+OF_EXAMPLES = topic_words("museum tickets children guided tours Okafor")
 """What a draft has from the pattern, and not from its passage."""
 # How drafts begin. Left to itself (""), a small model begins nearly all of them in the same way.
 OPENINGS = (
@@ -118,7 +120,7 @@ def plain_requests(topic: str) -> list[str]:
 
 
 def _new(asked: Sequence[str], avoid: Sequence[str]) -> list[str]:
-    return near_duplicates.without_near_duplicates(asked, avoid)
+    return similarity.without_near_duplicates(asked, avoid)
 
 
 def name_topics(
@@ -137,9 +139,9 @@ def name_topics(
 
 def usable_topic(topic: str, passage: str, key: str = "") -> str:
     """The topic, or the passage's own words where it is none of the passage's or gives it away."""
-    said = Counter(each for each in words(topic) if content_words(each))
+    said = Counter(each for each in words(topic) if topic_words(each))
     goes_round = max(said.values(), default=0) > 2
-    shared = content_words(topic) & content_words(passage)
+    shared = topic_words(topic) & topic_words(passage)
     told = _tells(topic, passage, key) or "?" in topic
     if shared and not told and not goes_round and key.rpartition(" ")[2].lower() in topic.lower():
         return topic
@@ -149,7 +151,7 @@ def usable_topic(topic: str, passage: str, key: str = "") -> str:
 def own_words(passage: str) -> str:
     """The first words of a passage that are no facts."""
     known = [each for each in words(passage) if not each.isdigit()]
-    plain = [each for each in known if content_words(each) and each not in facts(passage)]
+    plain = [each for each in known if topic_words(each) and each not in facts(passage)]
     # Where no spaces are written, a word is a whole clause: its beginning says what it is about.
     return " ".join(UNSPACED.sub(_begun, each) for each in plain[:TOPIC_WORDS] or known)
 
@@ -205,17 +207,17 @@ def acceptable(drafts: Sequence[str], passage: str, key: str = "") -> list[str]:
         for draft in drafts
         if draft.endswith(ASKING)
         and sum(draft.count(mark) for mark in ASKING) == 1
-        and content_words(draft) & content_words(passage)
+        and topic_words(draft) & topic_words(passage)
         and not _tells(draft, passage, key)
-        and not (content_words(draft) - content_words(passage)) & OF_EXAMPLES
+        and not (topic_words(draft) - topic_words(passage)) & OF_EXAMPLES
     ]
-    return near_duplicates.without_near_duplicates(asking)
+    return similarity.without_near_duplicates(asking)
 
 
 def _tells(text: str, passage: str, key: str) -> bool:
     """Whether a text has a number of the passage, or all its names: then it asks for nothing."""
-    told = facts(passage) - {*words(key), *numbers(key)}
-    return bool(numbers(text) & told) or (bool(told) and told <= set(words(text)))
+    told = facts(passage) - {*words(key), *digit_runs(key)}
+    return bool(digit_runs(text) & told) or (bool(told) and told <= set(words(text)))
 
 
 def _few_shot(

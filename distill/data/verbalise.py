@@ -8,11 +8,12 @@ drafts only those count that say every word of what the names stand for, and no 
 import re
 from collections.abc import Sequence
 
-from distill.context.statements import content_words, numbers, words
+from distill.context.statements import topic_words
 from distill.model import encoder
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
+from store.text.words import digit_runs, words
 
 HEADER = "What lists and tables say, in whole sentences."
 EXAMPLES = (
@@ -51,9 +52,9 @@ def in_sentences(
 
 def best_of(drafts: Sequence[str], statement: str) -> str | None:
     """The first of the faithful drafts that say most of the statement's names; None without any."""
-    told = content_words(statement)
+    told = topic_words(statement)
     usable = [draft for draft in drafts if is_faithful(draft, statement)]
-    return max(usable, key=lambda draft: len(told & content_words(draft)), default=None)
+    return max(usable, key=lambda draft: len(told & topic_words(draft)), default=None)
 
 
 def is_faithful(sentence: str, statement: str) -> bool:
@@ -64,14 +65,14 @@ def is_faithful(sentence: str, statement: str) -> bool:
     known = set(words(sentence.lower()))
     parts = [part.rpartition(": ") for part in statement.split("; ")]
     values = {word for _, _, value in parts for word in words(value.lower())}
-    names = [content_words(name) for name, _, _ in parts]
-    added = content_words(sentence) - content_words(statement)
+    names = [topic_words(name) for name, _, _ in parts]
+    added = topic_words(sentence) - topic_words(statement)
     return (
         sentence.endswith(".")
         and values <= known
-        and numbers(sentence) <= numbers(statement)
-        and not added & content_words(" ".join(listed for listed, _ in EXAMPLES))
-        and all(name & content_words(sentence) for name in names if name)
+        and digit_runs(sentence) <= digit_runs(statement)
+        and not added & topic_words(" ".join(listed for listed, _ in EXAMPLES))
+        and all(name & topic_words(sentence) for name in names if name)
     )
 
 

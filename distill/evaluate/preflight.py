@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from distill.context.statements import facts, numbers
+from distill.context.statements import facts
 from distill.evaluate import general_prompts, measure
 from distill.evaluate.measure import Anchored
 from distill.model.encoder import Encoder, Messages, Prompt, user
@@ -17,6 +17,7 @@ from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
 from distill.model.trajectories import Trajectory, sample_from_teacher
 from distill.spec import RunSpec
+from store.text.words import digit_runs
 
 # A teacher that is this close to the base, in nats a token, has nothing to teach.
 MIN_GAP = 0.01
@@ -110,7 +111,7 @@ def concerns_everything(
 def moving(statements: Sequence[str]) -> float:
     """How far a context that says this has to move general answers to be about them, in nats."""
     count = max(len(statements), 1)
-    if sum(bool(numbers(each)) for each in statements) >= MANY_NUMBERS * count:
+    if sum(bool(digit_runs(each)) for each in statements) >= MANY_NUMBERS * count:
         return OF_FACTS
     named = sum(bool(facts(each)) for each in statements)
     return OF_MANNER if named <= FEW_NAMES * count else OF_EITHER

@@ -1,1 +1,1 @@
-"""Text as every part compares it: words, numbers, sentences, similarity."""
+"""Text as all of byheart compares it: words, numbers, sentences, similarity."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.context import near_duplicates
 from distill.data.collect import GREETINGS
 from distill.evaluate.general_prompts import HELD_OUT, PROMPTS
+from store.text import similarity
 
 CONTEXTS = sorted((Path(__file__).parents[1] / "bench" / "contexts").glob("*.toml"))
 
@@ -18,4 +18,4 @@ def test_the_questions_of_a_context_are_no_general_prompts(path: Path) -> None:
     known = (*PROMPTS, *HELD_OUT, *GREETINGS)
 
     assert len(asked) >= 40
-    assert [text for text in asked if near_duplicates.is_near(text, known)] == []
+    assert [text for text in asked if similarity.is_near_duplicate(text, known)] == []

@@ -3,10 +3,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.learning.corrections import Correction, find_corrections
-from agent.learning.grounding import content_words, flips_meaning, preserves, ungrounded
+from agent.learning.grounding import flips_meaning, preserves, ungrounded
 from store import feedback, interactions
 from store.feedback import NewFeedback
 from store.schema import Trust
+from store.text.words import content_words
 from tests.support.factories import NOW, assistant, record, user
 
 WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.corrections import Correction
-from agent.learning.grounding import meaningful, sentences
 from agent.learning.propose import (
     MAX_DEMONSTRATION_CHARS,
     ProposedLesson,
@@ -17,6 +16,7 @@ from agent.learning.propose import (
 )
 from store.lessons import Support
 from store.schema import LessonKind, Trust
+from store.text.words import meaningful, sentences
 
 SUPPORT = Support("int_1", "fb_1", "span", "local", Trust.OPERATOR)
 LONG = "I bought a lamp from you last week and " + "it was very nice " * 10

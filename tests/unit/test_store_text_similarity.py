@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.text.similarity import similarity
+from store.text.similarity import statement_similarity
 
 words = st.lists(st.sampled_from(["refund", "open", "9", "plan", "$"]), min_size=1, max_size=4)
 
@@ -19,18 +19,18 @@ def test_a_clause_before_a_comma_may_stand_at_the_end(
         ", ".join(" ".join(clause) for clause in order)
         for order in (clauses, clauses[place:] + clauses[:place])
     )
-    assert similarity(one, other) > 0
-    assert similarity(other, one) > 0
+    assert statement_similarity(one, other) > 0
+    assert statement_similarity(other, one) > 0
 
 
 def test_words_in_another_order_are_another_statement() -> None:
-    assert similarity("Plan A costs 9, plan B 10.", "Plan B costs 9, plan A 10.") == 0
-    assert similarity("Lions chase dogs.", "Dogs chase lions.") == 0
-    assert similarity("Open at 9, closed at 5.", "Open at 9, closed at 5, 5.") == 0
+    assert statement_similarity("Plan A costs 9, plan B 10.", "Plan B costs 9, plan A 10.") == 0
+    assert statement_similarity("Lions chase dogs.", "Dogs chase lions.") == 0
+    assert statement_similarity("Open at 9, closed at 5.", "Open at 9, closed at 5, 5.") == 0
 
 
 def test_a_statement_of_commas_holds_nobody_up() -> None:
     begun = time.process_time()
     for last in ("y, z", "z, y"):
-        similarity("x, " * 2000 + "y, z", "x, " * 2000 + last)
+        statement_similarity("x, " * 2000 + "y, z", "x, " * 2000 + last)
     assert time.process_time() - begun < 1

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.context import near_duplicates
 from distill.evaluate import general_prompts
+from store.text import similarity
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from distill.evaluate import general_prompts
     ],
 )
 def test_near_duplicates(text, near):
-    assert near_duplicates.is_near(text, ["What is your name?", "When do you open?"]) is near
+    assert similarity.is_near_duplicate(text, ["What is your name?", "When do you open?"]) is near
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_near_duplicates(text, near):
     ],
 )
 def test_small_words_make_no_other_question(one, other):
-    assert near_duplicates.is_near(one, [other])
+    assert similarity.is_near_duplicate(one, [other])
 
 
 def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
     texts = ["When do you open?", "when do you OPEN", "Where are you?", "What does it cost?"]
 
-    assert near_duplicates.without_near_duplicates(texts, avoid=["what does it cost"]) == [
+    assert similarity.without_near_duplicates(texts, avoid=["what does it cost"]) == [
         "When do you open?",
         "Where are you?",
     ]
@@ -54,7 +54,7 @@ def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured
     checks = tomllib.loads((contexts / "retention.toml").read_text())["check"]
     measured = [*general_prompts.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
 
-    assert near_duplicates.without_near_duplicates(general_prompts.PROMPTS, measured) == list(
+    assert similarity.without_near_duplicates(general_prompts.PROMPTS, measured) == list(
         general_prompts.PROMPTS
     )
 
@@ -74,8 +74,8 @@ def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured
     ],
 )
 def test_what_differs_in_one_telling_word_is_another_question(one, other):
-    assert not near_duplicates.is_near(one, [other])
-    assert not near_duplicates.is_near(other, [one])
+    assert not similarity.is_near_duplicate(one, [other])
+    assert not similarity.is_near_duplicate(other, [one])
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_what_differs_in_one_telling_word_is_another_question(one, other):
     ],
 )
 def test_a_misspelt_word_or_another_order_makes_no_other_question(one, other):
-    assert near_duplicates.is_near(one, [other])
-    assert near_duplicates.is_near(other, [one])
+    assert similarity.is_near_duplicate(one, [other])
+    assert similarity.is_near_duplicate(other, [one])
 
 
 WORDS = st.sampled_from(
@@ -104,5 +104,7 @@ WORDS = st.sampled_from(
 def test_near_is_mutual_and_every_text_is_near_itself(one, other):
     left, right = " ".join(one), " ".join(other)
 
-    assert near_duplicates.is_near(left, [right]) == near_duplicates.is_near(right, [left])
-    assert near_duplicates.is_near(left, [left])
+    assert similarity.is_near_duplicate(left, [right]) == similarity.is_near_duplicate(
+        right, [left]
+    )
+    assert similarity.is_near_duplicate(left, [left])
