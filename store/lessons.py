@@ -186,10 +186,8 @@ def find_duplicate(
     statuses: Collection[LessonStatus] = (*IN_USE, LessonStatus.CANDIDATE),
 ) -> Lesson | None:
     """The lesson of those statuses that says most nearly the same, if alike by `ratio`."""
-    known = listing(session, namespace, statuses)
-    scored = [
-        (statement_similarity(text, render(lesson.when, lesson.do)), lesson) for lesson in known
-    ]
+    rows = listing(session, namespace, statuses)
+    scored = [(statement_similarity(text, render(row.when, row.do)), row) for row in rows]
     alike = [(score, lesson) for score, lesson in scored if score > 0 and score >= ratio]
     return max(alike, key=lambda pair: pair[0])[1] if alike else None
 
