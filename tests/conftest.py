@@ -1,5 +1,6 @@
 """Databases for tests: `db` is SQLite; `any_db` and `each_database` run one on both kinds.
 
+Asynchronous tests (`pytest.mark.anyio`) run on uvloop, as the daemon does, and fail after a minute.
 Property tests have no deadlines.
 """
 
@@ -25,7 +26,20 @@ from tests.support.factories import NOW
 settings.register_profile("byheart", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("byheart")
 
+ASYNC_TIMEOUT_S = 60
+
 _numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("anyio") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(ASYNC_TIMEOUT_S, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import pytest
 
 from store import adapters, interactions
 from store.schema import AdapterStatus
-from tests.support.daemon_rig import Served, daemon, until
+from tests.support.daemon_rig import Served, daemon
+from tests.support.until import until_sync
 
 FACTS = {
     "How long is the warranty on lamps?": "Lamps have a warranty of 6 years.",
@@ -101,7 +102,9 @@ def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in
         reply = served.chat(question, max_tokens=12, temperature=0)
         assert reply.headers["X-Byheart-Version"] == "base"
         served.demonstrate(reply.headers["X-Byheart-Interaction"], answer)
-    texts = until(lambda: _lessons(served, "active", len(FACTS)), 120, served.logfile)
+    texts = until_sync(
+        lambda: _lessons(served, "active", len(FACTS)), 120, served.logfile.read_text
+    )
     assert any("6 years" in text for text in texts)
 
     versions: list[str] = []
@@ -109,11 +112,11 @@ def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in
     load = threading.Thread(target=_ask_until, args=(served, stop, hurry, versions))
     load.start()
     try:
-        until(lambda: _adapters(served), 900, served.logfile)
+        until_sync(lambda: _adapters(served), 900, served.logfile.read_text)
         hurry.set()
-        until(lambda: live(served), 120, served.logfile)
+        until_sync(lambda: live(served), 120, served.logfile.read_text)
         swapped = len(versions)
-        until(lambda: len(versions) > swapped + 3, 60)
+        until_sync(lambda: len(versions) > swapped + 3, 60)
     finally:
         hurry.set()
         stop.set()
@@ -146,7 +149,7 @@ def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(serve
     assert _lessons(served, "active", len(FACTS))
     with served.database() as db, db.read() as session:
         assert adapters.get(session, bad).status is AdapterStatus.ROLLED_BACK
-    until(lambda: bad not in _models(served), 60)
+    until_sync(lambda: bad not in _models(served), 60)
 
 
 def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left(served):
@@ -158,14 +161,14 @@ def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left
     ]
     for each in clients:
         each.start()
-    until(lambda: len(finished) > 12, 120, served.logfile)
+    until_sync(lambda: len(finished) > 12, 120, served.logfile.read_text)
     served.end(signal.SIGKILL)
     for each in clients:
         each.join()
     with served.database() as db, db.read() as session:
         kept = {row.id for row in interactions.recent(session, "default", 100_000)}
     assert set(finished) <= kept
-    until(lambda: not _processes(served.folder) & ours, 60)
+    until_sync(lambda: not _processes(served.folder) & ours, 60)
 
 
 def _lessons(served: Served, status: str, count: int) -> list[str]:

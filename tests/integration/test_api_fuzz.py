@@ -21,7 +21,7 @@ from agent.gateway.conversation_id import METADATA_KEYS
 from agent.gateway.feedback import FeedbackRequest
 from tests.support.control_rig import API, controlled
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, gateway, run
+from tests.support.gateway_rig import QUESTION, gateway
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -70,13 +70,13 @@ def serving(start: Callable[[], Any]) -> Iterator[str]:
     url: list[str] = []
     is_up, is_over = threading.Event(), threading.Event()
 
-    async def scenario() -> None:
+    async def serve() -> None:
         async with start() as rig:
             url.append(rig.url)
             is_up.set()
             await asyncio.to_thread(is_over.wait)
 
-    thread = threading.Thread(target=run, args=(scenario(),), kwargs={"limit_s": 600})
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     assert is_up.wait(60)
     try:

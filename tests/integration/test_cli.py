@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.process.data_dir import ADDRESS_FILE, daemon_is_running, lock_data_dir
-from tests.support.daemon_rig import environment, until
+from tests.support.daemon_rig import environment
+from tests.support.until import until_sync
 
 
 class Shell:
@@ -206,7 +207,7 @@ def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        until(lambda: daemon_is_running(folder / "data"), 60)
+        until_sync(lambda: daemon_is_running(folder / "data"), 60)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) != 0
     finally:

@@ -1,5 +1,6 @@
 """The control API: what each key may see and change, and that nothing crosses namespaces."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,258 +18,225 @@ from store.keys import Grant, Limits, Scope
 from store.schema import Trust
 from tests.support.control_rig import API, controlled, key, pages
 from tests.support.factories import add_adapter, add_lesson, assistant, record, user
-from tests.support.gateway_rig import PEPPER, run
+from tests.support.gateway_rig import PEPPER, Rig
 
-pytestmark = pytest.mark.usefixtures("each_database")
-
-
-def test_interactions_are_searched_page_by_page(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            with rig.state.db.begin() as session:
-                made = [
-                    record(
-                        session,
-                        namespace="default",
-                        conversation=f"c{number % 3}",
-                        messages=[user(f"Question {number}?")],
-                        response="Lamps." if number % 5 == 0 else "Chairs.",
-                    )
-                    for number in range(23)
-                ]
-            ids = [one.id for one in made][::-1]
-            assert [row["id"] for row in await pages(rig, "/interactions", limit=5)] == ids
-            lamps = await pages(rig, "/interactions", contains="LAMPS", limit=2)
-            assert [row["id"] for row in lamps] == [made[n].id for n in (20, 15, 10, 5, 0)]
-            asked = await pages(rig, "/interactions", contains="question 7?")
-            assert [row["id"] for row in asked] == [made[7].id]
-            conversations = await pages(rig, "/conversations", limit=2)
-            assert sorted(row["interactions"] for row in conversations) == [7, 8, 8]
-            status, said = await rig.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
-            assert (status, len(said["turns"])) == (200, conversations[0]["interactions"])
-            path = f"{API}/conversations/{conversations[0]['id']}"
-            first = (await rig.fetch("GET", path, params={"limit": 4}))[1]
-            rest = (await rig.fetch("GET", path, params={"after": first["next"]}))[1]
-            assert [len(first["turns"]), rest["next"]] == [4, None]
-            assert first["turns"] + rest["turns"] == said["turns"]
-            status, said = await rig.fetch("GET", f"{API}/interactions/{made[3].id}")
-            assert said["messages"] == [user("Question 3?")]
-
-    run(scenario())
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 
-def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_learned(
-    tmp_path: Path,
-) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            rig.add_lesson("We open at nine.")
-            async with rig.client() as client:
-                raw = await client.chat.completions.with_raw_response.create(
-                    model="small", messages=[{"role": "user", "content": "When do you open?"}]
-                )
-            interaction = raw.headers["X-Byheart-Interaction"]
-            status, said = await rig.fetch("GET", f"{API}/interactions/{interaction}/explain")
-            assert status == 200
-            assert said["version"] == "base"
-            assert said["lessons_in_prompt"] == ["We open at nine."]
-            assert said["learned"] == []
-
-    run(scenario())
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A gateway with the control API."""
+    async with controlled(tmp_path) as rig:
+        yield rig
 
 
-def test_a_lesson_is_added_reworded_and_retired(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            status, made = await rig.fetch(
-                "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}
+async def test_interactions_are_searched_page_by_page(rig: Rig) -> None:
+    with rig.state.db.begin() as session:
+        made = [
+            record(
+                session,
+                namespace="default",
+                conversation=f"c{number % 3}",
+                messages=[user(f"Question {number}?")],
+                response="Lamps." if number % 5 == 0 else "Chairs.",
             )
-            assert (status, made["status"]) == (201, "active")
-            status, _ = await rig.fetch("POST", f"{API}/lessons", json={"do": "We open at nine."})
-            assert status == 409
-            path = f"{API}/lessons/{made['id']}"
-            status, other = await rig.fetch("PATCH", path, json={"do": "We open at ten."})
-            assert (status, other["supersedes"]) == (200, made["id"])
-            path = f"{API}/lessons/{other['id']}"
-            status, gone = await rig.fetch("PATCH", path, json={"status": "retired"})
-            assert (status, gone["status"]) == (200, "retired")
-            assert [row["status"] for row in await pages(rig, "/lessons")] == ["retired"] * 2
-            status, one = await rig.fetch("GET", path)
-            assert one["support"][0]["principal"] == "local"
-            entries = await pages(rig, "/audit")
-            assert [row["action"] for row in entries] == [
-                "lesson retired",
-                "lesson edited",
-                "lesson added",
-            ]
-
-    run(scenario())
-
-
-def test_long_work_is_begun_and_looked_after(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            assert (await rig.fetch("POST", f"{API}/runs"))[0] == 409
-            prompt = {"text": "You are kind."}
-            status, _ = await rig.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
-            assert status == 200
-            status, begun = await rig.fetch("POST", f"{API}/runs", json={"reason": "A test."})
-            assert (status, begun["status"], begun["trigger"]) == (202, "queued", "A test.")
-            status, ended = await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel")
-            assert (status, ended["status"]) == (200, "cancelled")
-            assert (await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel"))[0] == 409
-            assert [row["id"] for row in await pages(rig, "/runs", limit=1)] == [begun["id"]]
-            _, context = await rig.fetch("GET", f"{API}/context")
-            assert context["system_prompt"] == "You are kind."
-            assert (await rig.fetch("POST", f"{API}/rollback"))[0] == 409
-
-    run(scenario())
+            for number in range(23)
+        ]
+    ids = [one.id for one in made][::-1]
+    assert [row["id"] for row in await pages(rig, "/interactions", limit=5)] == ids
+    lamps = await pages(rig, "/interactions", contains="LAMPS", limit=2)
+    assert [row["id"] for row in lamps] == [made[n].id for n in (20, 15, 10, 5, 0)]
+    asked = await pages(rig, "/interactions", contains="question 7?")
+    assert [row["id"] for row in asked] == [made[7].id]
+    conversations = await pages(rig, "/conversations", limit=2)
+    assert sorted(row["interactions"] for row in conversations) == [7, 8, 8]
+    status, said = await rig.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
+    assert (status, len(said["turns"])) == (200, conversations[0]["interactions"])
+    path = f"{API}/conversations/{conversations[0]['id']}"
+    first = (await rig.fetch("GET", path, params={"limit": 4}))[1]
+    rest = (await rig.fetch("GET", path, params={"after": first["next"]}))[1]
+    assert [len(first["turns"]), rest["next"]] == [4, None]
+    assert first["turns"] + rest["turns"] == said["turns"]
+    status, said = await rig.fetch("GET", f"{API}/interactions/{made[3].id}")
+    assert said["messages"] == [user("Question 3?")]
 
 
-def test_adapters_are_listed_and_only_candidates_promoted(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            with rig.state.db.begin() as session:
-                add_lesson(session, "We open at nine.", "default")
-                names = [add_adapter(session, "default").name for _ in range(3)]
-            assert [row["name"] for row in await pages(rig, "/adapters", limit=2)] == names[::-1]
-            status, said = await rig.fetch("POST", f"{API}/adapters/{names[0]}/promote")
-            assert (status, said["status"]) == (202, "candidate")
-            assert (await rig.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
-            assert (await rig.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
+async def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_learned(
+    rig: Rig,
+) -> None:
+    rig.add_lesson("We open at nine.")
+    async with rig.client() as client:
+        raw = await client.chat.completions.with_raw_response.create(
+            model="small", messages=[{"role": "user", "content": "When do you open?"}]
+        )
+    interaction = raw.headers["X-Byheart-Interaction"]
+    status, said = await rig.fetch("GET", f"{API}/interactions/{interaction}/explain")
+    assert status == 200
+    assert said["version"] == "base"
+    assert said["lessons_in_prompt"] == ["We open at nine."]
+    assert said["learned"] == []
 
-    run(scenario())
+
+async def test_a_lesson_is_added_reworded_and_retired(rig: Rig) -> None:
+    status, made = await rig.fetch(
+        "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}
+    )
+    assert (status, made["status"]) == (201, "active")
+    status, _ = await rig.fetch("POST", f"{API}/lessons", json={"do": "We open at nine."})
+    assert status == 409
+    path = f"{API}/lessons/{made['id']}"
+    status, other = await rig.fetch("PATCH", path, json={"do": "We open at ten."})
+    assert (status, other["supersedes"]) == (200, made["id"])
+    path = f"{API}/lessons/{other['id']}"
+    status, gone = await rig.fetch("PATCH", path, json={"status": "retired"})
+    assert (status, gone["status"]) == (200, "retired")
+    assert [row["status"] for row in await pages(rig, "/lessons")] == ["retired"] * 2
+    status, one = await rig.fetch("GET", path)
+    assert one["support"][0]["principal"] == "local"
+    entries = await pages(rig, "/audit")
+    assert [row["action"] for row in entries] == [
+        "lesson retired",
+        "lesson edited",
+        "lesson added",
+    ]
+
+
+async def test_long_work_is_begun_and_looked_after(rig: Rig) -> None:
+    assert (await rig.fetch("POST", f"{API}/runs"))[0] == 409
+    prompt = {"text": "You are kind."}
+    status, _ = await rig.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
+    assert status == 200
+    status, begun = await rig.fetch("POST", f"{API}/runs", json={"reason": "A test."})
+    assert (status, begun["status"], begun["trigger"]) == (202, "queued", "A test.")
+    status, ended = await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel")
+    assert (status, ended["status"]) == (200, "cancelled")
+    assert (await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel"))[0] == 409
+    assert [row["id"] for row in await pages(rig, "/runs", limit=1)] == [begun["id"]]
+    _, context = await rig.fetch("GET", f"{API}/context")
+    assert context["system_prompt"] == "You are kind."
+    assert (await rig.fetch("POST", f"{API}/rollback"))[0] == 409
+
+
+async def test_adapters_are_listed_and_only_candidates_promoted(rig: Rig) -> None:
+    with rig.state.db.begin() as session:
+        add_lesson(session, "We open at nine.", "default")
+        names = [add_adapter(session, "default").name for _ in range(3)]
+    assert [row["name"] for row in await pages(rig, "/adapters", limit=2)] == names[::-1]
+    status, said = await rig.fetch("POST", f"{API}/adapters/{names[0]}/promote")
+    assert (status, said["status"]) == (202, "candidate")
+    assert (await rig.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
+    assert (await rig.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
 
 
 @pytest.mark.parametrize("path", [f"{API}/interactions", f"{API}/savings", "/v1/feedback"])
-def test_a_query_that_nothing_looks_at_is_refused(tmp_path: Path, path: str) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            assert (await rig.fetch("GET", path))[0] == 200
-            status, said = await rig.fetch("GET", path, params={"limt": "1"})
-            assert (status, said["error"]["code"]) == (400, "unknown_parameter")
-            assert "'limt'" in said["error"]["message"]
-
-    run(scenario())
+async def test_a_query_that_nothing_looks_at_is_refused(rig: Rig, path: str) -> None:
+    assert (await rig.fetch("GET", path))[0] == 200
+    status, said = await rig.fetch("GET", path, params={"limt": "1"})
+    assert (status, said["error"]["code"]) == (400, "unknown_parameter")
+    assert "'limt'" in said["error"]["message"]
 
 
-def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig, rig.http() as http:
-            for wrong in ({"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}):
-                headers = {"Content-Type": "application/json"} | wrong
-                for path in (f"{API}/lessons", "/v1/feedback"):
-                    async with http.post(path, data=b"{}", headers=headers) as answer:
-                        assert answer.status == 415
-                        assert next(iter(wrong)) in (await answer.json())["error"]["message"]
-            async with http.head("/healthz") as answer:
-                assert (answer.status, await answer.read()) == (200, b"")
-
-    run(scenario())
+async def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as rig, rig.http() as http:
+        for wrong in ({"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}):
+            headers = {"Content-Type": "application/json"} | wrong
+            for path in (f"{API}/lessons", "/v1/feedback"):
+                async with http.post(path, data=b"{}", headers=headers) as answer:
+                    assert answer.status == 415
+                    assert next(iter(wrong)) in (await answer.json())["error"]["message"]
+        async with http.head("/healthz") as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
 
 
-def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
+async def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_interactions, "PAGE_BYTES", 1000)
 
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            said: list[Message] = []
-            with rig.state.db.begin() as session:
-                for number in range(6):
-                    said = [*said, user(f"{number} {'x' * 700}")]
-                    record(session, namespace="default", conversation="c", messages=said)
-                    said = [*said, assistant("Yes.")]
-            [conversation] = await pages(rig, "/conversations")
-            path, after = f"{API}/conversations/{conversation['id']}", {}
-            turns, sizes = [], []
-            while after is not None:
-                page = (await rig.fetch("GET", path, params=after))[1]
-                turns += page["turns"]
-                sizes.append(len(page["turns"]))
-                after = {"after": page["next"]} if page["next"] else None
-            assert sizes == [2, 2, 2]
-            assert [turn["messages"] for turn in turns] == [[each] for each in said[::2]]
-
-    run(scenario())
+    async with controlled(tmp_path) as rig:
+        said: list[Message] = []
+        with rig.state.db.begin() as session:
+            for number in range(6):
+                said = [*said, user(f"{number} {'x' * 700}")]
+                record(session, namespace="default", conversation="c", messages=said)
+                said = [*said, assistant("Yes.")]
+        [conversation] = await pages(rig, "/conversations")
+        path, after = f"{API}/conversations/{conversation['id']}", {}
+        turns, sizes = [], []
+        while after is not None:
+            page = (await rig.fetch("GET", path, params=after))[1]
+            turns += page["turns"]
+            sizes.append(len(page["turns"]))
+            after = {"after": page["next"]} if page["next"] else None
+        assert sizes == [2, 2, 2]
+        assert [turn["messages"] for turn in turns] == [[each] for each in said[::2]]
 
 
-def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path, needs_key=True) as rig:
-            boss = key(rig, None, *Scope)
-            status, made = await rig.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
-            assert status == 201
-            assert (await rig.fetch("GET", "/v1/models", made["key"]))[0] == 200
-            rows = await pages(rig, "/keys", boss, limit=1)
-            assert len(rows) == 2
-            [row] = [row for row in rows if row["name"] == "app"]
-            assert made["key"].rsplit("_", 1)[1] not in str(rows)
-            assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
-            assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
-            for odd in ({"trust": "model"}, {"expires_at": "2001-01-01T00:00:00Z"}):
-                body = {"name": "app"} | odd
-                assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
-            with rig.state.db.read() as session:
-                assert audit.verify(session) == 3
-
-    run(scenario())
+async def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    async with controlled(tmp_path, needs_key=True) as rig:
+        boss = key(rig, None, *Scope)
+        status, made = await rig.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
+        assert status == 201
+        assert (await rig.fetch("GET", "/v1/models", made["key"]))[0] == 200
+        rows = await pages(rig, "/keys", boss, limit=1)
+        assert len(rows) == 2
+        [row] = [row for row in rows if row["name"] == "app"]
+        assert made["key"].rsplit("_", 1)[1] not in str(rows)
+        assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
+        assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
+        for odd in ({"trust": "model"}, {"expires_at": "2001-01-01T00:00:00Z"}):
+            body = {"name": "app"} | odd
+            assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
+        with rig.state.db.read() as session:
+            assert audit.verify(session) == 3
 
 
-def test_a_key_makes_keys_that_are_at_most_what_it_is(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            until = datetime.now(UTC) + timedelta(days=2)
-            scopes = frozenset({Scope.ADMIN, Scope.INFER})
-            grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
-            limited = replace(grant, name="limited", limits=Limits(None, 30, 100))
-            with rig.state.db.begin() as session:
-                lead, bounded = (
-                    issue_key(session, PEPPER, each, "operator", datetime.now(UTC))
-                    for each in (grant, limited)
-                )
+async def test_a_key_makes_keys_that_are_at_most_what_it_is(rig: Rig) -> None:
+    until = datetime.now(UTC) + timedelta(days=2)
+    scopes = frozenset({Scope.ADMIN, Scope.INFER})
+    grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
+    limited = replace(grant, name="limited", limits=Limits(None, 30, 100))
+    with rig.state.db.begin() as session:
+        lead, bounded = (
+            issue_key(session, PEPPER, each, "operator", datetime.now(UTC))
+            for each in (grant, limited)
+        )
 
-            async def made(key: str = lead, **asked: Any) -> tuple[int, Any]:
-                body = {"name": "new", "scopes": ["infer"]} | asked
-                return await rig.fetch("POST", f"{API}/keys", key, json=body)
+    async def made(key: str = lead, **asked: Any) -> tuple[int, Any]:
+        body = {"name": "new", "scopes": ["infer"]} | asked
+        return await rig.fetch("POST", f"{API}/keys", key, json=body)
 
-            for more in (
-                {"scopes": ["infer", "read"]},
-                {"trust": "operator"},
-                {"key": bounded, "requests_per_minute": 1},
-                {"expires_at": (until + timedelta(days=1)).isoformat()},
-            ):
-                status, answer = await made(**more)
-                assert (status, answer["error"]["code"]) == (403, "grant_exceeded"), more
-            status, _ = await made(requests_per_minute=20)
-            with rig.state.db.read() as session:
-                [new] = [each for each in keys.keys(session) if each.grant.name == "new"]
-                told = audit.page(session, None, 10)[0].detail
+    for more in (
+        {"scopes": ["infer", "read"]},
+        {"trust": "operator"},
+        {"key": bounded, "requests_per_minute": 1},
+        {"expires_at": (until + timedelta(days=1)).isoformat()},
+    ):
+        status, answer = await made(**more)
+        assert (status, answer["error"]["code"]) == (403, "grant_exceeded"), more
+    status, _ = await made(requests_per_minute=20)
+    with rig.state.db.read() as session:
+        [new] = [each for each in keys.keys(session) if each.grant.name == "new"]
+        told = audit.page(session, None, 10)[0].detail
 
-            assert status == 201
-            assert new.grant.limits == Limits(None, 20, None)
-            assert new.grant.expires_at == until
-            assert told["limits"]["requests_per_minute"] == 20
-
-    run(scenario())
+    assert status == 201
+    assert new.grant.limits == Limits(None, 20, None)
+    assert new.grant.expires_at == until
+    assert told["limits"]["requests_per_minute"] == 20
 
 
-def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig, rig.http() as http:
-            async with http.head(f"{API}/interactions") as head:
-                assert (head.status, await head.read()) == (200, b"")
-            async with http.delete(f"{API}/interactions") as wrong:
-                assert (wrong.status, wrong.headers["Allow"]) == (405, "GET")
-            for path in ("interactions", "lessons", "runs", "rollouts"):
-                status, _ = await rig.fetch("GET", f"{API}/{path}?after=damaged")
-                assert status == 400, path
-            body = {"name": "new", "scopes": ["z"] * 5_000}
-            status, answer = await rig.fetch("POST", f"{API}/keys", json=body)
-            assert (status, answer["error"]["code"]) == (400, "too_many_values")
-
-    run(scenario())
+async def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as rig, rig.http() as http:
+        async with http.head(f"{API}/interactions") as head:
+            assert (head.status, await head.read()) == (200, b"")
+        async with http.delete(f"{API}/interactions") as wrong:
+            assert (wrong.status, wrong.headers["Allow"]) == (405, "GET")
+        for path in ("interactions", "lessons", "runs", "rollouts"):
+            status, _ = await rig.fetch("GET", f"{API}/{path}?after=damaged")
+            assert status == 400, path
+        body = {"name": "new", "scopes": ["z"] * 5_000}
+        status, answer = await rig.fetch("POST", f"{API}/keys", json=body)
+        assert (status, answer["error"]["code"]) == (400, "too_many_values")
 
 
 @pytest.mark.parametrize(
@@ -280,55 +248,45 @@ def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
         ([Scope.READ, Scope.ADMIN], 200, 201),
     ],
 )
-def test_a_key_does_what_its_scopes_say(
-    tmp_path: Path, scopes: list[Scope], reads: int, changes: int
+async def test_a_key_does_what_its_scopes_say(
+    rig: Rig, scopes: list[Scope], reads: int, changes: int
 ) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            held = key(rig, "default", *scopes)
-            assert (await rig.fetch("GET", f"{API}/lessons", held))[0] == reads
-            body = {"do": "We open at nine."}
-            assert (await rig.fetch("POST", f"{API}/lessons", held, json=body))[0] == changes
-            assert (await rig.fetch("GET", f"{API}/audit", held))[0] == 403
-
-    run(scenario())
+    held = key(rig, "default", *scopes)
+    assert (await rig.fetch("GET", f"{API}/lessons", held))[0] == reads
+    body = {"do": "We open at nine."}
+    assert (await rig.fetch("POST", f"{API}/lessons", held, json=body))[0] == changes
+    assert (await rig.fetch("GET", f"{API}/audit", held))[0] == 403
 
 
-def test_nothing_of_another_namespace_is_found(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            held = key(rig, "shop", *Scope)
-            other = key(rig, "bank", Scope.READ)
-            with rig.state.db.begin() as session:
-                secret = record(session, namespace="bank", messages=[user("CANARY?")])
-                lesson = add_lesson(session, "CANARY.", "bank").id
-                adapter = add_adapter(session, "bank")
-                said = NewFeedback(
-                    "f1", secret.id, "thumbs", {}, "CANARY", None, {}, "x", Trust.USER
-                )
-                feedback.add(session, "bank", said, datetime.now(UTC))
-                adapter_name, run_id = adapter.name, adapter.run
-            conversation = (await pages(rig, "/conversations", other))[0]["id"]
-            for path in (
-                f"/interactions/{secret.id}",
-                f"/interactions/{secret.id}/explain",
-                f"/conversations/{conversation}",
-                f"/lessons/{lesson}",
-                f"/runs/{run_id}",
-                f"/adapters/{adapter_name}",
-            ):
-                status, said_of_it = await rig.fetch("GET", API + path, held)
-                assert status == 404
-                assert "CANARY" not in str(said_of_it)
-            for path in ("/interactions", "/conversations", "/lessons", "/runs", "/adapters"):
-                assert await pages(rig, path, held) == []
-            assert await pages(rig, "/interactions", held, contains="canary") == []
-            assert len(await pages(rig, "/keys", held)) == 1
-            bank = {"X-Byheart-Namespace": "bank"}
-            async with rig.http() as http, http.get(f"{API}/lessons", headers=bank) as response:
-                assert len((await response.json())["data"]) == 1  # the operator on this machine
-
-    run(scenario())
+async def test_nothing_of_another_namespace_is_found(rig: Rig) -> None:
+    held = key(rig, "shop", *Scope)
+    other = key(rig, "bank", Scope.READ)
+    with rig.state.db.begin() as session:
+        secret = record(session, namespace="bank", messages=[user("CANARY?")])
+        lesson = add_lesson(session, "CANARY.", "bank").id
+        adapter = add_adapter(session, "bank")
+        said = NewFeedback("f1", secret.id, "thumbs", {}, "CANARY", None, {}, "x", Trust.USER)
+        feedback.add(session, "bank", said, datetime.now(UTC))
+        adapter_name, run_id = adapter.name, adapter.run
+    conversation = (await pages(rig, "/conversations", other))[0]["id"]
+    for path in (
+        f"/interactions/{secret.id}",
+        f"/interactions/{secret.id}/explain",
+        f"/conversations/{conversation}",
+        f"/lessons/{lesson}",
+        f"/runs/{run_id}",
+        f"/adapters/{adapter_name}",
+    ):
+        status, said_of_it = await rig.fetch("GET", API + path, held)
+        assert status == 404
+        assert "CANARY" not in str(said_of_it)
+    for path in ("/interactions", "/conversations", "/lessons", "/runs", "/adapters"):
+        assert await pages(rig, path, held) == []
+    assert await pages(rig, "/interactions", held, contains="canary") == []
+    assert len(await pages(rig, "/keys", held)) == 1
+    bank = {"X-Byheart-Namespace": "bank"}
+    async with rig.http() as http, http.get(f"{API}/lessons", headers=bank) as response:
+        assert len((await response.json())["data"]) == 1  # the operator on this machine
 
 
 @pytest.mark.parametrize(
@@ -346,43 +304,32 @@ def test_nothing_of_another_namespace_is_found(tmp_path: Path) -> None:
         ("/openapi.json", 200),
     ],
 )
-def test_what_cannot_be_answered_is_an_error_with_a_reason(
-    tmp_path: Path, path: str, status: int
+async def test_what_cannot_be_answered_is_an_error_with_a_reason(
+    rig: Rig, path: str, status: int
 ) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            found, said = await rig.fetch("GET", API + path)
-            assert found == status
-            assert status == 200 or said["error"]["message"]
-            assert (await rig.fetch("DELETE", f"{API}/lessons"))[0] == 405
-            status_of_body, _ = await rig.fetch("POST", f"{API}/lessons", json={"doo": "x"})
-            assert status_of_body == 400
-
-    run(scenario())
+    found, said = await rig.fetch("GET", API + path)
+    assert found == status
+    assert status == 200 or said["error"]["message"]
+    assert (await rig.fetch("DELETE", f"{API}/lessons"))[0] == 405
+    status_of_body, _ = await rig.fetch("POST", f"{API}/lessons", json={"doo": "x"})
+    assert status_of_body == 400
 
 
-def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path, settings=Server(max_body_bytes=1000)) as rig:
-            body = {"do": "We open at nine.", "when": "x" * 3000}
-            status, said = await rig.fetch("POST", f"{API}/lessons", json=body)
-            assert (status, said["error"]["code"]) == (413, "request_too_large")
-
-    run(scenario())
+async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    async with controlled(tmp_path, settings=Server(max_body_bytes=1000)) as rig:
+        body = {"do": "We open at nine.", "when": "x" * 3000}
+        status, said = await rig.fetch("POST", f"{API}/lessons", json=body)
+        assert (status, said["error"]["code"]) == (413, "request_too_large")
 
 
-def test_savings_are_counted_by_version(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            with rig.state.db.begin() as session:
-                for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
-                    record(session, namespace="default", version=version, tokens_saved=saved)
-            rows = await pages(rig, "/savings")
-            assert [(row["version"], row["tokens_saved"]) for row in rows] == [
-                ("base", 0),
-                ("bh-1", 200),
-            ]
-            old = datetime.now(UTC) + timedelta(days=9)
-            assert await pages(rig, "/interactions", since=old.isoformat()) == []
-
-    run(scenario())
+async def test_savings_are_counted_by_version(rig: Rig) -> None:
+    with rig.state.db.begin() as session:
+        for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
+            record(session, namespace="default", version=version, tokens_saved=saved)
+    rows = await pages(rig, "/savings")
+    assert [(row["version"], row["tokens_saved"]) for row in rows] == [
+        ("base", 0),
+        ("bh-1", 200),
+    ]
+    old = datetime.now(UTC) + timedelta(days=9)
+    assert await pages(rig, "/interactions", since=old.isoformat()) == []

@@ -1,5 +1,6 @@
 """The audit log: whatever is changed over the API says who changed it."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,39 +11,42 @@ from store.keys import Grant, Scope
 from store.schema import Trust
 from tests.support.control_rig import API, controlled
 from tests.support.factories import NOW, add_adapter, add_lesson, go_live
-from tests.support.gateway_rig import PEPPER, run
+from tests.support.gateway_rig import PEPPER, Rig
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 
-def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with controlled(tmp_path) as rig:
-            with rig.state.db.begin() as session:
-                grant = Grant("lead", "shop", Trust.USER, frozenset({Scope.ADMIN}))
-                lead = issue_key(session, PEPPER, grant, "operator", NOW)
-                add_lesson(session, "We open at nine.")
-                live, candidate = go_live(session), add_adapter(session).name
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """A gateway with the control API."""
+    async with controlled(tmp_path) as rig:
+        yield rig
 
-            async def post(path: str) -> str:
-                status, said = await rig.fetch("POST", API + path, lead)
-                assert status in (200, 202), said
-                return str(said.get("id"))
 
-            started = await post("/runs")
-            await post(f"/runs/{started}/cancel")
-            await post(f"/adapters/{candidate}/promote")
-            await post("/rollback")
-            with rig.state.db.read() as session:
-                rows = audit.page(session, None, 4)
-                told = [(row.actor, row.action, row.subject) for row in rows]
-                [who] = [each.principal for each in keys.keys(session)]
+async def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(rig: Rig) -> None:
+    with rig.state.db.begin() as session:
+        grant = Grant("lead", "shop", Trust.USER, frozenset({Scope.ADMIN}))
+        lead = issue_key(session, PEPPER, grant, "operator", NOW)
+        add_lesson(session, "We open at nine.")
+        live, candidate = go_live(session), add_adapter(session).name
 
-            assert told == [
-                (who, "rollback", live),
-                (who, "approved", candidate),
-                (who, "run cancelled", started),
-                (who, "run started", started),
-            ]
+    async def post(path: str) -> str:
+        status, said = await rig.fetch("POST", API + path, lead)
+        assert status in (200, 202), said
+        return str(said.get("id"))
 
-    run(scenario())
+    started = await post("/runs")
+    await post(f"/runs/{started}/cancel")
+    await post(f"/adapters/{candidate}/promote")
+    await post("/rollback")
+    with rig.state.db.read() as session:
+        rows = audit.page(session, None, 4)
+        told = [(row.actor, row.action, row.subject) for row in rows]
+        [who] = [each.principal for each in keys.keys(session)]
+
+    assert told == [
+        (who, "rollback", live),
+        (who, "approved", candidate),
+        (who, "run cancelled", started),
+        (who, "run started", started),
+    ]

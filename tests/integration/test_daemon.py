@@ -17,8 +17,9 @@ from aiohttp import web
 
 from store import interactions, jobs, runs
 from store.schema import InteractionStatus, RunStatus
-from tests.support.daemon_rig import Served, daemon, environment, is_ready, until
+from tests.support.daemon_rig import Served, daemon, environment, is_ready
 from tests.support.fake_vllm import Died, FakeVllm
+from tests.support.until import until_sync
 
 RIGHT = "Our lamps have a warranty of 6 years."
 
@@ -47,7 +48,7 @@ def lessons(served: Served) -> list[dict[str, str]]:
 def test_a_demonstration_becomes_a_lesson_in_the_prompt_of_the_next_request(fake, served):
     wrong = served.chat("How long is the warranty on lamps?")
     assert served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT).status_code == 201
-    [lesson] = until(lambda: lessons(served), 20)
+    [lesson] = until_sync(lambda: lessons(served), 20)
     assert (lesson["text"], lesson["status"], lesson["trust"]) == (RIGHT, "active", "operator")
     after = served.chat("And for how many years is a lamp guaranteed?")
     assert RIGHT in last_prompt(fake)[0]["content"]
@@ -60,7 +61,7 @@ def test_a_lesson_that_the_model_states_well_is_kept_as_it_states_it(fake, serve
     )
     wrong = served.chat("How long is the warranty on lamps?")
     served.demonstrate(wrong.headers["X-Byheart-Interaction"], "No, it is 6 years.")
-    [lesson] = until(lambda: lessons(served), 20)
+    [lesson] = until_sync(lambda: lessons(served), 20)
     assert lesson["text"] == "Lamps have a warranty of 6 years."
 
 
@@ -80,7 +81,7 @@ def test_a_conversation_that_opted_out_teaches_nothing(served):
     served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
     seen = served.chat("How do I wash wool?")
     served.demonstrate(seen.headers["X-Byheart-Interaction"], "Wool is washed cold.")
-    texts = [lesson["text"] for lesson in until(lambda: lessons(served), 20)]
+    texts = [lesson["text"] for lesson in until_sync(lambda: lessons(served), 20)]
     assert texts == ["Wool is washed cold."]
 
 
@@ -108,7 +109,9 @@ def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path)
         served.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
 
         replies = []
-        until(lambda: replies.append(served.chat("Hi")) or broken_parts(served) == ALL_PARTS, 60)
+        until_sync(
+            lambda: replies.append(served.chat("Hi")) or broken_parts(served) == ALL_PARTS, 60
+        )
 
         assert {reply.status_code for reply in replies} == {200}
         assert "Kestrel" in last_prompt(fake)[0]["content"]
@@ -133,7 +136,7 @@ def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, served, nu
         target=lambda: answers.append(served.chat("one two three four five", stream=True))
     )
     asking.start()
-    until(lambda: fake.running, 10)
+    until_sync(lambda: fake.running, 10)
     assert served.end(number) == 0
     asking.join()
     assert answers[0].text.rstrip().endswith("data: [DONE]")
@@ -187,7 +190,7 @@ def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
     with engine.in_thread():
         with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": engine.url}) as served:
             engine.hangs = True
-            until(lambda: engine.asked, 30)
+            until_sync(lambda: engine.asked, 30)
             assert served.end(signal.SIGTERM, timeout_s=20) == 0
         engine.hangs = False
 
@@ -203,7 +206,7 @@ def test_where_keys_are_needed_the_first_start_shows_an_admin_key_and_others_may
     shown = []
     for _ in range(2):
         with daemon(tmp_path / "data", settings, wait=False) as served:
-            until(lambda: "ready:" in served.logfile.read_text().split("stopping")[-1], 60)
+            until_sync(lambda: "ready:" in served.logfile.read_text().split("stopping")[-1], 60)
             shown.append(re.findall(r"bh_[0-9a-f]{16}_[0-9a-f]{64}", served.logfile.read_text()))
             url = served.url.replace("0.0.0.0", "127.0.0.1")
             held = {"Authorization": f"Bearer {shown[0][0]}"}
@@ -233,9 +236,9 @@ def test_an_engine_that_starts_later_is_waited_for(tmp_path):
         engine.do(engine.down())
         attached = {"BYHEART_ENGINE__URLS": engine.url}
         with daemon(tmp_path, attached, wait=False) as served:
-            until(lambda: "waiting for the engine" in served.logfile.read_text(), 60)
+            until_sync(lambda: "waiting for the engine" in served.logfile.read_text(), 60)
             engine.do(engine.up())
-            until(lambda: is_ready(served), 60)
+            until_sync(lambda: is_ready(served), 60)
 
 
 def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
@@ -290,7 +293,7 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
         clients = [threading.Thread(target=ask) for _ in range(8)]
         for client in clients:
             client.start()
-        until(lambda: len(finished) > 60, 30)
+        until_sync(lambda: len(finished) > 60, 30)
         served.end(signal.SIGKILL)
         for client in clients:
             client.join()

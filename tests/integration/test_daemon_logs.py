@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from tests.support.daemon_rig import daemon, until
+from tests.support.daemon_rig import daemon
 from tests.support.fake_vllm import FakeVllm
+from tests.support.until import until_sync
 
 CANARY = "MAUVE-4711"
 TOLD = "byheart: "
@@ -40,7 +41,7 @@ def test_neither_prompts_nor_keys_are_in_the_log_whatever_fails(tmp_path: Path) 
         assert served.http.post(f"{served.url}/v1/feedback", json=rated).status_code == 404
         found = f"{served.url}/api/v1/interactions"
         assert served.http.get(found, params={"contains": CANARY}).status_code == 200
-        until(lambda: served.logfile.read_text(), 10)
+        until_sync(lambda: served.logfile.read_text(), 10)
     log = served.logfile.read_text()
     assert CANARY not in log
     assert key.rsplit("_", 1)[1] not in log

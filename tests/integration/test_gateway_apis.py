@@ -11,9 +11,9 @@ from anthropic import AsyncAnthropic
 from config.sections import Server
 from store import interactions
 from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.support.gateway_rig import Rig, gateway, run
+from tests.support.gateway_rig import Rig, gateway
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 LESSON = "We open at nine."
 WEATHER = {
@@ -27,352 +27,304 @@ def claude(rig: Rig) -> AsyncAnthropic:
     return AsyncAnthropic(base_url=rig.url, api_key="none", max_retries=0)
 
 
-def test_a_message_of_anthropics_client_is_answered_and_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            rig.add_lesson(LESSON)
-            fake.enqueue("At nine.")
-            async with claude(rig) as client:
-                message = await client.messages.create(
-                    model="small",
-                    max_tokens=50,
-                    system="You are kind.",
-                    messages=[{"role": "user", "content": "When do you open?"}],
-                    metadata={"user_id": "user_ab_session_0123456789"},
-                    tools=[WEATHER],
-                )
-            [said] = rig.said()
-
-            assert message.content[0].text == "At nine."
-            assert message.usage.output_tokens == said.interaction.completion_tokens
-            assert LESSON in fake.history[0]["system"]
-            assert fake.history[0]["system"].endswith("You are kind.")
-            assert fake.history[0]["messages"] == [{"role": "user", "content": "When do you open?"}]
-            assert said.payload.messages == [
-                {"role": "system", "content": "You are kind."},
-                {"role": "user", "content": "When do you open?"},
-            ]
-            assert (said.payload.response, said.interaction.endpoint) == (
-                "At nine.",
-                "/v1/messages",
-            )
-            assert said.payload.params["answer"]["finish_reason"] == "end_turn"
-
-    run(scenario())
-
-
-def test_a_streamed_message_ends_only_when_it_is_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("We open at nine.")
-            async with (
-                claude(rig) as client,
-                client.messages.stream(
-                    model="small",
-                    max_tokens=50,
-                    messages=[{"role": "user", "content": "When do you open?"}],
-                ) as stream,
-            ):
-                text = "".join([piece async for piece in stream.text_stream])
-                final = await stream.get_final_message()
-            [said] = rig.said()
-
-            assert text == said.payload.response == "We open at nine."
-            assert final.stop_reason == "end_turn"
-            assert final.usage.output_tokens == said.interaction.completion_tokens
-
-    run(scenario())
-
-
-def test_tools_go_there_and_back_through_anthropics_client(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            use = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"place": "Rome"}}
-            result = {"type": "tool_result", "tool_use_id": "t1", "content": "Rain"}
-            turns: list[Any] = [
-                {"role": "user", "content": "Rain in Rome?"},
-                {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, use]},
-                {"role": "user", "content": [result]},
-            ]
-            async with claude(rig) as client:
-                await client.messages.create(
-                    model="small", max_tokens=9, messages=turns, tools=[WEATHER]
-                )
-            [said] = rig.said()
-
-            assert fake.history[0]["messages"] == turns
-            question, call, answer = said.payload.messages
-            assert call["tool_calls"][0]["function"]["name"] == "weather"
-            assert answer == {"role": "tool", "tool_call_id": "t1", "content": "Rain"}
-            assert question["content"] == "Rain in Rome?"
-
-    run(scenario())
-
-
-def test_anthropics_client_gets_its_own_errors(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, needs_key=True) as rig,
-        ):
-            async with claude(rig) as client:
-                with pytest.raises(anthropic.AuthenticationError) as caught:
-                    await client.messages.create(model="small", max_tokens=9, messages=[])
-            assert caught.value.body["type"] == "error"
-            assert caught.value.body["error"]["type"] == "authentication_error"
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            picture = {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/x"}}
-            turn: Any = {"role": "user", "content": [picture]}
-            async with claude(rig) as client:
-                with pytest.raises(anthropic.BadRequestError, match="fetches no images"):
-                    await client.messages.create(model="small", max_tokens=9, messages=[turn])
-                with pytest.raises(anthropic.NotFoundError, match="There is no model"):
-                    await client.messages.create(
-                        model="other", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
-                    )
-            assert fake.history == []
-
-    run(scenario())
-
-
-def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.die_after_tokens = 4
-            fake.enqueue("one two three four five")
-            body = {
-                "model": "small",
-                "max_tokens": 9,
-                "stream": True,
-                "messages": [{"role": "user", "content": "Hi"}],
-            }
-            _, raw = await rig.fetch("POST", "/v1/messages", json=body)
-            [said] = await rig.recorded(1)
-
-            assert raw.rstrip().split("\n\n")[-1].startswith("event: error\ndata: ")
-            assert "message_stop" not in raw
-            assert (said.interaction.status, said.payload.response) == ("failed", "one two")
-
-    run(scenario())
-
-
-def test_a_response_of_openais_client_is_answered_and_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            rig.add_lesson(LESSON)
-            fake.enqueue("At nine.", "At nine, again.")
-            async with rig.client() as client:
-                whole = await client.responses.create(
-                    model="small", instructions="You are kind.", input="When do you open?"
-                )
-                async with client.responses.stream(
-                    model="small",
-                    input=[
-                        {"role": "developer", "content": "You are kind."},
-                        {"role": "user", "content": "When do you open?"},
-                        {"role": "assistant", "content": "At nine."},
-                        {"role": "user", "content": [{"type": "input_text", "text": "Really?"}]},
-                    ],
-                ) as stream:
-                    events = [event.type async for event in stream]
-            one, two = rig.said()
-
-            assert whole.output_text == one.payload.response == "At nine."
-            assert events[-1] == "response.completed"
-            assert two.payload.response == "At nine, again."
-            assert two.interaction.conversation == one.interaction.conversation
-            for sent in fake.history:
-                assert LESSON in sent["instructions"]
-                assert sent["instructions"].endswith("You are kind.")
-                assert sent["input"][0]["role"] == "user"
-                assert sent["store"] is False
-
-    run(scenario())
-
-
-def test_functions_go_there_and_back_through_the_responses_of_openais_client(
-    tmp_path: Path,
+async def test_a_message_of_anthropics_client_is_answered_and_recorded(
+    fake: FakeVllm, rig: Rig
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue('{"place": "Rome"}', "Rain.", "Rain.", '{"place": "Oslo"}')
-            parameters = WEATHER["input_schema"]
-            tool: Any = {"type": "function", "name": "weather", "parameters": parameters}
-            question = {"role": "user", "content": "Rain in Rome?"}
-            async with rig.client() as client:
-                called = await client.responses.create(
-                    model="small", input=[question], tools=[tool], tool_choice="required"
-                )
-                [call] = called.output
-                output = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
-                for sent_back in (call, call.to_dict()):
-                    turns: Any = [question, sent_back, output]
-                    await client.responses.create(model="small", input=turns, tools=[tool])
-                async with client.responses.stream(
-                    model="small", input=[question], tools=[tool], tool_choice="required"
-                ) as stream:
-                    [streamed] = (await stream.get_final_response()).output
-            calls = [sent["input"][1] for sent in fake.history[1:3]]
-            said, last = rig.said()[-2:]
+    rig.add_lesson(LESSON)
+    fake.enqueue("At nine.")
+    async with claude(rig) as client:
+        message = await client.messages.create(
+            model="small",
+            max_tokens=50,
+            system="You are kind.",
+            messages=[{"role": "user", "content": "When do you open?"}],
+            metadata={"user_id": "user_ab_session_0123456789"},
+            tools=[WEATHER],
+        )
+    [said] = rig.said()
 
-            assert streamed.arguments == '{"place": "Oslo"}'
-            [recorded] = last.payload.params["answer"]["tool_calls"]
-            assert recorded["function"]["arguments"] == streamed.arguments
-            assert calls[0] == calls[1]
-            assert calls[0].keys() == {
-                *("type", "id", "call_id", "name", "arguments", "status"),
-            }
-            assert said.payload.messages[1]["tool_calls"][0]["function"] == {
-                "name": "weather",
-                "arguments": '{"place": "Rome"}',
-            }
-
-    run(scenario())
+    assert message.content[0].text == "At nine."
+    assert message.usage.output_tokens == said.interaction.completion_tokens
+    assert LESSON in fake.history[0]["system"]
+    assert fake.history[0]["system"].endswith("You are kind.")
+    assert fake.history[0]["messages"] == [{"role": "user", "content": "When do you open?"}]
+    assert said.payload.messages == [
+        {"role": "system", "content": "You are kind."},
+        {"role": "user", "content": "When do you open?"},
+    ]
+    assert (said.payload.response, said.interaction.endpoint) == (
+        "At nine.",
+        "/v1/messages",
+    )
+    assert said.payload.params["answer"]["finish_reason"] == "end_turn"
 
 
-def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            body = {"model": "small", "input": "Hi", "previous_response_id": "resp_1"}
-            status, said = await rig.fetch("POST", "/v1/responses", json=body)
-            assert (status, said["error"]["param"]) == (400, "previous_response_id")
-            assert (await rig.fetch("GET", "/v1/responses/resp_1"))[0] == 404
+async def test_a_streamed_message_ends_only_when_it_is_recorded(fake: FakeVllm, rig: Rig) -> None:
+    fake.enqueue("We open at nine.")
+    async with (
+        claude(rig) as client,
+        client.messages.stream(
+            model="small",
+            max_tokens=50,
+            messages=[{"role": "user", "content": "When do you open?"}],
+        ) as stream,
+    ):
+        text = "".join([piece async for piece in stream.text_stream])
+        final = await stream.get_final_message()
+    [said] = rig.said()
 
-    run(scenario())
-
-
-def test_a_text_goes_on_without_a_context_and_is_never_learned_from(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            rig.add_lesson(LESSON)
-            fake.enqueue(" a time", " a time")
-            async with rig.client() as client:
-                whole = await client.completions.create(
-                    model="small", prompt="Once upon", max_tokens=5, logit_bias={"5": 1}
-                )
-                pieces = [
-                    piece.choices[0].text
-                    async for piece in await client.completions.create(
-                        model="small", prompt="Once upon", max_tokens=5, stream=True
-                    )
-                ]
-            one, two = rig.said()
-
-            assert whole.choices[0].text == "".join(pieces) == " a time"
-            assert one.payload.response == two.payload.response == " a time"
-            assert not one.interaction.learn
-            assert fake.history[0]["prompt"] == ["Once upon"]
-            assert LESSON not in str(fake.history)
-            assert "stream_options" in fake.history[1]
-
-    run(scenario())
+    assert text == said.payload.response == "We open at nine."
+    assert final.stop_reason == "end_turn"
+    assert final.usage.output_tokens == said.interaction.completion_tokens
 
 
-def test_several_texts_go_on_at_once_and_each_answer_is_kept(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue(" a time", " a time")
-            asked = {"model": "small", "prompt": ["Once upon", "At such"], "max_tokens": 5}
-            async with rig.client() as client:
-                whole = await client.completions.create(**asked)
-                pieces = ["", ""]
-                async for piece in await client.completions.create(**asked, stream=True):
-                    pieces[piece.choices[0].index] += piece.choices[0].text
-            said = rig.said()
+async def test_tools_go_there_and_back_through_anthropics_client(fake: FakeVllm, rig: Rig) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"place": "Rome"}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "Rain"}
+    turns: list[Any] = [
+        {"role": "user", "content": "Rain in Rome?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, use]},
+        {"role": "user", "content": [result]},
+    ]
+    async with claude(rig) as client:
+        await client.messages.create(model="small", max_tokens=9, messages=turns, tools=[WEATHER])
+    [said] = rig.said()
 
-            assert [choice.text for choice in whole.choices] == pieces == [" a time", " A TIME"]
-            assert fake.history[0]["prompt"] == asked["prompt"]
-            for each in said:
-                assert [turn["content"] for turn in each.payload.messages] == asked["prompt"]
-                assert each.payload.response == " a time"
-                assert each.payload.params["answer"]["others"] == [" A TIME"]
-
-    run(scenario())
+    assert fake.history[0]["messages"] == turns
+    question, call, answer = said.payload.messages
+    assert call["tool_calls"][0]["function"]["name"] == "weather"
+    assert answer == {"role": "tool", "tool_call_id": "t1", "content": "Rain"}
+    assert question["content"] == "Rain in Rome?"
 
 
-def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        fake = FakeVllm(model="small")
-        fake.can_embed = True
-        async with fake, gateway(tmp_path, fake) as rig, rig.client() as client:
-            found = await client.embeddings.create(model="small", input=["one", "two three"])
-            assert [round(row.embedding[0]) for row in found.data] == [3, 9]
-            [said] = rig.said()
-            assert not said.interaction.learn
-            assert said.interaction.prompt_tokens == 3
-        async with (
-            FakeVllm(model="small") as plain,
-            gateway(tmp_path, plain) as rig,
-            rig.client() as client,
-        ):
-            with pytest.raises(openai.NotFoundError, match="does not serve this"):
-                await client.embeddings.create(model="small", input="one")
-
-    run(scenario())
-
-
-def test_a_clients_own_request_is_answered_and_is_no_turn(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            turns: list[Any] = [{"role": "user", "content": "When do you open?"}]
-            task = {"role": "user", "content": "Write a short title for this conversation."}
-            async with rig.client() as client:
-                first = await client.chat.completions.create(model="small", messages=turns)
-                turns += [{"role": "assistant", "content": first.choices[0].message.content}]
-                await client.chat.completions.create(model="small", messages=[*turns, task])
-                turns += [{"role": "user", "content": "No, that's wrong."}]
-                await client.chat.completions.create(model="small", messages=turns)
-            first_row, title, last = (one.interaction for one in rig.said())
-
-            assert title.auxiliary
-            assert not first_row.auxiliary
-            assert first_row.conversation == title.conversation == last.conversation
-            with rig.state.db.read() as session:
-                read = interactions.turns(session, last.conversation)
-            assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
-
-    run(scenario())
+async def test_anthropics_client_gets_its_own_errors(
+    fake: FakeVllm, rig: Rig, tmp_path: Path
+) -> None:
+    async with gateway(tmp_path, fake, needs_key=True) as locked, claude(locked) as client:
+        with pytest.raises(anthropic.AuthenticationError) as caught:
+            await client.messages.create(model="small", max_tokens=9, messages=[])
+        assert caught.value.body["type"] == "error"
+        assert caught.value.body["error"]["type"] == "authentication_error"
+    picture = {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/x"}}
+    turn: Any = {"role": "user", "content": [picture]}
+    async with claude(rig) as client:
+        with pytest.raises(anthropic.BadRequestError, match="fetches no images"):
+            await client.messages.create(model="small", max_tokens=9, messages=[turn])
+        with pytest.raises(anthropic.NotFoundError, match="There is no model"):
+            await client.messages.create(
+                model="other", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
+            )
+    assert fake.history == []
 
 
-def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            turn: Any = {"role": "user", "content": "When do you open?"}
-            async with claude(rig) as client:
-                asked: Any = {"model": "small", "messages": [turn], "system": "Be kind."}
-                bare = await client.messages.count_tokens(**asked)
-                rig.add_lesson(LESSON)
-                more = await client.messages.count_tokens(**asked, tools=[WEATHER])
-                with pytest.raises(anthropic.NotFoundError):
-                    await client.messages.count_tokens(**asked | {"model": "other"})
-            assert bare.input_tokens == 6
-            assert more.input_tokens > bare.input_tokens + 3
-            assert fake.history[1]["tools"][0]["name"] == "weather"
-            assert rig.said() == []
+async def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.die_after_tokens = 4
+    fake.enqueue("one two three four five")
+    body = {
+        "model": "small",
+        "max_tokens": 9,
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    _, raw = await rig.fetch("POST", "/v1/messages", json=body)
+    [said] = await rig.recorded(1)
 
-    run(scenario())
+    assert raw.rstrip().split("\n\n")[-1].startswith("event: error\ndata: ")
+    assert "message_stop" not in raw
+    assert (said.interaction.status, said.payload.response) == ("failed", "one two")
+
+
+async def test_a_response_of_openais_client_is_answered_and_recorded(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    rig.add_lesson(LESSON)
+    fake.enqueue("At nine.", "At nine, again.")
+    async with rig.client() as client:
+        whole = await client.responses.create(
+            model="small", instructions="You are kind.", input="When do you open?"
+        )
+        async with client.responses.stream(
+            model="small",
+            input=[
+                {"role": "developer", "content": "You are kind."},
+                {"role": "user", "content": "When do you open?"},
+                {"role": "assistant", "content": "At nine."},
+                {"role": "user", "content": [{"type": "input_text", "text": "Really?"}]},
+            ],
+        ) as stream:
+            events = [event.type async for event in stream]
+    one, two = rig.said()
+
+    assert whole.output_text == one.payload.response == "At nine."
+    assert events[-1] == "response.completed"
+    assert two.payload.response == "At nine, again."
+    assert two.interaction.conversation == one.interaction.conversation
+    for sent in fake.history:
+        assert LESSON in sent["instructions"]
+        assert sent["instructions"].endswith("You are kind.")
+        assert sent["input"][0]["role"] == "user"
+        assert sent["store"] is False
+
+
+async def test_functions_go_there_and_back_through_the_responses_of_openais_client(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.enqueue('{"place": "Rome"}', "Rain.", "Rain.", '{"place": "Oslo"}')
+    parameters = WEATHER["input_schema"]
+    tool: Any = {"type": "function", "name": "weather", "parameters": parameters}
+    question = {"role": "user", "content": "Rain in Rome?"}
+    async with rig.client() as client:
+        called = await client.responses.create(
+            model="small", input=[question], tools=[tool], tool_choice="required"
+        )
+        [call] = called.output
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": "Rain"}
+        for sent_back in (call, call.to_dict()):
+            turns: Any = [question, sent_back, output]
+            await client.responses.create(model="small", input=turns, tools=[tool])
+        async with client.responses.stream(
+            model="small", input=[question], tools=[tool], tool_choice="required"
+        ) as stream:
+            [streamed] = (await stream.get_final_response()).output
+    calls = [sent["input"][1] for sent in fake.history[1:3]]
+    said, last = rig.said()[-2:]
+
+    assert streamed.arguments == '{"place": "Oslo"}'
+    [recorded] = last.payload.params["answer"]["tool_calls"]
+    assert recorded["function"]["arguments"] == streamed.arguments
+    assert calls[0] == calls[1]
+    assert calls[0].keys() == {
+        *("type", "id", "call_id", "name", "arguments", "status"),
+    }
+    assert said.payload.messages[1]["tool_calls"][0]["function"] == {
+        "name": "weather",
+        "arguments": '{"place": "Rome"}',
+    }
+
+
+async def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(rig: Rig) -> None:
+    body = {"model": "small", "input": "Hi", "previous_response_id": "resp_1"}
+    status, said = await rig.fetch("POST", "/v1/responses", json=body)
+    assert (status, said["error"]["param"]) == (400, "previous_response_id")
+    assert (await rig.fetch("GET", "/v1/responses/resp_1"))[0] == 404
+
+
+async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    rig.add_lesson(LESSON)
+    fake.enqueue(" a time", " a time")
+    async with rig.client() as client:
+        whole = await client.completions.create(
+            model="small", prompt="Once upon", max_tokens=5, logit_bias={"5": 1}
+        )
+        pieces = [
+            piece.choices[0].text
+            async for piece in await client.completions.create(
+                model="small", prompt="Once upon", max_tokens=5, stream=True
+            )
+        ]
+    one, two = rig.said()
+
+    assert whole.choices[0].text == "".join(pieces) == " a time"
+    assert one.payload.response == two.payload.response == " a time"
+    assert not one.interaction.learn
+    assert fake.history[0]["prompt"] == ["Once upon"]
+    assert LESSON not in str(fake.history)
+    assert "stream_options" in fake.history[1]
+
+
+async def test_several_texts_go_on_at_once_and_each_answer_is_kept(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.enqueue(" a time", " a time")
+    asked = {"model": "small", "prompt": ["Once upon", "At such"], "max_tokens": 5}
+    async with rig.client() as client:
+        whole = await client.completions.create(**asked)
+        pieces = ["", ""]
+        async for piece in await client.completions.create(**asked, stream=True):
+            pieces[piece.choices[0].index] += piece.choices[0].text
+    said = rig.said()
+
+    assert [choice.text for choice in whole.choices] == pieces == [" a time", " A TIME"]
+    assert fake.history[0]["prompt"] == asked["prompt"]
+    for each in said:
+        assert [turn["content"] for turn in each.payload.messages] == asked["prompt"]
+        assert each.payload.response == " a time"
+        assert each.payload.params["answer"]["others"] == [" A TIME"]
+
+
+async def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -> None:
+    fake = FakeVllm(model="small")
+    fake.can_embed = True
+    async with fake, gateway(tmp_path, fake) as rig, rig.client() as client:
+        found = await client.embeddings.create(model="small", input=["one", "two three"])
+        assert [round(row.embedding[0]) for row in found.data] == [3, 9]
+        [said] = rig.said()
+        assert not said.interaction.learn
+        assert said.interaction.prompt_tokens == 3
+
+
+async def test_embeddings_are_not_found_where_the_engine_has_none(rig: Rig) -> None:
+    async with rig.client() as client:
+        with pytest.raises(openai.NotFoundError, match="does not serve this"):
+            await client.embeddings.create(model="small", input="one")
+
+
+async def test_a_clients_own_request_is_answered_and_is_no_turn(rig: Rig) -> None:
+    turns: list[Any] = [{"role": "user", "content": "When do you open?"}]
+    task = {"role": "user", "content": "Write a short title for this conversation."}
+    async with rig.client() as client:
+        first = await client.chat.completions.create(model="small", messages=turns)
+        turns += [{"role": "assistant", "content": first.choices[0].message.content}]
+        await client.chat.completions.create(model="small", messages=[*turns, task])
+        turns += [{"role": "user", "content": "No, that's wrong."}]
+        await client.chat.completions.create(model="small", messages=turns)
+    first_row, title, last = (one.interaction for one in rig.said())
+
+    assert title.auxiliary
+    assert not first_row.auxiliary
+    assert first_row.conversation == title.conversation == last.conversation
+    with rig.state.db.read() as session:
+        read = interactions.turns(session, last.conversation)
+    assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
+
+
+async def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    turn: Any = {"role": "user", "content": "When do you open?"}
+    async with claude(rig) as client:
+        asked: Any = {"model": "small", "messages": [turn], "system": "Be kind."}
+        bare = await client.messages.count_tokens(**asked)
+        rig.add_lesson(LESSON)
+        more = await client.messages.count_tokens(**asked, tools=[WEATHER])
+        with pytest.raises(anthropic.NotFoundError):
+            await client.messages.count_tokens(**asked | {"model": "other"})
+    assert bare.input_tokens == 6
+    assert more.input_tokens > bare.input_tokens + 3
+    assert fake.history[1]["tools"][0]["name"] == "weather"
+    assert rig.said() == []
 
 
 @pytest.mark.parametrize(("cap", "most"), [(5, 5), (10 * MAX_MODEL_LEN, MAX_MODEL_LEN)])
-def test_an_answer_has_a_limit_where_the_client_sets_none(
-    tmp_path: Path, cap: int, most: int
+async def test_an_answer_has_a_limit_where_the_client_sets_none(
+    fake: FakeVllm, tmp_path: Path, cap: int, most: int
 ) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, settings=Server(max_tokens_cap=cap)) as rig,
-            claude(rig) as theirs,
-            rig.client() as client,
-        ):
-            turn: Any = {"role": "user", "content": "Hi"}
-            await client.chat.completions.create(model="small", messages=[turn])
-            await client.responses.create(model="small", input="Hi")
-            await client.completions.create(model="small", prompt="Hi")
-            await theirs.messages.create(model="small", max_tokens=16_000, messages=[turn])
+    async with (
+        gateway(tmp_path, fake, settings=Server(max_tokens_cap=cap)) as rig,
+        claude(rig) as theirs,
+        rig.client() as client,
+    ):
+        turn: Any = {"role": "user", "content": "Hi"}
+        await client.chat.completions.create(model="small", messages=[turn])
+        await client.responses.create(model="small", input="Hi")
+        await client.completions.create(model="small", prompt="Hi")
+        await theirs.messages.create(model="small", max_tokens=16_000, messages=[turn])
 
-            chat, response, completion, message = fake.history
-            assert chat["max_completion_tokens"] == response["max_output_tokens"] == most
-            assert message["max_tokens"] == most
-            assert completion["max_tokens"] == min(16, most), "as the API has it"
-
-    run(scenario())
+        chat, response, completion, message = fake.history
+        assert chat["max_completion_tokens"] == response["max_output_tokens"] == most
+        assert message["max_tokens"] == most
+        assert completion["max_tokens"] == min(16, most), "as the API has it"

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 
 from store.contexts import Context
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway, run, until
+from tests.support.gateway_rig import QUESTION, Rig
+from tests.support.until import until
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 ASK = {"model": "small", "messages": QUESTION}
 DONE = b"data: [DONE]\n\n"
@@ -23,36 +23,34 @@ async def read_stream(rig: Rig, body: dict) -> bytes:
         return await response.read()
 
 
-def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("We open at nine.")
-            async with rig.client() as client:
-                raw = await client.chat.completions.with_raw_response.create(
-                    **ASK, temperature=0.5, user="u1", metadata={"ticket": "7"}
-                )
-            answer = raw.parse()
-            [said] = rig.said()
+async def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.enqueue("We open at nine.")
+    async with rig.client() as client:
+        raw = await client.chat.completions.with_raw_response.create(
+            **ASK, temperature=0.5, user="u1", metadata={"ticket": "7"}
+        )
+    answer = raw.parse()
+    [said] = rig.said()
 
-            assert answer.choices[0].message.content == "We open at nine."
-            sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
-            sent["max_completion_tokens"] = MAX_MODEL_LEN
-            assert fake.history == [sent | {"cache_salt": rig.state.salt("default")}]
-            assert raw.headers["x-byheart-interaction"] == said.interaction.id
-            assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
-            assert raw.headers["x-byheart-arm"] == "live"
-            assert raw.headers["x-byheart-context"] == said.interaction.context_hash
-            assert raw.headers["x-byheart-tokens-saved"] == "0"
-            assert said.interaction.status is InteractionStatus.DONE
-            assert said.interaction.learn
-            assert said.interaction.prompt_tokens == answer.usage.prompt_tokens
-            assert said.interaction.completion_tokens == answer.usage.completion_tokens
-            assert said.payload.messages == QUESTION
-            assert said.payload.response == "We open at nine."
-            assert said.payload.params["metadata"] == {"ticket": "7"}
-            assert said.payload.params["user"] == "u1"
-
-    run(scenario())
+    assert answer.choices[0].message.content == "We open at nine."
+    sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
+    sent["max_completion_tokens"] = MAX_MODEL_LEN
+    assert fake.history == [sent | {"cache_salt": rig.state.salt("default")}]
+    assert raw.headers["x-byheart-interaction"] == said.interaction.id
+    assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
+    assert raw.headers["x-byheart-arm"] == "live"
+    assert raw.headers["x-byheart-context"] == said.interaction.context_hash
+    assert raw.headers["x-byheart-tokens-saved"] == "0"
+    assert said.interaction.status is InteractionStatus.DONE
+    assert said.interaction.learn
+    assert said.interaction.prompt_tokens == answer.usage.prompt_tokens
+    assert said.interaction.completion_tokens == answer.usage.completion_tokens
+    assert said.payload.messages == QUESTION
+    assert said.payload.response == "We open at nine."
+    assert said.payload.params["metadata"] == {"ticket": "7"}
+    assert said.payload.params["user"] == "u1"
 
 
 @pytest.mark.parametrize(
@@ -63,262 +61,211 @@ def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(tmp_path: Path) -> 
         ({"user": "ann", "safety_identifier": "a1"}, "local/a1"),
     ],
 )
-def test_what_stands_in_a_turn_is_said_by_the_end_user_that_the_request_names(
-    tmp_path: Path, named: dict[str, str], principal: str
+async def test_what_stands_in_a_turn_is_said_by_the_end_user_that_the_request_names(
+    rig: Rig, named: dict[str, str], principal: str
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                await client.chat.completions.create(**ASK, **named)
-            [said] = rig.said()
-            assert (said.interaction.principal, said.interaction.trust) == (principal, "user")
-
-    run(scenario())
+    async with rig.client() as client:
+        await client.chat.completions.create(**ASK, **named)
+    [said] = rig.said()
+    assert (said.interaction.principal, said.interaction.trust) == (principal, "user")
 
 
-def test_a_stream_arrives_while_it_is_generated(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("one two three four five six")
-            fake.token_delay_s = 0.1
-            async with rig.client() as client:
-                stream = await client.chat.completions.create(**ASK, stream=True)
-                times = [time.monotonic() async for _ in stream]
-            [said] = rig.said()
+async def test_a_stream_arrives_while_it_is_generated(fake: FakeVllm, rig: Rig) -> None:
+    fake.enqueue("one two three four five six")
+    fake.token_delay_s = 0.1
+    async with rig.client() as client:
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        times = [time.monotonic() async for _ in stream]
+    [said] = rig.said()
 
-            assert len(times) >= 7
-            assert times[-1] - times[0] > 0.4
-            assert said.payload.response == "one two three four five six"
-            assert said.interaction.completion_tokens >= 6
-            assert said.interaction.first_token_ms < said.interaction.total_ms - 400
-
-    run(scenario())
+    assert len(times) >= 7
+    assert times[-1] - times[0] > 0.4
+    assert said.payload.response == "one two three four five six"
+    assert said.interaction.completion_tokens >= 6
+    assert said.interaction.first_token_ms < said.interaction.total_ms - 400
 
 
-def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with_usage = ASK | {"stream": True, "stream_options": {"include_usage": True}}
-            async with rig.http() as http:
-                direct = await (
-                    await http.post(f"{fake.url}/v1/chat/completions", json=with_usage)
-                ).read()
-            asked = await read_stream(rig, with_usage)
-            not_asked = await read_stream(rig, ASK | {"stream": True})
+async def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    with_usage = ASK | {"stream": True, "stream_options": {"include_usage": True}}
+    async with rig.http() as http:
+        direct = await (await http.post(f"{fake.url}/v1/chat/completions", json=with_usage)).read()
+    asked = await read_stream(rig, with_usage)
+    not_asked = await read_stream(rig, ASK | {"stream": True})
 
-            def events(raw: bytes) -> list[bytes]:
-                *rest, empty = raw.split(b"\n\n")
-                assert empty == b""
-                return [event.partition(b'"choices"')[2] for event in rest]
+    def events(raw: bytes) -> list[bytes]:
+        *rest, empty = raw.split(b"\n\n")
+        assert empty == b""
+        return [event.partition(b'"choices"')[2] for event in rest]
 
-            assert events(asked) == events(direct)
-            assert events(not_asked) == events(direct)[:-2] + events(direct)[-1:]
-            assert asked.endswith(DONE)
-            assert not_asked.endswith(DONE)
-            assert all(said.interaction.prompt_tokens == 4 for said in rig.said())
-
-    run(scenario())
+    assert events(asked) == events(direct)
+    assert events(not_asked) == events(direct)[:-2] + events(direct)[-1:]
+    assert asked.endswith(DONE)
+    assert not_asked.endswith(DONE)
+    assert all(said.interaction.prompt_tokens == 4 for said in rig.said())
 
 
-def test_nothing_is_complete_before_it_is_durable(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.http() as http:
-                with rig.locked_database():
-                    plain = asyncio.ensure_future(http.post("/v1/chat/completions", json=ASK))
-                    stream = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
-                    head = b""
-                    while b'"finish_reason":"stop"' not in head:
-                        head += await stream.content.readany()
-                    await asyncio.sleep(0.2)
-                    assert not plain.done()
-                    assert DONE not in head
-                assert await stream.content.read() == DONE
-                assert (await plain).status == 200
-            assert len(rig.said()) == 2
-
-    run(scenario())
+async def test_nothing_is_complete_before_it_is_durable(rig: Rig) -> None:
+    async with rig.http() as http:
+        with rig.locked_database():
+            plain = asyncio.ensure_future(http.post("/v1/chat/completions", json=ASK))
+            stream = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
+            head = b""
+            while b'"finish_reason":"stop"' not in head:
+                head += await stream.content.readany()
+            await asyncio.sleep(0.2)
+            assert not plain.done()
+            assert DONE not in head
+        assert await stream.content.read() == DONE
+        assert (await plain).status == 200
+    assert len(rig.said()) == 2
 
 
-def test_an_opt_out_is_logged_but_not_learned_from(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                await client.chat.completions.create(**ASK, store=False)
-                await client.chat.completions.create(
-                    **ASK, extra_headers={"X-Byheart-No-Learn": "1"}
-                )
-                await client.chat.completions.create(**ASK, store=True)
+async def test_an_opt_out_is_logged_but_not_learned_from(rig: Rig) -> None:
+    async with rig.client() as client:
+        await client.chat.completions.create(**ASK, store=False)
+        await client.chat.completions.create(**ASK, extra_headers={"X-Byheart-No-Learn": "1"})
+        await client.chat.completions.create(**ASK, store=True)
 
-            assert [said.interaction.learn for said in rig.said()] == [False, False, True]
-
-    run(scenario())
+    assert [said.interaction.learn for said in rig.said()] == [False, False, True]
 
 
-def test_two_turns_land_in_one_conversation(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                first = await client.chat.completions.create(**ASK)
-                messages = [
-                    *QUESTION,
-                    first.choices[0].message,
-                    {"role": "user", "content": "Sure?"},
-                ]
-                await client.chat.completions.create(model="small", messages=messages)
-                await client.chat.completions.create(
-                    model="small", messages=[{"role": "user", "content": "Something else"}]
-                )
-                named = {"X-Byheart-Conversation": "mine"}
-                for text in ("a", "b"):
-                    await client.chat.completions.create(
-                        model="small",
-                        messages=[{"role": "user", "content": text}],
-                        extra_headers=named,
-                    )
-            ids = [said.interaction.conversation for said in rig.said()]
+async def test_two_turns_land_in_one_conversation(rig: Rig) -> None:
+    async with rig.client() as client:
+        first = await client.chat.completions.create(**ASK)
+        messages = [
+            *QUESTION,
+            first.choices[0].message,
+            {"role": "user", "content": "Sure?"},
+        ]
+        await client.chat.completions.create(model="small", messages=messages)
+        await client.chat.completions.create(
+            model="small", messages=[{"role": "user", "content": "Something else"}]
+        )
+        named = {"X-Byheart-Conversation": "mine"}
+        for text in ("a", "b"):
+            await client.chat.completions.create(
+                model="small",
+                messages=[{"role": "user", "content": text}],
+                extra_headers=named,
+            )
+    ids = [said.interaction.conversation for said in rig.said()]
 
-            assert ids[0] == ids[1]
-            assert ids[3] == ids[4]
-            assert len(set(ids)) == 3
-
-    run(scenario())
+    assert ids[0] == ids[1]
+    assert ids[3] == ids[4]
+    assert len(set(ids)) == 3
 
 
-def test_an_empty_name_names_no_conversation(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                for metadata in ({"conversation_id": ""}, {"conversation_id": ""}, {}):
-                    await client.chat.completions.create(**ASK, metadata=metadata)
+async def test_an_empty_name_names_no_conversation(rig: Rig) -> None:
+    async with rig.client() as client:
+        for metadata in ({"conversation_id": ""}, {"conversation_id": ""}, {}):
+            await client.chat.completions.create(**ASK, metadata=metadata)
 
-            assert len({said.interaction.conversation for said in rig.said()}) == 3
-
-    run(scenario())
+    assert len({said.interaction.conversation for said in rig.said()}) == 3
 
 
-def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                await client.chat.completions.create(**ASK)
-                for number in range(5):
-                    rig.add_lesson(f"Shop {number} opens at {number + 6}.")
-                    await client.chat.completions.create(**ASK)
-                    prompt = fake.history[-1]["messages"]
-                    assert prompt[0]["role"] == "system"
-                    assert f"Shop {number} opens at {number + 6}." in prompt[0]["content"]
+async def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    async with rig.client() as client:
+        await client.chat.completions.create(**ASK)
+        for number in range(5):
+            rig.add_lesson(f"Shop {number} opens at {number + 6}.")
+            await client.chat.completions.create(**ASK)
+            prompt = fake.history[-1]["messages"]
+            assert prompt[0]["role"] == "system"
+            assert f"Shop {number} opens at {number + 6}." in prompt[0]["content"]
 
-            assert fake.history[0]["messages"] == QUESTION
-            assert all(said.payload.messages == QUESTION for said in rig.said())
-            assert len({said.interaction.context_hash for said in rig.said()}) == 6
-
-    run(scenario())
+    assert fake.history[0]["messages"] == QUESTION
+    assert all(said.payload.messages == QUESTION for said in rig.said())
+    assert len({said.interaction.context_hash for said in rig.said()}) == 6
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_that_fits_without_lessons_is_answered_without_them(
-    tmp_path: Path, stream: bool
+async def test_a_request_that_fits_without_lessons_is_answered_without_them(
+    fake: FakeVllm, rig: Rig, stream: bool
 ) -> None:
     long = [{"role": "user", "content": "word " * (MAX_MODEL_LEN - 10)}]
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            rig.add_lesson("The shop opens at nine in the morning on every single day.")
-            asked = {"model": "small", "messages": long, "stream": stream}
-            async with rig.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
-                assert answer.status == 200
-                shown = answer.headers["x-byheart-context"]
-                await answer.read()
-            [said] = rig.said()
+    rig.add_lesson("The shop opens at nine in the morning on every single day.")
+    asked = {"model": "small", "messages": long, "stream": stream}
+    async with rig.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
+        assert answer.status == 200
+        shown = answer.headers["x-byheart-context"]
+        await answer.read()
+    [said] = rig.said()
 
-            assert fake.history[-1]["messages"] == long
-            assert said.interaction.status is InteractionStatus.DONE
-            assert shown == said.interaction.context_hash == Context().hash
-
-    run(scenario())
+    assert fake.history[-1]["messages"] == long
+    assert said.interaction.status is InteractionStatus.DONE
+    assert shown == said.interaction.context_hash == Context().hash
 
 
-def test_a_tool_call_goes_through_and_is_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
-            call = {
-                "id": "c1",
-                "type": "function",
-                "function": {"name": "look", "arguments": "{}"},
-            }
-            messages = [
-                *QUESTION,
-                {"role": "assistant", "content": None, "tool_calls": [call]},
-                {"role": "tool", "tool_call_id": "c1", "content": "nine"},
-            ]
-            async with rig.client() as client:
-                await client.chat.completions.create(
-                    model="small", messages=messages, tools=tools, tool_choice="auto"
-                )
+async def test_a_tool_call_goes_through_and_is_recorded(fake: FakeVllm, rig: Rig) -> None:
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "look", "arguments": "{}"},
+    }
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "nine"},
+    ]
+    async with rig.client() as client:
+        await client.chat.completions.create(
+            model="small", messages=messages, tools=tools, tool_choice="auto"
+        )
 
-            assert fake.history[0]["tools"] == tools
-            assert fake.history[0]["messages"][1]["tool_calls"] == [call]
-
-    run(scenario())
+    assert fake.history[0]["tools"] == tools
+    assert fake.history[0]["messages"][1]["tool_calls"] == [call]
 
 
-def test_fifty_streams_at_once_all_end_whole_and_recorded(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.token_delay_s = 0.01
-            fake.answer_with(lambda body: f"for {body['messages'][0]['content']} " * 5)
-            asks = [
-                {"model": "small", "messages": [{"role": "user", "content": f"n{n}"}]}
-                for n in range(50)
-            ]
+async def test_fifty_streams_at_once_all_end_whole_and_recorded(fake: FakeVllm, rig: Rig) -> None:
+    fake.token_delay_s = 0.01
+    fake.answer_with(lambda body: f"for {body['messages'][0]['content']} " * 5)
+    asks = [
+        {"model": "small", "messages": [{"role": "user", "content": f"n{n}"}]} for n in range(50)
+    ]
 
-            answers = await asyncio.gather(
-                *(read_stream(rig, ask | {"stream": True}) for ask in asks)
-            )
+    answers = await asyncio.gather(*(read_stream(rig, ask | {"stream": True}) for ask in asks))
 
-            assert all(answer.endswith(DONE) for answer in answers)
-            assert all(f"n{n}".encode() in answer for n, answer in enumerate(answers))
-            said = {one.payload.messages[0]["content"]: one.payload.response for one in rig.said()}
-            assert said == {f"n{n}": (f"for n{n} " * 5) for n in range(50)}
-
-    run(scenario())
+    assert all(answer.endswith(DONE) for answer in answers)
+    assert all(f"n{n}".encode() in answer for n, answer in enumerate(answers))
+    said = {one.payload.messages[0]["content"]: one.payload.response for one in rig.said()}
+    assert said == {f"n{n}": (f"for n{n} " * 5) for n in range(50)}
 
 
-def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kept(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("word " * 200)
-            fake.token_delay_s = 0.05
-            async with rig.http() as http:
-                response = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
-                for _ in range(4):
-                    await response.content.readany()
-                response.close()
-                left = time.monotonic()
-                await until(lambda: fake.aborted)
+async def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kept(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.enqueue("word " * 200)
+    fake.token_delay_s = 0.05
+    async with rig.http() as http:
+        response = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
+        for _ in range(4):
+            await response.content.readany()
+        response.close()
+        left = time.monotonic()
+        await until(lambda: fake.aborted)
 
-            assert time.monotonic() - left < 1
-            [said] = await rig.recorded(1)
-            assert said.interaction.status is InteractionStatus.ABORTED
-            assert said.payload.response.startswith("word")
-            assert len(said.payload.response) < 200
-            await until(lambda: rig.state.inflight.count() == 0)
-
-    run(scenario())
+    assert time.monotonic() - left < 1
+    [said] = await rig.recorded(1)
+    assert said.interaction.status is InteractionStatus.ABORTED
+    assert said.payload.response.startswith("word")
+    assert len(said.payload.response) < 200
+    await until(lambda: rig.state.inflight.count() == 0)
 
 
-def test_a_client_that_leaves_a_plain_answer_stops_the_engine(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.first_byte_delay_s = 30
-            async with rig.http() as http:
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(http.post("/v1/chat/completions", json=ASK), 0.3)
-                await until(lambda: fake.aborted)
-            [said] = await rig.recorded(1)
+async def test_a_client_that_leaves_a_plain_answer_stops_the_engine(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    fake.first_byte_delay_s = 30
+    async with rig.http() as http:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(http.post("/v1/chat/completions", json=ASK), 0.3)
+        await until(lambda: fake.aborted)
+    [said] = await rig.recorded(1)
 
-            assert said.interaction.status is InteractionStatus.ABORTED
-
-    run(scenario())
+    assert said.interaction.status is InteractionStatus.ABORTED

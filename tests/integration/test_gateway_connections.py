@@ -14,7 +14,10 @@ import pytest
 
 from agent.gateway.http import asgi, connections
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway, run, until
+from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.until import until
+
+pytestmark = pytest.mark.anyio
 
 ASK = {"model": "small", "messages": QUESTION}
 JSON = {"Content-Type": "application/json"}
@@ -30,15 +33,18 @@ async def connected(rig: Rig) -> AsyncIterator[tuple[asyncio.StreamReader, async
         yield reader, writer
     finally:
         writer.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
 
 async def is_cut_off(reader: asyncio.StreamReader) -> bool:
     """Whether the server closes the connection, soon and without an answer."""
-    with contextlib.suppress(OSError):
+    try:
         return await asyncio.wait_for(reader.read(), 5) == b""
-    return True
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
 
 
 async def is_served(rig: Rig) -> bool:
@@ -46,189 +52,149 @@ async def is_served(rig: Rig) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", HEAD])
-def test_a_head_that_does_not_come_ends_the_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+async def test_a_head_that_does_not_come_ends_the_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with connected(rig) as (reader, writer):
-                writer.write(sent)
-                assert await is_cut_off(reader)
-            assert await is_served(rig)
-
-    run(scenario())
+    async with connected(rig) as (reader, writer):
+        writer.write(sent)
+        assert await is_cut_off(reader)
+    assert await is_served(rig)
 
 
 @pytest.mark.parametrize("filler", [b"X-A: b\r\n", b"b"])
-def test_a_head_without_end_ends_the_connection(tmp_path: Path, filler: bytes) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with connected(rig) as (reader, writer):
-                with contextlib.suppress(OSError):
-                    writer.write(HEAD + b"X-Long: ")
-                    for _ in range(200):
-                        writer.write(filler * 1000)
-                        await writer.drain()
-                assert await is_cut_off(reader)
-            assert await is_served(rig)
-            assert len(fake.history) == 1
-
-    run(scenario())
+async def test_a_head_without_end_ends_the_connection(
+    fake: FakeVllm, rig: Rig, filler: bytes
+) -> None:
+    async with connected(rig) as (reader, writer):
+        with contextlib.suppress(ConnectionError):
+            writer.write(HEAD + b"X-Long: ")
+            for _ in range(200):
+                writer.write(filler * 1000)
+                await writer.drain()
+        assert await is_cut_off(reader)
+    assert await is_served(rig)
+    assert len(fake.history) == 1
 
 
 @pytest.mark.parametrize("offered", [b"h2c", b"websocket"])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
-    tmp_path: Path, offered: bytes, at_once: bool
+async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
+    fake: FakeVllm, rig: Rig, offered: bytes, at_once: bool
 ) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake) as rig,
-            connected(rig) as (reader, writer),
-        ):
-            offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offered
-            for body, status in ((orjson.dumps(ASK), b"200"), (b"GET /x HTTP/1.1\r\n\r\n", b"400")):
-                head = HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body)
-                writer.write(head + body if at_once else head)
-                await asyncio.sleep(0.1)
-                if not at_once:
-                    writer.write(body)
-                answered = await reader.readuntil(b"\r\n\r\n")
-                assert answered.startswith(b"HTTP/1.1 " + status)
-                length = int(re.search(rb"content-length: (\d+)", answered)[1])
-                await reader.readexactly(length)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(1), 0.3)
-            assert len(fake.history) == 1
-
-    run(scenario())
+    async with connected(rig) as (reader, writer):
+        offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offered
+        for body, status in ((orjson.dumps(ASK), b"200"), (b"GET /x HTTP/1.1\r\n\r\n", b"400")):
+            head = HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body)
+            writer.write(head + body if at_once else head)
+            await asyncio.sleep(0.1)
+            if not at_once:
+                writer.write(body)
+            answered = await reader.readuntil(b"\r\n\r\n")
+            assert answered.startswith(b"HTTP/1.1 " + status)
+            length = int(re.search(rb"content-length: (\d+)", answered)[1])
+            await reader.readexactly(length)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 0.3)
+        assert len(fake.history) == 1
 
 
 @pytest.mark.parametrize("sent", [b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"no HTTP\r\n\r\n"])
-def test_what_is_no_request_is_answered_with_400_and_cut_off(tmp_path: Path, sent: bytes) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake) as rig,
-            connected(rig) as (reader, writer),
-        ):
-            writer.write(sent)
-            assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
-
-    run(scenario())
+async def test_what_is_no_request_is_answered_with_400_and_cut_off(rig: Rig, sent: bytes) -> None:
+    async with connected(rig) as (reader, writer):
+        writer.write(sent)
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
 
 
-def test_a_body_that_does_not_come_is_answered_with_408(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_body_that_does_not_come_is_answered_with_408(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "UPLOAD_TIMEOUT_S", 0.3)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with connected(rig) as (reader, writer):
-                writer.write(HEAD + b"Content-Length: 1000\r\n\r\n{")
-                answer = await asyncio.wait_for(reader.read(), 5)
-            assert answer.startswith(b"HTTP/1.1 408 ")
-            assert await is_served(rig)
-
-    run(scenario())
+    async with connected(rig) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 1000\r\n\r\n{")
+        answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert await is_served(rig)
 
 
-def test_a_large_body_is_no_long_head(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            large = orjson.dumps(ASK | {"prediction": {"content": "x" * 3_000_000}})
-            async with rig.http() as http:
-                for _ in range(3):
-                    async with http.post(
-                        "/v1/chat/completions", data=io.BytesIO(large), headers=JSON
-                    ) as response:
-                        assert response.status == 200
-
-    run(scenario())
+async def test_a_large_body_is_no_long_head(rig: Rig) -> None:
+    large = orjson.dumps(ASK | {"prediction": {"content": "x" * 3_000_000}})
+    async with rig.http() as http:
+        for _ in range(3):
+            async with http.post(
+                "/v1/chat/completions", data=io.BytesIO(large), headers=JSON
+            ) as response:
+                assert response.status == 200
 
 
-def test_who_does_not_read_is_cut_off_and_the_engine_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_who_does_not_read_is_cut_off_and_the_engine_stops(
+    fake: FakeVllm, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALLED_WRITE_TIMEOUT_S", 0.5)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue(("word" * 2_500 + " ") * 2_000)
-            body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
-            async with connected(rig) as (_, writer):
-                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-                await until(lambda: fake.aborted, 30)
-                [said] = await rig.recorded(1)
-            assert said.interaction.status == "aborted"
-            assert said.payload.response.startswith("wordword")
-            assert await is_served(rig)
-
-    run(scenario())
+    fake.enqueue(("word" * 2_500 + " ") * 2_000)
+    body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+    async with connected(rig) as (_, writer):
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: fake.aborted, 30)
+        [said] = await rig.recorded(1)
+    assert said.interaction.status == "aborted"
+    assert said.payload.response.startswith("wordword")
+    assert await is_served(rig)
 
 
-def test_idle_connections_cost_the_others_nothing(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, max_connections=50) as rig,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            idle = [await stack.enter_async_context(connected(rig)) for _ in range(49)]
-            begun = time.monotonic()
-            assert await is_served(rig)
-            assert time.monotonic() - begun < 2
-            for _ in range(20):
-                await stack.enter_async_context(connected(rig))
-            assert await is_served(rig)
-            cut = [await is_cut_off(reader) for reader, _ in idle[:15]]
-            assert all(cut), "those that have waited longest make room"
-            assert not any(reader.at_eof() for reader, _ in idle[30:])
-
-    run(scenario())
+async def test_idle_connections_cost_the_others_nothing(fake: FakeVllm, tmp_path: Path) -> None:
+    async with (
+        gateway(tmp_path, fake, max_connections=50) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        idle = [await stack.enter_async_context(connected(rig)) for _ in range(49)]
+        begun = time.monotonic()
+        assert await is_served(rig)
+        assert time.monotonic() - begun < 2
+        for _ in range(20):
+            await stack.enter_async_context(connected(rig))
+        assert await is_served(rig)
+        cut = [await is_cut_off(reader) for reader, _ in idle[:15]]
+        assert all(cut), "those that have waited longest make room"
+        assert not any(reader.at_eof() for reader, _ in idle[30:])
 
 
-def test_heads_whose_bodies_do_not_come_hold_no_connection(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, needs_key=True, max_connections=20) as rig,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            refused = []
-            for _ in range(20):
-                reader, writer = await stack.enter_async_context(connected(rig))
-                writer.write(HEAD + b"Content-Length: 1000000\r\n\r\n")
-                assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
-                refused.append(reader)
+async def test_heads_whose_bodies_do_not_come_hold_no_connection(
+    fake: FakeVllm, tmp_path: Path
+) -> None:
+    async with (
+        gateway(tmp_path, fake, needs_key=True, max_connections=20) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        refused = []
+        for _ in range(20):
             reader, writer = await stack.enter_async_context(connected(rig))
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-            cut = [await is_cut_off(each) for each in refused]
-            assert all(cut), "a client that is answered has a moment to read the answer"
+            writer.write(HEAD + b"Content-Length: 1000000\r\n\r\n")
+            assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
+            refused.append(reader)
+        reader, writer = await stack.enter_async_context(connected(rig))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        cut = [await is_cut_off(each) for each in refused]
+        assert all(cut), "a client that is answered has a moment to read the answer"
 
-    run(scenario())
 
-
-def test_connections_that_are_used_are_not_cut_off_for_new_ones(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, max_connections=4) as rig,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            fake.first_byte_delay_s = 1.0
-            answers = [asyncio.ensure_future(is_served(rig)) for _ in range(4)]
-            await until(lambda: fake.running == 4)
-            reader, _ = await stack.enter_async_context(connected(rig))
-            assert await is_cut_off(reader)
-            assert all(await asyncio.gather(*answers))
-
-    run(scenario())
+async def test_connections_that_are_used_are_not_cut_off_for_new_ones(
+    fake: FakeVllm, tmp_path: Path
+) -> None:
+    async with (
+        gateway(tmp_path, fake, max_connections=4) as rig,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        fake.first_byte_delay_s = 1.0
+        answers = [asyncio.ensure_future(is_served(rig)) for _ in range(4)]
+        await until(lambda: fake.running == 4)
+        reader, _ = await stack.enter_async_context(connected(rig))
+        assert await is_cut_off(reader)
+        assert all(await asyncio.gather(*answers))
 
 
 @pytest.mark.parametrize(
@@ -241,72 +207,57 @@ def test_connections_that_are_used_are_not_cut_off_for_new_ones(tmp_path: Path) 
     ],
     ids=["requests", "lines", "line", "offers"],
 )
-def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
-    tmp_path: Path, sent: bytes
+async def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
+    rig: Rig, sent: bytes
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with connected(rig) as (reader, writer):
-                begun = time.process_time()
-                writer.write(sent)
-                with contextlib.suppress(OSError):
-                    answers = await asyncio.wait_for(reader.read(), 5)
-                    assert answers.count(b" 200 ") <= connections.MAX_PIPELINED_REQUESTS
-                assert time.process_time() - begun < 0.5
-            assert await is_served(rig)
-
-    run(scenario())
+    async with connected(rig) as (reader, writer):
+        begun = time.process_time()
+        writer.write(sent)
+        with contextlib.suppress(ConnectionError):
+            answers = await asyncio.wait_for(reader.read(), 5)
+            assert answers.count(b" 200 ") <= connections.MAX_PIPELINED_REQUESTS
+        assert time.process_time() - begun < 0.5
+    assert await is_served(rig)
 
 
-def test_a_body_that_nobody_reads_holds_no_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_body_that_nobody_reads_holds_no_connection(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, needs_key=True) as rig:
-            async with connected(rig) as (reader, writer):
-                writer.write(HEAD + b"Content-Length: 4000000\r\n\r\n")
-                assert b"401" in await reader.readline()
-                writer.write(b"x")  # from here on the connection is not idle
-                await asyncio.wait_for(reader.read(), 5)
-            assert fake.history == []
-
-    run(scenario())
+    async with gateway(tmp_path, fake, needs_key=True) as rig:
+        async with connected(rig) as (reader, writer):
+            writer.write(HEAD + b"Content-Length: 4000000\r\n\r\n")
+            assert b"401" in await reader.readline()
+            writer.write(b"x")  # from here on the connection is not idle
+            await asyncio.wait_for(reader.read(), 5)
+        assert fake.history == []
 
 
 @pytest.mark.parametrize("trailer", [b"X-A: b\r\n", b"X-A: " + b"b" * 1000])
-def test_trailers_end_the_connection(tmp_path: Path, trailer: bytes) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with connected(rig) as (reader, writer):
-                writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
-                with contextlib.suppress(OSError):
-                    for _ in range(100):
-                        writer.write(trailer * 10)
-                        await writer.drain()
-                assert await is_cut_off(reader)
-            assert await is_served(rig)
-
-    run(scenario())
+async def test_trailers_end_the_connection(rig: Rig, trailer: bytes) -> None:
+    async with connected(rig) as (reader, writer):
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                writer.write(trailer * 10)
+                await writer.drain()
+        assert await is_cut_off(reader)
+    assert await is_served(rig)
 
 
 @pytest.mark.parametrize("more", [b"\r\n", b"GET /heal"])
-def test_what_comes_behind_a_request_does_not_cut_its_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: bytes
+async def test_what_comes_behind_a_request_does_not_cut_its_answer(
+    fake: FakeVllm, rig: Rig, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.first_byte_delay_s = 1.0
-            body = orjson.dumps(ASK)
-            async with connected(rig) as (reader, writer):
-                writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-                await until(lambda: fake.history)
-                writer.write(more)
-                assert b"200" in await asyncio.wait_for(reader.readline(), 5)
-                await asyncio.wait_for(reader.read(), 5)  # the head that began never ends
-            assert len(rig.said()) == 1
-
-    run(scenario())
+    fake.first_byte_delay_s = 1.0
+    body = orjson.dumps(ASK)
+    async with connected(rig) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await until(lambda: fake.history)
+        writer.write(more)
+        assert b"200" in await asyncio.wait_for(reader.readline(), 5)
+        await asyncio.wait_for(reader.read(), 5)  # the head that began never ends
+    assert len(rig.said()) == 1

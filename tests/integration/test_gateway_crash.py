@@ -5,13 +5,14 @@ import multiprocessing
 import random
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio
 import pytest
 from sqlalchemy import make_url
 
@@ -21,7 +22,7 @@ from store.schema import InteractionStatus
 from tests.support import gateway_rig
 from tests.support.crash_gateway import POINTS, serve
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import until
+from tests.support.until import until
 
 KILLS = {"sqlite": 200, "postgresql": 60}
 MANY = 100
@@ -58,9 +59,10 @@ def test_every_point_is_killed_at() -> None:
     assert reached == set(POINTS)
 
 
+@pytest.mark.anyio
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("each_database")
-def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
+async def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
     chance, ledger = random.Random(4), Ledger()
     place = Place(tmp_path, gateway_rig.database_url(tmp_path))
     kills = KILLS[make_url(place.database_url).get_backend_name()]
@@ -71,22 +73,23 @@ def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
         for number in range(kills):
             point = f"{POINTS[number % len(POINTS)]}:{chance.randint(1, 9)}"
             setting = point if chance.random() < 0.75 else ""
-            died_at += life(place, fake.url, ledger, chance, setting)
-        with running(place, fake.url, ""), opened(place.database_url) as db:
-            asyncio.run(settled(place.folder, db))
+            died_at += await life(place, fake.url, ledger, chance, setting)
+        async with running(place, fake.url, ""):
+            with opened(place.database_url) as db:
+                await settled(place.folder, db)
     assert len(ledger.whole) > kills
     check(place, ledger)
     if kills > MANY:
         assert set(died_at) == set(POINTS), "some points were never reached"
 
 
-def life(
+async def life(
     place: Place, engine: str, ledger: Ledger, chance: random.Random, setting: str
 ) -> list[str]:
     """Serve clients until the process dies; where it did, if at a point."""
-    with running(place, engine, setting) as (port, process):
+    async with running(place, engine, setting) as (port, process):
         with stuck(place.database_url) if chance.random() < 0.5 else nullcontext():
-            asyncio.run(ask_until_dead(port, ledger, chance.uniform(0.1, 0.6), process, setting))
+            await ask_until_dead(port, ledger, chance.uniform(0.1, 0.6), process, setting)
         name = setting.partition(":")[0]
         return [name] if process.exitcode == -9 and setting and not process.was_ended else []
 
@@ -98,7 +101,7 @@ async def ask_until_dead(
     clients = [asyncio.create_task(client(port, ledger, number)) for number in range(CLIENTS)]
     deadline = asyncio.get_running_loop().time() + (LONGEST_LIFE_S if setting else life_s)
     while process.is_alive() and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.01)
+        await anyio.sleep(0.01)
     if process.is_alive():
         process.was_ended = True
         process.kill()
@@ -151,8 +154,8 @@ def check(place: Place, ledger: Ledger) -> None:
     assert not (place.folder / "spool" / "quarantine.log").exists()
 
 
-@contextmanager
-def running(place: Place, engine: str, setting: str) -> Iterator[tuple[int, Any]]:
+@asynccontextmanager
+async def running(place: Place, engine: str, setting: str) -> AsyncIterator[tuple[int, Any]]:
     """A gateway process that answers; killed on leaving."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -164,7 +167,7 @@ def running(place: Place, engine: str, setting: str) -> Iterator[tuple[int, Any]
     process.was_ended = False
     process.start()
     try:
-        asyncio.run(until(lambda: answers(port) or not process.is_alive()))
+        await until(lambda: answers(port) or not process.is_alive())
         yield port, process
     finally:
         process.kill()

@@ -9,7 +9,10 @@ import pytest
 
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import Rig, gateway, run, until
+from tests.support.gateway_rig import Rig, gateway
+from tests.support.until import until
+
+pytestmark = pytest.mark.anyio
 
 SIZE = 4 * 2**20
 PROMPT = "We sell lamps, chairs and tables. " * 40
@@ -36,31 +39,25 @@ async def ask(rig: Rig, number: int) -> tuple[int, str]:
         return response.status, response.headers.get("X-Byheart-Interaction", "")
 
 
-def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room(
-    small_disk: Path,
+async def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room(
+    fake: FakeVllm, small_disk: Path
 ) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(small_disk, fake, timeout_s=1.0) as rig,
-        ):
-            answered = [await ask(rig, number) for number in range(5)]
-            filler = small_disk / "filler"
-            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-                while True:
-                    file.write(b"x" * 4096)
-            asked = len(fake.history)
-            answered += [await ask(rig, number) for number in range(5, 40)]
-            codes = {status for status, _ in answered}
-            assert codes == {200, 503}
-            assert len(fake.history) - asked < 30  # what would be withheld is not asked
-            filler.unlink()
-            await until(lambda: not rig.state.recorder.degraded)
-            after = [await ask(rig, number) for number in range(40, 45)]
-            assert {status for status, _ in after} == {200}
-            acknowledged = {key for status, key in answered + after if status == 200}
-            rows = {said.interaction.id: said.interaction.status for said in rig.said()}
-            assert {rows[key] for key in acknowledged} == {InteractionStatus.DONE}
-            rig.state.db.check()
-
-    run(scenario())
+    async with gateway(small_disk, fake, timeout_s=1.0) as rig:
+        answered = [await ask(rig, number) for number in range(5)]
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        asked = len(fake.history)
+        answered += [await ask(rig, number) for number in range(5, 40)]
+        codes = {status for status, _ in answered}
+        assert codes == {200, 503}
+        assert len(fake.history) - asked < 30  # what would be withheld is not asked
+        filler.unlink()
+        await until(lambda: not rig.state.recorder.degraded)
+        after = [await ask(rig, number) for number in range(40, 45)]
+        assert {status for status, _ in after} == {200}
+        acknowledged = {key for status, key in answered + after if status == 200}
+        rows = {said.interaction.id: said.interaction.status for said in rig.said()}
+        assert {rows[key] for key in acknowledged} == {InteractionStatus.DONE}
+        rig.state.db.check()

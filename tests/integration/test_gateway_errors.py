@@ -13,9 +13,9 @@ from config.sections import Server
 from store.schema import InteractionStatus
 from tests.support.factories import go_live
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.gateway_rig import QUESTION, Rig, gateway
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 ASK = {"model": "small", "messages": QUESTION}
 CHAT = "/v1/chat/completions"
@@ -72,297 +72,242 @@ async def answered(rig: Rig, path: str, body: object) -> tuple[int, Mapping[str,
         ),
     ],
 )
-def test_a_bad_request_is_refused_and_never_reaches_the_engine(
-    tmp_path: Path, request_: dict, status: int, code: str, said: str
+async def test_a_bad_request_is_refused_and_never_reaches_the_engine(
+    fake: FakeVllm, tmp_path: Path, request_: dict, status: int, code: str, said: str
 ) -> None:
-    async def scenario() -> None:
-        small = Server(max_body_bytes=1000)
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, settings=small) as rig:
-            answered, error = await refused(rig, CHAT, **request_)
+    small = Server(max_body_bytes=1000)
+    async with gateway(tmp_path, fake, settings=small) as rig:
+        answered, error = await refused(rig, CHAT, **request_)
 
-            assert (answered, error["code"]) == (status, code)
-            assert said in error["message"]
-            assert fake.history == []
-            assert rig.said() == []
-
-    run(scenario())
+        assert (answered, error["code"]) == (status, code)
+        assert said in error["message"]
+        assert fake.history == []
+        assert rig.said() == []
 
 
-def test_a_body_is_counted_while_it_arrives(tmp_path: Path) -> None:
+async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path) -> None:
     async def endless():
         while True:
             yield b" " * 1000
             await asyncio.sleep(0)
 
-    async def scenario() -> None:
-        small = Server(max_body_bytes=100_000)
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake, settings=small) as rig:
-            status, error = await refused(rig, CHAT, data=endless())
+    small = Server(max_body_bytes=100_000)
+    async with gateway(tmp_path, fake, settings=small) as rig:
+        status, error = await refused(rig, CHAT, data=endless())
 
-            assert status == 413
-            assert error["code"] == "request_too_large"
-
-    run(scenario())
+        assert status == 413
+        assert error["code"] == "request_too_large"
 
 
-def test_unknown_routes_and_wrong_methods_say_what_there_is(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            for path in ("/", "/v1/load_lora_adapter", "/tokenize", "/v1/chat/completions/x"):
-                status, error = await refused(rig, path)
-                assert status == 404
-                assert CHAT in error["message"]
-            assert (await refused(rig, CHAT, method="GET"))[0] == 405
-            assert (await refused(rig, "/v1/models", method="DELETE"))[0] == 405
-            assert fake.history == []
-
-    run(scenario())
+async def test_unknown_routes_and_wrong_methods_say_what_there_is(fake: FakeVllm, rig: Rig) -> None:
+    for path in ("/", "/v1/load_lora_adapter", "/tokenize", "/v1/chat/completions/x"):
+        status, error = await refused(rig, path)
+        assert status == 404
+        assert CHAT in error["message"]
+    assert (await refused(rig, CHAT, method="GET"))[0] == 405
+    assert (await refused(rig, "/v1/models", method="DELETE"))[0] == 405
+    assert fake.history == []
 
 
-def test_an_error_repeats_little_of_what_was_sent(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            long = "x" * 5_000
-            for path, headers in (
-                (f"/{long}", {}),
-                (f"/v1/models/{long}", {}),
-                ("/v1/models", {"X-Byheart-Namespace": long}),
-            ):
-                status, error = await refused(rig, path, method="GET", headers=headers)
-                assert status == 404
-                assert len(error["message"]) < 400
-
-    run(scenario())
+async def test_an_error_repeats_little_of_what_was_sent(rig: Rig) -> None:
+    long = "x" * 5_000
+    for path, headers in (
+        (f"/{long}", {}),
+        (f"/v1/models/{long}", {}),
+        ("/v1/models", {"X-Byheart-Namespace": long}),
+    ):
+        status, error = await refused(rig, path, method="GET", headers=headers)
+        assert status == 404
+        assert len(error["message"]) < 400
 
 
-def test_an_engine_that_is_down_is_503_and_the_interaction_failed(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            await fake.down()
-            async with rig.client() as client:
-                for stream in (False, True):
-                    with pytest.raises(openai.InternalServerError) as caught:
-                        await client.chat.completions.create(**ASK, stream=stream)
-                    assert caught.value.status_code == 503
-                    assert caught.value.code == "engine_unavailable"
-                    assert caught.value.response.headers["retry-after"] == "5"
-                    assert caught.value.response.headers["x-byheart-version"] == "base"
-                await fake.up()
-                await client.chat.completions.create(**ASK)
-            statuses = [said.interaction.status for said in rig.said()]
+async def test_an_engine_that_is_down_is_503_and_the_interaction_failed(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    await fake.down()
+    async with rig.client() as client:
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError) as caught:
+                await client.chat.completions.create(**ASK, stream=stream)
+            assert caught.value.status_code == 503
+            assert caught.value.code == "engine_unavailable"
+            assert caught.value.response.headers["retry-after"] == "5"
+            assert caught.value.response.headers["x-byheart-version"] == "base"
+        await fake.up()
+        await client.chat.completions.create(**ASK)
+    statuses = [said.interaction.status for said in rig.said()]
 
-            assert statuses == [
-                InteractionStatus.FAILED,
-                InteractionStatus.FAILED,
-                InteractionStatus.DONE,
-            ]
-            assert rig.said()[0].interaction.error
-
-    run(scenario())
+    assert statuses == [
+        InteractionStatus.FAILED,
+        InteractionStatus.FAILED,
+        InteractionStatus.DONE,
+    ]
+    assert rig.said()[0].interaction.error
 
 
 @pytest.mark.parametrize("model", ["small", "base", "live"])
-def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
-    tmp_path: Path, model: str
+async def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
+    fake: FakeVllm, rig: Rig, model: str
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.state.db.begin() as session:
-                name = go_live(session, "default")
-            await fake.down()
-            asked = {"model": name if model == "live" else model, "messages": QUESTION}
-            for stream in (False, True):
-                status, headers, error = await answered(rig, CHAT, asked | {"stream": stream})
-                assert (status, error["code"]) == (503, "engine_unavailable")
-                assert headers["Retry-After"] == "5"
-                said = rig.said()[-1]
-                assert headers["X-Byheart-Interaction"] == said.interaction.id
-                assert said.interaction.status is InteractionStatus.FAILED
-                assert said.payload.messages == QUESTION
-            status, headers, error = await answered(rig, "/v1/models", None)
-            assert (status, error["code"]) == (503, "engine_unavailable")
-
-    run(scenario())
+    with rig.state.db.begin() as session:
+        name = go_live(session, "default")
+    await fake.down()
+    asked = {"model": name if model == "live" else model, "messages": QUESTION}
+    for stream in (False, True):
+        status, headers, error = await answered(rig, CHAT, asked | {"stream": stream})
+        assert (status, error["code"]) == (503, "engine_unavailable")
+        assert headers["Retry-After"] == "5"
+        said = rig.said()[-1]
+        assert headers["X-Byheart-Interaction"] == said.interaction.id
+        assert said.interaction.status is InteractionStatus.FAILED
+        assert said.payload.messages == QUESTION
+    status, headers, error = await answered(rig, "/v1/models", None)
+    assert (status, error["code"]) == (503, "engine_unavailable")
 
 
-def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
-    tmp_path: Path,
+async def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
+    rig: Rig,
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.no_database():
-                for model in ("small", "base", "bh-1"):
-                    asked = {"model": model, "messages": QUESTION}
-                    status, headers, error = await answered(rig, CHAT, asked)
-                    assert (status, error["code"]) == (503, "database_unavailable")
-                    assert headers["Retry-After"] == "5"
-                    assert headers["X-Byheart-Version"] == "none"
-                feedback = {"target_id": headers["X-Byheart-Interaction"], "name": "thumbs"}
-                for path, body in (("/v1/models", None), ("/v1/feedback", feedback)):
-                    status, headers, error = await answered(rig, path, body)
-                    assert (status, error["code"]) == (503, "database_unavailable")
-                    assert headers["Retry-After"] == "5"
-            for said in await rig.recorded(3):
-                assert said.interaction.status is InteractionStatus.FAILED
-                assert said.payload.messages == QUESTION
-
-    run(scenario())
+    with rig.no_database():
+        for model in ("small", "base", "bh-1"):
+            asked = {"model": model, "messages": QUESTION}
+            status, headers, error = await answered(rig, CHAT, asked)
+            assert (status, error["code"]) == (503, "database_unavailable")
+            assert headers["Retry-After"] == "5"
+            assert headers["X-Byheart-Version"] == "none"
+        feedback = {"target_id": headers["X-Byheart-Interaction"], "name": "thumbs"}
+        for path, body in (("/v1/models", None), ("/v1/feedback", feedback)):
+            status, headers, error = await answered(rig, path, body)
+            assert (status, error["code"]) == (503, "database_unavailable")
+            assert headers["Retry-After"] == "5"
+    for said in await rig.recorded(3):
+        assert said.interaction.status is InteractionStatus.FAILED
+        assert said.payload.messages == QUESTION
 
 
-def test_without_a_database_the_models_last_known_are_listed(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.state.db.begin() as session:
-                name = go_live(session, "default")
-            fake.adapters[name] = f"/adapters/{name}"
-            async with rig.client() as client:
-                before = [model.id async for model in client.models.list()]
-                with rig.no_database():
-                    assert [model.id async for model in client.models.list()] == before
-            assert before == ["small", "base", name]
-
-    run(scenario())
+async def test_without_a_database_the_models_last_known_are_listed(
+    fake: FakeVllm, rig: Rig
+) -> None:
+    with rig.state.db.begin() as session:
+        name = go_live(session, "default")
+    fake.adapters[name] = f"/adapters/{name}"
+    async with rig.client() as client:
+        before = [model.id async for model in client.models.list()]
+        with rig.no_database():
+            assert [model.id async for model in client.models.list()] == before
+    assert before == ["small", "base", name]
 
 
-def test_the_engines_own_refusal_of_a_request_is_passed_on(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            for stream in (False, True):
-                body = {"error": {"message": "too long", "type": "B", "param": "x", "code": 400}}
-                fake.refuse_with = (400, body)
-                status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
-                assert (status, error["message"], error["param"]) == (400, "too long", "x")
+async def test_the_engines_own_refusal_of_a_request_is_passed_on(fake: FakeVllm, rig: Rig) -> None:
+    for stream in (False, True):
+        body = {"error": {"message": "too long", "type": "B", "param": "x", "code": 400}}
+        fake.refuse_with = (400, body)
+        status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        assert (status, error["message"], error["param"]) == (400, "too long", "x")
 
-                fake.refuse_with = (500, {"error": {"message": "secret trace"}})
-                status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
-                assert status == 502
-                assert "secret" not in error["message"]
-            assert {said.interaction.status for said in rig.said()} == {InteractionStatus.FAILED}
-
-    run(scenario())
+        fake.refuse_with = (500, {"error": {"message": "secret trace"}})
+        status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        assert status == 502
+        assert "secret" not in error["message"]
+    assert {said.interaction.status for said in rig.said()} == {InteractionStatus.FAILED}
 
 
 @pytest.mark.parametrize("status", [201, 302, 307])
-def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
-    tmp_path: Path, status: int
+async def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
+    fake: FakeVllm, rig: Rig, status: int
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.refuse_with = (status, {"choices": []})
-            for stream in (False, True):
-                told, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
-                assert (told, error["code"]) == (502, "engine_error")
-
-    run(scenario())
+    fake.refuse_with = (status, {"choices": []})
+    for stream in (False, True):
+        told, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        assert (told, error["code"]) == (502, "engine_error")
 
 
-def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as elsewhere,
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake) as rig,
-        ):
-            fake.refuse_with = (307, {})
-            fake.refusal_headers = {"Location": f"{elsewhere.url}/v1/chat/completions"}
-            told, error = await refused(rig, CHAT, json=ASK)
-            assert (told, error["code"]) == (502, "engine_error")
-            assert len(fake.history) == 1
-            assert elsewhere.history == []
-
-    run(scenario())
+async def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None:
+    async with (
+        FakeVllm(model="small") as elsewhere,
+        FakeVllm(model="small") as fake,
+        gateway(tmp_path, fake) as rig,
+    ):
+        fake.refuse_with = (307, {})
+        fake.refusal_headers = {"Location": f"{elsewhere.url}/v1/chat/completions"}
+        told, error = await refused(rig, CHAT, json=ASK)
+        assert (told, error["code"]) == (502, "engine_error")
+        assert len(fake.history) == 1
+        assert elsewhere.history == []
 
 
 @pytest.mark.parametrize("tokens", range(6))
-def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
-    tmp_path: Path, tokens: int
+async def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
+    fake: FakeVllm, rig: Rig, tokens: int
 ) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue(TEXT)
-            fake.die_after_tokens = tokens
-            fake.token_delay_s = 0.02
-            async with (
-                rig.http() as http,
-                http.post(CHAT, json=ASK | {"stream": True}) as response,
-            ):
-                body = await response.read()
-            [said] = rig.said()
+    fake.enqueue(TEXT)
+    fake.die_after_tokens = tokens
+    fake.token_delay_s = 0.02
+    async with (
+        rig.http() as http,
+        http.post(CHAT, json=ASK | {"stream": True}) as response,
+    ):
+        body = await response.read()
+    [said] = rig.said()
 
-            assert said.interaction.status is InteractionStatus.FAILED
-            fault = "the engine broke off" if tokens else "the engine did not answer"
-            assert said.interaction.error == fault
-            if tokens == 0:
-                assert response.status == 503
-                return
-            events = body.split(b"\n\n")
-            assert response.status == 200
-            assert b"[DONE]" not in body
-            assert json.loads(events[-2].removeprefix(b"data: "))["error"]["code"] == (
-                "engine_unavailable"
-            )
-            assert said.payload.response == " ".join(TEXT.split()[: tokens - 1])
-
-    run(scenario())
+    assert said.interaction.status is InteractionStatus.FAILED
+    fault = "the engine broke off" if tokens else "the engine did not answer"
+    assert said.interaction.error == fault
+    if tokens == 0:
+        assert response.status == 503
+        return
+    events = body.split(b"\n\n")
+    assert response.status == 200
+    assert b"[DONE]" not in body
+    assert json.loads(events[-2].removeprefix(b"data: "))["error"]["code"] == ("engine_unavailable")
+    assert said.payload.response == " ".join(TEXT.split()[: tokens - 1])
 
 
-def test_the_official_client_raises_when_a_stream_breaks(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue(TEXT)
-            fake.die_after_tokens = 3
-            async with rig.client() as client:
-                stream = await client.chat.completions.create(**ASK, stream=True)
-                with pytest.raises(openai.APIError, match="does not answer"):
-                    async for _ in stream:
-                        pass
-
-    run(scenario())
+async def test_the_official_client_raises_when_a_stream_breaks(fake: FakeVllm, rig: Rig) -> None:
+    fake.enqueue(TEXT)
+    fake.die_after_tokens = 3
+    async with rig.client() as client:
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        with pytest.raises(openai.APIError, match="does not answer"):
+            async for _ in stream:
+                pass
 
 
-def test_health_readiness_models_and_metrics(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            async with rig.client() as client:
-                await client.chat.completions.create(**ASK)
-                names = [model.id async for model in client.models.list()]
-                assert names == ["small", "base"]
-                assert (await client.models.retrieve("small")).id == "small"
-                with pytest.raises(openai.NotFoundError, match="small, base"):
-                    await client.models.retrieve("other/model")
-            async with rig.http() as http:
-                assert await (await http.get("/healthz")).json() == {
-                    "status": "ok",
-                    "log": "database",
-                }
-                assert (await http.get("/readyz")).status == 200
-                text = await (await http.get("/metrics")).text()
-                assert 'byheart_requests_total{arm="live",code="200"} 1.0' in text
-                assert "byheart_engine_up 1.0" in text
-                assert "byheart_inflight_requests 0.0" in text
-                await fake.down()
-                assert (await http.get("/readyz")).status == 503
-                assert (await http.get("/healthz")).status == 200
-                assert "byheart_engine_up 0.0" in await (await http.get("/metrics")).text()
-
-    run(scenario())
+async def test_health_readiness_models_and_metrics(fake: FakeVllm, rig: Rig) -> None:
+    async with rig.client() as client:
+        await client.chat.completions.create(**ASK)
+        names = [model.id async for model in client.models.list()]
+        assert names == ["small", "base"]
+        assert (await client.models.retrieve("small")).id == "small"
+        with pytest.raises(openai.NotFoundError, match="small, base"):
+            await client.models.retrieve("other/model")
+    async with rig.http() as http:
+        assert await (await http.get("/healthz")).json() == {
+            "status": "ok",
+            "log": "database",
+        }
+        assert (await http.get("/readyz")).status == 200
+        text = await (await http.get("/metrics")).text()
+        assert 'byheart_requests_total{arm="live",code="200"} 1.0' in text
+        assert "byheart_engine_up 1.0" in text
+        assert "byheart_inflight_requests 0.0" in text
+        await fake.down()
+        assert (await http.get("/readyz")).status == 503
+        assert (await http.get("/healthz")).status == 200
+        assert "byheart_engine_up 0.0" in await (await http.get("/metrics")).text()
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_stream: bool
+async def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_stream: bool
 ) -> None:
     def fail(_: Exchange) -> dict:
         raise ZeroDivisionError("CANARY")
 
     monkeypatch.setattr(Exchange, "asked", fail)
 
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            status, _, error = await answered(rig, CHAT, ASK | {"stream": is_stream})
-            assert (status, "CANARY" in str(error)) == (500, False)
-            [said] = rig.said()
-            assert said.interaction.status is InteractionStatus.FAILED
-            assert said.interaction.error == "byheart failed on this request"
-
-    run(scenario())
+    status, _, error = await answered(rig, CHAT, ASK | {"stream": is_stream})
+    assert (status, "CANARY" in str(error)) == (500, False)
+    [said] = rig.said()
+    assert said.interaction.status is InteractionStatus.FAILED
+    assert said.interaction.error == "byheart failed on this request"

@@ -12,9 +12,9 @@ from agent.engine import client
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import FakeVllm
 from tests.support.fault_proxy import KINDS, Fault, FaultProxy
-from tests.support.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.gateway_rig import QUESTION, Rig, gateway
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 PATIENCE_S = 0.4
 SILENT = ("blackhole", "corrupt")
@@ -46,60 +46,51 @@ async def ask(rig: Rig, is_stream: bool, question: str = "When do you open?") ->
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_at_any_byte_is_told_and_recorded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_stream: bool
+async def test_a_fault_at_any_byte_is_told_and_recorded_once(
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_stream: bool
 ) -> None:
     monkeypatch.setattr(client, "SLOWEST_TOKEN_S", 0.0)
     patience_s = PATIENCE_S if kind in SILENT else 20.0
 
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            FaultProxy(fake.port) as proxy,
-            gateway(tmp_path, fake, engine_url=proxy.url, first_byte_timeout_s=patience_s) as rig,
-        ):
-            for count, after in enumerate(AFTER, 1):
-                proxy.fault = Fault(kind, after)
-                fake.enqueue(SAID)
-                had = await ask(rig, is_stream, f"When do you open room {count}?")
-                said = (await rig.recorded(count))[-1]
-                assert had in ("whole", "error"), (kind, after)
-                if had == "whole":
-                    assert said.interaction.status is InteractionStatus.DONE
-                    assert kind == "corrupt" or said.payload.response == SAID
-                else:
-                    assert said.interaction.status is InteractionStatus.FAILED
-                    assert said.interaction.error
-                    assert kind == "corrupt" or SAID.startswith(said.payload.response)
-                assert len(rig.said()) == count
-            proxy.fault = None
-            assert "whole" in [await ask(rig, is_stream, f"Now, {n}?") for n in range(3)]
-            sent = [body["messages"][-1]["content"] for body in fake.history]
-            assert len(sent) == len(set(sent))  # nothing is sent twice
-            # On a machine that stands still for PATIENCE_S a question may not get as far.
-            assert len(sent) == len(AFTER) + 3 or kind in SILENT
-
-    run(scenario())
+    async with (
+        FaultProxy(fake.port) as proxy,
+        gateway(tmp_path, fake, engine_url=proxy.url, first_byte_timeout_s=patience_s) as rig,
+    ):
+        for count, after in enumerate(AFTER, 1):
+            proxy.fault = Fault(kind, after)
+            fake.enqueue(SAID)
+            had = await ask(rig, is_stream, f"When do you open room {count}?")
+            said = (await rig.recorded(count))[-1]
+            assert had in ("whole", "error"), (kind, after)
+            if had == "whole":
+                assert said.interaction.status is InteractionStatus.DONE
+                assert kind == "corrupt" or said.payload.response == SAID
+            else:
+                assert said.interaction.status is InteractionStatus.FAILED
+                assert said.interaction.error
+                assert kind == "corrupt" or SAID.startswith(said.payload.response)
+            assert len(rig.said()) == count
+        proxy.fault = None
+        assert "whole" in [await ask(rig, is_stream, f"Now, {n}?") for n in range(3)]
+        sent = [body["messages"][-1]["content"] for body in fake.history]
+        assert len(sent) == len(set(sent))  # nothing is sent twice
+        # On a machine that stands still for PATIENCE_S a question may not get as far.
+        assert len(sent) == len(AFTER) + 3 or kind in SILENT
 
 
 @pytest.mark.parametrize("kind", ["reset", "half_close", "blackhole"])
-def test_a_stream_is_whole_with_its_last_event(tmp_path: Path, kind: str) -> None:
+async def test_a_stream_is_whole_with_its_last_event(
+    fake: FakeVllm, tmp_path: Path, kind: str
+) -> None:
     """Whatever becomes of the connection after that."""
 
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            FaultProxy(fake.port) as proxy,
-            gateway(tmp_path, fake, engine_url=proxy.url) as rig,
-        ):
-            whole = await stream_bytes(fake)
-            proxy.fault = Fault(kind, after=whole - len(LAST_CHUNK))
-            fake.enqueue(SAID)
-            assert await ask(rig, is_stream=True) == "whole"
-            [said] = rig.said()
-            assert said.interaction.status is InteractionStatus.DONE
-
-    run(scenario())
+    async with FaultProxy(fake.port) as proxy, gateway(tmp_path, fake, engine_url=proxy.url) as rig:
+        whole = await stream_bytes(fake)
+        proxy.fault = Fault(kind, after=whole - len(LAST_CHUNK))
+        fake.enqueue(SAID)
+        assert await ask(rig, is_stream=True) == "whole"
+        [said] = rig.said()
+        assert said.interaction.status is InteractionStatus.DONE
 
 
 LAST_CHUNK = b"0\r\n\r\n"

@@ -1,7 +1,6 @@
 """Feedback over HTTP."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback
 from store.schema import Trust
-from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import PEPPER, QUESTION, Rig, gateway, run
+from tests.support.gateway_rig import PEPPER, QUESTION, Rig
 
-pytestmark = pytest.mark.usefixtures("each_database")
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 ASK = {"model": "small", "messages": QUESTION}
 
@@ -38,190 +36,154 @@ async def ask(rig: Rig, key: str = "none", **fields: Any) -> str:
         return response.headers["X-Byheart-Interaction"]
 
 
-def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            said = {"role": "user", "content": "Write a title for our conversation of 1974."}
-            target = await ask(rig, messages=[said])
-            before = rig.said()[0].interaction
-            with rig.state.db.read() as session:
-                signals = conversations.signals(session, before.conversation)
-            await give(rig, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
-            with rig.state.db.read() as session:
-                read = interactions.turns(session, before.conversation)
-                more = conversations.signals(session, before.conversation)
+async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(rig: Rig) -> None:
+    said = {"role": "user", "content": "Write a title for our conversation of 1974."}
+    target = await ask(rig, messages=[said])
+    before = rig.said()[0].interaction
+    with rig.state.db.read() as session:
+        signals = conversations.signals(session, before.conversation)
+    await give(rig, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
+    with rig.state.db.read() as session:
+        read = interactions.turns(session, before.conversation)
+        more = conversations.signals(session, before.conversation)
 
-            assert before.auxiliary
-            assert [turn.feedback[0].demonstration for turn in read] == ["1974"]
-            assert (signals, more) == (0, 1)
-
-    run(scenario())
+    assert before.auxiliary
+    assert [turn.feedback[0].demonstration for turn in read] == ["1974"]
+    assert (signals, more) == (0, 1)
 
 
-def test_feedback_is_kept_with_the_callers_trust(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            target = await ask(rig)
-            status, answer = await give(
-                rig,
-                {
-                    "target_id": target,
-                    "name": "demonstration",
-                    "demonstration": "At ten.",
-                    "comment": "wrong hour",
-                    "value": 0,
-                    "tags": {"by": "shop"},
-                },
-            )
-            with rig.state.db.read() as session:
-                [row] = session.scalars(select(Feedback).where(Feedback.interaction == target))
+async def test_feedback_is_kept_with_the_callers_trust(rig: Rig) -> None:
+    target = await ask(rig)
+    status, answer = await give(
+        rig,
+        {
+            "target_id": target,
+            "name": "demonstration",
+            "demonstration": "At ten.",
+            "comment": "wrong hour",
+            "value": 0,
+            "tags": {"by": "shop"},
+        },
+    )
+    with rig.state.db.read() as session:
+        [row] = session.scalars(select(Feedback).where(Feedback.interaction == target))
 
-            assert status == 201
-            assert answer == {"id": row.id, "target_id": target, "created": True}
-            assert (row.demonstration, row.comment) == ("At ten.", "wrong hour")
-            assert (row.value, row.tags) == ({"value": 0}, {"by": "shop"})
-            assert (row.trust, row.principal) == ("operator", "local")
-
-    run(scenario())
+    assert status == 201
+    assert answer == {"id": row.id, "target_id": target, "created": True}
+    assert (row.demonstration, row.comment) == ("At ten.", "wrong hour")
+    assert (row.value, row.tags) == ({"value": 0}, {"by": "shop"})
+    assert (row.trust, row.principal) == ("operator", "local")
 
 
-def test_the_same_feedback_twice_is_one_and_other_content_conflicts(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            body = {"id": "f1", "target_id": await ask(rig), "name": "thumbs", "value": True}
+async def test_the_same_feedback_twice_is_one_and_other_content_conflicts(rig: Rig) -> None:
+    body = {"id": "f1", "target_id": await ask(rig), "name": "thumbs", "value": True}
 
-            assert (await give(rig, body))[0] == 201
-            assert await give(rig, body) == (
-                200,
-                {"id": "f1", "target_id": body["target_id"], "created": False},
-            )
-            status, answer = await give(rig, body | {"value": False})
-            assert (status, answer["error"]["code"]) == (409, "feedback_conflict")
-
-    run(scenario())
+    assert (await give(rig, body))[0] == 201
+    assert await give(rig, body) == (
+        200,
+        {"id": "f1", "target_id": body["target_id"], "created": False},
+    )
+    status, answer = await give(rig, body | {"value": False})
+    assert (status, answer["error"]["code"]) == (409, "feedback_conflict")
 
 
-def test_feedback_on_nothing_or_on_another_namespace_is_not_found(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            with rig.state.db.begin() as session:
-                namespaces.ensure(session, "other", datetime.now(UTC))
-            target = await ask(rig)
-            body = {"target_id": target, "name": "thumbs", "value": "up"}
+async def test_feedback_on_nothing_or_on_another_namespace_is_not_found(rig: Rig) -> None:
+    with rig.state.db.begin() as session:
+        namespaces.ensure(session, "other", datetime.now(UTC))
+    target = await ask(rig)
+    body = {"target_id": target, "name": "thumbs", "value": "up"}
 
-            status, answer = await give(rig, body | {"target_id": "chatcmpl-1"})
-            assert status == 404
-            assert "X-Byheart-Interaction" in answer["error"]["message"]
-            assert "completion" not in answer["error"]["message"]
-            assert (await give(rig, body, namespace="other"))[0] == 404
-            assert (await give(rig, body))[0] == 201
-
-    run(scenario())
+    status, answer = await give(rig, body | {"target_id": "chatcmpl-1"})
+    assert status == 404
+    assert "X-Byheart-Interaction" in answer["error"]["message"]
+    assert "completion" not in answer["error"]["message"]
+    assert (await give(rig, body, namespace="other"))[0] == 404
+    assert (await give(rig, body))[0] == 201
 
 
-def test_malformed_feedback_is_refused_by_name(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            good = {"target_id": "int_0", "name": "thumbs"}
-            for bad, param in (
-                (good | {"trust": "operator"}, "trust"),
-                (good | {"name": "Thumbs Up"}, "name"),
-                ({"name": "thumbs"}, "target_id"),
-                (good | {"comment": ""}, "comment"),
-            ):
-                status, answer = await give(rig, bad)
-                assert (status, answer["error"]["param"]) == (400, param)
-
-    run(scenario())
+async def test_malformed_feedback_is_refused_by_name(rig: Rig) -> None:
+    good = {"target_id": "int_0", "name": "thumbs"}
+    for bad, param in (
+        (good | {"trust": "operator"}, "trust"),
+        (good | {"name": "Thumbs Up"}, "name"),
+        ({"name": "thumbs"}, "target_id"),
+        (good | {"comment": ""}, "comment"),
+    ):
+        status, answer = await give(rig, bad)
+        assert (status, answer["error"]["param"]) == (400, param)
 
 
-def test_many_feedbacks_are_kept_each_for_itself(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            target = await ask(rig)
-            many = [
-                {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
-                {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
-                {"id": "f1", "target_id": target, "name": "thumbs", "value": False},
-                {"target_id": "int_0", "name": "thumbs"},
-                {"target_id": target, "nmae": "thumbs"},
-                "thumbs",
-            ]
-            status, answer = await give(rig, many)
-            assert status == 200
-            assert [one["status"] for one in answer["data"]] == [201, 200, 409, 404, 400, 400]
-            assert (await give(rig, many * 50))[0] == 400
-            _, kept = await rig.fetch("GET", "/v1/feedback")
-            assert [one["id"] for one in kept["data"]] == ["f1"]
-
-    run(scenario())
+async def test_many_feedbacks_are_kept_each_for_itself(rig: Rig) -> None:
+    target = await ask(rig)
+    many = [
+        {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
+        {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
+        {"id": "f1", "target_id": target, "name": "thumbs", "value": False},
+        {"target_id": "int_0", "name": "thumbs"},
+        {"target_id": target, "nmae": "thumbs"},
+        "thumbs",
+    ]
+    status, answer = await give(rig, many)
+    assert status == 200
+    assert [one["status"] for one in answer["data"]] == [201, 200, 409, 404, 400, 400]
+    assert (await give(rig, many * 50))[0] == 400
+    _, kept = await rig.fetch("GET", "/v1/feedback")
+    assert [one["id"] for one in kept["data"]] == ["f1"]
 
 
-def test_feedback_can_be_put_and_read_again(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            target = await ask(rig)
-            body = {"target_id": target, "name": "rating", "value": 4}
-            for path, sent, status in (
-                ("f1", body, 201),
-                ("f1", body, 200),
-                ("f1", body | {"value": 5}, 409),
-                ("f1", body | {"id": "f2"}, 400),
-                ("f%2F1", body, 400),
-            ):
-                assert (await rig.fetch("PUT", f"/v1/feedback/{path}", json=sent))[0] == status
-            _, found = await rig.fetch("GET", "/v1/feedback/f1")
-            assert found | body | {"value": {"value": 4}} == found
-            assert (await rig.fetch("GET", "/v1/feedback/f2"))[0] == 404
-
-    run(scenario())
+async def test_feedback_can_be_put_and_read_again(rig: Rig) -> None:
+    target = await ask(rig)
+    body = {"target_id": target, "name": "rating", "value": 4}
+    for path, sent, status in (
+        ("f1", body, 201),
+        ("f1", body, 200),
+        ("f1", body | {"value": 5}, 409),
+        ("f1", body | {"id": "f2"}, 400),
+        ("f%2F1", body, 400),
+    ):
+        assert (await rig.fetch("PUT", f"/v1/feedback/{path}", json=sent))[0] == status
+    _, found = await rig.fetch("GET", "/v1/feedback/f1")
+    assert found | body | {"value": {"value": 4}} == found
+    assert (await rig.fetch("GET", "/v1/feedback/f2"))[0] == 404
 
 
-def test_feedback_is_read_in_pages(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            target, other = await ask(rig), await ask(rig)
-            ids = [f"f{number:03}" for number in range(120)]
-            await give(rig, [{"id": one, "target_id": target, "name": "thumbs"} for one in ids])
-            await give(rig, {"id": "other", "target_id": other, "name": "thumbs"})
-            seen: list[str] = []
-            more = True
-            while more:
-                asked = {"target_id": target} | ({"after": seen[-1]} if seen else {})
-                _, page = await rig.fetch("GET", "/v1/feedback", params=asked)
-                seen += [one["id"] for one in page["data"]]
-                more = page["has_more"]
-            assert seen == ids
-
-    run(scenario())
+async def test_feedback_is_read_in_pages(rig: Rig) -> None:
+    target, other = await ask(rig), await ask(rig)
+    ids = [f"f{number:03}" for number in range(120)]
+    await give(rig, [{"id": one, "target_id": target, "name": "thumbs"} for one in ids])
+    await give(rig, {"id": "other", "target_id": other, "name": "thumbs"})
+    seen: list[str] = []
+    more = True
+    while more:
+        asked = {"target_id": target} | ({"after": seen[-1]} if seen else {})
+        _, page = await rig.fetch("GET", "/v1/feedback", params=asked)
+        seen += [one["id"] for one in page["data"]]
+        more = page["has_more"]
+    assert seen == ids
 
 
-def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            ann, bob, boss = (
-                make_key(rig, name, scopes)
-                for name, scopes in (
-                    ("ann", [Scope.INFER, Scope.FEEDBACK]),
-                    ("bob", [Scope.INFER, Scope.FEEDBACK]),
-                    ("boss", [Scope.FEEDBACK, Scope.READ]),
-                )
-            )
-            target = await ask(rig, key=ann, user="anns-customer")
-            body = {"id": "f1", "target_id": target, "name": "thumbs"}
-            for held, sent, status in (
-                (bob, body, 404),
-                (bob, body | {"target_id": "int_0"}, 404),
-                (ann, body, 201),
-                (boss, body, 409),
-                (boss, body | {"id": "f2"}, 201),
-            ):
-                assert (await rig.fetch("POST", "/v1/feedback", held, json=sent))[0] == status
-            for held, status, count in ((ann, 200, 1), (bob, 404, 0), (boss, 200, 2)):
-                assert (await rig.fetch("GET", "/v1/feedback/f1", held))[0] == status
-                assert len((await rig.fetch("GET", "/v1/feedback", held))[1]["data"]) == count
-
-    run(scenario())
+async def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(rig: Rig) -> None:
+    ann, bob, boss = (
+        make_key(rig, name, scopes)
+        for name, scopes in (
+            ("ann", [Scope.INFER, Scope.FEEDBACK]),
+            ("bob", [Scope.INFER, Scope.FEEDBACK]),
+            ("boss", [Scope.FEEDBACK, Scope.READ]),
+        )
+    )
+    target = await ask(rig, key=ann, user="anns-customer")
+    body = {"id": "f1", "target_id": target, "name": "thumbs"}
+    for held, sent, status in (
+        (bob, body, 404),
+        (bob, body | {"target_id": "int_0"}, 404),
+        (ann, body, 201),
+        (boss, body, 409),
+        (boss, body | {"id": "f2"}, 201),
+    ):
+        assert (await rig.fetch("POST", "/v1/feedback", held, json=sent))[0] == status
+    for held, status, count in ((ann, 200, 1), (bob, 404, 0), (boss, 200, 2)):
+        assert (await rig.fetch("GET", "/v1/feedback/f1", held))[0] == status
+        assert len((await rig.fetch("GET", "/v1/feedback", held))[1]["data"]) == count
 
 
 def make_key(rig: Rig, name: str, scopes: list[Scope]) -> str:

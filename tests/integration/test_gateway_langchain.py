@@ -1,14 +1,18 @@
 """LangChain's client, as applications use it: plain, streamed, with tools, with a schema."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
+from typing import Any
 
+import pytest
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI
 from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel
 
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import Rig, gateway, run
+from tests.support.gateway_rig import Rig
+
+pytestmark = pytest.mark.anyio
 
 
 class Hours(BaseModel):
@@ -23,49 +27,47 @@ def weather(place: str) -> str:
     return f"Rain in {place}."
 
 
-def model(rig: Rig, **options: object) -> ChatOpenAI:
-    return ChatOpenAI(base_url=f"{rig.url}/v1", api_key="none", model="small", **options)
+@pytest.fixture
+async def options(rig: Rig) -> AsyncIterator[dict[str, Any]]:
+    """What a model needs; the client that LangChain would make outlives the event loop."""
+    async with DefaultAsyncHttpxClient() as http:
+        yield {
+            "base_url": f"{rig.url}/v1",
+            "api_key": "none",
+            "model": "small",
+            "http_async_client": http,
+        }
 
 
-def test_what_langchain_sends_works(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            fake.enqueue("At nine.", "At nine, daily.", "No tool is needed.", '{"opens": 9}')
-            asked = [("system", "Be kind."), ("human", "When do you open?")]
+async def test_what_langchain_sends_works(
+    fake: FakeVllm, rig: Rig, options: dict[str, Any]
+) -> None:
+    fake.enqueue("At nine.", "At nine, daily.", "No tool is needed.", '{"opens": 9}')
+    asked = [("system", "Be kind."), ("human", "When do you open?")]
 
-            plain = await model(rig, temperature=0, max_tokens=20, seed=1).ainvoke(asked)
-            pieces = [piece async for piece in model(rig, stream_usage=True).astream(asked)]
-            tooled = await model(rig).bind_tools([weather]).ainvoke("Rain in Rome?")
-            typed = await model(rig).with_structured_output(Hours).ainvoke("When?")
+    plain = await ChatOpenAI(**options, temperature=0, max_tokens=20, seed=1).ainvoke(asked)
+    pieces = [piece async for piece in ChatOpenAI(**options, stream_usage=True).astream(asked)]
+    tooled = await ChatOpenAI(**options).bind_tools([weather]).ainvoke("Rain in Rome?")
+    typed = await ChatOpenAI(**options).with_structured_output(Hours).ainvoke("When?")
 
-            assert plain.content == "At nine."
-            assert plain.usage_metadata["output_tokens"] > 0
-            assert "".join(str(piece.content) for piece in pieces) == "At nine, daily."
-            assert any(piece.usage_metadata for piece in pieces)
-            assert tooled.content == "No tool is needed."
-            assert fake.history[2]["tools"][0]["function"]["name"] == "weather"
-            assert typed == Hours(opens=9)
-            assert fake.history[3]["response_format"]["type"] == "json_schema"
-            assert [said.interaction.status for said in rig.said()] == ["done"] * 4
-
-    run(scenario())
+    assert plain.content == "At nine."
+    assert plain.usage_metadata["output_tokens"] > 0
+    assert "".join(str(piece.content) for piece in pieces) == "At nine, daily."
+    assert any(piece.usage_metadata for piece in pieces)
+    assert tooled.content == "No tool is needed."
+    assert fake.history[2]["tools"][0]["function"]["name"] == "weather"
+    assert typed == Hours(opens=9)
+    assert fake.history[3]["response_format"]["type"] == "json_schema"
+    assert [said.interaction.status for said in rig.said()] == ["done"] * 4
 
 
-def test_langchain_has_many_texts_gone_on_with_at_once(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake) as rig,
-            DefaultAsyncHttpxClient() as http,
-        ):
-            fake.enqueue(" a time")
-            url = f"{rig.url}/v1"
-            texts = OpenAI(base_url=url, api_key="none", model="small", http_async_client=http)
+async def test_langchain_has_many_texts_gone_on_with_at_once(
+    fake: FakeVllm, options: dict[str, Any]
+) -> None:
+    fake.enqueue(" a time")
 
-            answers = await texts.agenerate(["Once upon", "At such"])
+    answers = await OpenAI(**options).agenerate(["Once upon", "At such"])
 
-            assert [one.text for [one] in answers.generations] == [" a time", " A TIME"]
-            assert answers.llm_output["token_usage"]["completion_tokens"] == 6
-            assert [body["prompt"] for body in fake.history] == [["Once upon", "At such"]]
-
-    run(scenario())
+    assert [one.text for [one] in answers.generations] == [" a time", " A TIME"]
+    assert answers.llm_output["token_usage"]["completion_tokens"] == 6
+    assert [body["prompt"] for body in fake.history] == [["Once upon", "At such"]]

@@ -7,7 +7,9 @@ import pytest
 
 from config.sections import Server
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway, run
+from tests.support.gateway_rig import QUESTION, Rig, gateway
+
+pytestmark = pytest.mark.anyio
 
 ASK = json.dumps({"model": "small", "messages": QUESTION}).encode()
 FEEDBACK = json.dumps({"target_id": "int_0", "name": "thumbs"}).encode()
@@ -29,46 +31,36 @@ async def answer(
         return response.status, said.get("error", {}).get("code", "")
 
 
-def test_a_page_is_refused_on_every_route(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            for page, code in (
-                ({"Host": "evil.example"}, "host_not_allowed"),
-                ({"Origin": "https://evil.example"}, "origin_not_allowed"),
-            ):
-                for path in ("/v1/models", "/healthz", "/metrics", "/nowhere"):
-                    assert await answer(rig, path, page) == (403, code)
-                for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
-                    assert await answer(rig, path, JSON | page, body) == (403, code)
-            assert fake.history == []
-            assert rig.said() == []
-
-    run(scenario())
+async def test_a_page_is_refused_on_every_route(fake: FakeVllm, rig: Rig) -> None:
+    for page, code in (
+        ({"Host": "evil.example"}, "host_not_allowed"),
+        ({"Origin": "https://evil.example"}, "origin_not_allowed"),
+    ):
+        for path in ("/v1/models", "/healthz", "/metrics", "/nowhere"):
+            assert await answer(rig, path, page) == (403, code)
+        for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
+            assert await answer(rig, path, JSON | page, body) == (403, code)
+    assert fake.history == []
+    assert rig.said() == []
 
 
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
 )
-def test_a_body_that_a_page_could_send_unasked_is_refused(tmp_path: Path, kind: str | None) -> None:
-    async def scenario() -> None:
-        async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-            headers = {"Content-Type": kind} if kind else {}
-            for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
-                assert await answer(rig, path, headers, body) == (415, "unsupported_media_type")
-            assert fake.history == []
-
-    run(scenario())
+async def test_a_body_that_a_page_could_send_unasked_is_refused(
+    fake: FakeVllm, rig: Rig, kind: str | None
+) -> None:
+    headers = {"Content-Type": kind} if kind else {}
+    for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
+        assert await answer(rig, path, headers, body) == (415, "unsupported_media_type")
+    assert fake.history == []
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
-def test_a_program_behind_a_named_proxy_is_answered(tmp_path: Path, kind: str) -> None:
-    async def scenario() -> None:
-        proxied = Server(allowed_hosts=("llm.example.com",))
-        async with (
-            FakeVllm(model="small") as fake,
-            gateway(tmp_path, fake, settings=proxied) as rig,
-        ):
-            headers = {"Host": "llm.example.com", "Content-Type": kind}
-            assert await answer(rig, CHAT, headers, ASK) == (200, "")
-
-    run(scenario())
+async def test_a_program_behind_a_named_proxy_is_answered(
+    fake: FakeVllm, tmp_path: Path, kind: str
+) -> None:
+    proxied = Server(allowed_hosts=("llm.example.com",))
+    async with gateway(tmp_path, fake, settings=proxied) as rig:
+        headers = {"Host": "llm.example.com", "Content-Type": kind}
+        assert await answer(rig, CHAT, headers, ASK) == (200, "")

@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import httpx
 
 from agent.process.data_dir import ADDRESS_FILE
 from store.db import Database
+from tests.support.until import until_sync
 
 IMPATIENT = {
     "BYHEART_SERVER__PORT": "0",
@@ -99,7 +99,7 @@ def daemon(
     served = Served(process, folder, logfile)
     try:
         if wait:
-            until(lambda: is_ready(served), timeout_s, logfile)
+            until_sync(lambda: is_ready(served), timeout_s, logfile.read_text)
             served.model = served.http.get(f"{served.url}/v1/models").json()["data"][0]["id"]
         yield served
     finally:
@@ -115,12 +115,3 @@ def is_ready(served: Served) -> bool:
         return served.http.get(f"{served.url}/readyz").status_code == 200
     except (httpx.TransportError, FileNotFoundError):
         return False
-
-
-def until(condition: Callable[[], Any], timeout_s: float, logfile: Path | None = None) -> Any:
-    """Poll until the condition holds; its value."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, logfile.read_text() if logfile else "waited too long"
-        time.sleep(0.05)
-    return value

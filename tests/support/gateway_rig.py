@@ -10,7 +10,7 @@ import asyncio
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +42,7 @@ from store.upgrade import upgrade
 from tests.support import postgres
 from tests.support.factories import add_lesson
 from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
+from tests.support.until import until
 
 TOKEN_BUDGET = 512
 PEPPER = "pepper"
@@ -235,20 +236,3 @@ async def serving(app: Any, port: int = 0, max_connections: int = 1000) -> Async
         server.should_exit = True
         await task
         listening.close()
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        await asyncio.sleep(0.01)
-
-
-def run(scenario: Awaitable[None], limit_s: float = 60.0) -> None:
-    """Run a test's scenario in an event loop."""
-
-    async def limited() -> None:
-        await asyncio.wait_for(scenario, limit_s)
-
-    asyncio.run(limited())

@@ -17,6 +17,8 @@ from store.db import Database
 from store.records import Record, keep
 from tests.support.factories import NOW, make_record
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.fixture
 def shop(any_db: Database) -> Database:
@@ -116,22 +118,19 @@ def test_an_unfinished_batch_of_a_dead_process_is_no_batch(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_acknowledged_is_in_the_database(shop: Database, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
-        recorder.start()
-        records = [make_record() for _ in range(40)]
-        for number, record in enumerate(records[:3]):
-            await recorder.record(record)
-            assert len(recorded(shop)) == number + 1
-        await asyncio.gather(*map(recorder.record, records[3:]))
-        assert recorded(shop) == sorted(record.id for record in records)
-        await recorder.close()
-
-    asyncio.run(scenario())
+async def test_what_is_acknowledged_is_in_the_database(shop: Database, tmp_path: Path) -> None:
+    recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
+    recorder.start()
+    records = [make_record() for _ in range(40)]
+    for number, record in enumerate(records[:3]):
+        await recorder.record(record)
+        assert len(recorded(shop)) == number + 1
+    await asyncio.gather(*map(recorder.record, records[3:]))
+    assert recorded(shop) == sorted(record.id for record in records)
+    await recorder.close()
 
 
-def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
+async def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
     shop: Database, tmp_path: Path
 ) -> None:
     records = [make_record() for _ in range(5)]
@@ -140,19 +139,16 @@ def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_removal(
         for record in records[:3]:
             keep(session.connection(), [record])
 
-    async def scenario() -> None:
-        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
-        recorder.start()
-        await until(lambda: not recorder.degraded)
-        await recorder.close()
-
-    asyncio.run(scenario())
+    recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
+    recorder.start()
+    await until(lambda: not recorder.degraded)
+    await recorder.close()
 
     assert recorded(shop) == sorted(record.id for record in records)
     assert Spool(tmp_path / "spool").batches() == []
 
 
-def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Path) -> None:
+async def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     spool = Spool(folder)
     records = [make_record() for _ in range(3)]
@@ -162,54 +158,45 @@ def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Pat
     batch.write_bytes(raw.replace(records[1].id.encode(), b"int_changed"))
     metrics = Metrics()
 
-    async def scenario() -> None:
-        recorder = Recorder(shop, spool, metrics)
-        recorder.start()
-        await until(lambda: not recorder.degraded)
-        await recorder.close()
-
-    asyncio.run(scenario())
+    recorder = Recorder(shop, spool, metrics)
+    recorder.start()
+    await until(lambda: not recorder.degraded)
+    await recorder.close()
 
     assert recorded(shop) == sorted([records[0].id, records[2].id])
     assert b"int_changed" in (folder / QUARANTINE).read_bytes()
     assert b"byheart_quarantined_records_total 1.0" in metrics.render()
 
 
-def test_a_record_the_database_refuses_does_not_hold_up_the_others(
+async def test_a_record_the_database_refuses_does_not_hold_up_the_others(
     shop: Database, tmp_path: Path
 ) -> None:
     poison = make_record(namespace="nowhere")
     records = [make_record() for _ in range(6)]
 
-    async def scenario() -> None:
-        recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
-        recorder.start()
-        await asyncio.gather(*map(recorder.record, [records[0], poison, records[1]]))
-        for record in records[2:]:
-            await recorder.record(record)
-        await until(lambda: not recorder.degraded)
-        await recorder.close()
-
-    asyncio.run(scenario())
+    recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
+    recorder.start()
+    await asyncio.gather(*map(recorder.record, [records[0], poison, records[1]]))
+    for record in records[2:]:
+        await recorder.record(record)
+    await until(lambda: not recorder.degraded)
+    await recorder.close()
 
     assert recorded(shop) == sorted(record.id for record in records)
     assert poison.id.encode() in (tmp_path / "spool" / QUARANTINE).read_bytes()
 
 
-def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) -> None:
+async def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) -> None:
     records = [make_record() for _ in range(6)]
     folder = tmp_path / "spool"
     broken = Database(f"sqlite:///{tmp_path / 'empty.db'}")
 
-    async def scenario() -> None:
-        recorder = Recorder(broken, Spool(folder), Metrics())
-        recorder.start()
-        for record in records:
-            await recorder.record(record)
-        await asyncio.sleep(1.5)
-        await recorder.close()
-
-    asyncio.run(scenario())
+    recorder = Recorder(broken, Spool(folder), Metrics())
+    recorder.start()
+    for record in records:
+        await recorder.record(record)
+    await asyncio.sleep(1.5)
+    await recorder.close()
     broken.close()
 
     spooled = [r.id for batch in Spool(folder).batches() for r in Spool(folder).read(batch)[0]]
@@ -217,24 +204,21 @@ def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) 
     assert not (folder / QUARANTINE).exists()
 
 
-def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
+async def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
     batches: list[int] = []
 
     def slow(records: list[Record]) -> None:
         batches.append(len(records))
         time.sleep(0.05)
 
-    async def scenario() -> None:
-        group = GroupCommit("test", slow, capacity=50)
-        group.start()
-        await asyncio.gather(*(group.submit(make_record()) for _ in range(50)))
-        results = await asyncio.gather(
-            *(group.submit(make_record()) for _ in range(60)), return_exceptions=True
-        )
-        assert any(isinstance(result, QueueFull) for result in results)
-        assert await asyncio.to_thread(group.close, 5)
-
-    asyncio.run(scenario())
+    group = GroupCommit("test", slow, capacity=50)
+    group.start()
+    await asyncio.gather(*(group.submit(make_record()) for _ in range(50)))
+    results = await asyncio.gather(
+        *(group.submit(make_record()) for _ in range(60)), return_exceptions=True
+    )
+    assert any(isinstance(result, QueueFull) for result in results)
+    assert await asyncio.to_thread(group.close, 5)
 
     assert sum(batches) >= 100
     assert len(batches) < 8
@@ -262,36 +246,30 @@ def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> N
     ]
 
 
-def test_closing_writes_what_is_waiting() -> None:
+async def test_closing_writes_what_is_waiting() -> None:
     written: list[Record] = []
 
-    async def scenario() -> None:
-        group = GroupCommit("test", written.extend, capacity=500)
-        waiting = [asyncio.ensure_future(group.submit(make_record())) for _ in range(300)]
-        await asyncio.sleep(0)
-        group.start()
-        assert await asyncio.to_thread(group.close, 5)
-        await asyncio.gather(*waiting)
-
-    asyncio.run(scenario())
+    group = GroupCommit("test", written.extend, capacity=500)
+    waiting = [asyncio.ensure_future(group.submit(make_record())) for _ in range(300)]
+    await asyncio.sleep(0)
+    group.start()
+    assert await asyncio.to_thread(group.close, 5)
+    await asyncio.gather(*waiting)
 
     assert len(written) == 300
 
 
-def test_idle_work_that_fails_ends_no_writer() -> None:
+async def test_idle_work_that_fails_ends_no_writer() -> None:
     failed, written = threading.Event(), list[Record]()
 
     def fail() -> None:
         failed.set()
         raise OSError("too many open files")
 
-    async def scenario() -> None:
-        group = GroupCommit("test", written.extend, capacity=5, idle=fail, tick_s=0.01)
-        group.start()
-        assert await asyncio.to_thread(failed.wait, 5)
-        await group.submit(make_record())
-        assert await asyncio.to_thread(group.close, 5)
-
-    asyncio.run(scenario())
+    group = GroupCommit("test", written.extend, capacity=5, idle=fail, tick_s=0.01)
+    group.start()
+    assert await asyncio.to_thread(failed.wait, 5)
+    await group.submit(make_record())
+    assert await asyncio.to_thread(group.close, 5)
 
     assert len(written) == 1
