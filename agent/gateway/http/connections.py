@@ -43,6 +43,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._max_connections = max_connections
         self._in_head = True
         self._head_bytes = 0
+        self._has_body_data = False
+        """Whether the bytes just read had some of a body."""
+        self._trailer_bytes = 0
+        """What came since the last of a body's data."""
         self.heads = 0
         """How many requests have begun."""
         self.since = 0.0
@@ -70,15 +74,20 @@ class BoundedProtocol(HttpToolsProtocol):
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head that goes on for too long ends the connection."""
+        """Read on; a head or a trailer that goes on for too long ends the connection."""
         if self._in_head and self._request_timer is None and not self._is_answering:
             self._await_end(HEAD_TIMEOUT_S)
         began_in_head, self._heads_before = self._in_head, self.heads
+        self._has_body_data = False
         self._unset_keepalive_if_required()
         self._feed(data)
         if began_in_head and self._heads_before == self.heads:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+        elif not began_in_head and not self._in_head:
+            self._trailer_bytes = 0 if self._has_body_data else self._trailer_bytes + len(data)
+            if self._trailer_bytes > MAX_HEAD_BYTES:
                 self.transport.abort()
 
     def _feed(self, data: bytes) -> None:
@@ -120,10 +129,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_offer &= self.parser.should_upgrade()
         if self._is_offer:
             return
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._head_bytes, self._trailer_bytes = False, 0, 0
         self.heads += 1
         self._await_end(BODY_TIMEOUT_S)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body's data is here."""
+        self._has_body_data = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is here; what comes now is the next one's head."""
