@@ -1,6 +1,6 @@
-"""The `byheart` command, and the boundary at which its errors become messages.
+"""The `byheart` command: runs the command line and turns expected errors into messages.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing to learn.
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 3 nothing to learn.
 """
 
 import os
@@ -9,13 +9,13 @@ import sys
 from agent.cli.app import app
 from agent.cli.errors import explain
 
-PRIVATE = 0o077
-"""What people say is in the database, the spool and the adapters: for the owner's eyes alone."""
+UMASK = 0o077
+"""Database, spool and adapters contain what people wrote: only the owner may read them."""
 
 
 def main() -> None:
     """Run the command line."""
-    os.umask(PRIVATE)
+    os.umask(UMASK)
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

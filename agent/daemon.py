@@ -1,12 +1,21 @@
-"""The service, top to bottom: what `byheart serve` starts, in order, and stops in reverse.
+"""The service, top to bottom: what `byheart serve` starts, in this order, and stops in reverse.
 
-    data folder locked -> database -> model folder -> HTTP (alive, not ready) -> engine
-    -> adapters restored -> ready -> worker -> ticker -> until a signal
+1. lock the data folder, open the database, report the first admin key
+2. prepare the engine: attach to running vLLM servers, or unpack the model for our own vLLM
+3. start the HTTP server: `/healthz` answers, but the service is not ready yet
+4. start our own vLLM and watch it; it is restarted when it exits
+5. load the adapters that should be live
+6. report readiness, then start the worker (runs jobs) and the ticker (enqueues due jobs)
+7. wait for SIGTERM or SIGINT, or until the engine has failed for good
 
-Everything is entered on one exit stack, so a shutdown, or a signal or an error half-way up, undoes
-exactly what was done, last first: no new work, jobs handed back, answers drained, log flushed,
-engine ended. After a SIGKILL the guards end the children (agent/process/guard.py), leases run
-out, the spool is replayed at the next start, and a run resumes from its checkpoint.
+Every step registers its cleanup on one exit stack, so a shutdown, and also a signal or an error
+during the start, undoes exactly the steps that were taken, the last one first: no further jobs are
+enqueued, running jobs go back to the queue, in-flight requests are drained, the log is flushed, and
+the engine ends.
+
+Nothing has to be cleaned up after a SIGKILL: the guards end the child processes
+(agent/process/guard.py), the leases of jobs expire, the next start replays the spool, and a
+training run resumes from its checkpoint.
 """
 
 import asyncio
@@ -17,13 +26,13 @@ from datetime import timedelta
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from agent import http_server
 from agent.database import open_database
 from agent.engine.attached import attached_model_name, connect_attached
 from agent.engine.base_model import prepare_model_folder, served_name
 from agent.engine.errors import EngineError
 from agent.engine.supervisor import Supervisor
 from agent.gateway.access.api_key import PEPPER, first_admin_key, pepper
+from agent.http_server import run_http_server
 from agent.inflight import Inflight
 from agent.jobs.runner import worker_thread
 from agent.jobs.schedule import enqueue_due
@@ -39,71 +48,85 @@ from store.db import Database
 log = structlog.get_logger(__name__)
 
 Report = Callable[[str], None]
+"""Prints one line for the operator."""
 
 
 async def serve(settings: Settings, report: Report) -> None:
-    """Run the whole service until SIGTERM or SIGINT, which also cut a start short.
+    """Run the whole service until SIGTERM or SIGINT, which also interrupt a start.
 
     Raises:
-        StartError: Another daemon has the data folder, the settings do not fit, ...
-        EngineFailed: vLLM did not become ready, or crashes again and again.
+        StartError: Another daemon uses the data folder, the settings do not fit together, ...
+        EngineFailed: vLLM did not become ready, or crashed too often.
     """
     check_settings(settings)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(shutdown_signals())
-        crashed = await run_unless_stopped(stop, _start(stack, settings, report))
-        if crashed is not None:
-            await wait_or_cancel(crashed, stop)
-            if not crashed.cancelled():
-                crashed.result()
-        report("stopping: answers are finished first")
+        engine_failed = await run_unless_stopped(stop, _start(stack, settings, report))
+        if engine_failed is not None:
+            await wait_or_cancel(engine_failed, stop)
+            if not engine_failed.cancelled():
+                engine_failed.result()  # raises EngineFailed
+        report("stopping: draining in-flight requests")
 
 
 async def _start(
     stack: AsyncExitStack, settings: Settings, report: Report
 ) -> "asyncio.Future[None]":
-    """Start everything, on the stack; a future that ends when the engine has failed for good."""
+    """Start everything, with its cleanup on the stack.
+
+    Returns:
+        A future that raises once our own vLLM has failed for good; with attached servers it never
+        completes.
+    """
     stack.enter_context(lock_data_dir(settings.data_dir))
     db = stack.enter_context(open_database(settings))
-    _tell_first_key(settings, db, report)
-    supervisor, runtime = await _prepare(stack, settings, db, report)
+    _report_first_admin_key(settings, db, report)
+    supervisor, runtime = await _prepare_engine(stack, settings, db, report)
     restored = asyncio.Event()
 
     def ready() -> bool:
         return restored.is_set() and (supervisor is None or supervisor.is_ready)
 
-    # Entered after the engine, so left before it: answers are finished first.
-    http = await stack.enter_async_context(http_server.run_http_server(settings, runtime, ready))
+    # Entered after the engine, so left before it: requests are drained while the engine still runs.
+    http = await stack.enter_async_context(run_http_server(settings, runtime, ready))
     report(f"listening on {http.url}, not ready yet")
-    crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    engine_failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     if supervisor:
         await supervisor.start(report)
-        crashed = await stack.enter_async_context(_watched(supervisor, runtime))
+        engine_failed = await stack.enter_async_context(_watch_engine(supervisor, runtime))
     await reconcile(runtime)
-    with suppress(EngineError):  # then `server.max_tokens_cap` alone bounds an answer
+    with suppress(EngineError):  # without it, only `server.max_tokens_cap` limits an answer
         await runtime.engine.fetch_max_model_len()
     restored.set()
     await stack.enter_async_context(worker_thread(runtime))
-    await stack.enter_async_context(_ticking(settings, db))
+    await stack.enter_async_context(_run_ticker(settings, db))
     report(f"ready: {http.url}/v1 serves {runtime.model}")
-    return crashed
+    return engine_failed
 
 
-def _tell_first_key(settings: Settings, db: Database, report: Report) -> None:
-    """Where keys are needed, nobody could make the first one but who starts the service."""
-    file = settings.data_dir / PEPPER
-    is_new = not file.exists()
+def _report_first_admin_key(settings: Settings, db: Database, report: Report) -> None:
+    """Create and print the first admin key; only an admin key can create others."""
+    pepper_file = settings.data_dir / PEPPER
+    is_new = not pepper_file.exists()
     key = first_admin_key(db, pepper(settings.data_dir), utcnow())
     if is_new and not key:
-        report(f"{file} is new: no key made before is good here. Restore it from a backup.")
+        report(
+            f"{pepper_file} was missing and has been created: all existing API keys are invalid. "
+            "Restore the file from a backup."
+        )
     if key:
-        report(f"admin key, shown this once, keep it: {key}")
+        report(f"admin key (shown only once, store it safely): {key}")
 
 
-async def _prepare(
+async def _prepare_engine(
     stack: AsyncExitStack, settings: Settings, db: Database, report: Report
 ) -> tuple[Supervisor | None, Runtime]:
-    """The engine, not started yet but ended by the stack, and what jobs work with."""
+    """Prepare the engine, and put its end on the stack.
+
+    Returns:
+        The supervisor of our own vLLM, not started yet, or None with attached servers; and what
+        jobs and requests share.
+    """
     if settings.engine.urls:
         engine = connect_attached(settings.engine)
         stack.push_async_callback(engine.close)
@@ -117,8 +140,10 @@ async def _prepare(
 
 
 @asynccontextmanager
-async def _watched(supervisor: Supervisor, runtime: Runtime) -> AsyncIterator[asyncio.Future[None]]:
-    """Restarts vLLM when it exits, and gives it its adapters back."""
+async def _watch_engine(
+    supervisor: Supervisor, runtime: Runtime
+) -> AsyncIterator[asyncio.Future[None]]:
+    """Restart vLLM when it exits, and reload its adapters."""
     watching = asyncio.ensure_future(supervisor.watch(lambda: reconcile(runtime)))
     try:
         yield watching
@@ -128,8 +153,8 @@ async def _watched(supervisor: Supervisor, runtime: Runtime) -> AsyncIterator[as
 
 
 @asynccontextmanager
-async def _ticking(settings: Settings, db: Database) -> AsyncIterator[None]:
-    """The ticker: it only enqueues what is due; the tables are the queue."""
+async def _run_ticker(settings: Settings, db: Database) -> AsyncIterator[None]:
+    """Enqueue due jobs periodically. The ticker only enqueues: the job table is the queue."""
     defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     scheduler = BackgroundScheduler(job_defaults=defaults, timezone="UTC")
     scheduler.add_job(
@@ -142,4 +167,5 @@ async def _ticking(settings: Settings, db: Database) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await asyncio.to_thread(scheduler.shutdown, wait=True)  # a tick may wait for the database
+        # In a thread: a running tick may be waiting for the database.
+        await asyncio.to_thread(scheduler.shutdown, wait=True)

@@ -1,4 +1,4 @@
-"""Opening the configured database, ready to work with: for the daemon and for the command line."""
+"""Open the configured database, for the daemon and for the command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,23 +16,23 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
-    """The database, migrated, with the default namespace.
+    """Open the database, migrate it and make sure that the default namespace exists.
 
     Raises:
-        DatabaseError: It cannot be opened, or is of a newer release.
+        DatabaseError: It cannot be opened, or a newer release has migrated it.
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        message = f"The data folder cannot be used (store.data_dir): {error}."
+        message = f"Cannot use the data folder (store.data_dir): {error}."
         raise DatabaseError(message) from error
     db = Database(settings.database_url)
     try:
         upgrade(db)
         with db.begin() as session:
             is_new = namespaces.ensure(session, namespaces.DEFAULT, utcnow())
-        if is_new:  # said, since a mistyped data folder would look like an empty one
-            log.info("database made", database=without_password(settings.database_url))
+        if is_new:  # logged, because with a mistyped data folder all data would seem to be gone
+            log.info("database created", database=without_password(settings.database_url))
         yield db
     finally:
         db.close()

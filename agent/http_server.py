@@ -1,7 +1,7 @@
-"""The HTTP server that carries the gateway, inside the daemon's event loop.
+"""The HTTP server for the gateway, in the daemon's event loop.
 
-It listens before the engine is ready, so that health checks have something to ask, and stops
-taking requests before the engine is ended, so that answers are finished.
+It listens before the engine is ready, so that health checks get an answer, and stops accepting
+requests before the engine ends, so that in-flight requests can finish.
 """
 
 import asyncio
@@ -35,21 +35,21 @@ from store.db import Database
 
 log = structlog.get_logger(__name__)
 
-OTHER_FILES = 128
-"""Open files beside those of connections: database, logs, pipes."""
+NON_CONNECTION_FILES = 128
+"""Open files other than connections: database, logs, pipes."""
 
 
 class SignalFreeServer(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the daemon has them."""
+    """A uvicorn server that installs no signal handlers: the daemon handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Install no handlers."""
         yield
 
 
 class RunningServer:
-    """A running endpoint."""
+    """A running HTTP server."""
 
     def __init__(self, server: SignalFreeServer, bound: socket.socket) -> None:
         self.url = url_of(*bound.getsockname()[:2])
@@ -57,7 +57,7 @@ class RunningServer:
         self._serving = asyncio.ensure_future(server.serve(sockets=[bound]))
 
     async def drain(self) -> None:
-        """Take no new requests, finish the running ones and flush the log; once."""
+        """Accept no more requests, finish those in flight and flush the log."""
         self._server.should_exit = True
         await self._serving
 
@@ -66,7 +66,7 @@ class RunningServer:
 async def run_http_server(
     settings: Settings, runtime: Runtime, ready: Callable[[], bool]
 ) -> AsyncIterator[RunningServer]:
-    """Serve the gateway until left; it lets requests through while `ready`.
+    """Run the gateway until the block is left; it answers 503 while `ready()` is false.
 
     Raises:
         StartError: The port is taken.
@@ -80,33 +80,33 @@ async def run_http_server(
         lifespan="on",
         ws="none",
         access_log=False,
-        proxy_headers=False,  # whom a request names as its sender is never believed
+        proxy_headers=False,  # X-Forwarded-For is not trusted
         server_header=False,
         log_config=None,
         timeout_keep_alive=settings.server.keep_alive_s,
         timeout_graceful_shutdown=int(settings.server.drain_s),
     )
-    served = RunningServer(SignalFreeServer(config), bound)
-    discovery = settings.data_dir / ADDRESS_FILE
-    write_address(discovery, served.url)
+    server = RunningServer(SignalFreeServer(config), bound)
+    address_file = settings.data_dir / ADDRESS_FILE
+    write_address(address_file, server.url)
     try:
-        yield served
+        yield server
     finally:
-        discovery.unlink(missing_ok=True)
-        await served.drain()
+        address_file.unlink(missing_ok=True)
+        await server.drain()
         bound.close()
 
 
 def raise_open_file_limit(connections: int) -> None:
-    """Let the process have the open files it needs: a request has a connection on either side."""
-    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * connections + OTHER_FILES
-    allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+    """Raise the soft limit of open files: a request needs one connection to each side."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * connections + NON_CONNECTION_FILES
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if resource.RLIM_INFINITY != soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         log.warning(
-            "too few open files allowed: raise the limit, or lower server.max_connections",
+            "limit of open files too low: raise it (ulimit -n), or lower server.max_connections",
             allowed=allowed,
             needed=needed,
         )
@@ -137,7 +137,7 @@ def _gateway_state(settings: Settings, runtime: Runtime, ready: Callable[[], boo
 
 
 def _control(settings: Settings, db: Database, secret: str) -> App:
-    from agent.control.app import build  # as large as the gateway, and many never ask it
+    from agent.control.app import build  # large, and many deployments never use it
     from agent.control.dependencies import Control
 
     return build(Control(db, settings, secret, utcnow))
@@ -169,5 +169,5 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, port: int) -> str:
-    """The URL of an address; IPv6 stands in brackets (RFC 3986)."""
+    """Return the URL of an address, with IPv6 addresses in brackets (RFC 3986)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""What a background job works with: built once by the process that runs jobs, handed to each."""
+"""What jobs and requests of one process share; created once at its start."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ LOCK_POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Runtime:
-    """The settings, the database and the engine, and which requests are running."""
+    """The settings, the database, the engine, and the state of requests and adapters."""
 
     settings: Settings
     db: Database
@@ -25,14 +25,14 @@ class Runtime:
     """Name under which the engine serves the base."""
     inflight: Inflight
     unserved: set[str] = field(default_factory=set)
-    """Live adapters that the engine does not take, or has not proven: the base answers for them."""
+    """Live adapters that are not loaded or not verified yet: the base answers in their place."""
     verified: set[tuple[str, str]] = field(default_factory=set)
-    """Server and adapter, of those that this process has seen prove themselves."""
+    """Pairs of server URL and adapter that this process has verified."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @asynccontextmanager
     async def adapter_lock(self) -> AsyncIterator[None]:
-        """One at a time, in whatever event loop, changes which adapters the engine has."""
+        """Lock out other changes of the engine's adapters, from any thread or event loop."""
         while not self._lock.acquire(blocking=False):
             await asyncio.sleep(LOCK_POLL_S)
         try:

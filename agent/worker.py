@@ -1,7 +1,8 @@
-"""`byheart worker`: extraction and training for a daemon elsewhere, on the same database.
+"""`byheart worker`: runs extraction and training jobs for a daemon on another machine.
 
-It reads and writes the daemon's data folder, which must lie under the same path here: adapters are
-known by where they are. What the engine holds is the daemon's business: rollouts stay there.
+It shares the daemon's database and data folder. The folder must have the same path on both
+machines, because the database stores the paths of adapters. Rollouts stay with the daemon, which
+alone changes the adapters that the engine has.
 """
 
 from collections.abc import Callable
@@ -19,15 +20,15 @@ from store.db import Database, without_password
 
 
 def check_worker_settings(settings: Settings) -> None:
-    """Check that there is a daemon's engine to ask.
+    """Check the settings, and that they name the servers that the daemon is attached to.
 
     Raises:
-        StartError: There is none, or the settings do not fit.
+        StartError: `engine.urls` is not set, or the settings do not fit together.
     """
     if not settings.engine.urls:
         raise StartError(
-            "A worker needs engine.urls: the servers that its daemon is attached to. A daemon "
-            "that starts its own vLLM does its own jobs."
+            "A worker needs engine.urls: the vLLM servers that the daemon is attached to. A daemon "
+            "that starts its own vLLM runs its jobs itself."
         )
     check_settings(settings)
 
@@ -35,11 +36,11 @@ def check_worker_settings(settings: Settings) -> None:
 async def run_remote_worker(
     settings: Settings, db: Database, report: Callable[[str], None]
 ) -> None:
-    """Run jobs until SIGTERM or SIGINT; a job still running is then handed back.
+    """Run jobs until SIGTERM or SIGINT; a job that is still running goes back to the queue.
 
     Raises:
-        StartError: The servers serve several names, or not the configured one.
-        EngineUnavailable: None of them can be reached.
+        StartError: The servers serve several base models, or not the configured one.
+        EngineUnavailable: None of the servers can be reached.
     """
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(shutdown_signals())

@@ -1,1 +1,1 @@
-"""The process itself: its data folder, signals, children and start-up checks."""
+"""The process itself: its data folder, signals, child processes and start-up checks."""

@@ -1,4 +1,4 @@
-"""Child processes under the guard: they end when this process does, however it ends."""
+"""Child processes run under the guard, so that they end when this process does."""
 
 import asyncio
 import sys
@@ -7,12 +7,12 @@ from agent.process import guard
 
 
 def guarded_command(*command: str) -> tuple[str, ...]:
-    """The command under the guard; start it with a pipe as its stdin, and leave that open."""
+    """Wrap a command in the guard. Start it with a pipe as stdin and keep the pipe open."""
     return (sys.executable, guard.__file__, "--", *command)
 
 
 async def terminate(child: asyncio.subprocess.Process) -> None:
-    """End a guarded child, if it runs, and wait for it."""
+    """Send SIGTERM to a guarded child that is still running, and wait for its exit."""
     if child.returncode is None:
         child.terminate()
     await child.wait()

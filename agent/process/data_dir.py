@@ -1,4 +1,9 @@
-"""The data folder: held by one daemon, whose address and secrets are kept there."""
+"""Files in the data folder that belong to the daemon process: its lock, its address, its secrets.
+
+- `daemon.lock`: locked by the one daemon that may serve from the folder.
+- `server.json`: the URL and process id of that daemon, while it serves.
+- secrets (the pepper of API keys, the server's id): created once, then never changed.
+"""
 
 import fcntl
 import json
@@ -11,60 +16,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+LOCK_FILE = "daemon.lock"
+LOCK_ATTEMPTS, LOCK_PAUSE_S = 10, 0.02
+"""`daemon_is_running` holds the lock briefly too, so one failed attempt proves nothing."""
 ADDRESS_FILE = "server.json"
-"""In the data folder while a daemon serves: its address and process."""
-BYTES = 32
-VALUE = re.compile(rf"[0-9a-f]{{{2 * BYTES}}}")
-TRIES, PAUSE_S = 10, 0.02
-"""Whoever only looks whether a daemon runs holds the lock for a moment too."""
-
-
-class SecretCorrupt(Exception):
-    """A value that has to last is not there any more."""
+SECRET_BYTES = 32
+SECRET = re.compile(rf"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 
 
 class StartError(Exception):
     """The service cannot start; the message says why and what to do."""
 
 
+class SecretCorrupt(Exception):
+    """A secret's file does not contain a secret."""
+
+
 @contextmanager
 def lock_data_dir(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder for this process; the system lets go however the process ends.
+    """Lock the data folder for this daemon; the kernel releases it however the process ends.
 
     Raises:
-        StartError: Another daemon holds it, or it is no folder that can be written.
+        StartError: Another daemon has locked it, or the folder is not writable.
     """
-    with _lock_file(data_dir) as lock:
-        if not any(_taken(lock) for _ in range(TRIES)):
+    with _open_lock_file(data_dir) as lock:
+        if not any(_try_lock(lock) for _ in range(LOCK_ATTEMPTS)):
             raise StartError(
-                f"Another byheart serves from {data_dir}. Stop it, or give this one a folder of "
-                "its own (store.data_dir)."
+                f"Another byheart daemon is using {data_dir}. Stop it, or set store.data_dir to a "
+                "different folder."
             )
         yield
 
 
-def _lock_file(data_dir: Path) -> TextIO:
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return (data_dir / "daemon.lock").open("w")
-    except OSError as error:
-        raise StartError(f"The data folder cannot be used (store.data_dir): {error}.") from error
-
-
-def _taken(lock: TextIO) -> bool:
-    """Take the lock; false, after a moment, where another holds it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        time.sleep(PAUSE_S)
-        return False
-    return True
-
-
 def daemon_is_running(data_dir: Path) -> bool:
-    """Whether a daemon holds the data folder."""
+    """Return whether a daemon has locked the data folder."""
     try:
-        with (data_dir / "daemon.lock").open() as lock:
+        with (data_dir / LOCK_FILE).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -73,53 +60,76 @@ def daemon_is_running(data_dir: Path) -> bool:
     return False
 
 
+def _open_lock_file(data_dir: Path) -> TextIO:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return (data_dir / LOCK_FILE).open("w")
+    except OSError as error:
+        raise StartError(f"Cannot use the data folder (store.data_dir): {error}.") from error
+
+
+def _try_lock(lock: TextIO) -> bool:
+    """Try once to take the lock; on failure pause, and return False."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOCK_PAUSE_S)
+        return False
+    return True
+
+
 def write_address(path: Path, url: str) -> None:
-    """Write the address of this process."""
-    written = path.with_suffix(".tmp")
-    written.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-    written.replace(path)
+    """Write this process's URL and process id atomically."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    temporary.replace(path)
 
 
 def read_address(data_dir: Path) -> str | None:
-    """Where the daemon of a data folder listens; None where none does."""
-    discovery = data_dir / ADDRESS_FILE
-    if not daemon_is_running(data_dir) or not discovery.exists():
-        return None  # a file without a daemon was left by one that was killed
-    return str(json.loads(discovery.read_text())["url"])
+    """Return the URL of the daemon that serves from a data folder; None if none does."""
+    address_file = data_dir / ADDRESS_FILE
+    if not daemon_is_running(data_dir) or not address_file.exists():
+        return None  # a daemon that was killed leaves its file behind
+    return str(json.loads(address_file.read_text())["url"])
 
 
 def load_or_create_secret(path: Path) -> str:
-    """The value in a file that only its owner can read, 64 hex digits; made where it is not there.
+    """Return the secret in a file: 64 hex digits, created with mode 0600 if the file is missing.
 
-    Two processes that make it at once get the same one.
+    Processes that create it concurrently all get the same secret.
 
     Raises:
-        SecretCorrupt: The file has something else.
+        SecretCorrupt: The file contains something else.
     """
-    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(BYTES))
-                file.flush()
-                os.fsync(descriptor)
-            _link(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-    value = path.read_text().strip()
-    if not VALUE.fullmatch(value):
+        _create_secret(path)
+    secret = path.read_text().strip()
+    if not SECRET.fullmatch(secret):
         raise SecretCorrupt(
-            f"{path} has no value of {2 * BYTES} hex digits: restore it from a backup of the data "
-            "folder. Without it, every key made so far is void; then delete the file."
+            f"{path} does not contain {2 * SECRET_BYTES} hex digits. Restore it from a backup of "
+            "the data folder. If there is none, delete the file: a new one is created, and all "
+            "existing API keys become invalid."
         )
-    return value
+    return secret
 
 
-def _link(beside: Path, path: Path) -> None:
-    """Give a complete file its name, unless another has it already."""
+def _create_secret(path: Path) -> None:
+    """Write a random secret to a temporary file, then link it: nobody reads a partial one."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        path.hardlink_to(beside)
-    except FileExistsError:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(SECRET_BYTES))
+            file.flush()
+            os.fsync(descriptor)
+        _link_unless_exists(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link_unless_exists(source: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(source)
+    except FileExistsError:  # another process was faster; its secret counts
         return

@@ -1,7 +1,7 @@
-"""Points at which a test has this process killed, as by SIGKILL or a power cut.
+"""Failpoints: places where a test kills this process, as SIGKILL or a power failure would.
 
-`BYHEART_FAILPOINT=NAME:N` kills it when it reaches NAME for the N-th time; unset, as always but in
-tests of durability, reaching a point is a comparison. The names stand where they are reached.
+`BYHEART_FAILPOINT=NAME:N` kills the process when it reaches failpoint NAME for the Nth time. The
+variable is set only by durability tests; otherwise a failpoint costs one comparison.
 """
 
 import itertools
@@ -15,7 +15,7 @@ _reached = itertools.count(1)
 
 
 def arm(setting: str) -> None:
-    """Kill this process at the point and the time that `NAME:N` says; empty: never."""
+    """Arm the failpoint that `NAME:N` names; an empty string disarms."""
     global _armed, _reached
     name, _, number = setting.partition(":")
     _armed = (name, int(number or 1)) if name else None
@@ -23,7 +23,7 @@ def arm(setting: str) -> None:
 
 
 def reach(name: str) -> None:
-    """Pass a point, or end there."""
+    """Kill this process if the failpoint `name` is armed and this is its Nth pass."""
     if _armed is not None and _armed[0] == name and next(_reached) == _armed[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 

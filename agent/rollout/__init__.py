@@ -1,1 +1,1 @@
-"""From candidate adapter to live one, and back. Read stages.py first."""
+"""From candidate adapter to live one, and back. Read rollout.py first."""

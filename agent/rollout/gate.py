@@ -1,8 +1,11 @@
-"""The gate: may a candidate have traffic? Pure; the trainer measured, this decides.
+"""The promotion gate: decides whether a candidate adapter may serve.
 
-It compares, on prompts no run was trained on, the candidate without context with the teacher with
-it, and asks whether the candidate still is the base where the context is irrelevant. A number
-that is missing or not finite fails: no evidence, no traffic.
+The trainer measures a candidate (`distill/evaluate/measure.py`); this module only compares the
+numbers with the `gate` settings and has no side effects. The candidate, without the context in its
+prompt, must come close to the teacher, which has the context in its prompt, on prompts that no run
+was trained on, and must stay close to the base where the context is irrelevant.
+
+A number that is missing or not finite fails its check: without evidence nothing is promoted.
 """
 
 import math
@@ -11,116 +14,143 @@ from typing import Any
 
 from config.sections import Gate
 
-LUCK = 0.05
-"""A count is too low when so low a one, or a lower, would be as rare as this by chance."""
+SIGNIFICANCE = 0.05
+"""A `BinomialCheck` fails when its p-value is below this."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decided, and each check in plain words."""
+    """The gate's decision, with one line of text for each check."""
 
     passed: bool
     reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One number against one bound."""
+class BoundCheck:
+    """A measured value with a lower or an upper bound."""
 
     name: str
     value: float
-    least: float = -math.inf
-    most: float = math.inf
+    minimum: float = -math.inf
+    maximum: float = math.inf
 
     @property
     def passed(self) -> bool:
-        """Whether the value is a number within the bounds."""
-        return math.isfinite(self.value) and self.least <= self.value <= self.most
+        """Whether the value is finite and within the bounds."""
+        return math.isfinite(self.value) and self.minimum <= self.value <= self.maximum
 
     def __str__(self) -> str:
-        bound = f"at least {self.least:g}" if self.most == math.inf else f"at most {self.most:g}"
-        return f"{'passed' if self.passed else 'FAILED'}: {self.name} {self.value:.3f}, {bound}"
+        has_maximum = self.maximum != math.inf
+        bound = f"<= {self.maximum:g}" if has_maximum else f">= {self.minimum:g}"
+        return f"{_outcome(self.passed)}: {self.name} {self.value:.3f} (required {bound})"
 
 
 @dataclass(frozen=True)
-class Count:
-    """A share that was counted, against the least it may be in truth.
+class BinomialCheck:
+    """A counted share with a lower bound, tested for significance.
 
-    A short context has few facts to count, and of few a good candidate may miss half by chance: it
-    fails only when chance does not explain the count (one-sided exact binomial test).
+    A short context has few facts, and of few facts a good candidate may miss half by chance. The
+    check therefore fails only if the count is significantly below the bound: a one-sided exact
+    binomial test with the null hypothesis that the true share equals the minimum.
     """
 
     name: str
     share: float
     total: int
-    least: float
+    minimum: float
 
     @property
     def passed(self) -> bool:
-        """Whether a candidate that just has the least share would often show no more than this."""
-        return math.isfinite(self.share) and self._at_most() >= LUCK
+        """Whether the share is finite and not significantly below the minimum."""
+        return math.isfinite(self.share) and self._p_value() >= SIGNIFICANCE
 
-    def _at_most(self) -> float:
-        """The chance of so many or fewer at the least share."""
-        hits = range(round(self.share * self.total) + 1)
+    def _p_value(self) -> float:
+        """Return P(X <= hits) for X ~ Binomial(total, minimum)."""
+        hits = round(self.share * self.total)
         return sum(
-            math.comb(self.total, n) * self.least**n * (1 - self.least) ** (self.total - n)
-            for n in hits
+            math.comb(self.total, k) * self.minimum**k * (1 - self.minimum) ** (self.total - k)
+            for k in range(hits + 1)
         )
 
     def __str__(self) -> str:
-        verdict = "passed" if self.passed else "FAILED"
-        bound = f"at least {self.least:g} unless by chance"
-        return f"{verdict}: {self.name} {self.share:.3f} of {self.total}, {bound}"
+        return (
+            f"{_outcome(self.passed)}: {self.name} {self.share:.3f} of {self.total} "
+            f"(required >= {self.minimum:g}, binomial test, {100 * SIGNIFICANCE:g} %)"
+        )
 
 
 def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
-    """Check a candidate's measurements (`distill/evaluate/measure.py`) against the settings."""
-    checks: list[Check | Count] = [
-        Check(
-            "share of the gap to the teacher closed",
+    """Check a candidate's measurements against the gate settings.
+
+    Args:
+        measured: The fields of `distill.evaluate.measure.Evaluation`.
+        gate: The configured bounds.
+    """
+    checks: list[BoundCheck | BinomialCheck] = [
+        *_bound_checks(measured, gate),
+        *_fact_checks(measured, gate),
+        *_anchor_checks(measured, gate),
+    ]
+    return Verdict(all(check.passed for check in checks), tuple(map(str, checks)))
+
+
+def _bound_checks(measured: dict[str, Any], gate: Gate) -> list[BoundCheck]:
+    """What every candidate must show: it has learned the context and broken nothing else."""
+    return [
+        BoundCheck(
+            "gap to the teacher closed",
             _number(measured, "gap_closed"),
-            least=gate.min_gap_closed,
+            minimum=gate.min_gap_closed,
         ),
-        Check(
-            "held-out prompts that this was measured on",
+        BoundCheck(
+            "held-out prompts measured",
             _number(measured, "held_out"),
-            least=gate.min_held_out,
+            minimum=gate.min_held_out,
         ),
-        Check(
-            "drift on unrelated prompts, nats a token",
+        BoundCheck(
+            "drift on unrelated prompts (KL, nats per token)",
             _number(measured, "retention_kl"),
-            most=gate.max_retention_kl,
+            maximum=gate.max_retention_kl,
         ),
-        Check(
-            "answer length outside the teacher's and the base's",
-            _ratio(measured),
-            most=gate.max_length_ratio,
+        BoundCheck(
+            "answer length ratio to teacher and base",
+            _length_ratio(measured),
+            maximum=gate.max_length_ratio,
         ),
-        Check(
-            "repeated words beyond the teacher's and the base's",
+        BoundCheck(
+            "repeated word triples above teacher and base",
             _number(measured, "repetition"),
-            most=gate.max_repetition,
+            maximum=gate.max_repetition,
         ),
-        Check(
+        BoundCheck(
             "share of answers that mention the context",
             _number(measured, "leak_rate"),
-            most=gate.max_leak_rate,
+            maximum=gate.max_leak_rate,
         ),
     ]
-    if facts := measured.get("facts", 0):
-        learned = _number(measured, "facts_learned")
-        checks.append(Count("share of its facts learned", learned, facts, gate.min_facts_learned))
+
+
+def _fact_checks(measured: dict[str, Any], gate: Gate) -> list[BinomialCheck]:
+    """Where the context has facts (numbers, names) that the base lacks, it must know them."""
+    facts = measured.get("facts", 0)
+    if not facts:
+        return []
+    learned = _number(measured, "facts_learned")
+    return [BinomialCheck("facts learned", learned, facts, gate.min_facts_learned)]
+
+
+def _anchor_checks(measured: dict[str, Any], gate: Gate) -> list[BoundCheck]:
+    """Where the operator set anchors, it must pass at least as many as the base."""
     anchors = measured.get("anchors") or {}
-    if anchors.get("total"):
-        checks.append(
-            Check(
-                "anchors passed",
-                anchors["candidate"],
-                least=max(anchors["base"], gate.min_anchor_share * anchors["teacher"]),
-            )
-        )
-    return Verdict(all(check.passed for check in checks), tuple(map(str, checks)))
+    if not anchors.get("total"):
+        return []
+    required = max(anchors["base"], gate.min_anchor_share * anchors["teacher"])
+    return [BoundCheck("anchors passed", anchors["candidate"], minimum=required)]
+
+
+def _outcome(passed: bool) -> str:
+    return "passed" if passed else "FAILED"
 
 
 def _number(measured: dict[str, Any], key: str) -> float:
@@ -128,7 +158,7 @@ def _number(measured: dict[str, Any], key: str) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _ratio(measured: dict[str, Any]) -> float:
-    """How far the lengths are apart, in either direction."""
+def _length_ratio(measured: dict[str, Any]) -> float:
+    """Return the ratio as a factor >= 1: twice as long and half as long are both 2."""
     ratio = _number(measured, "length_ratio")
     return max(ratio, 1 / ratio) if ratio > 0 else math.inf

@@ -1,12 +1,18 @@
-"""Make the engine have what the tables say: the live adapters, and those to roll back to.
+"""Reconcile the engine with the tables: load adapters that should be served, unload the others.
 
-vLLM forgets its adapters on a restart, so this runs before readiness, after every restart of the
-engine, and every few seconds; what a server has and this process has not seen prove itself is
-proven first. An adapter that is no longer what was trained is taken out for good:
-a wrong answer is worse than an unlearned one. One that the engine does not take, for a flag that
-is missing or for want of memory, or whose folder is away, stays what it is and is tried again;
-until it loads, the base answers with the lessons in its prompt. Nothing that is answering is
-unloaded, and nothing that is not in our tables.
+The desired state is in the database: the live adapters, and those that a namespace can roll back
+to. vLLM forgets its adapters on a restart, so this runs before the service is ready, after every
+restart of the engine, and every few seconds. An adapter is verified (`engine/adapters.py`) on each
+server before it answers a request, also where the server had it already.
+
+What happens to an adapter that cannot be served:
+
+- Its files or its answers are not those of the trained adapter: it is withdrawn for good, because
+  a wrong answer is worse than an unlearned one.
+- The engine does not load it (a missing flag, too little memory) or its folder is unavailable: it
+  keeps its status and is tried again. Until then the base answers, with the lessons in the prompt.
+
+An adapter that is answering a request is never unloaded, nor one that is not in the tables.
 """
 
 from collections.abc import Collection
@@ -25,54 +31,73 @@ log = structlog.get_logger(__name__)
 
 
 async def reconcile(runtime: Runtime) -> None:
-    """Load what is missing, and unload what nobody needs and nobody is using."""
-    refused: set[str] = set()
-    known = frozenset(runtime.unserved)
+    """Load missing adapters, and unload those that no namespace needs and no request uses."""
+    failed: set[str] = set()
+    known_unserved = frozenset(runtime.unserved)
 
-    async def tend(server: VllmEngine) -> None:
-        present = set(await server.models())
+    async def reconcile_server(server: VllmEngine) -> None:
+        loaded = set(await server.models())
         [url] = server.urls
-        runtime.verified.intersection_update(
-            {each for each in runtime.verified if each[0] != url or each[1] in present}
-        )
-        # The engine first: a candidate has its row before it is loaded, so none is a stray.
+        _forget_unloaded(runtime, url, loaded)
+        # Read after asking the engine: a candidate has its row before it is loaded, so it cannot
+        # be mistaken for a stray.
         with runtime.db.read() as session:
             wanted = adapters.wanted(session)
-            strays = adapters.strays(session, present)
-        unproven = [each for each in wanted if (url, each.name) not in runtime.verified]
-        # Other requests are going on: nobody asks for it before it is proven.
-        runtime.unserved.update(each.name for each in unproven)
-        for adapter in unproven:
-            if not await _restored(runtime, server, adapter, adapter.name in present, known):
-                refused.add(adapter.name)
+            strays = adapters.strays(session, loaded)
+        unverified = [adapter for adapter in wanted if (url, adapter.name) not in runtime.verified]
+        # Requests run concurrently: the base answers for these until they are verified.
+        runtime.unserved.update(adapter.name for adapter in unverified)
+        for adapter in unverified:
+            already_loaded = adapter.name in loaded
+            if not await _restore(runtime, server, adapter, already_loaded, known_unserved):
+                failed.add(adapter.name)
         for name in strays:
             if not runtime.inflight.in_use(name):
                 await server.unload_adapter(name)
-                log.info("unloaded", adapter=name)
+                log.info("adapter unloaded", adapter=name)
 
     async with runtime.adapter_lock():
-        await runtime.engine.on_every_server(tend)
-    runtime.unserved.update(refused)
-    runtime.unserved.intersection_update(refused)
+        await runtime.engine.on_every_server(reconcile_server)
+    runtime.unserved.update(failed)
+    runtime.unserved.intersection_update(failed)
 
 
-async def _restored(
-    runtime: Runtime, server: VllmEngine, adapter: Adapter, present: bool, known: Collection[str]
+def _forget_unloaded(runtime: Runtime, url: str, loaded: set[str]) -> None:
+    """Forget the verification of adapters that the server at `url` has lost."""
+    runtime.verified.intersection_update(
+        {(server, name) for server, name in runtime.verified if server != url or name in loaded}
+    )
+
+
+async def _restore(
+    runtime: Runtime,
+    server: VllmEngine,
+    adapter: Adapter,
+    already_loaded: bool,
+    known_unserved: Collection[str],
 ) -> bool:
-    """Load an adapter unless it is present, and prove it; False if the server does not take it."""
-    name, judged = adapter.name, adapter.manifest_sha256
+    """Load and verify an adapter; withdraw it if it is not what was trained.
+
+    Returns:
+        False if the server could not load it, and the base has to answer in its place.
+    """
     try:
         await load_and_verify(
-            server, name, adapter.path, judged, runtime.model, already_loaded=present
+            server,
+            adapter.name,
+            adapter.path,
+            adapter.manifest_sha256,
+            runtime.model,
+            already_loaded=already_loaded,
         )
-        runtime.verified.update((url, name) for url in server.urls)
-        log.info("restored", adapter=name)
+        runtime.verified.update((url, adapter.name) for url in server.urls)
+        log.info("adapter restored", adapter=adapter.name)
     except (AdapterLoadError, AdapterMissing) as error:
-        if name not in known:
-            log.error("not restored, the base answers", adapter=name, reason=str(error))
+        if adapter.name not in known_unserved:
+            log.error("adapter not loaded, base answers", adapter=adapter.name, reason=str(error))
         return False
     except (AdapterMismatch, AdapterCorrupt) as error:
-        log.error("withdrawn", adapter=adapter.name, reason=str(error))
+        log.error("adapter withdrawn", adapter=adapter.name, reason=str(error))
         with runtime.db.begin() as session:
             rollouts.withdraw(session, adapter.name, str(error), utcnow())
     return True

@@ -1,18 +1,18 @@
-"""The `rollout` job: from a candidate that the trainer published to the adapter that serves.
+"""The `rollout` job: takes a candidate adapter from the trainer to live traffic, or rejects it.
 
-1. Judge what the trainer measured (gate.py), once; a candidate that fails is rejected, with
-   reasons.
-2. Load it under its own name, and let it prove that it answers like the trained student and not
-   like the base (engine/adapters.py); a candidate that does not, or that the engine does not take,
-   is rejected too.
-3. Flip the alias by compare-and-swap, unless a lesson that it holds was retired or edited
-   meanwhile. In the same transaction its lessons become internalised,
-   so the next request has the adapter and no longer their text.
-4. Wait for the requests that the old version is still answering; the reconciler then unloads
-   what no namespace needs.
+1. Gate (`gate.py`): judge the trainer's measurements, once. A candidate that fails is rejected,
+   and the reasons are stored.
+2. Load and verify (`engine/adapters.py`): load the candidate under its own name and check that it
+   answers like the trained student and unlike the base. A candidate that fails, or that the engine
+   cannot load, is rejected too.
+3. Promote: point the namespace's alias at the candidate by compare-and-swap. The same transaction
+   marks its lessons as internalised, so the next request gets the adapter and no longer the lessons
+   in its prompt. The candidate is rejected if such a lesson was retired or edited meanwhile.
+4. Drain: wait for the requests that the previous version is answering, then reconcile, which
+   unloads what no namespace needs.
 
-A crash between any two steps leaves traffic on a version that is loaded, and the job can run
-again: every step that was done is found done.
+After a crash between any two steps, traffic goes to a version that is loaded, and the job can run
+again: every step is idempotent.
 """
 
 import asyncio
@@ -36,7 +36,12 @@ log = structlog.get_logger(__name__)
 
 
 async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
-    """Roll out the candidate `payload["adapter"]`, or reject it."""
+    """Run the job for the candidate `payload["adapter"]`; a no-op once it is decided.
+
+    Raises:
+        UnknownAdapter: There is no such adapter.
+        StaleAlias: Another rollout changed the alias concurrently; the job is retried.
+    """
     with runtime.db.read() as session:
         candidate = adapters.get(session, payload["adapter"])
     if candidate is None:
@@ -46,24 +51,30 @@ async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     if not _passes_gate(runtime, candidate):
         return
     if not runtime.settings.gate.auto_promote and not payload.get("approved"):
-        log.info("candidate waits for approval", adapter=candidate.name)
+        log.info("candidate awaits approval", adapter=candidate.name)
         return
     if await _load(runtime, candidate):
         await promote(runtime, candidate, "passed the gate and the identity probe")
 
 
 def _passes_gate(runtime: Runtime, candidate: Adapter) -> bool:
+    """Judge the candidate unless it was judged before; store and log the verdict."""
     with runtime.db.begin() as session:
         evaluation = adapters.evaluation(session, candidate.name)
         if evaluation.passed is None:
             verdict = judge(evaluation.measured, runtime.settings.gate)
             rollouts.judge(session, candidate.name, verdict.passed, verdict.reasons, utcnow())
-            log.info("gate", adapter=candidate.name, passed=verdict.passed, reasons=verdict.reasons)
+            log.info(
+                "gate verdict",
+                adapter=candidate.name,
+                passed=verdict.passed,
+                reasons=verdict.reasons,
+            )
         return bool(evaluation.passed)
 
 
 async def _load(runtime: Runtime, candidate: Adapter) -> bool:
-    """Load and probe; a candidate that is not what was trained is rejected."""
+    """Load and verify the candidate; reject it and return False if that fails."""
     try:
         async with runtime.adapter_lock():
             await load_and_verify(
@@ -87,21 +98,27 @@ def _reject(runtime: Runtime, candidate: Adapter, reason: str) -> None:
 
 
 async def promote(runtime: Runtime, candidate: Adapter, reason: str) -> None:
-    """Flip the alias to a loaded candidate, drain the old version and tidy the engine.
+    """Point the alias at a loaded candidate, drain the previous version, unload what is unused.
 
     Raises:
-        StaleAlias: Another rollout was faster; the job is tried again.
+        StaleAlias: Another rollout changed the alias concurrently; the job is retried.
     """
     try:
         with runtime.db.begin() as session:
-            before = adapters.live(session, candidate.namespace)
-            old = before.name if before else None
-            rollouts.promote(session, candidate.name, expected=old, reason=reason, now=utcnow())
+            live = adapters.live(session, candidate.namespace)
+            previous = live.name if live else None
+            rollouts.promote(
+                session, candidate.name, expected=previous, reason=reason, now=utcnow()
+            )
     except rollouts.Outdated as error:
         _reject(runtime, candidate, str(error))
         await reconcile(runtime)
         return
-    log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, before=old)
-    drained, patience_s = runtime.inflight.wait_drained, runtime.settings.server.drain_s
-    await asyncio.to_thread(drained, old or BASE, patience_s, candidate.namespace)
+    log.info("promoted", adapter=candidate.name, namespace=candidate.namespace, previous=previous)
+    await asyncio.to_thread(
+        runtime.inflight.wait_drained,
+        previous or BASE,
+        runtime.settings.server.drain_s,
+        candidate.namespace,
+    )
     await reconcile(runtime)

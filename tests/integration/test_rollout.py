@@ -127,7 +127,7 @@ async def test_a_candidate_that_answers_like_the_base_is_rejected_with_the_reaso
 
     assert shop.status(name) is AdapterStatus.REJECTED
     assert "does not answer like the trained student" in shop.reasons(name)
-    assert "share of the gap" in shop.reasons(name)
+    assert "gap to the teacher" in shop.reasons(name)
     assert (shop.serving(), shop.fake.adapters) == (None, {})
 
 

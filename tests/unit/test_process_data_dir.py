@@ -20,5 +20,5 @@ def test_a_value_is_the_same_at_every_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", ["", "0" * 63, "words"])
 def test_a_spoiled_value_is_told(tmp_path: Path, left: str) -> None:
     (tmp_path / "pepper").write_text(left)
-    with pytest.raises(SecretCorrupt, match="restore it"):
+    with pytest.raises(SecretCorrupt, match="Restore it"):
         load_or_create_secret(tmp_path / "pepper")
