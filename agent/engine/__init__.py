@@ -1,5 +1,5 @@
 """The engine: our client and supervisor of vLLM. Read client.py first, then supervisor.py.
 
-`guard.py` keeps child processes from outliving the daemon; `adapters.py` loads an adapter and
-lets it prove that it is the one that was trained.
+`launch.py` has vLLM's command line, `attached.py` connects to servers that are already running,
+and `adapters.py` loads an adapter and verifies that the engine serves it as it was trained.
 """

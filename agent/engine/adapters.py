@@ -1,13 +1,17 @@
-"""Loading an adapter so that what serves is what was trained.
+"""Load an adapter and verify that the engine serves it as it was trained.
 
-vLLM can answer 200, list an adapter and still serve the base: zero matching weights is a debug
-line in its log. So an adapter is loaded in three steps, each of which can refuse: its files hash
-to the manifest that was judged; the engine takes it; and under its name the engine gives tokens of
-the trainer's own sentences the log-probabilities that the trained student gave them, not the base.
-Each server of the engine goes through the last two by itself.
+vLLM can answer 200 and list an adapter, yet serve the base: that no weights matched is only a debug
+line in its log. Loading therefore has three steps, each of which can fail:
 
-Each token is asked for by itself, as one token to be generated with no other allowed: vLLM's
-`prompt_logprobs` would give a sentence at once, but under an adapter it ends a vLLM on the CPU.
+1. the files hash to the manifest that the gate judged;
+2. the engine loads the adapter;
+3. the identity probe: under the adapter's name, the engine gives the tokens of some sentences from
+   the manifest the log-probabilities of the trained student, and not those of the base.
+
+Every server of the engine goes through steps 2 and 3 separately.
+
+The probe scores one token per request: it asks for one token and allows only that one. vLLM's
+`prompt_logprobs` would score a whole sentence, but crashes vLLM on the CPU when an adapter is used.
 
 Invariant: a server on which loading failed does not have the adapter.
 """
@@ -29,13 +33,13 @@ from store.manifests import MANIFEST, verify_files
 log = structlog.get_logger(__name__)
 
 MIN_STUDENT_BASE_GAP = 0.2
-"""Nats a token between student and base, below which rounding could pass for learning."""
+"""Nats per token; student and base closer than this cannot be told apart reliably."""
 MAX_PROBE_ERROR = 0.2
-"""Nats a token that bf16 kernels may differ from the trainer's fp32."""
+"""Nats per token by which bf16 kernels may differ from the trainer's fp32."""
 MIN_DISTANCE_RATIO = 3.0
-"""So many times nearer to the student than to the base."""
+"""How many times nearer to the student than to the base the measurement must be."""
 PROBE_TOKENS = 8
-"""Asked for in all: those on which student and base differ most."""
+"""How many tokens are probed: those on which student and base differ most."""
 
 
 class AdapterMismatch(Exception):
@@ -43,12 +47,12 @@ class AdapterMismatch(Exception):
 
 
 class AdapterLoadError(EngineError):
-    """The engine does not take this adapter, which may well be the fault of how it was started."""
+    """The engine could not load this adapter; the cause may be how the engine was started."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A token after a prompt, and the log-probabilities that student and base gave it."""
+    """A token after a prompt, with its log-probabilities under the student and under the base."""
 
     prompt_ids: list[int]
     token: int
@@ -65,46 +69,46 @@ async def load_and_verify(
     *,
     already_loaded: bool = False,
 ) -> None:
-    """Load the adapter in the folder `path` under `name`, and let it prove that it is itself.
+    """Load the adapter in the folder `path` under `name`, and verify it with the identity probe.
 
     Args:
-        engine: Gets the adapter; not under `name` before this returns does anyone ask for it.
-        name: Never used before for other weights.
-        path: The adapter's folder; absolute, for vLLM looks for it too.
-        manifest_sha256: The manifest's hash when the adapter was judged.
+        engine: Loads the adapter; no request may use `name` before this returns.
+        name: Must never have been used for other weights.
+        path: The adapter's folder; absolute, because vLLM opens it too.
+        manifest_sha256: The manifest's hash when the gate judged the adapter.
         base: Name under which the engine serves the base.
         already_loaded: Whether the engine has it and it only has to be verified.
 
     Raises:
-        AdapterCorrupt: The files are not those that were judged.
-        AdapterMismatch: It answers otherwise than it was trained to.
-        AdapterLoadError: The engine does not take it, or serves another base.
-        EngineError: The engine cannot say.
+        AdapterCorrupt: The files are not those that the gate judged.
+        AdapterMismatch: The engine does not serve it as it was trained.
+        AdapterLoadError: The engine cannot load it, or serves a different base.
+        EngineError: The engine could not be asked.
     """
     folder = Path(path)
     verify_files(folder, manifest_sha256)
     probes = read_probes(folder)
 
-    async def load_at(server: VllmEngine) -> None:
+    async def load_on_server(server: VllmEngine) -> None:
         try:
             if not already_loaded:
                 await server.load_adapter(name, str(folder))
-            await _prove(server, name, base, probes)
-        except EngineStatusError as refused:
-            await _forget(server, name)
-            raise await _refusal(server, name, refused) from refused
+            await _verify(server, name, base, probes)
+        except EngineStatusError as error:
+            await _unload(server, name)
+            raise await _load_failure(server, name, error) from error
         except BaseException:
-            await _forget(server, name)
+            await _unload(server, name)
             raise
 
-    await engine.on_every_server(load_at)
+    await engine.on_every_server(load_on_server)
 
 
 def read_probes(folder: Path) -> list[Probe]:
-    """The most telling tokens of the sentences in an adapter's manifest.
+    """Return the tokens in an adapter's manifest on which student and base differ most.
 
     Raises:
-        AdapterMismatch: There are none.
+        AdapterMismatch: The manifest has no probe sentences.
     """
     probes = [
         Probe(entry["prompt_ids"] + entry["completion_ids"][:position], token, student, base)
@@ -114,82 +118,82 @@ def read_probes(folder: Path) -> list[Probe]:
         )
     ]
     if not probes:
-        raise AdapterMismatch(f"{folder.name} has no probes to tell it from the base by.")
+        raise AdapterMismatch(f"{folder.name} has no probes: it cannot be verified.")
     return sorted(probes, key=lambda probe: -abs(probe.student - probe.base))[:PROBE_TOKENS]
 
 
 def find_mismatch(
     measured: Sequence[float], student: Sequence[float], base: Sequence[float]
 ) -> str | None:
-    """Why `measured` cannot be the student's log-probabilities of the same tokens; None if it can.
+    """Return why `measured` cannot come from the trained student; None if it can.
 
     Args:
-        measured: What the engine gave under the adapter's name, nats for each token.
-        student: What the trained student gave.
-        base: What the base gave.
+        measured: The engine's log-probability of each token under the adapter's name, in nats.
+        student: Those of the trained student for the same tokens.
+        base: Those of the base.
     """
     if not all(map(math.isfinite, measured)):
-        return "it gives log-probabilities that are not numbers"
+        return "its log-probabilities are not finite"
     gap = _distance(student, base)
     if gap < MIN_STUDENT_BASE_GAP:
-        return f"the trained student hardly differs from the base ({gap:.3f} nats a token)"
+        return f"the trained student hardly differs from the base ({gap:.3f} nats per token)"
     to_student, to_base = _distance(measured, student), _distance(measured, base)
-    apart = f"{to_student:.3f} nats a token from the student, {to_base:.3f} from the base"
+    distances = f"{to_student:.3f} nats per token from the student, {to_base:.3f} from the base"
     if to_student * MIN_DISTANCE_RATIO > to_base:
-        return f"it does not answer like the trained student ({apart})"
+        return f"it does not answer like the trained student ({distances})"
     if to_student > MAX_PROBE_ERROR:
-        return f"it answers only roughly like the trained student ({apart})"
+        return f"it answers only roughly like the trained student ({distances})"
     return None
 
 
-async def _refusal(server: VllmEngine, name: str, refused: EngineStatusError) -> EngineError:
-    """What it means that the engine refuses to load the adapter, or to answer its probes."""
-    # A dying engine refuses too; that says nothing about the adapter.
+async def _load_failure(server: VllmEngine, name: str, error: EngineStatusError) -> EngineError:
+    """Return the error to raise when the engine rejects the adapter or one of its probes."""
+    # An engine that is shutting down rejects requests too; that says nothing about the adapter.
     if not await server.is_healthy():
-        return EngineUnavailable(refused.message)
-    return AdapterLoadError(f"The engine refuses {name}: {refused.message}")
+        return EngineUnavailable(error.message)
+    return AdapterLoadError(f"The engine rejects {name}: {error.message}")
 
 
-async def _prove(engine: VllmEngine, name: str, base: str, probes: Sequence[Probe]) -> None:
-    student = [probe.student for probe in probes]
-    of_base = [probe.base for probe in probes]
-    drift = _distance(await _measure(engine, base, probes), of_base)
+async def _verify(engine: VllmEngine, name: str, base: str, probes: Sequence[Probe]) -> None:
+    student_logprobs = [probe.student for probe in probes]
+    base_logprobs = [probe.base for probe in probes]
+    drift = _distance(await _measure(engine, base, probes), base_logprobs)
     if not drift <= MAX_PROBE_ERROR:
         raise AdapterLoadError(
-            f"The engine's base is not the one that {name} was trained on ({drift:.3f} nats a "
+            f"{name} was trained on a different base than the engine serves ({drift:.3f} nats per "
             "token apart)."
         )
     measured = await _measure(engine, name, probes)
-    if reason := find_mismatch(measured, student, of_base):
+    if reason := find_mismatch(measured, student_logprobs, base_logprobs):
         raise AdapterMismatch(f"The engine does not serve {name} as it was trained: {reason}.")
     log.info(
-        "adapter proven",
+        "adapter verified",
         adapter=name,
-        to_student=round(_distance(measured, student), 4),
-        to_base=round(_distance(measured, of_base), 4),
+        to_student=round(_distance(measured, student_logprobs), 4),
+        to_base=round(_distance(measured, base_logprobs), 4),
         base_drift=round(drift, 4),
     )
 
 
 async def _measure(engine: VllmEngine, model: str, probes: Sequence[Probe]) -> list[float]:
-    """The engine's log-probabilities of the probes' tokens, in nats."""
+    """Return the engine's log-probability of each probe's token, in nats."""
     return list(await asyncio.gather(*(_score(engine, model, probe) for probe in probes)))
 
 
 async def _score(engine: VllmEngine, model: str, probe: Probe) -> float:
-    """The log-probability is the model's own: vLLM takes it before it applies what is allowed."""
-    answer = await engine.complete(
+    """Score one token. vLLM computes log-probabilities before it applies `allowed_token_ids`."""
+    completion = await engine.complete(
         probe.prompt_ids, model, max_tokens=1, logprobs=0, allowed_token_ids=[probe.token]
     )
-    return float(answer["choices"][0]["logprobs"]["token_logprobs"][0])
+    return float(completion["choices"][0]["logprobs"]["token_logprobs"][0])
 
 
-async def _forget(engine: VllmEngine, name: str) -> None:
+async def _unload(engine: VllmEngine, name: str) -> None:
     with contextlib.suppress(EngineError):
         await engine.unload_adapter(name)
 
 
-def _distance(one: Sequence[float], other: Sequence[float]) -> float:
-    """Mean absolute difference, nats a token."""
-    pairs = list(zip(one, other, strict=True))
+def _distance(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return the mean absolute difference, in nats per token."""
+    pairs = list(zip(left, right, strict=True))
     return sum(abs(a - b) for a, b in pairs) / len(pairs)

@@ -1,11 +1,15 @@
-"""`VllmEngine`: HTTP to one or more vLLM servers, which all serve the same base and adapters.
+"""`VllmEngine`: an HTTP client of one or more vLLM servers with the same base and adapters.
 
-Everything that asks the model goes through here: the gateway, extraction, the identity probe.
-Requests go round-robin over the servers that can be reached; loading and unloading goes to all.
+Every request to the model goes through it: the gateway's, extraction's, the identity probe's.
+Requests are distributed round-robin over the reachable servers; adapters are loaded on and unloaded
+from all of them.
 
-Invariants: an error of the network is `EngineUnavailable` and an error that vLLM reports is
-`EngineStatusError`, never one of aiohttp; leaving a stream early, however it is left, closes its
-connection, on which vLLM stops generating; nothing is sent twice once a server has been reached.
+Invariants:
+
+- Network errors are raised as `EngineUnavailable` and vLLM's error answers as `EngineStatusError`;
+  aiohttp's own errors never leave this module.
+- Leaving a stream early, in whatever way, closes its connection, on which vLLM stops generating.
+- A request that has reached one server is never sent to another.
 """
 
 import asyncio
@@ -34,7 +38,7 @@ from agent.engine.errors import (
     EngineStatusError,
     EngineUnavailable,
     EngineUnreachable,
-    translated,
+    translate_errors,
 )
 
 T = TypeVar("T")
@@ -42,29 +46,30 @@ T = TypeVar("T")
 CHAT = "/v1/chat/completions"
 CONNECT_TIMEOUT_S = 5.0
 LOAD_TIMEOUT_S = 120.0
-SLOWEST_TOKEN_S = 1.0
-"""A plain answer begins when it is complete: patience for each token that it may have."""
-TOKEN_LIMITS, MOST_TOKENS = ("max_completion_tokens", "max_tokens", "max_output_tokens"), 2048
+TIMEOUT_PER_TOKEN_S = 1.0
+"""Added to the timeout of an unstreamed answer, whose first byte comes when it is complete."""
+TOKEN_LIMIT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+DEFAULT_MAX_TOKENS = 2048
 KEEP_ALIVE_S = 2.0
-"""Below vLLM's five seconds: else a request meets a connection that is being closed."""
+"""Below vLLM's five seconds, so that no request uses a connection that vLLM is closing."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A complete answer; `status` is below 400."""
+    """A complete answer with a status below 400."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body, parsed."""
+        """Parse the body."""
         return dict(orjson.loads(self.body))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """An answer that has begun; `chunks` are its bytes as they arrive, framing untouched."""
+    """An answer that has begun; `chunks` yields its bytes as they arrive, unparsed."""
 
     status: int
     headers: Mapping[str, str]
@@ -78,18 +83,18 @@ class VllmEngine:
         self, urls: Sequence[str], *, api_key: str = "", first_byte_timeout_s: float = 120.0
     ) -> None:
         if not urls:
-            raise ValueError("at least one engine URL is needed")
+            raise ValueError("at least one engine URL is required")
         self.urls = tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
         self.api_key = api_key
         self._first_byte_timeout_s = first_byte_timeout_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._turns = itertools.count()
+        self._request_count = itertools.count()
         self.max_model_len: int | None = None
-        """The longest prompt with its answer that every server takes, in tokens; None before it is
-        asked for, and where a server does not say."""
+        """Maximum length of prompt plus answer on every server, in tokens; None until
+        `fetch_max_model_len`, and if a server does not report it."""
 
     def clone(self) -> "VllmEngine":
-        """A client of the same servers, for another event loop."""
+        """Return a client of the same servers for another event loop."""
         other = copy.copy(self)
         other._sessions = {}
         return other
@@ -101,15 +106,16 @@ class VllmEngine:
         self._sessions.clear()
 
     async def chat(self, body: Mapping[str, Any], path: str = CHAT) -> Reply:
-        """A chat completion that is not streamed, or what another path answers."""
-        return await self._ask(path, body, self._patience_s(body))
+        """Send an unstreamed chat completion, or an unstreamed request to another path."""
+        return await self._request(path, body, self._timeout_s(body))
 
     @asynccontextmanager
     async def stream(self, body: Mapping[str, Any], path: str = CHAT) -> AsyncIterator[Stream]:
-        """A streamed answer of a path; entered when the first bytes are here, aborted on leaving.
+        """Stream an answer: the block starts at its first bytes, and leaving it aborts the answer.
 
         Raises:
-            EngineUnavailable: Nothing came; inside the block, `EngineDisconnected` from `chunks`.
+            EngineUnavailable: No answer came; inside the block, `chunks` raises
+                `EngineDisconnected`.
             EngineStatusError: vLLM answered with an error.
         """
         response = await self._open(path, body, self._first_byte_timeout_s)
@@ -123,57 +129,61 @@ class VllmEngine:
     async def complete(
         self, prompt: str | Sequence[int], model: str, **params: object
     ) -> dict[str, Any]:
-        """A text completion of a string or of token ids; `params` are vLLM's own."""
+        """Complete a string or token ids; `params` are passed on to vLLM."""
         body: dict[str, Any] = {"model": model, "prompt": prompt, **params}
-        return (await self._ask("/v1/completions", body, self._patience_s(body))).json()
+        return (await self._request("/v1/completions", body, self._timeout_s(body))).json()
 
     async def tokenize(self, text: str | Sequence[Mapping[str, Any]], model: str) -> list[int]:
-        """Token ids of a text, or of chat messages as the model's template renders them."""
+        """Return the token ids of a text, or of chat messages rendered by the model's template."""
         key = "prompt" if isinstance(text, str) else "messages"
         body = {"model": model, key: text}
-        return list((await self._ask("/tokenize", body, LOAD_TIMEOUT_S)).json()["tokens"])
+        return list((await self._request("/tokenize", body, LOAD_TIMEOUT_S)).json()["tokens"])
 
     async def models(self) -> list[str]:
-        """Names that every reachable server answers to: the base and the loaded adapters."""
-        served = await self.on_every_server(_served)
+        """Return the names that every reachable server serves: the base and the loaded adapters."""
+        served = await self.on_every_server(_served_models)
         return sorted(set.intersection(*map(set, served)))
 
     async def fetch_max_model_len(self) -> int | None:
-        """Ask for `longest`, which is known from then on."""
-        self.max_model_len = min(
-            await self.on_every_server(_max_model_len), key=lambda most: most or 0
-        )
+        """Ask the servers for `max_model_len` and remember it."""
+        lengths = await self.on_every_server(_max_model_len)
+        self.max_model_len = min(lengths, key=lambda length: length or 0)
         return self.max_model_len
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """Load the adapter at `path` under `name`; a server that has it already keeps it."""
+        """Load the adapter at `path` under `name`, unless a server has it already."""
 
         async def load(server: VllmEngine) -> None:
-            if (await _served(server)).get(name) != path:
+            if (await _served_models(server)).get(name) != path:
                 body = {"lora_name": name, "lora_path": path}
-                await server._ask("/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+                await server._request("/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
 
         await self.on_every_server(load)
 
     async def unload_adapter(self, name: str) -> None:
-        """Forget the adapter `name`; not having it is fine."""
+        """Unload the adapter `name` where it is loaded."""
 
         async def unload(server: VllmEngine) -> None:
-            if name in await _served(server):
-                await server._ask("/v1/unload_lora_adapter", {"lora_name": name}, LOAD_TIMEOUT_S)
+            if name in await _served_models(server):
+                await server._request(
+                    "/v1/unload_lora_adapter", {"lora_name": name}, LOAD_TIMEOUT_S
+                )
 
         await self.on_every_server(unload)
 
     async def is_healthy(self) -> bool:
-        """Whether a server answers; that is not yet whether it still generates."""
+        """Return whether a server answers its health check; it may still fail to generate."""
         with contextlib.suppress(EngineError):
-            await self._ask("/health", None, CONNECT_TIMEOUT_S)
+            await self._request("/health", None, CONNECT_TIMEOUT_S)
             return True
         return False
 
     async def on_every_server(self, call: Callable[["VllmEngine"], Awaitable[T]]) -> list[T]:
-        """Call with a client of each server alone; the unreachable are passed over, unless all."""
-        servers = map(self._only, self.urls)
+        """Call once per server, with a client of that server alone, concurrently.
+
+        Unreachable servers are skipped, unless all of them are.
+        """
+        servers = map(self._client_of, self.urls)
         results = await asyncio.gather(*map(call, servers), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
         serious = [error for error in failed if not isinstance(error, EngineUnreachable)]
@@ -181,43 +191,43 @@ class VllmEngine:
             raise (serious or failed)[0]
         return [result for result in results if not isinstance(result, BaseException)]
 
-    def _only(self, url: str) -> "VllmEngine":
-        one = copy.copy(self)
-        one.urls = (url,)
-        return one
+    def _client_of(self, url: str) -> "VllmEngine":
+        client = copy.copy(self)
+        client.urls = (url,)
+        return client
 
-    async def _ask(self, path: str, body: Mapping[str, Any] | None, patience_s: float) -> Reply:
-        return await _read(await self._open(path, body, patience_s), patience_s)
+    async def _request(self, path: str, body: Mapping[str, Any] | None, timeout_s: float) -> Reply:
+        return await _read(await self._open(path, body, timeout_s), timeout_s)
 
     async def _open(
-        self, path: str, body: Mapping[str, Any] | None, patience_s: float
+        self, path: str, body: Mapping[str, Any] | None, timeout_s: float
     ) -> aiohttp.ClientResponse:
-        """Send a request to the next server that can be reached; returns at its headers."""
-        turn = next(self._turns) % len(self.urls)
-        *before, last = self.urls[turn:] + self.urls[:turn]
-        for url in before:
+        """Send a request to the next reachable server; return once its headers have arrived."""
+        start = next(self._request_count) % len(self.urls)
+        *urls, last = self.urls[start:] + self.urls[:start]
+        for url in urls:
             with contextlib.suppress(EngineUnreachable):
-                return await self._send(url, path, body, patience_s)
-        return await self._send(last, path, body, patience_s)
+                return await self._send(url, path, body, timeout_s)
+        return await self._send(last, path, body, timeout_s)
 
     async def _send(
-        self, url: str, path: str, body: Mapping[str, Any] | None, patience_s: float
+        self, url: str, path: str, body: Mapping[str, Any] | None, timeout_s: float
     ) -> aiohttp.ClientResponse:
-        """GET, or POST when there is a body; returns at the headers of an answer of 200."""
+        """GET, or POST if there is a body; return once the headers of a 200 have arrived."""
         method, data = ("GET", None) if body is None else ("POST", orjson.dumps(body))
         session, address = self._session(url)
-        with translated(url, EngineUnavailable):
-            async with asyncio.timeout(patience_s):
+        with translate_errors(url, EngineUnavailable):
+            async with asyncio.timeout(timeout_s):
                 response = await session.request(
                     method, address + path, data=data, allow_redirects=False
                 )
         if response.status == 200:
             return response
-        reply = await _read(response, patience_s)
+        reply = await _read(response, timeout_s)
         raise EngineStatusError(reply.status, _message(reply.body), reply.body)
 
     def _session(self, url: str) -> tuple[aiohttp.ClientSession, str]:
-        """The connections to a server, made on first use inside the running loop."""
+        """Return the connections to a server, created on first use inside the running loop."""
         socket = url.removeprefix("unix://") if url.startswith("unix://") else ""
         if url not in self._sessions:
             options: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEP_ALIVE_S}
@@ -227,14 +237,16 @@ class VllmEngine:
                 connector=(unix if socket else aiohttp.TCPConnector)(**options),
                 headers={"Content-Type": "application/json", **secret},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),  # one for all clients would mix them
+                cookie_jar=aiohttp.DummyCookieJar(),  # clients must not share cookies
             )
         return self._sessions[url], "http://engine" if socket else url
 
-    def _patience_s(self, body: Mapping[str, Any]) -> float:
-        """How long a plain answer may take, which has no first byte before it is complete."""
-        tokens = next((body[name] for name in TOKEN_LIMITS if body.get(name)), MOST_TOKENS)
-        return self._first_byte_timeout_s + SLOWEST_TOKEN_S * int(tokens)
+    def _timeout_s(self, body: Mapping[str, Any]) -> float:
+        """Return how long an unstreamed answer may take."""
+        tokens = next(
+            (body[field] for field in TOKEN_LIMIT_FIELDS if body.get(field)), DEFAULT_MAX_TOKENS
+        )
+        return self._first_byte_timeout_s + TIMEOUT_PER_TOKEN_S * int(tokens)
 
     async def _chunks(
         self, first: bytes, response: aiohttp.ClientResponse
@@ -247,37 +259,37 @@ class VllmEngine:
     async def _next_chunk(
         self, response: aiohttp.ClientResponse, failure: type[EngineUnavailable]
     ) -> bytes:
-        """The next bytes of a stream as they arrived; empty at its end."""
-        with translated(response.host, failure):
+        """Return the next bytes of a stream, or empty bytes at its end."""
+        with translate_errors(response.host, failure):
             async with asyncio.timeout(self._first_byte_timeout_s):
                 return await response.content.readany()
 
 
-async def _served(server: VllmEngine) -> dict[str, str | None]:
-    """Names that a server answers to, and the folders they were loaded from."""
-    return {card["id"]: card.get("root") for card in await _cards(server)}
+async def _served_models(server: VllmEngine) -> dict[str, str | None]:
+    """Return the names that a server serves, with the folders they were loaded from."""
+    return {card["id"]: card.get("root") for card in await _model_cards(server)}
 
 
 async def _max_model_len(server: VllmEngine) -> int | None:
-    """What a server takes at most; the cards of adapters may leave it out."""
-    told = [card["max_model_len"] for card in await _cards(server) if card.get("max_model_len")]
-    return min(told, default=None)
+    """Return a server's maximum length; the cards of adapters may omit it."""
+    cards = await _model_cards(server)
+    return min((card["max_model_len"] for card in cards if card.get("max_model_len")), default=None)
 
 
-async def _cards(server: VllmEngine) -> list[dict[str, Any]]:
-    return list((await server._ask("/v1/models", None, LOAD_TIMEOUT_S)).json()["data"])
+async def _model_cards(server: VllmEngine) -> list[dict[str, Any]]:
+    return list((await server._request("/v1/models", None, LOAD_TIMEOUT_S)).json()["data"])
 
 
-async def _read(response: aiohttp.ClientResponse, patience_s: float) -> Reply:
+async def _read(response: aiohttp.ClientResponse, timeout_s: float) -> Reply:
     async with response:
-        with translated(response.host, EngineUnavailable):
-            async with asyncio.timeout(patience_s):
+        with translate_errors(response.host, EngineUnavailable):
+            async with asyncio.timeout(timeout_s):
                 body = await response.read()
     return Reply(response.status, response.headers, body)
 
 
 def _message(body: bytes) -> str:
-    """The human part of vLLM's error body."""
+    """Return the message in vLLM's error body."""
     try:
         error = orjson.loads(body)["error"]
         return str(error["message"] if isinstance(error, dict) else error)

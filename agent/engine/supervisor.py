@@ -1,11 +1,11 @@
-"""`Supervisor`: starts vLLM as a guarded child, waits until it generates, restarts it, ends it.
+"""`Supervisor`: starts vLLM as a guarded child process, restarts it when it exits, and stops it.
 
-    starting -> ready -> restarting -> ready ...     stopped: by us
-            \\-> failed    \\-> failed: too many crashes in a while
+    starting -> ready -> restarting -> ready ...     stopped: by `stop`
+            \\-> failed    \\-> failed: too many crashes within the window
 
-vLLM forgets its adapters when it restarts, so `watch` calls `on_restart` before it says ready
-again. Its output goes to `logs/engine.log`, with the run before it in `engine.log.1`; whoever has
-to read about a failure gets its last lines.
+vLLM counts as ready once it has generated a token. It forgets its adapters on a restart, so `watch`
+calls `on_restart` before the state becomes ready again. vLLM's output goes to `logs/engine.log`,
+that of the previous process to `engine.log.1`; errors quote the lines that explain the failure.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ log = structlog.get_logger(__name__)
 Report = Callable[[str], None]
 CPUINFO = Path("/proc/cpuinfo")
 POLL_S = 0.2
-GRACE_S = 10.0
-LOOKED_AT_BYTES = 2**16
-QUOTED_LINES = 12
-QUOTED_CAUSES = 3
-CAUSE = re.compile(r"\b\w*(?:Error|Exception): \S")
+STOP_GRACE_S = 10.0
+LOG_TAIL_BYTES = 2**16
+EXCERPT_LINES = 12
+EXCERPT_ERRORS = 3
+ERROR_LINE = re.compile(r"\b\w*(?:Error|Exception): \S")
 PHASES = (
     ("non-default args", "reading the model's configuration"),
     ("Initializing a V1 LLM engine", "starting the engine process"),
@@ -46,15 +46,15 @@ PHASES = (
     ("init engine", "opening the server"),
     ("Application startup complete", "generating a first token"),
 )
-"""What vLLM logs, in order, and what it is doing from then on."""
+"""Markers in vLLM's log, in order, each with the phase that begins there."""
 
 
 class EngineFailed(Exception):
-    """vLLM did not start, or crashed too often; the message has its last lines."""
+    """vLLM did not start, or crashed too often; the message quotes its log."""
 
 
 class State(enum.StrEnum):
-    """What the engine is doing."""
+    """The state of the supervised engine."""
 
     STARTING = "starting"
     READY = "ready"
@@ -65,18 +65,18 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """How patient `watch` is."""
+    """When `watch` restarts vLLM, and when it gives up."""
 
     initial_backoff_s: float = 1.0
-    """Doubles with each crash in the window."""
+    """Pause before a restart; doubles with each crash within the window."""
     max_backoff_s: float = 30.0
     max_crashes: int = 5
-    """So many within the window and it gives up."""
+    """Gives up at this many crashes within the window."""
     window_s: float = 900.0
 
 
 class Supervisor:
-    """One supervised vLLM; `engine` is a client of it, usable once it is ready."""
+    """One supervised vLLM; `engine` is its client, usable once vLLM is ready."""
 
     def __init__(
         self,
@@ -85,17 +85,17 @@ class Supervisor:
         name: str,
         data_dir: Path,
         *,
-        start: Sequence[str] = (),
+        launcher: Sequence[str] = (),
         restarts: RestartPolicy | None = None,
     ) -> None:
-        """`start` replaces vLLM's own command, up to the model."""
+        """`launcher` replaces vLLM's own command, up to the model."""
         self.state = State.STOPPED
         self.name = name
         self.api_key = secrets.token_urlsafe(32)
         self.logfile = data_dir / "logs" / "engine.log"
         self._settings = settings
         self._model = model
-        self._start = tuple(start)
+        self._launcher = tuple(launcher)
         self._restarts = restarts or RestartPolicy()
         self._socket = launch.socket_directory(data_dir) / "vllm.sock"
         self._process: asyncio.subprocess.Process | None = None
@@ -107,19 +107,19 @@ class Supervisor:
 
     @property
     def url(self) -> str:
-        """Where the server listens."""
+        """The URL that the server listens on."""
         return f"unix://{self._socket}"
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests can be sent."""
+        """Whether vLLM is ready for requests."""
         return self.state is State.READY
 
     async def start(self, report: Report) -> None:
         """Start vLLM and wait until it has generated a token.
 
         Raises:
-            EngineFailed: It exited, or took longer than `engine.start_timeout_s`.
+            EngineFailed: It exited, or was not ready within `engine.start_timeout_s`.
             VllmNotInstalled: vLLM is not installed.
         """
         self.state = State.STARTING
@@ -128,71 +128,72 @@ class Supervisor:
         log.info("engine ready", model=self.name)
 
     async def watch(self, on_restart: Callable[[], Awaitable[None]]) -> None:
-        """Keep a started vLLM running until `stop`; `on_restart` gives a new one its adapters.
+        """Restart vLLM when it exits, until `stop`; `on_restart` reloads the adapters.
 
         Raises:
             EngineFailed: Too many crashes; the state is `failed`.
         """
         crashes: list[float] = []
-        while await self._gone():
+        while await self._exited_unexpectedly():
             now = time.monotonic()
-            crashes = [then for then in crashes if now - then < self._restarts.window_s] + [now]
+            recent = [at for at in crashes if now - at < self._restarts.window_s]
+            crashes = [*recent, now]
             if len(crashes) >= self._restarts.max_crashes:
                 self.state = State.FAILED
                 raise EngineFailed(f"vLLM crashed {len(crashes)} times.\n{self.log_excerpt()}")
             self.state = State.RESTARTING
             log.warning("engine exited", crashes=len(crashes), log_excerpt=self.log_excerpt())
-            await asyncio.sleep(self._pause_s(len(crashes)))
+            await asyncio.sleep(self._backoff_s(len(crashes)))
             if self.state is State.RESTARTING:
                 await self._restart(on_restart)
 
     async def stop(self) -> None:
-        """End vLLM for good: asked first, killed after a grace. Its socket's folder goes too."""
+        """Stop vLLM for good: SIGTERM, SIGKILL after a grace period; remove its socket folder."""
         self.state = State.STOPPED
         await self._end()
         await self.engine.close()
         shutil.rmtree(self._socket.parent, ignore_errors=True)
 
     def log_excerpt(self) -> str:
-        """The lines of the log that say why it ended."""
+        """Return the lines of the log that explain why vLLM exited."""
         if not self.logfile.exists():
             return ""
         with self.logfile.open("rb") as file:
-            file.seek(max(0, self.logfile.stat().st_size - LOOKED_AT_BYTES))
+            file.seek(max(0, self.logfile.stat().st_size - LOG_TAIL_BYTES))
             return log_excerpt(file.read().decode(errors="replace"))
 
-    async def _gone(self) -> bool:
-        """Wait for the process to exit; false when that was our doing."""
+    async def _exited_unexpectedly(self) -> bool:
+        """Wait for the process to exit; return False if `stop` ended it."""
         if self._process:
             await self._process.wait()
         return self.state is not State.STOPPED
 
     async def _restart(self, on_restart: Callable[[], Awaitable[None]]) -> None:
-        """One attempt; one that fails leaves no process, which `watch` sees as a crash."""
+        """Try once to restart; a failed attempt leaves no process and counts as a crash."""
         try:
             await self._launch(lambda phase: log.info("engine restarting", phase=phase))
             await on_restart()
         except EngineFailed:
             return
-        except Exception as error:  # noqa: BLE001 — boundary: an engine without adapters answers too
-            log.warning("engine not restored", error=repr(error))
+        except Exception as error:  # noqa: BLE001 — boundary: the base can still answer
+            log.warning("adapters not reloaded after restart", error=repr(error))
         if self.state is State.RESTARTING:
             self.state = State.READY
 
-    def _pause_s(self, crashes: int) -> float:
-        doubled_s = self._restarts.initial_backoff_s * 2.0 ** (crashes - 1)
-        return min(doubled_s, self._restarts.max_backoff_s)
+    def _backoff_s(self, crashes: int) -> float:
+        backoff_s = self._restarts.initial_backoff_s * 2.0 ** (crashes - 1)
+        return min(backoff_s, self._restarts.max_backoff_s)
 
     async def _launch(self, report: Report) -> None:
-        """Start the process and wait for it; when it fails, nothing of it is left."""
+        """Start the process and wait until it is ready; a failed attempt leaves no process."""
         try:
             self._process = await self._spawn()
             async with asyncio.timeout(self._settings.start_timeout_s):
                 await self._wait_ready(self._process, report)
         except TimeoutError as error:
             await self._fail()
-            waited = f"vLLM was not ready after {self._settings.start_timeout_s:.0f} s."
-            raise EngineFailed(f"{waited}\n{self.log_excerpt()}") from error
+            message = f"vLLM was not ready after {self._settings.start_timeout_s:.0f} s."
+            raise EngineFailed(f"{message}\n{self.log_excerpt()}") from error
         except BaseException:
             await self._fail()
             raise
@@ -202,15 +203,15 @@ class Supervisor:
         self.logfile.parent.mkdir(parents=True, exist_ok=True)
         if self.logfile.exists():
             self.logfile.replace(self.logfile.with_suffix(".log.1"))
-        cpu = not self._start and launch.is_cpu_build()
-        start = self._start or launch.launcher(
+        cpu = not self._launcher and launch.is_cpu_build()
+        launcher = self._launcher or launch.launcher(
             cpu, CPUINFO.read_text(), self._settings.gpu_memory_utilization
         )
-        command = launch.command(self._settings, self._model, self.name, self._socket, start)
+        command = launch.command(self._settings, self._model, self.name, self._socket, launcher)
         with self.logfile.open("wb") as output:
-            # Not from our own folder: vLLM would import `config` or `store` from it.
+            # Not in our own directory: vLLM would import our `config` or `store` packages.
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", guard.__file__, "--grace", str(GRACE_S), "--"),
+                *(sys.executable, "-I", guard.__file__, "--grace", str(STOP_GRACE_S), "--"),
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
@@ -220,7 +221,7 @@ class Supervisor:
             )
 
     async def _wait_ready(self, process: asyncio.subprocess.Process, report: Report) -> None:
-        """Poll until a token comes, naming the phase whenever it changes."""
+        """Poll until vLLM generates a token; report each phase of its start."""
         phase = "starting vLLM"
         report(phase)
         while not await self._generates():
@@ -249,7 +250,7 @@ class Supervisor:
         await self._end()
 
     async def _end(self) -> None:
-        """End the process and all that it started; the guard sees to its own deadline."""
+        """End the process and its descendants; the guard enforces the deadline."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -259,14 +260,14 @@ class Supervisor:
 
 
 def current_phase(logged: str) -> str | None:
-    """What vLLM is doing, from what it has logged so far."""
+    """Return the phase of vLLM's start, from its log so far."""
     reached = [phase for marker, phase in PHASES if marker in logged]
     return reached[-1] if reached else None
 
 
 def log_excerpt(logged: str) -> str:
-    """The last lines, and before them the errors: the server's end is seldom its cause."""
+    """Return the last lines, preceded by earlier errors: the last line seldom names the cause."""
     lines = [line for line in logged.splitlines() if line.strip()]
-    earlier, last = lines[:-QUOTED_LINES], lines[-QUOTED_LINES:]
-    causes = dict.fromkeys(line for line in earlier if CAUSE.search(line))
-    return "\n".join([*list(causes)[-QUOTED_CAUSES:], *last])
+    earlier, last = lines[:-EXCERPT_LINES], lines[-EXCERPT_LINES:]
+    errors = dict.fromkeys(line for line in earlier if ERROR_LINE.search(line))
+    return "\n".join([*list(errors)[-EXCERPT_ERRORS:], *last])

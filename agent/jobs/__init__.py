@@ -1,1 +1,1 @@
-"""Background work: what is due, who runs it, and what is deleted when its time is over."""
+"""Background jobs: the schedule that enqueues them, the worker that runs them, and retention."""

@@ -1,4 +1,4 @@
-"""The job that deletes what is older than the operator keeps it, in small steps."""
+"""The `retain` job: deletes texts and interactions older than the configured days, in batches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ log = structlog.get_logger(__name__)
 Find = Callable[[Session, datetime], Sequence[str]]
 Drop = Callable[[Session, Sequence[str]], None]
 PAUSE_S = 0.05
-"""Between two steps, for those who write meanwhile."""
+"""Between two batches, so that other writers get their turn."""
 
 
 async def run(runtime: Runtime, _payload: dict[str, Any]) -> None:
-    """Delete texts and interactions that are past their time."""
+    """Delete expired texts and interactions (`store.texts_days`, `store.interactions_days`)."""
     settings, now = runtime.settings.store, utcnow()
     for name, find, drop, days in (
         ("texts", retention.old_texts, retention.drop_texts, settings.texts_days),
@@ -33,21 +33,23 @@ async def run(runtime: Runtime, _payload: dict[str, Any]) -> None:
         ),
     ):
         if days:
-            count = await _drop_all(runtime.db, find, drop, now - timedelta(days=days))
-            log.info("dropped what is past its time", what=name, count=count, days=days)
+            count = await _delete_all(runtime.db, find, drop, now - timedelta(days=days))
+            log.info("retention: deleted", what=name, count=count, days=days)
 
 
-async def _drop_all(db: Database, find: Find, drop: Drop, before: datetime) -> int:
-    def step() -> int:
+async def _delete_all(db: Database, find: Find, drop: Drop, before: datetime) -> int:
+    """Delete batch by batch until nothing is older than `before`; return how many rows."""
+
+    def delete_batch() -> int:
         with db.read() as session:
-            found = find(session, before)
-        if found:
+            expired = find(session, before)
+        if expired:
             with db.begin() as session:
-                drop(session, found)
-        return len(found)
+                drop(session, expired)
+        return len(expired)
 
     total = 0
-    while dropped := await asyncio.to_thread(step):
-        total += dropped
+    while deleted := await asyncio.to_thread(delete_batch):
+        total += deleted
         await asyncio.sleep(PAUSE_S)
     return total

@@ -1,11 +1,14 @@
-"""The worker: claims jobs from the table and runs them.
+"""The worker: claims jobs from the job table and runs them.
 
-Two lanes, so that a run of minutes does not hold up an extraction of seconds; a third keeps the
-engine's adapters as the tables say. A job's lease is renewed by a thread of its own; a worker that
-lost the lease stops working on the job. What a job has done by then stays: its effects are
-idempotent, and the fence protects the job's row alone. This is the one boundary of background work
-that catches any error: the job is marked failed with its reason, and the next one goes on; a
-database that is away is asked again a little later.
+It has two lanes, so that a training run of minutes does not delay an extraction of seconds. In the
+daemon, a third loop reconciles the engine's adapters with the tables.
+
+A worker holds a job by a lease, which a thread renews. A worker that has lost the lease cancels the
+job. What the job did until then stays; this is safe because its effects are idempotent, while the
+fence only protects the job's row.
+
+Background work catches every error here and nowhere else. A job that fails is marked failed with
+its reason, and the lane goes on; if the database is unavailable, the lane tries again shortly.
 """
 
 import asyncio
@@ -39,7 +42,7 @@ KINDS: dict[str, Callable[[Runtime, dict[str, Any]], Awaitable[None]]] = {
 }
 LANES = (("extract", "rollout", "retain"), ("train",))
 REMOTE_LANES = (("extract",), ("train",))
-"""Of a worker without a gateway: only the daemon knows which answers a rollout has to wait for."""
+"""Lanes of a worker without a gateway: only the daemon knows the requests to drain in a rollout."""
 LEASE_S = 30.0
 POLL_S = 0.5
 RECONCILE_S = 5.0
@@ -48,14 +51,14 @@ RETRY_S = 10.0
 
 @asynccontextmanager
 async def worker_thread(runtime: Runtime) -> AsyncIterator[None]:
-    """A worker in a thread and an event loop of its own, so that no job delays a request."""
+    """Run a worker in its own thread and event loop, so that no job delays a request."""
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def main() -> None:
         engine = runtime.engine.clone()
         try:
-            own = replace(runtime, engine=engine)
-            await asyncio.gather(run_worker(own, stop), _tend_engine(own, stop))
+            in_thread = replace(runtime, engine=engine)
+            await asyncio.gather(run_worker(in_thread, stop), _reconcile_loop(in_thread, stop))
         finally:
             await engine.close()
 
@@ -65,18 +68,20 @@ async def worker_thread(runtime: Runtime) -> AsyncIterator[None]:
         yield
     finally:
         loop.call_soon_threadsafe(stop.set)
-        await asyncio.to_thread(thread.join)  # answers go on meanwhile
+        await asyncio.to_thread(thread.join)  # the event loop goes on serving
         loop.close()
 
 
 async def run_worker(
     runtime: Runtime, stop: asyncio.Event, lanes: Sequence[tuple[str, ...]] = LANES
 ) -> None:
-    """Run jobs in the lanes until `stop` is set; a job still running is then handed back."""
+    """Run jobs in the lanes until `stop` is set; a running job then goes back to the queue."""
     await asyncio.gather(*(_run_lane(runtime, lane, stop) for lane in lanes))
 
 
 async def _run_lane(runtime: Runtime, kinds: tuple[str, ...], stop: asyncio.Event) -> None:
+    """Claim and run jobs of these kinds, one at a time."""
+
     async def run_next() -> bool:
         with runtime.db.begin() as session:
             claim = jobs.claim(session, kinds, utcnow(), LEASE_S)
@@ -87,40 +92,40 @@ async def _run_lane(runtime: Runtime, kinds: tuple[str, ...], stop: asyncio.Even
     await _repeat(run_next, POLL_S, stop)
 
 
-async def _tend_engine(runtime: Runtime, stop: asyncio.Event) -> None:
-    async def tend() -> bool:
+async def _reconcile_loop(runtime: Runtime, stop: asyncio.Event) -> None:
+    async def reconcile_once() -> bool:
         await run_unless_stopped(stop, reconcile(runtime))
         return False
 
-    await _repeat(tend, RECONCILE_S, stop)
+    await _repeat(reconcile_once, RECONCILE_S, stop)
 
 
 async def _repeat(step: Callable[[], Awaitable[bool]], pause_s: float, stop: asyncio.Event) -> None:
-    """Take the step until `stop`, with a pause whenever it found nothing to do or failed."""
+    """Repeat the step until `stop`; pause after a step that failed or returned False (was idle)."""
     while not stop.is_set():
         try:
             busy = await step()
         except Exception as error:  # noqa: BLE001 — boundary: background work goes on
-            log.warning("background work failed, tried again", error=repr(error))
+            log.warning("background work failed, will retry", error=repr(error))
             busy = False
         if not busy:
             await sleep_or_stop(stop, pause_s)
 
 
 async def run_job(runtime: Runtime, claim: Claim, stop: asyncio.Event) -> None:
-    """Run one claimed job to its recorded end: done, failed, or handed back on a shutdown."""
+    """Run a claimed job and record its end: done, failed, or back in the queue on a shutdown."""
     log.info("job started", job=claim.id, kind=claim.kind, attempt=claim.attempts)
     task = asyncio.ensure_future(KINDS[claim.kind](runtime, claim.payload))
     loop = asyncio.get_running_loop()
     with _heartbeat(runtime.db, claim, on_lost=lambda: loop.call_soon_threadsafe(task.cancel)):
         await wait_or_cancel(task, stop)
         try:
-            _record_end(runtime.db, claim, task)
+            _record_outcome(runtime.db, claim, task)
         except LostLease:
-            log.warning("job taken over", job=claim.id, kind=claim.kind)
+            log.warning("job lease lost", job=claim.id, kind=claim.kind)
 
 
-def _record_end(db: Database, claim: Claim, task: "asyncio.Future[None]") -> None:
+def _record_outcome(db: Database, claim: Claim, task: "asyncio.Future[None]") -> None:
     with db.begin() as session:
         if task.cancelled():
             jobs.give_back(session, claim, utcnow())
@@ -134,18 +139,18 @@ def _record_end(db: Database, claim: Claim, task: "asyncio.Future[None]") -> Non
 
 @contextmanager
 def _heartbeat(db: Database, claim: Claim, on_lost: Callable[[], object]) -> Iterator[None]:
-    """Renew the lease from a thread of its own, which no busy event loop can hold up."""
+    """Renew the lease from a thread, which a busy event loop cannot delay."""
     finished = threading.Event()
 
     def beat() -> None:
         while not finished.wait(LEASE_S / 3):
             try:
                 with db.begin() as session:
-                    held = jobs.heartbeat(session, claim, utcnow(), LEASE_S)
-            except Exception as error:  # noqa: BLE001 — boundary: the lease runs out by itself
+                    renewed = jobs.heartbeat(session, claim, utcnow(), LEASE_S)
+            except Exception as error:  # noqa: BLE001 — boundary: the lease expires
                 log.warning("lease not renewed", job=claim.id, error=repr(error))
                 continue
-            if not held:
+            if not renewed:
                 on_lost()
                 return
 

@@ -1,7 +1,7 @@
-"""What is due: the scheduler's tick. It only enqueues; the job table does the rest.
+"""The scheduler's tick: enqueues jobs that are due. It runs none; workers claim them.
 
-Every piece of work has a unique key, so ticks of several processes, or a tick after a crash,
-enqueue it once.
+Every job has a unique key, so it is enqueued only once, even by ticks of several processes or by a
+tick after a crash.
 """
 
 from datetime import datetime, timedelta
@@ -28,16 +28,16 @@ from store.schema import JobStatus, RunStatus
 
 log = structlog.get_logger(__name__)
 
-MOST_AT_ONCE = 500
-"""Extractions enqueued by one tick; the next one goes on."""
+MAX_EXTRACTIONS_PER_TICK = 500
+"""The next tick enqueues the rest."""
 RETRY_AFTER = timedelta(minutes=10)
-"""Until a rollout that gave up is tried again, and an extraction, where nothing new was said."""
+"""Delay before a rollout that gave up is retried, or an extraction with no new interactions."""
 
-RETAIN, RETAIN_EVERY = "retain", timedelta(hours=1)
+RETAIN, RETAIN_INTERVAL = "retain", timedelta(hours=1)
 
 
 def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
-    """Enqueue every piece of work whose time has come."""
+    """Enqueue every job that is due."""
     if settings.learning.enabled:
         _enqueue_extractions(db, settings, now)
     with db.begin() as session:
@@ -51,24 +51,25 @@ def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
 
 def _enqueue_retention(session: Session, now: datetime) -> None:
     last = jobs.latest(session, RETAIN)
-    if last is None or (last.finished_at and last.finished_at <= now - RETAIN_EVERY):
+    if last is None or (last.finished_at and last.finished_at <= now - RETAIN_INTERVAL):
         jobs.enqueue(session, RETAIN, {}, now, unique_key=RETAIN)
 
 
 def _enqueue_extractions(db: Database, settings: Settings, now: datetime) -> None:
     idle_before = now - timedelta(seconds=settings.learning.idle_s)
-    with db.read() as session:  # with many conversations, the writers must not wait for the look
-        due = conversations.due(session, idle_before, now - RETRY_AFTER, MOST_AT_ONCE)
+    with db.read() as session:  # a read transaction: a long query must not block writers
+        due = conversations.due(session, idle_before, now - RETRY_AFTER, MAX_EXTRACTIONS_PER_TICK)
     if not due:
         return
     with db.begin() as session:
-        for one in due:
-            payload = {"namespace": one.namespace, "conversation": one.id}
-            key = conversations.job_key(one.id)
+        for conversation in due:
+            payload = {"namespace": conversation.namespace, "conversation": conversation.id}
+            key = conversations.job_key(conversation.id)
             jobs.enqueue(session, "extract", payload, now, unique_key=key)
 
 
 def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:
+    """Open a training run if one is due, and none is unfinished."""
     namespaces.hold(session, namespace)  # another process may be opening the same run
     if runs.unfinished(session, namespace):
         return
@@ -76,17 +77,17 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
     latest = max((lesson.created_at for lesson in fresh), default=now)
     settled = latest <= now - timedelta(seconds=settings.distill.settle_s)
     if len(fresh) >= settings.distill.min_new_lessons and settled:
-        open_run(session, namespace, settings, f"{len(fresh)} lessons are new", now)
-    elif gone := lessons_to_unlearn(session, namespace, now):
-        open_run(session, namespace, settings, f"{len(gone)} lessons were taken out", now)
+        open_run(session, namespace, settings, f"{len(fresh)} new lessons", now)
+    elif retired := lessons_to_unlearn(session, namespace, now):
+        open_run(session, namespace, settings, f"{len(retired)} retired lessons to unlearn", now)
 
 
 def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> None:
-    """End the runs whose job gave up; enqueue what has no job, so that no candidate is forgotten.
+    """Fail runs that are stuck; enqueue a job for each other unfinished run and each candidate.
 
-    A run that was killed too often and still got further is not given up: machines that are taken
-    away now and then finish it in the end. A rollout gives up when the engine is away for long,
-    which says nothing about the candidate.
+    A run whose job failed is stuck only if it made no progress: on machines that are preempted,
+    many attempts may be killed and the run still finishes. A rollout gives up when the engine is
+    unavailable for long. That says nothing about the candidate, so it is retried.
     """
     for run in runs.all_unfinished(session):
         last = jobs.latest(session, f"train {run.id}")
@@ -97,7 +98,7 @@ def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> 
             enqueue_train(session, run, now)
     for candidate in adapters.candidates(session):
         if adapters.evaluation(session, candidate.name).passed and not settings.gate.auto_promote:
-            continue  # it waits for approval
+            continue  # it awaits approval
         payload, key = {"adapter": candidate.name}, f"rollout {candidate.name}"
         last = jobs.latest(session, key)
         if last and last.finished_at and last.finished_at > now - RETRY_AFTER:

@@ -1,15 +1,17 @@
 """Run a command that cannot outlive its parent: `python guard.py [--grace SECONDS] -- CMD...`.
 
-Stands between the daemon and a child of it (vLLM, the trainer). The child gets a session of its
-own; the guard waits for it and exits with its exit code (128 + the signal's number, as shells
-do). When the guard's stdin reaches its end, which happens however the daemon dies, or on SIGTERM,
-it ends the child and every descendant: SIGTERM, a grace, SIGKILL. The guard is the subreaper of
-its descendants, so those whose parent died, or that made sessions of their own, are found too:
-when the guard exits, none is left.
+The guard is a process between the daemon and a child (vLLM, the trainer). It starts the child in a
+new session, waits for it, and exits with its exit code (128 + signal number if a signal ended it,
+as in shells).
 
-Standard library only, run by its path: neither the working directory nor the module path of the
-child is ours. A guard that is itself killed takes its child with it (PR_SET_PDEATHSIG); only then
-may the child's own children live on.
+On SIGTERM, or at the end of file on its stdin, which the daemon's death causes in every case, the
+guard ends the child and all descendants: SIGTERM, a grace period, SIGKILL. It is the subreaper of
+its descendants, so it also finds those whose parent died or that started new sessions: when the
+guard exits, none is left.
+
+It uses only the standard library and is run by path, because the child's working directory and
+module path are not ours. If the guard itself is killed, its child is killed too (PR_SET_PDEATHSIG);
+only in this case may the child's own children survive.
 """
 
 import contextlib
@@ -25,8 +27,8 @@ from pathlib import Path
 
 GRACE_S = 10.0
 ORPHAN_GRACE_S = 2.0
-"""For descendants whose parent is gone: nobody is left who could end them in order."""
-LAST_RESORT_S = 10.0
+"""For descendants whose parent has exited: no process is left to shut them down in order."""
+KILL_TIMEOUT_S = 10.0
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -35,7 +37,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 def main(argv: list[str]) -> int:
-    """Run the command after `--`; the exit code is its own."""
+    """Run the command after `--` and return its exit code."""
     grace_s, command = _parse(argv)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     woken = _wake_on_signals()
@@ -60,10 +62,10 @@ def _parse(argv: list[str]) -> tuple[float, list[str]]:
 
 
 def _wake_on_signals() -> int:
-    """A descriptor that yields the numbers of the signals that arrive, SIGCHLD among them.
+    """Return a descriptor that yields the number of each signal received, including SIGCHLD.
 
-    SIGINT and SIGHUP are taken and passed over: a terminal sends them to the whole group, and in
-    which order things end is for the daemon to say.
+    SIGINT and SIGHUP are handled but have no effect: a terminal sends them to the whole process
+    group, and the daemon decides in which order its children end.
     """
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -73,7 +75,7 @@ def _wake_on_signals() -> int:
 
 
 def _wait(child: subprocess.Popen[bytes], woken: int) -> None:
-    """Return when the child has exited, or when it is to end."""
+    """Return when the child has exited, or when the guard has to end it."""
     while child.poll() is None:
         readable, _, _ = select.select([woken, sys.stdin], [], [])
         if sys.stdin in readable and not os.read(sys.stdin.fileno(), 4096):
@@ -84,14 +86,14 @@ def _wait(child: subprocess.Popen[bytes], woken: int) -> None:
 
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask the child to end, then what it left behind, and kill what does not."""
+    """Terminate the child, then its remaining descendants; kill those that do not exit."""
     if child.poll() is None:
         _signal(signal.SIGTERM, [child.pid])
         _poll(lambda: child.poll() is not None, grace_s)
     _signal(signal.SIGTERM, _remaining(child))
     _poll(lambda: not _remaining(child), ORPHAN_GRACE_S)
-    # Again and again: one that is being killed may have had children that nobody knew of.
-    _poll(lambda: not _signal(signal.SIGKILL, _remaining(child)), LAST_RESORT_S)
+    # Repeatedly: a process may start another one just before it is killed.
+    _poll(lambda: not _signal(signal.SIGKILL, _remaining(child)), KILL_TIMEOUT_S)
 
 
 def _poll(done: Callable[[], bool], seconds: float) -> None:
@@ -101,10 +103,10 @@ def _poll(done: Callable[[], bool], seconds: float) -> None:
 
 
 def _remaining(child: subprocess.Popen[bytes]) -> list[int]:
-    """Descendants that have not ended; those that have are reaped on the way."""
+    """Reap the descendants that have exited; return the others."""
     child.poll()
     for pid in descendants(os.getpid()):
-        # Not the child: its exit code is Popen's to collect.
+        # Not the child: Popen collects its exit code.
         if pid != child.pid:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
@@ -112,21 +114,22 @@ def _remaining(child: subprocess.Popen[bytes]) -> list[int]:
 
 
 def descendants(root: int) -> list[int]:
-    """Process ids below `root`, children before grandchildren."""
+    """Return the ids of all processes below `root`, children before grandchildren."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The command, in parentheses, may hold anything; the parent is the second field after.
+            # The command name, in parentheses, may contain anything; the parent is the second
+            # field after it.
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
-    found = [root]
-    for pid in found:
-        found.extend(children.get(pid, ()))
-    return found[1:]
+    pids = [root]
+    for pid in pids:
+        pids.extend(children.get(pid, ()))
+    return pids[1:]
 
 
 def _signal(number: signal.Signals, pids: list[int]) -> list[int]:
-    """Send a signal to all of `pids`; returns them."""
+    """Send a signal to all of `pids`, and return them."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -1,1 +1,1 @@
-"""When a run is due, and the child process that trains it."""
+"""Training runs: when one is due (plan.py), and the child process that trains it (trainer.py)."""

@@ -1,4 +1,17 @@
-"""When a run is due, and what it is opened over."""
+"""Training runs: when one is due, why one is not repeated, and how it is opened.
+
+A run is due in a namespace (the scheduler asks, see `agent/jobs/schedule.py`) when
+
+- at least `distill.min_new_lessons` active lessons were not in the last run, and none of them was
+  added within the last `distill.settle_s` seconds (`untried_lessons`), or
+- the live adapter holds lessons that have been retired since (`lessons_to_unlearn`).
+
+A run always learns the namespace's whole current context. A run that failed, or whose adapter was
+rejected, is not repeated on the same lessons, because nothing would be different: lessons count as
+tried after the last run, whatever its outcome, and unlearning is retried only once a day. The
+exception is a last run with lessons that have been retired since: it does not show what the
+remaining lessons achieve alone, so they count as untried.
+"""
 
 from datetime import datetime, timedelta
 
@@ -12,34 +25,35 @@ from store.schema import LessonStatus
 
 log = structlog.get_logger(__name__)
 
-UNLEARN_AGAIN_AFTER = timedelta(days=1)
-"""Until it is tried again, where the run failed or its adapter was rejected."""
+UNLEARN_RETRY_AFTER = timedelta(days=1)
+"""Delay before unlearning is retried after a run that failed or whose adapter was rejected."""
 
 
 def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[str]:
-    """Lessons taken out that the live adapter holds, unless a run without them was tried of late.
+    """Return the retired lessons that the live adapter still holds.
 
-    None where nothing would be left to learn: then only a rollback helps.
+    Empty if the last run was already without them and is less than a day old, or if no lesson and
+    no system prompt would be left to train on: then only a rollback helps.
     """
-    live, tried = namespaces.internalised(session, namespace), _last_tried(session, namespace)
-    gone = lessons.taken_out(session, live) if live else []
+    live = namespaces.internalised(session, namespace)
+    tried = _last_tried(session, namespace)
+    retired = lessons.taken_out(session, live) if live else []
     nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
         session, namespace
     )
-    tried_of_late = (
+    tried_recently = (
         tried is not None
         and not lessons.taken_out(session, tried)
-        and runs.listing(session, namespace)[0].created_at > now - UNLEARN_AGAIN_AFTER
+        and runs.listing(session, namespace)[0].created_at > now - UNLEARN_RETRY_AFTER
     )
-    return [] if nothing_left or tried_of_late else gone
+    return [] if nothing_left or tried_recently else retired
 
 
 def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
-    """Lessons that the next run would have, that the last one did not and no live adapter has.
+    """Return the lessons of the next run that were not in the last one and are not internalised.
 
-    A run that failed, or whose adapter was rejected, is so not repeated on the same lessons, and
-    lessons that no run has room for start none. One that had lessons taken out since says nothing
-    about those that are left.
+    Lessons that do not fit into `token_budget` would not be in the next run, so they cause none. A
+    last run that held lessons which were retired since is disregarded.
     """
     snapshot = _last_tried(session, namespace)
     if snapshot and lessons.taken_out(session, snapshot):
@@ -53,6 +67,7 @@ def untried_lessons(session: Session, namespace: str, token_budget: int) -> list
 
 
 def _last_tried(session: Session, namespace: str) -> Snapshot | None:
+    """Return the snapshot of the namespace's last run, whatever its outcome."""
     past = runs.listing(session, namespace)
     return snapshots.get(session, past[0].snapshot, namespace) if past else None
 
@@ -60,7 +75,7 @@ def _last_tried(session: Session, namespace: str) -> Snapshot | None:
 def open_run(
     session: Session, namespace: str, settings: Settings, trigger: str, now: datetime
 ) -> str:
-    """Open a run over the namespace's whole current context; its job is enqueued with it."""
+    """Open a run over the namespace's whole current context and enqueue its job."""
     run = runs.open_run(
         session,
         namespace,
@@ -75,11 +90,11 @@ def open_run(
 
 
 def enqueue_train(session: Session, run: Run, now: datetime) -> None:
-    """Enqueue a run's job, which goes on from its last resume point."""
+    """Enqueue a run's job, which resumes from the last checkpoint."""
     payload = {"run": run.id, "from_step": steps_taken(run)}
     jobs.enqueue(session, "train", payload, now, unique_key=f"train {run.id}")
 
 
 def steps_taken(run: Run) -> int:
-    """The optimiser steps that a run was seen to have taken; 0 until it trains."""
+    """Return the optimiser steps that a run has reported; 0 before it trains."""
     return int(run.progress.get(runs.TRAINED, 0))

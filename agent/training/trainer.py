@@ -1,9 +1,9 @@
-"""The `train` job: runs `python -m distill run ID` as a child process and sees to its end.
+"""The `train` job: runs `python -m distill run ID` as a child process and waits for its end.
 
-Memory returns to the machine when the child exits, and a crash in it cannot touch serving. The
-child reports through its run's row alone. It runs at low priority, and under the guard, so that
-it ends when the daemon does, however that ends; the next claim of the job resumes from the run's
-last checkpoint.
+In a child process, training frees all its memory at its exit, and a crash cannot affect serving.
+The child reports only through its run's row. It runs at low priority and under the guard, so that
+it ends with the daemon, however that ends; the next claim of the job resumes from the run's last
+checkpoint.
 """
 
 import asyncio
@@ -30,14 +30,14 @@ LOG_TAIL_CHARS = 1500
 
 
 class TrainerCrashed(Exception):
-    """The trainer died without recording an end."""
+    """The trainer exited without recording the end of its run."""
 
 
 async def train(runtime: Runtime, payload: dict[str, Any]) -> None:
-    """Run the distillation `payload["run"]` to its recorded end.
+    """Train the run `payload["run"]` until it has finished, failed or been cancelled.
 
     Raises:
-        TrainerCrashed: The child died; the job is tried again and the run resumes.
+        TrainerCrashed: The child crashed; the job is retried and the run resumes.
     """
     run = payload["run"]
     logfile = runtime.settings.data_dir / "logs" / f"{run}.log"
@@ -47,7 +47,7 @@ async def train(runtime: Runtime, payload: dict[str, Any]) -> None:
     finally:
         await terminate(child)
     if _status(runtime, run) in (RunStatus.QUEUED, RunStatus.RUNNING):
-        raise TrainerCrashed(f"The trainer died (exit code {code}): {_tail(logfile)}")
+        raise TrainerCrashed(f"The trainer crashed (exit code {code}): {_log_tail(logfile)}")
 
 
 async def _start(runtime: Runtime, run: str, logfile: Path) -> asyncio.subprocess.Process:
@@ -61,19 +61,18 @@ async def _start(runtime: Runtime, run: str, logfile: Path) -> asyncio.subproces
             stdout=output,
             stderr=output,
             cwd=runtime.settings.data_dir,
-            env={**os.environ, **runtime.settings.environment(), **_engine(runtime)},
+            env={**os.environ, **runtime.settings.environment(), **_engine_environment(runtime)},
         )
 
 
 def command(processes: int, run: str) -> list[str]:
-    """What trains: one process, or several under torch's launcher."""
+    """Return the training command: one process, or several under torch's launcher."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    alone = processes == 1
-    return [sys.executable, *([] if alone else launcher), "-m", "distill", "run", run]
+    return [sys.executable, *(launcher if processes > 1 else []), "-m", "distill", "run", run]
 
 
-def _engine(runtime: Runtime) -> dict[str, str]:
-    """Where a child that samples there finds the engine; its key goes to no other."""
+def _engine_environment(runtime: Runtime) -> dict[str, str]:
+    """Return the engine's URLs and key, for a child that samples with the engine; else nothing."""
     if runtime.settings.distill.sampler == "local":
         return {}
     return {
@@ -83,11 +82,11 @@ def _engine(runtime: Runtime) -> dict[str, str]:
 
 
 async def _wait(runtime: Runtime, run: str, child: asyncio.subprocess.Process) -> int:
-    """The child's exit code; a run that was cancelled meanwhile ends its child."""
+    """Wait for the child and return its exit code; end it when its run is cancelled."""
     waiting = asyncio.ensure_future(child.wait())
     while not waiting.done():
         await asyncio.wait({waiting}, timeout=POLL_S)
-        # A database that is away is asked again; the trainer need not end for it.
+        # If the database is unavailable, training goes on and the next poll asks again.
         with suppress(*AWAY):
             if _status(runtime, run) is RunStatus.CANCELLED:
                 await terminate(child)
@@ -96,11 +95,11 @@ async def _wait(runtime: Runtime, run: str, child: asyncio.subprocess.Process) -
 
 def _status(runtime: Runtime, run: str) -> RunStatus:
     with runtime.db.read() as session:
-        found = runs.get(session, run)
-    if found is None:
+        row = runs.get(session, run)
+    if row is None:
         raise runs.UnknownRun(run)
-    return found.status
+    return row.status
 
 
-def _tail(logfile: Path) -> str:
+def _log_tail(logfile: Path) -> str:
     return logfile.read_text(errors="replace")[-LOG_TAIL_CHARS:].strip()

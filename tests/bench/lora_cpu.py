@@ -98,12 +98,12 @@ def measure(model: str, adapter: str, rounds: int) -> None:
     from vllm import LLM
     from vllm.lora.request import LoRARequest
 
-    from agent.engine.launch import precision
+    from agent.engine.launch import dtype_flags
 
     cpuinfo = Path("/proc/cpuinfo").read_text()
     llm = LLM(
         model,
-        dtype="float32" if precision(cpuinfo) else "auto",
+        dtype="float32" if dtype_flags(cpuinfo) else "auto",
         enable_lora=True,
         max_loras=2,
         max_lora_rank=RANK,

@@ -245,7 +245,7 @@ def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
     gone = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9", "BYHEART_ENGINE__START_TIMEOUT_S": "2"}
     with daemon(tmp_path, gone, wait=False) as served:
         assert served.process.wait(60) == 1
-        assert "no connection to the engine at http://127.0.0.1:9" in served.logfile.read_text()
+        assert "cannot connect to the engine at http://127.0.0.1:9" in served.logfile.read_text()
 
 
 @pytest.mark.parametrize(

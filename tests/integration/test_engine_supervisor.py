@@ -72,7 +72,7 @@ async def supervised(
         folder / "model",
         "smol",
         folder,
-        start=(sys.executable, "-c", code),
+        launcher=(sys.executable, "-c", code),
         restarts=QUICK,
     )
     try:

@@ -49,7 +49,7 @@ async def ask(rig: Rig, is_stream: bool, question: str = "When do you open?") ->
 async def test_a_fault_at_any_byte_is_told_and_recorded_once(
     fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_stream: bool
 ) -> None:
-    monkeypatch.setattr(client, "SLOWEST_TOKEN_S", 0.0)
+    monkeypatch.setattr(client, "TIMEOUT_PER_TOKEN_S", 0.0)
     patience_s = PATIENCE_S if kind in SILENT else 20.0
 
     async with (

@@ -35,9 +35,12 @@ def lora() -> SimpleNamespace:
         from vllm.lora.layers import LoRAMapping
         from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-        from agent.engine.lora_cpu import GroupedPunicaWrapper, groups
+        from agent.engine.lora_cpu import GroupedPunicaWrapper, group_by_adapter
     return SimpleNamespace(
-        ours=GroupedPunicaWrapper, theirs=PunicaWrapperCPU, groups=groups, mapping=LoRAMapping
+        ours=GroupedPunicaWrapper,
+        theirs=PunicaWrapperCPU,
+        group_by_adapter=group_by_adapter,
+        mapping=LoRAMapping,
     )
 
 
@@ -87,7 +90,7 @@ def test_a_batch_with_adapters_alone_gets_what_vllms_own_path_gives_it(lora):
 def test_groups_hold_each_token_with_an_adapter_once(lora, slots):
     seen = [
         (row, slot)
-        for slot, rows in lora.groups(torch.tensor(slots))
+        for slot, rows in lora.group_by_adapter(torch.tensor(slots))
         for row in torch.arange(len(slots))[rows].tolist()
     ]
     assert sorted(seen) == [(row, slot) for row, slot in enumerate(slots) if slot >= 0]

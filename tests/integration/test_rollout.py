@@ -140,7 +140,7 @@ async def test_a_candidate_that_the_engine_does_not_take_is_rejected_with_its_re
     await shop.roll_out(name)
 
     assert shop.status(name) is AdapterStatus.REJECTED
-    assert "The engine refuses" in shop.reasons(name)
+    assert "The engine rejects" in shop.reasons(name)
 
 
 async def test_a_candidate_whose_rollout_gave_up_is_tried_again_when_the_engine_is_back(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from agent.jobs.schedule import RETAIN, enqueue_due
-from agent.training.plan import UNLEARN_AGAIN_AFTER, open_run, untried_lessons
+from agent.training.plan import UNLEARN_RETRY_AFTER, open_run, untried_lessons
 from config.settings import Settings, load
 from store import jobs, lessons, namespaces, runs, snapshots
 from store.db import Database, Session
@@ -116,7 +116,7 @@ def test_unlearning_that_failed_is_tried_again_another_day(db: Database, eager: 
         lessons.set_status(session, poisoned, LessonStatus.RETIRED)
     opened = tick(db, eager)
 
-    enqueue_due(db, eager, LONG_AFTER + UNLEARN_AGAIN_AFTER * 2)
+    enqueue_due(db, eager, LONG_AFTER + UNLEARN_RETRY_AFTER * 2)
 
     with db.read() as session:
         assert len(runs.listing(session)) == len(opened) + 1
