@@ -25,7 +25,7 @@ SERVER = """
 import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, os.environ["TEST_REPOSITORY"])
-from tests.fake_vllm import FakeVllm
+from tests.support.fake_vllm import FakeVllm
 arguments = sys.argv[1:]
 def following(flag): return arguments[arguments.index(flag) + 1]
 async def main():
