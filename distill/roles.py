@@ -89,7 +89,7 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
     limit = int(longest) - max_answer_tokens
     encoder = Encoder(tokenizer, spec.context, limit, max_answer_tokens, spec.template)
     on_policy = _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
-    asker = examples.asker(spec.context.system_prompt or "")
+    asker = examples.find_prompt_label(spec.context.system_prompt or "")
     turns = (
         AnswerTruncator(tokenizer, asker, reference_eos_state(student, encoder)) if asker else None
     )

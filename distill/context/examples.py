@@ -1,151 +1,145 @@
-"""Examples in a system prompt: what was asked, and what is to be answered to it.
+"""Finds the examples in a system prompt: pairs of a prompt and the answer to give.
 
-Small models follow a form or a set of labels by examples alone, so prompts of that kind have them.
-Each is a prompt to train on as it stands, with its answer. They are written in many ways: as lines
-with names, under headings, in tags, as objects of JSON, in a table, with arrows.
+Small models follow a format or a set of labels only by examples, so system prompts for them contain
+some. Each is a prompt to train on, with its answer. They are written in many ways: as labelled
+lines, under headings, in tags, as JSON objects, in a table, with arrows.
 """
 
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
-from distill.context.markup import ROW, RULE
-from distill.context.statements import ASKING
+from distill.context.markup import ROW, TABLE_RULE
+from distill.context.statements import QUESTION_MARKS
 
+_LABELS = tomllib.loads(Path(__file__).with_name("examples.toml").read_text())
+ANSWER_LABELS = frozenset(_LABELS["answers"].split())
+"""Labels of answers; the line above such a label is the prompt."""
+PROMPT_LABELS = frozenset(_LABELS["prompts"].split())
+"""Labels of prompts whose answer may have no label."""
+ROLE_LABELS = ANSWER_LABELS | PROMPT_LABELS
+UNAMBIGUOUS_ANSWER_LABELS = frozenset(_LABELS["unambiguous_answers"].split())
+"""Labels that only an answer has, never a property of a thing."""
 LINE = re.compile(
     r"^\W{0,4}(?P<label>[^\W\d_]+(?: [^\W\d_]+){0,2})(?: ?\d+)?[*_]{0,2}"
-    r"(?::[*_]{0,2}(?:\s|$)|：)(?P<said>.*)$",  # noqa: RUF001 - not only Latin script
+    r"(?::[*_]{0,2}(?:\s|$)|：)(?P<text>.*)$",  # noqa: RUF001 - not only Latin script
     re.DOTALL,
 )
-# What an answer is called; whatever stands above it is what was asked.
-ANSWERS = frozenset(
-    """
-    a answer assistant output label class category classification sentiment intent tag response
-    reply agent bot ai you expected result antwort réponse respuesta resposta risposta antwoord
-    ответ метка 答 回答 助手 输出 标签 出力 回答例
-    """.split()  # noqa: SIM905 - prose is easier to read and change
-)
-# What is asked, where the answer below it has no name.
-QUESTIONS = frozenset(
-    """
-    user human customer client visitor guest caller patient student child input question q message
-    text query request review kunde nutzer
-    frage eingabe cliente utilisateur usuario pregunta domanda vraag вопрос пользователь 问 用户
-    输入 问题 質問 入力
-    """.split()  # noqa: SIM905 - as above
-)
-ROLES = ANSWERS | QUESTIONS
-# What nothing but an answer is called: below it stands no property of a thing.
-SURELY = frozenset("answer a assistant output response reply agent bot ai you".split())  # noqa: SIM905
 ARROW = re.compile(
-    r"^\W{0,4}(?:example ?\d*:\W*)?(?P<asked>\w.*?)\s*(?:->|=>|→)\s*(?P<answer>\S.*)$",
+    r"^\W{0,4}(?:example ?\d*:\W*)?(?P<prompt>\w.*?)\s*(?:->|=>|→)\s*(?P<answer>\S.*)$",
     re.IGNORECASE,
 )
 ARROWS = re.compile("->|=>|→")
-# A name by itself: "### User", "**User**", "[user]", "<input>".
-ALONE = re.compile(r"^\s*[#*\[<|=-]+\s*(?P<close>/?)(?P<label>[^\W\d_]+)\s*:?[*\]>|=-]*\s*$")
+# A label by itself: "### User", "**User**", "[user]", "<input>".
+LONE_LABEL = re.compile(r"^\s*[#*\[<|=-]+\s*(?P<close>/?)(?P<label>[^\W\d_]+)\s*:?[*\]>|=-]*\s*$")
 FRAME = re.compile(r"^\s*</?examples?\b[^<>]*>\s*$")
 FRAMED = re.compile(
     r"^[ \t]*<example\b[^<>]*>(?P<inside>.*?)</example>[ \t]*$", re.DOTALL | re.MULTILINE
 )
-TAGGED = re.compile(r"<(?P<label>[^\W\d]\w*)>\s*(?P<said>.*?)\s*</(?P=label)>", re.DOTALL)
-# One pair may be anything; two of a kind are examples, and of names that are not known, three.
-# Arrows also show the way through menus.
+TAGGED = re.compile(r"<(?P<label>[^\W\d]\w*)>\s*(?P<text>.*?)\s*</(?P=label)>", re.DOTALL)
+# One pair may be anything; two pairs with the same labels are examples. Pairs with unknown labels
+# must be three, and so must arrows, which also show paths through menus.
 MIN_PAIRS, MIN_UNKNOWN, MIN_ARROWS = 2, 3, 3
-# Words of what is asked: fewer are a name or a number, with something said of it below.
-MESSAGE, UNKNOWN_MESSAGE, UNKNOWN_ANSWER = 1.5, 3.5, 3
+# Mean number of words in prompts: fewer are names or numbers with a property below them.
+MIN_PROMPT_WORDS, MIN_UNKNOWN_PROMPT_WORDS = 1.5, 3.5
+MAX_LABEL_WORDS = 3
 
 
 @dataclass(frozen=True)
 class Example:
-    """One pair, as it stands in the text."""
+    """One pair, as written in the text."""
 
-    asked: str
+    prompt: str
     answer: str
 
 
 def split(text: str) -> tuple[list[Example], str]:
-    """The examples of a text, and the text without them.
+    """Split a text into its examples and the rest.
 
-    Examples are pairs such as "User: ..." and below it "Assistant: ...", or an answer without a
-    name, of which there must be two with the same names; or lines "... -> ...", of which there must
-    be three.
+    Examples are at least two pairs with the same labels, such as "User: ..." and "Assistant: ..."
+    below it, where the answer may have no label; or at least three lines "... -> ...".
     """
     framed, text = _framed(text)
     lines = text.split("\n")
-    plain = list(_plain(lines))
-    pairs, kept = _all_pairs([piece for _, piece in plain])
-    gone = {number for place, (number, _) in enumerate(plain) if place not in kept}
+    labelled = list(_labelled(lines))
+    pairs, remaining = _all_pairs([piece for _, piece in labelled])
+    used = {number for index, (number, _) in enumerate(labelled) if index not in remaining}
     rest = [
         line
         for number, line in enumerate(lines)
-        if number not in gone and not ((framed or pairs) and _is_frame(line))
+        if number not in used and not ((framed or pairs) and _is_frame(line))
     ]
     arrows = [line for line in rest if len(ARROWS.findall(line)) == 1 and ARROW.match(line)]
     if len(arrows) < MIN_ARROWS:
         return [*framed, *pairs], "\n".join(rest)
     matches = [match for line in arrows if (match := ARROW.match(line))]
-    # One name in front of all of them is none of what is asked.
-    named = len({_label(each["asked"]) for each in matches}) == 1
-    shown = [
-        Example(_joined([each["asked"]]) if named else bare(each["asked"]), bare(each["answer"]))
-        for each in matches
+    # A label that all prompts share is not part of them.
+    share_label = len({_label(match["prompt"]) for match in matches}) == 1
+    with_arrows = [
+        Example(
+            _text_of([match["prompt"]]) if share_label else unquoted(match["prompt"]),
+            unquoted(match["answer"]),
+        )
+        for match in matches
     ]
-    return [*framed, *pairs, *shown], "\n".join(line for line in rest if line not in arrows)
+    return [*framed, *pairs, *with_arrows], "\n".join(line for line in rest if line not in arrows)
 
 
-def show_a_form(shown: Sequence[Example]) -> bool:
-    """Whether examples show how to answer anything, and not what to say to these questions.
+def show_format(examples: Sequence[Example]) -> bool:
+    """Whether examples show how to answer any prompt, rather than the answers to these prompts.
 
-    A list of questions and answers has questions, and an answer of its own to each.
+    In a list of questions and answers, most prompts are questions, and all answers differ.
     """
-    asking = sum(each.asked.endswith(ASKING) for each in shown)
-    return 2 * asking < len(shown) or len({each.answer for each in shown}) < len(shown)
+    questions = sum(example.prompt.endswith(QUESTION_MARKS) for example in examples)
+    answers = {example.answer for example in examples}
+    return 2 * questions < len(examples) or len(answers) < len(examples)
 
 
-def asker(text: str) -> str | None:
-    """Who asks in the examples of a text, in lower case, where that is a known name.
+def find_prompt_label(text: str) -> str | None:
+    """The label of the prompts in a text's examples, in lower case; None if it is unknown.
 
-    An answer may have names in it too ("Category: ..."), but none of these begins an example.
+    An answer may contain labels too ("Category: ..."), but those never start an example.
     """
-    labels = [_label(piece) for _, piece in _plain(text.split("\n"))]
-    known = [label for label in labels if label in QUESTIONS]
+    labels = [_label(piece) for _, piece in _labelled(text.split("\n"))]
+    known = [label for label in labels if label in PROMPT_LABELS]
     return known[0] if known and split(text)[0] else None
 
 
-def bare(text: str) -> str:
-    """Without the quotes around it."""
+def unquoted(text: str) -> str:
+    """The text without surrounding quotes."""
     return text.strip().strip("\"'“”`").strip()
 
 
 def _framed(text: str) -> tuple[list[Example], str]:
-    """Examples in tags of that name, whatever the tags within are called, and the text without."""
+    """Split off the examples in `<example>` tags, whatever the tags inside are called."""
     found: list[Example] = []
 
     def take(frame: re.Match[str]) -> str:
-        said = [bare(each["said"]) for each in TAGGED.finditer(frame["inside"])]
-        if len(said) < 2 or not said[0] or not said[-1]:
+        texts = [unquoted(tag["text"]) for tag in TAGGED.finditer(frame["inside"])]
+        if len(texts) < 2 or not texts[0] or not texts[-1]:
             return frame[0]
-        found.append(Example(said[0], said[-1]))
+        found.append(Example(texts[0], texts[-1]))
         return ""
 
     rest = FRAMED.sub(take, text)
     return (found, rest) if len(found) >= MIN_PAIRS else ([], text)
 
 
-def _plain(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers; headings, tags, objects and rows as lines with names."""
+def _labelled(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The numbered lines; headings, tags, objects and table rows become labelled lines."""
     columns: list[str] = []
     for number, line in enumerate(lines):
         row = ROW.match(line)
         cells = [cell.strip() for cell in row[1].split("|")] if row else []
-        if len(cells) > 1 and cells[-1].lower() in ANSWERS:
+        if len(cells) > 1 and cells[-1].lower() in ANSWER_LABELS:
             columns = cells
             pieces = [line]
-        elif columns and len(cells) == len(columns) and not RULE.match(line):
+        elif columns and len(cells) == len(columns) and not TABLE_RULE.match(line):
             pieces = [f"{columns[0]}: {cells[0]}", f"{columns[-1]}: {cells[-1]}", ""]
         else:
             columns = columns if row else []
@@ -155,40 +149,40 @@ def _plain(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _pieces(line: str) -> list[str]:
-    """What stands in a line, as lines with names."""
-    alone = ALONE.match(line)
-    if alone and alone["label"].lower() in ROLES:
-        return ["" if alone["close"] else f"{alone['label']}:"]
-    tagged = [f"{each['label']}: {each['said']}" for each in TAGGED.finditer(line)]
-    if tagged and ANSWERS & set(map(_label, tagged)):
+    """The content of a line as labelled lines."""
+    lone = LONE_LABEL.match(line)
+    if lone and lone["label"].lower() in ROLE_LABELS:
+        return ["" if lone["close"] else f"{lone['label']}:"]
+    tagged = [f"{tag['label']}: {tag['text']}" for tag in TAGGED.finditer(line)]
+    if tagged and ANSWER_LABELS & set(map(_label, tagged)):
         return [*tagged, ""]
-    if tagged and QUESTIONS & set(map(_label, tagged)):
+    if tagged and PROMPT_LABELS & set(map(_label, tagged)):
         return tagged
-    return _of_object(line) or [line]
+    return _from_object(line) or [line]
 
 
 def _is_frame(line: str) -> bool:
-    """Whether a line only holds together the examples around it."""
-    alone = ALONE.match(line)
-    named = alone is not None and alone["label"].lower() in ROLES
-    return named or bool(FRAME.match(line))
+    """Whether a line only delimits the examples around it."""
+    lone = LONE_LABEL.match(line)
+    is_label = lone is not None and lone["label"].lower() in ROLE_LABELS
+    return is_label or bool(FRAME.match(line))
 
 
-def _of_object(line: str) -> list[str]:
-    """The named values of an object of JSON on one line, if one of them is an answer."""
+def _from_object(line: str) -> list[str]:
+    """The labelled values of a JSON object on one line; empty if none of them is an answer."""
     try:
         value = json.loads(line.strip().removesuffix(",")) if line.lstrip()[:1] == "{" else None
     except (ValueError, RecursionError):
         value = None
-    named = {str(key).lower(): each for key, each in value.items()} if value else {}
-    if len(named) < 2 or not ANSWERS & named.keys():
+    named = {str(key).lower(): item for key, item in value.items()} if value else {}
+    if len(named) < 2 or not ANSWER_LABELS & named.keys():
         return []
     texts = {
-        key: each if isinstance(each, str) else json.dumps(each) for key, each in named.items()
+        key: item if isinstance(item, str) else json.dumps(item) for key, item in named.items()
     }
-    asked = next((key for key in texts if key not in ANSWERS), None)
-    answer = next(key for key in texts if key in ANSWERS)
-    return [f"{asked}: {texts[asked]}", f"{answer}: {texts[answer]}", ""] if asked else []
+    prompt = next((key for key in texts if key not in ANSWER_LABELS), None)
+    answer = next(key for key in texts if key in ANSWER_LABELS)
+    return [f"{prompt}: {texts[prompt]}", f"{answer}: {texts[answer]}", ""] if prompt else []
 
 
 def _label(line: str) -> str | None:
@@ -197,91 +191,108 @@ def _label(line: str) -> str | None:
 
 
 def _all_pairs(lines: list[str]) -> tuple[list[Example], list[int]]:
-    """The pairs of one sort, and the places of the lines that belong to none."""
+    """The pairs with the most frequent labels, and the indices of the lines in none of them."""
     labels = [label for label in map(_label, lines) if label]
-    followed = Counter(one for one, other in pairwise(labels) if other in ANSWERS and one != other)
-    [(asking, count)] = followed.most_common(1) or [("", 0)]
+    followed = Counter(
+        label
+        for label, next_label in pairwise(labels)
+        if next_label in ANSWER_LABELS and label != next_label
+    )
+    [(prompt_label, count)] = followed.most_common(1) or [("", 0)]
     if count >= MIN_PAIRS:
-        named = [place for place, line in enumerate(lines) if _label(line) in ANSWERS]
-        found, kept = _pairs(lines, asking, named)
-        surely = count >= MIN_UNKNOWN and {_label(lines[place]) for place in named} <= SURELY
-        if asking in QUESTIONS or surely or _mean_words(found) >= MESSAGE:
-            return found, kept
-    nameless = _nameless(lines)
-    asked = Counter(_label(lines[place - 1]) for place in nameless)
-    [(label, count)] = asked.most_common(1) or [(None, 0)]
+        answers = [index for index, line in enumerate(lines) if _label(line) in ANSWER_LABELS]
+        found, remaining = _pairs(lines, prompt_label, answers)
+        is_certain = (
+            count >= MIN_UNKNOWN
+            and {_label(lines[index]) for index in answers} <= UNAMBIGUOUS_ANSWER_LABELS
+        )
+        if (
+            prompt_label in PROMPT_LABELS
+            or is_certain
+            or _mean_prompt_words(found) >= MIN_PROMPT_WORDS
+        ):
+            return found, remaining
+    unlabelled = _unlabelled_answers(lines)
+    prompts = Counter(_label(lines[index - 1]) for index in unlabelled)
+    [(label, count)] = prompts.most_common(1) or [(None, 0)]
     if label and count >= MIN_PAIRS:
-        return _pairs(lines, label, nameless)
-    return _unknown(lines, labels)
+        return _pairs(lines, label, unlabelled)
+    return _unknown_pairs(lines, labels)
 
 
-def _unknown(lines: list[str], labels: Sequence[str]) -> tuple[list[Example], list[int]]:
-    """Pairs under two names that follow each other, "Ticket" and "Team": messages and labels."""
-    [((one, other), count)] = Counter(pairwise(labels)).most_common(1) or [(("", ""), 0)]
-    asks = one in QUESTIONS
-    if one != other and count >= (MIN_PAIRS if asks else MIN_UNKNOWN):
-        answers = [place for place, line in enumerate(lines) if _label(line) == other]
-        found, kept = _pairs(lines, one, answers)
-        messages = _mean_words(found) >= (MESSAGE if asks else UNKNOWN_MESSAGE)
-        # Whoever always speaks after a user answers, whatever they are called.
-        turns = asks and [each for each in labels if each in (one, other)] == [one, other] * count
-        if messages and (turns or all(_is_label(each.answer) for each in found)):
-            return found, kept
+def _unknown_pairs(lines: list[str], labels: Sequence[str]) -> tuple[list[Example], list[int]]:
+    """Pairs with unknown labels, such as "Ticket" and "Team": messages and their categories."""
+    [((first, second), count)] = Counter(pairwise(labels)).most_common(1) or [(("", ""), 0)]
+    is_prompt = first in PROMPT_LABELS
+    if first != second and count >= (MIN_PAIRS if is_prompt else MIN_UNKNOWN):
+        answers = [index for index, line in enumerate(lines) if _label(line) == second]
+        found, remaining = _pairs(lines, first, answers)
+        min_words = MIN_PROMPT_WORDS if is_prompt else MIN_UNKNOWN_PROMPT_WORDS
+        # A speaker that always follows a user is the one who answers, whatever its label.
+        turns = [label for label in labels if label in (first, second)]
+        takes_turns = is_prompt and turns == [first, second] * count
+        if _mean_prompt_words(found) >= min_words and (
+            takes_turns or all(_is_category(example.answer) for example in found)
+        ):
+            return found, remaining
     return [], [*range(len(lines))]
 
 
-def _mean_words(found: Sequence[Example]) -> float:
-    return sum(len(each.asked.split()) for each in found) / max(len(found), 1)
+def _mean_prompt_words(found: Sequence[Example]) -> float:
+    return sum(len(example.prompt.split()) for example in found) / max(len(found), 1)
 
 
-def _is_label(answer: str) -> bool:
-    """Whether an answer is a label or an object, and not something that is told."""
-    short = len(answer.split()) <= UNKNOWN_ANSWER and not re.search(r"\d", answer)
-    return short or answer.startswith(("{", "[", "<"))
+def _is_category(answer: str) -> bool:
+    """Whether an answer is a category or an object, rather than a fact."""
+    is_short = len(answer.split()) <= MAX_LABEL_WORDS and not re.search(r"\d", answer)
+    return is_short or answer.startswith(("{", "[", "<"))
 
 
-def _nameless(lines: Sequence[str]) -> list[int]:
-    """Places of lines without a name below one that asks something."""
+def _unlabelled_answers(lines: Sequence[str]) -> list[int]:
+    """Indices of the lines without a label that follow a labelled prompt."""
     return [
-        place
-        for place, (line, below) in enumerate(pairwise(lines), start=1)
-        if _label(line) in QUESTIONS and _joined([line]) and below.strip() and not _label(below)
+        index
+        for index, (line, next_line) in enumerate(pairwise(lines), start=1)
+        if _label(line) in PROMPT_LABELS
+        and _text_of([line])
+        and next_line.strip()
+        and not _label(next_line)
     ]
 
 
 def _pairs(
-    lines: Sequence[str], asking: str, answers: Sequence[int]
+    lines: Sequence[str], prompt_label: str, answers: Sequence[int]
 ) -> tuple[list[Example], list[int]]:
-    """The pairs, which may be of several lines each, and the places of lines that belong to none.
+    """The pairs, whose parts may have several lines, and the indices of the lines in no pair.
 
-    An answer begins in one of the places `answers`, and ends at an empty line or where the next one
-    is asked.
+    An answer starts at one of the indices `answers` and ends at an empty line or the next prompt.
     """
     found: list[Example] = []
-    kept: list[int] = []
-    asked: list[int] = []
+    remaining: list[int] = []
+    prompt: list[int] = []
     answer: list[int] = []
-    for place, line in enumerate([*lines, ""]):
+    for index, line in enumerate([*lines, ""]):
         label = _label(line)
-        said = _joined([lines[each] for each in answer]) if answer else ""
-        if answer and ((said and not line.strip()) or label == asking or place == len(lines)):
-            question = _joined([lines[each] for each in asked])
-            found += [Example(question, said)] if question and said else []
-            kept += [] if question and said else [*asked, *answer]
-            asked, answer = [], []
-        if label == asking:
-            kept += asked
-            asked = [place]
-        elif asked and not answer and place in answers:
-            answer = [place]
-        elif asked:
-            (answer or asked).append(place)
+        text = _text_of([lines[at] for at in answer]) if answer else ""
+        is_end = (text and not line.strip()) or label == prompt_label or index == len(lines)
+        if answer and is_end:
+            question = _text_of([lines[at] for at in prompt])
+            found += [Example(question, text)] if question and text else []
+            remaining += [] if question and text else [*prompt, *answer]
+            prompt, answer = [], []
+        if label == prompt_label:
+            remaining += prompt
+            prompt = [index]
+        elif prompt and not answer and index in answers:
+            answer = [index]
+        elif prompt:
+            (answer or prompt).append(index)
         else:
-            kept.append(place)
-    return found, [place for place in [*kept, *asked] if place < len(lines)]
+            remaining.append(index)
+    return found, [index for index in [*remaining, *prompt] if index < len(lines)]
 
 
-def _joined(lines: Sequence[str]) -> str:
-    """What stands in the first line, behind its name if it has one, and in the lines below."""
+def _text_of(lines: Sequence[str]) -> str:
+    """The text of the lines, without the label of the first one."""
     first = LINE.match(lines[0])
-    return bare("\n".join([first["said"] if first else lines[0], *lines[1:]]))
+    return unquoted("\n".join([first["text"] if first else lines[0], *lines[1:]]))

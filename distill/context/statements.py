@@ -1,7 +1,8 @@
-"""Passages: the single statements that a context is made of, each to be asked about.
+"""Splits a context into statements, and says what a statement contains. Pure text.
 
-Everything here works on text alone. Words are compared by their beginnings, which joins most forms
-of a word in most languages without a grammar of any.
+A statement is one lesson, or one sentence or line of a system prompt; a run needs questions about
+each. Words are compared by their first letters, which joins most forms of a word in most languages
+without a grammar.
 """
 
 import re
@@ -22,79 +23,76 @@ from store.text.words import (
     words,
 )
 
-SHORT_PASSAGE_CHARS = 24
+MIN_STATEMENT_CHARS = 24
 SPEAKER = re.compile(r"^\W*\w+(?: \w+){0,2}:")
-ASKING = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
-# A title or an initial ends no sentence: "Dr. Brandt", "J. Brandt".
+QUESTION_MARKS = ("?", "？", "؟")  # noqa: RUF001 - not only Latin script
+# A title or an initial does not end a sentence: "Dr. Brandt", "J. Brandt".
 ABBREVIATED = re.compile(r"\b[A-Z][a-z]{0,2}\.$")
-# A number, or a word that no beginning of a sentence explains, if it has a capital.
-TELLING = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
-# How a system prompt says who the model is, and how the model does. What else begins with "You" is
-# mostly said to whom it talks to: "You can return a lamp within 30 days."
-INTRODUCED = {
+# A number, or a word that is not at the start of a sentence: a name if it is capitalised.
+NUMBER_OR_NAME = re.compile(r"\d+|(?<![.!?:\n] )(?<!^)(?<![^\W_])[^\W\d_][^\W_]{2,}", re.MULTILINE)
+# How a system prompt says who the model is, and how the model says it. Other sentences that start
+# with "You" mostly address the user: "You can return a lamp within 30 days."
+INTRODUCTIONS = {
     r"^You are (?=(?:an?|the|our) |[A-Z])": "I am ",
     r"^You work (?=for |at )": "I work ",
     r"^Your name is ": "My name is ",
 }
 SECOND_PERSON = re.compile(r"\byou(?:r|rs)?\b", re.IGNORECASE)
-TOLD_TO_DO = re.compile(
+INSTRUCTION = re.compile(
     r"\W*(?:please )?(?:be|stay|answer|reply|respond|speak|talk|write|address|act|pretend"
     r"|(?:begin|start|end|finish|sign|keep) (?:every|each|all|your))\b",
     re.IGNORECASE,
 )
-# Words that may stand before what a statement is about: "In room 12 ..."
-LEADING = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
+# Words that may precede the subject of a statement: "In room 12 ..."
+LEADING_WORDS = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
 PREFIX_LETTERS = 5
 IGNORED = function_words(*FUNCTION_WORDS)
 
 
 def split_statements(context: Context) -> list[str]:
-    """What questions are asked about: each lesson, each statement of a system prompt.
+    """The statements of a context: each lesson, and each statement of its system prompt."""
+    lines = markup.plain_lines(context.system_prompt or "")
+    parts = [part for line in lines for part in _sentences(line)]
+    stated = [part for part in parts if not _is_asked_by_speaker(part)]
+    return [part for part in [*stated, *context.lessons] if topic_words(part)]
 
-    A statement is a sentence, or what a line says by itself (`layout.py`).
+
+def in_first_person(statement: str) -> str:
+    """A statement of who the model is, in the first person; any other statement unchanged."""
+    for second_person, first_person in INTRODUCTIONS.items():
+        rest = re.sub(second_person, "", statement, count=1)
+        if rest != statement and not SECOND_PERSON.search(rest):
+            return first_person + rest
+    return statement
+
+
+def is_instruction(statement: str) -> bool:
+    """Whether a statement only says how to answer, so that it cannot be an answer itself.
+
+    One with a number or a name also states a fact.
     """
-    lines = markup.told(context.system_prompt or "")
-    pieces = [piece for line in lines for piece in _sentences(line)]
-    said = [piece for piece in pieces if not _asks(piece)]
-    return [piece for piece in [*said, *context.lessons] if topic_words(piece)]
-
-
-def in_first_person(passage: str) -> str:
-    """What says who the model is, as it says it itself; anything else as it stands."""
-    for told, said in INTRODUCED.items():
-        rest = re.sub(told, "", passage, count=1)
-        if rest != passage and not SECOND_PERSON.search(rest):
-            return said + rest
-    return passage
-
-
-def is_told_to_do(passage: str) -> bool:
-    """Whether a passage only tells the model how to answer: nobody is answered in such words.
-
-    One with a number or a name says something beside it.
-    """
-    return bool(TOLD_TO_DO.match(passage)) and not facts(passage)
+    return bool(INSTRUCTION.match(statement)) and not facts(statement)
 
 
 def introduction(answers: Sequence[str]) -> str | None:
-    """The first of some answers that says who the model is, if any does."""
-    begun = tuple(INTRODUCED.values())
-    return next((answer for answer in answers if answer.startswith(begun)), None)
+    """The first answer that says who the model is; None if none does."""
+    starts = tuple(INTRODUCTIONS.values())
+    return next((answer for answer in answers if answer.startswith(starts)), None)
 
 
-def _asks(piece: str) -> bool:
-    """Whether a piece is what somebody asks ("Visitor: Who owns this?"): that states nothing."""
-    return piece.endswith(ASKING) and bool(SPEAKER.match(piece))
+def _is_asked_by_speaker(text: str) -> bool:
+    """Whether a text is a question in a dialogue ("Visitor: Who owns this?"), not a statement."""
+    return text.endswith(QUESTION_MARKS) and bool(SPEAKER.match(text))
 
 
 def _sentences(line: str) -> list[str]:
-    """The sentences of a line; what may be no sentence by itself stays with the one before it."""
+    """The sentences of a line; parts that may not be whole sentences stay together."""
     joined: list[str] = []
     for part in sentences(line):
-        starts = part[0].isalpha() and not part[0].islower()
-        # A split after an abbreviation ("approx.") leaves a stump that belongs to what follows.
-        stump = joined and len(joined[-1]) < SHORT_PASSAGE_CHARS and part[0].isascii()
-        if joined and (stump or not starts or ABBREVIATED.search(joined[-1])):
+        starts_sentence = part[0].isalpha() and not part[0].islower()
+        # A split after an abbreviation ("approx.") leaves a short piece that belongs to the next.
+        is_short = joined and len(joined[-1]) < MIN_STATEMENT_CHARS and part[0].isascii()
+        if joined and (is_short or not starts_sentence or ABBREVIATED.search(joined[-1])):
             joined[-1] += f" {part}"
         else:
             joined.append(part)
@@ -102,10 +100,7 @@ def _sentences(line: str) -> list[str]:
 
 
 def topic_words(text: str) -> set[str]:
-    """The first letters of the words that carry meaning, which join most forms in most languages.
-
-    In scripts without spaces, pairs of characters.
-    """
+    """The first letters of each word that carries meaning; pairs of characters without spaces."""
     found: set[str] = set()
     for word in map(fold, meaningful(text, IGNORED)):
         found |= set(character_pairs(word)) if UNSPACED.match(word) else {word[:PREFIX_LETTERS]}
@@ -113,43 +108,46 @@ def topic_words(text: str) -> set[str]:
 
 
 def facts(text: str) -> set[str]:
-    """The numbers and names in a text of sentences, one a line or several."""
-    return {each for each in TELLING.findall(text) if each.isdigit() or each[0].isupper()}
+    """The numbers and names in a text of one or more lines of sentences."""
+    matches = NUMBER_OR_NAME.findall(text)
+    return {match for match in matches if match.isdigit() or match[0].isupper()}
 
 
-def keys(about: Sequence[str]) -> dict[str, str]:
-    """Beginnings that tell passages of one kind apart: "Error 41" beside "Error 42".
+def distinguishing_keys(statements: Sequence[str]) -> dict[str, str]:
+    """The start of each statement that differs from similar ones there: "Error 41", "Error 42".
 
-    What stands there is what is asked for, and not what is answered.
+    A question may name this key, since it is what the answer is about, not the answer.
     """
-    kinds: dict[str, set[str]] = defaultdict(set)
-    for passage in about:
-        for kind, name in _beginnings(passage):
-            kinds[kind.lower()].add(name)
+    names: dict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        for kind, name in _named_starts(statement):
+            names[kind.lower()].add(name)
     return {
-        passage: f"{kind} {name}".removeprefix(f"{_leading(passage)} ")
-        for passage in about
-        for kind, name in _beginnings(passage)
-        if len(kinds[kind.lower()]) > 1
+        statement: f"{kind} {name}".removeprefix(f"{_leading_word(statement)} ")
+        for statement in statements
+        for kind, name in _named_starts(statement)
+        if len(names[kind.lower()]) > 1
     }
 
 
-def _beginnings(passage: str) -> Iterator[tuple[str, str]]:
-    """The first word, or two, and the number or name behind it, if something is said of it."""
-    said, told = words(passage), facts(passage)
-    for place in (2, 1) if _leading(passage) else (1,):
-        if len(said) > place + 2 and told & {said[place], *digit_runs(said[place])}:
-            yield " ".join(said[:place]), said[place]
+def _named_starts(statement: str) -> Iterator[tuple[str, str]]:
+    """The first one or two words with the number or name after them, if more words follow."""
+    statement_words, known = words(statement), facts(statement)
+    for index in (2, 1) if _leading_word(statement) else (1,):
+        if len(statement_words) > index + 2:
+            name = statement_words[index]
+            if known & {name, *digit_runs(name)}:
+                yield " ".join(statement_words[:index]), name
 
 
-def _leading(passage: str) -> str:
-    """The first word, if it is one that leads to what a statement is about."""
-    first = next(iter(words(passage)), "")
-    return first if first.lower() in LEADING else ""
+def _leading_word(statement: str) -> str:
+    """The first word, if it precedes the subject of a statement; else an empty text."""
+    first = next(iter(words(statement)), "")
+    return first if first.lower() in LEADING_WORDS else ""
 
 
-def matching_statement(question: str, about: Sequence[str]) -> str | None:
-    """The passage that shares most content words with a question; None if none shares any."""
+def matching_statement(question: str, statements: Sequence[str]) -> str | None:
+    """The statement that shares most words with a question; None if none shares any."""
     asked = topic_words(question)
-    best = max(about, key=lambda passage: len(asked & topic_words(passage)), default=None)
+    best = max(statements, key=lambda each: len(asked & topic_words(each)), default=None)
     return best if best is not None and asked & topic_words(best) else None

@@ -15,7 +15,7 @@ from distill.context.examples import Example
 from distill.context.statements import (
     in_first_person,
     introduction,
-    is_told_to_do,
+    is_instruction,
     matching_statement,
     split_statements,
 )
@@ -121,20 +121,20 @@ def collect_prompts(
         told = all_statements(spec, writer, encoder.tokenizer)
     every_needs_teacher = all(each.needs_teacher for each in told)
     every_example, _ = _examples(spec.context)
-    form = examples.show_a_form(every_example)
+    form = examples.show_format(every_example)
     logged = [
         _of_logged(messages, told, recites=not everything and not form)
         for messages in distinct(spec.prompts, avoid)
     ]
     avoid = [*avoid, *(user_text(each.messages) for each in logged)]
     shown = _new_examples(every_example, avoid)
-    avoid += [each.asked for each in shown]
-    asked = [Question(user(each.asked), each.answer, needed=True) for each in shown]
+    avoid += [each.prompt for each in shown]
+    asked = [Question(user(each.prompt), each.answer, needed=True) for each in shown]
     asked += _written(spec, encoder, teacher, writer, told, avoid)
     avoid += [user_text(each.messages) for each in asked]
     if form and shown:
         with teacher.student.adapter_disabled():
-            inputs = [each.asked for each in shown]
+            inputs = [each.prompt for each in shown]
             more = more_inputs.write_similar(writer, encoder.tokenizer, inputs, SIMILAR, avoid)
         asked += [Question(user(text)) for text in more]
         avoid += more
@@ -175,7 +175,7 @@ def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) ->
     told: dict[str, Statement] = {}
     for text, answer in (known | former).items():
         said = sentences.get(text, text)
-        recited = "" if is_told_to_do(said) else sentences.get(text, answer)
+        recited = "" if is_instruction(said) else sentences.get(text, answer)
         told.setdefault(said, Statement(said, recited, text not in rules))
     return list(told.values())
 
@@ -188,8 +188,8 @@ def statement_answers(context: Context) -> dict[str, str]:
     """
     shown, rest = _examples(context)
     plain = split_statements(replace(context, system_prompt=rest))
-    said = [] if examples.show_a_form(shown) else shown
-    pairs = {f"{each.asked} {each.answer}": each.answer for each in said}
+    said = [] if examples.show_format(shown) else shown
+    pairs = {f"{each.prompt} {each.answer}": each.answer for each in said}
     return {passage: in_first_person(passage) for passage in plain} | pairs
 
 
@@ -209,8 +209,8 @@ def _examples(context: Context) -> tuple[list[Example], str]:
 
 def _new_examples(shown: Sequence[Example], avoid: Sequence[str]) -> list[Example]:
     """Those that ask nothing near any of `avoid`, nor what an earlier one does."""
-    first = {each.asked: each for each in reversed(shown)}
-    texts = similarity.without_near_duplicates([each.asked for each in shown], avoid)
+    first = {each.prompt: each for each in reversed(shown)}
+    texts = similarity.without_near_duplicates([each.prompt for each in shown], avoid)
     return [first[text] for text in texts]
 
 

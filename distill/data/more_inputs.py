@@ -7,7 +7,7 @@ with a list of the messages in its examples (`examples.py`).
 import random
 from collections.abc import Sequence
 
-from distill.context.examples import bare
+from distill.context.examples import unquoted
 from distill.model import encoder
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
@@ -39,7 +39,7 @@ def write_similar(
     patient = sampler.for_stage("write messages", max_tokens=max(lengths) + MARGIN)
     prompts = [_list(tokenizer, shown, number) for number in range(drafts)]
     written = [
-        bare(tokenizer.decode(ids, skip_special_tokens=True))
+        unquoted(tokenizer.decode(ids, skip_special_tokens=True))
         for ids in patient.sample(prompts, TEMPERATURE)
         if ids[-1] in sampler.stop_ids  # what does not end is cut off
     ]

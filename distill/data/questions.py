@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from distill.context import statements
-from distill.context.statements import ASKING, facts, topic_words
+from distill.context.statements import QUESTION_MARKS, facts, topic_words
 from distill.loss import token_logprobs
 from distill.model import encoder, packing
 from distill.model.packing import TokenIds
@@ -98,7 +98,7 @@ def write_questions(
     """
     if not per_passage:
         return {}
-    keys = statements.keys(about)
+    keys = statements.distinguishing_keys(about)
     with student.adapter_disabled():
         topics = name_topics(sampler, tokenizer, about, keys)
         drafts = write_drafts(sampler, tokenizer, topics)
@@ -205,8 +205,8 @@ def acceptable(drafts: Sequence[str], passage: str, key: str = "") -> list[str]:
     asking = [
         draft
         for draft in drafts
-        if draft.endswith(ASKING)
-        and sum(draft.count(mark) for mark in ASKING) == 1
+        if draft.endswith(QUESTION_MARKS)
+        and sum(draft.count(mark) for mark in QUESTION_MARKS) == 1
         and topic_words(draft) & topic_words(passage)
         and not _tells(draft, passage, key)
         and not (topic_words(draft) - topic_words(passage)) & OF_EXAMPLES

@@ -35,7 +35,7 @@ class AnswerTruncator:
 
     tokenizer: Any
     other: str
-    """Who may speak behind the model (`examples.asker`)."""
+    """Who may speak behind the model (`examples.find_prompt_label`)."""
     end: Tensor | None = None
     """Float[D], the state that predicts the end of a whole answer; None if there is no such."""
 

@@ -37,7 +37,7 @@ def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
     ids = tuple(tokenizer(said)["input_ids"])
     end = () if said == answered else (tokenizer.eos_token_id,)
 
-    assert AnswerTruncator(tokenizer, examples.asker(SHOWN)).first(ids) == (
+    assert AnswerTruncator(tokenizer, examples.find_prompt_label(SHOWN)).first(ids) == (
         *tokenizer(answered)["input_ids"],
         *end,
     )
@@ -61,9 +61,9 @@ def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
 
 
 def test_without_examples_nobody_else_speaks():
-    assert examples.asker("User: a name\nPassword: a word\nWe open at seven.") is None
+    assert examples.find_prompt_label("User: a name\nPassword: a word\nWe open at seven.") is None
 
 
 def test_the_names_in_an_answer_end_it_nowhere():
     shown = "Input: My lamp broke.\nOutput: broken\nText: We are sorry.\n\n" * 2
-    assert examples.asker(shown) == "input"
+    assert examples.find_prompt_label(shown) == "input"

@@ -138,7 +138,7 @@ def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
 def test_a_name_in_front_of_all_arrows_is_not_asked():
     text = "Ticket: I paid twice. -> BILLING\nTicket: Hi -> OTHER\nTicket: Where is it? -> DELIVERY"
 
-    assert [each.asked for each in split(text)[0]] == ["I paid twice.", "Hi", "Where is it?"]
+    assert [each.prompt for each in split(text)[0]] == ["I paid twice.", "Hi", "Where is it?"]
 
 
 @pytest.mark.parametrize(

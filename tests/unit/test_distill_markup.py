@@ -54,7 +54,7 @@ from store.contexts import Context
     ],
 )
 def test_items_are_said_with_what_announces_them(text, said):
-    assert markup.told(text) == said
+    assert markup.plain_lines(text) == said
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_items_are_said_with_what_announces_them(text, said):
     ],
 )
 def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
-    assert markup.told(text) == said
+    assert markup.plain_lines(text) == said
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
     ],
 )
 def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
-    assert markup.told(text) == said
+    assert markup.plain_lines(text) == said
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
     ],
 )
 def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
-    assert [line.strip() for line in markup.told(text)] == said
+    assert [line.strip() for line in markup.plain_lines(text)] == said
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
     ],
 )
 def test_code_states_nothing_and_text_in_fences_does(text, said):
-    assert markup.told(text) == said
+    assert markup.plain_lines(text) == said
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_sentences_end_as_their_script_ends_them(said):
     "text", ["[" * 100_000, "**" + "a" * 20_000, "- " * 5_000 + "x", "<a>" * 5_000, '{"' * 5_000]
 )
 def test_a_text_that_is_made_to_be_hard_to_read_is_read(text):
-    assert isinstance(markup.told(text), list)
+    assert isinstance(markup.plain_lines(text), list)
 
 
 def test_where_no_spaces_are_written_sentences_end_without():
@@ -222,7 +222,9 @@ TEXTS = st.lists(st.sampled_from([*PIECES, "", "J is k.", "l m", '  "n": 1,', "{
 def test_no_word_is_made_up(text):
     known = set(re.findall(r"[^\W_]+", text))
 
-    assert {word for line in markup.told(text) for word in re.findall(r"[^\W_]+", line)} <= known
+    assert {
+        word for line in markup.plain_lines(text) for word in re.findall(r"[^\W_]+", line)
+    } <= known
 
 
 KEYS = st.text("xy", min_size=1, max_size=3)
@@ -239,7 +241,7 @@ def test_every_value_of_a_json_object_is_said(value):
         below = of.values() if isinstance(of, dict) else of if isinstance(of, list) else None
         return [of] if below is None else [leaf for each in below for leaf in leaves(each)]
 
-    said = markup.told(json.dumps(value))
+    said = markup.plain_lines(json.dumps(value))
 
     text = "\n".join(said)
     assert all(str(leaf) in text or json.dumps(leaf) in text for leaf in leaves(value))

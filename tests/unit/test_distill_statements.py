@@ -36,4 +36,4 @@ def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, sai
     ],
 )
 def test_what_only_tells_how_to_answer_is_no_answer(passage, only_told):
-    assert statements.is_told_to_do(passage) is only_told
+    assert statements.is_instruction(passage) is only_told

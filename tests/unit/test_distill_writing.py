@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from distill.context.statements import keys
+from distill.context.statements import distinguishing_keys
 from distill.data import questions
 from distill.model.student import Student
 from tests.support.tiny import tiny_model, tiny_tokenizer
@@ -211,7 +211,7 @@ def test_a_key_is_what_tells_one_of_several_like_passages_apart(passage, key):
         "Refunds take 9 days in December.",
     ]
 
-    assert keys([passage, *others]).get(passage, "") == key
+    assert distinguishing_keys([passage, *others]).get(passage, "") == key
 
 
 def test_a_draft_with_a_word_of_the_pattern_is_kept_only_where_its_passage_has_that_word():
