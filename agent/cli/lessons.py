@@ -72,7 +72,7 @@ def add(
         raise InputError("A lesson needs a text.")
     with opened(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
-        lesson = _author(settings).add(session, namespace, text.strip(), when, kind)
+        lesson = _editor(settings).add(session, namespace, text.strip(), when, kind)
     console.print(lesson.id)
 
 
@@ -82,7 +82,7 @@ def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
     if not text.strip():
         raise InputError("A lesson needs a text: `byheart lessons retire` takes one out.")
     with opened(config) as (settings, db), db.begin() as session:
-        new = _author(settings).reword(session, _get(session, lesson_id), text.strip())
+        new = _editor(settings).reword(session, _get(session, lesson_id), text.strip())
     console.print(new.id)
 
 
@@ -104,10 +104,10 @@ def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
 def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
     with opened(config) as (settings, db), db.begin() as session:
         for lesson_id in lesson_ids:
-            _author(settings).decide(session, _get(session, lesson_id), status)
+            _editor(settings).set_status(session, _get(session, lesson_id), status)
 
 
-def _author(settings: Settings) -> LessonEditor:
+def _editor(settings: Settings) -> LessonEditor:
     return LessonEditor(OPERATOR, settings, utcnow())
 
 

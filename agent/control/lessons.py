@@ -71,8 +71,8 @@ def get_lesson(session: Reading, caller: Asking, lesson_id: str) -> schemas.Supp
 @router.post("", status_code=201)
 def add_lesson(session: Writing, parts: Parts, caller: Asking, new: NewLesson) -> schemas.Lesson:
     """Add a lesson; it is in the next prompt."""
-    author = _author(parts, caller)
-    return _shown(author.add(session, caller.namespace, new.do.strip(), new.when, new.kind))
+    editor = _editor(parts, caller)
+    return _shown(editor.add(session, caller.namespace, new.do.strip(), new.when, new.kind))
 
 
 @router.patch("/{lesson_id}")
@@ -80,15 +80,15 @@ def change_lesson(
     session: Writing, parts: Parts, caller: Asking, lesson_id: str, change: Change
 ) -> schemas.Lesson:
     """Reword a lesson, which makes a new one of it, or use it, or use it no longer."""
-    lesson, author = _own(session, caller, lesson_id), _author(parts, caller)
+    lesson, editor = _own(session, caller, lesson_id), _editor(parts, caller)
     if change.do is not None:
-        lesson = author.reword(session, lesson, change.do.strip())
+        lesson = editor.reword(session, lesson, change.do.strip())
     if change.status is not None:
-        author.decide(session, lesson, LessonStatus(change.status))
+        editor.set_status(session, lesson, LessonStatus(change.status))
     return _shown(lesson)
 
 
-def _author(parts: Control, caller: Caller) -> LessonEditor:
+def _editor(parts: Control, caller: Caller) -> LessonEditor:
     return LessonEditor(caller.principal, parts.settings, parts.now())
 
 

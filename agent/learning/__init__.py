@@ -1,1 +1,1 @@
-"""From conversations to lessons. Read extract.py first."""
+"""Turns feedback on conversations into lessons. Start with extract.py."""

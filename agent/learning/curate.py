@@ -1,15 +1,16 @@
-"""Storing lessons: duplicates become support, and support becomes trust.
+"""Saves proposed lessons: duplicates become support, and support becomes trust.
 
-Authority comes from who said it. An operator's correction is a lesson at once; anybody else's is
-a candidate until enough independent principals have said the same. What the operator took out is
-known too, and only the operator brings it back.
+Who said it decides what a lesson counts for. An operator's correction is an active lesson
+immediately. Anybody else's is a candidate until `learning.corroboration` independent principals
+have said the same. A lesson that was retired or quarantined stays so, unless the operator says it
+again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.learning.propose import ProposedLesson
+from agent.learning.extractors import ProposedLesson
 from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Session
@@ -17,47 +18,48 @@ from store.lessons import Support
 from store.models import Lesson
 from store.schema import LessonStatus, Trust
 
-TAKEN_OUT = (LessonStatus.RETIRED, LessonStatus.QUARANTINED)
+REMOVED = (LessonStatus.RETIRED, LessonStatus.QUARANTINED)
 
 
 @dataclass(frozen=True)
 class SizedLesson:
-    """A lesson as it was stated, and its length."""
+    """A proposed lesson and its length in tokens."""
 
     lesson: ProposedLesson
     tokens: int
 
 
-def keep(
+def save(
     session: Session,
     namespace: str,
     support: Support,
-    stated: Sequence[SizedLesson],
+    proposed: Sequence[SizedLesson],
     settings: Learning,
     now: datetime,
 ) -> list[Lesson]:
-    """Store what one correction teaches; nothing where it has taught something before.
+    """Store what one correction teaches, and return the lessons that it now supports.
 
-    Each lesson is added, or its support to the lesson that says the same already.
+    Each proposed lesson is added, or supports the lesson that says the same. A correction that has
+    taught a lesson before changes nothing.
     """
-    namespaces.hold(session, namespace)  # what is known stays so until the end
+    namespaces.hold(session, namespace)  # locked, so that nobody adds a duplicate meanwhile
     if lessons.has_taught(session, support):
         return []
-    return [_keep_one(session, namespace, support, one, settings, now) for one in stated]
+    return [_save_one(session, namespace, support, item, settings, now) for item in proposed]
 
 
-def _keep_one(
+def _save_one(
     session: Session,
     namespace: str,
     support: Support,
-    stated: SizedLesson,
+    sized: SizedLesson,
     settings: Learning,
     now: datetime,
 ) -> Lesson:
-    proposed = stated.lesson
-    said = lessons.render(proposed.when, proposed.do)
-    known = _known(session, namespace, said, support.trust, settings.duplicate_ratio)
-    if known is None:
+    proposed = sized.lesson
+    text = lessons.render(proposed.when, proposed.do)
+    duplicate = _duplicate(session, namespace, text, support.trust, settings.duplicate_ratio)
+    if duplicate is None:
         return lessons.add(
             session,
             namespace,
@@ -66,32 +68,34 @@ def _keep_one(
             do=proposed.do,
             why=proposed.why,
             trust=support.trust,
-            tokens=stated.tokens,
+            tokens=sized.tokens,
             support=[support],
             status=_status(support.trust, principals=1, settings=settings),
             now=now,
         )
-    lessons.add_support(session, known, support)
-    principals = len(lessons.principals(session, known))
-    if known.status is LessonStatus.CANDIDATE and (
+    lessons.add_support(session, duplicate, support)
+    principals = len(lessons.principals(session, duplicate))
+    if duplicate.status is LessonStatus.CANDIDATE and (
         _status(support.trust, principals, settings) is LessonStatus.ACTIVE
     ):
-        lessons.set_status(session, known, LessonStatus.ACTIVE)
-    return known
+        lessons.set_status(session, duplicate, LessonStatus.ACTIVE)
+    return duplicate
 
 
-def _known(
-    session: Session, namespace: str, said: str, trust: Trust, ratio: float
+def _duplicate(
+    session: Session, namespace: str, text: str, trust: Trust, ratio: float
 ) -> Lesson | None:
-    """The lesson that says the same: one that counts or may, or else one that was taken out."""
-    known = lessons.find_duplicate(session, namespace, said, ratio)
-    if known or trust is Trust.OPERATOR:
-        return known
-    return lessons.find_duplicate(session, namespace, said, ratio, TAKEN_OUT)
+    """Return the lesson that says the same: one in use or waiting, otherwise a removed one.
+
+    The operator's word ignores removed lessons, so it brings one back as a new lesson.
+    """
+    duplicate = lessons.find_duplicate(session, namespace, text, ratio)
+    if duplicate or trust is Trust.OPERATOR:
+        return duplicate
+    return lessons.find_duplicate(session, namespace, text, ratio, REMOVED)
 
 
 def _status(trust: Trust, principals: int, settings: Learning) -> LessonStatus:
-    enough = trust is Trust.OPERATOR or (
-        trust is Trust.USER and principals >= settings.corroboration
-    )
-    return LessonStatus.ACTIVE if enough else LessonStatus.CANDIDATE
+    is_corroborated = trust is Trust.USER and principals >= settings.corroboration
+    is_trusted = trust is Trust.OPERATOR or is_corroborated
+    return LessonStatus.ACTIVE if is_trusted else LessonStatus.CANDIDATE

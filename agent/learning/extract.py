@@ -1,13 +1,19 @@
-"""The `extract` job: from one conversation to stored lessons.
+"""The `extract` job: turns the feedback on one conversation into lessons.
 
-1. Find the corrections in the conversation (corrections.py) that have taught nothing yet.
-2. Ask the served model to state each as standalone lessons and keep what is grounded in the
-   conversation's own text; a demonstration whose extraction fails becomes a lesson as it stands
-   (propose.py).
-3. Store them, merged with what the namespace knows (curate.py), and mark the conversation.
+How one piece of feedback becomes one lesson:
 
-Running it twice adds nothing: a correction that supports a lesson, whatever became of that lesson,
-is not read again.
+1. `find_corrections` (corrections.py) collects what says that an answer was wrong: demonstrations,
+   comments, and user turns that contradict the answer before them.
+2. `propose` (propose.py) asks the served model to restate the correction as a statement that is
+   clear without the conversation. Code, never a model, checks that the statement says what the
+   correction says (grounding.py). If the model fails, the correction's own words are used where
+   possible: a demonstration verbatim, or the fact in a comment.
+3. `_measure` counts the lesson's tokens and drops one that no prompt has room for.
+4. `save` (curate.py) stores the lesson, or adds support to a lesson that says the same. The
+   operator's lessons are active immediately; a user's wait until enough users agree.
+
+The job can be repeated: a correction that has taught a lesson, whatever became of that lesson, is
+not read again.
 """
 
 from collections.abc import Sequence
@@ -15,10 +21,10 @@ from typing import Any
 
 import structlog
 
-from agent.learning import curate
 from agent.learning.corrections import Correction, find_corrections
-from agent.learning.curate import SizedLesson
-from agent.learning.propose import origin, propose
+from agent.learning.curate import SizedLesson, save
+from agent.learning.extractors import ProposedLesson
+from agent.learning.propose import log_fields, propose
 from agent.runtime import Runtime
 from store import conversations, interactions, lessons
 from store.clock import utcnow
@@ -32,36 +38,51 @@ async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     with runtime.db.read() as session:
         signals = conversations.signals(session, conversation)
         turns = interactions.turns(session, conversation)
-        found = find_corrections(turns, settings.trust_turns)
-        new = [one for one in found if not lessons.has_taught(session, one.support)]
-    for correction in _chosen(new, settings.max_per_conversation):
+        corrections = [
+            correction
+            for correction in find_corrections(turns, settings.trust_turns)
+            if not lessons.has_taught(session, correction.support)
+        ]
+    for correction in _select(corrections, settings.max_per_conversation):
         await _learn(runtime, payload["namespace"], correction)
     with runtime.db.begin() as session:
-        # Those of the reading: what came since is read the next time.
+        # Only the signals that were read above: later ones are left for the next job.
         conversations.mark_read(session, conversation, signals)
 
 
-def _chosen(corrections: Sequence[Correction], most: int) -> list[Correction]:
-    """All that was sent as feedback, and the newest `most` of what users said in a next turn."""
-    others = [one for one in corrections if one.support.feedback is None]
-    left_out = others[:-most]
-    if left_out:
-        log.warning("corrections left out", count=len(left_out), most=most)
-    return [one for one in corrections if one not in left_out]
+def _select(corrections: Sequence[Correction], max_turns: int) -> list[Correction]:
+    """Return all corrections from feedback, and the newest `max_turns` from user turns."""
+    from_turns = [item for item in corrections if item.support.feedback is None]
+    skipped = from_turns[:-max_turns]
+    if skipped:
+        log.warning("corrections skipped", count=len(skipped), limit=max_turns)
+    return [correction for correction in corrections if correction not in skipped]
 
 
 async def _learn(runtime: Runtime, namespace: str, correction: Correction) -> None:
-    """State and store what one correction teaches; at once, so that a later failure costs less."""
+    """Propose and save the lessons of one correction.
+
+    Each correction has its own transaction, so that a failure loses only what follows.
+    """
     settings = runtime.settings.learning
-    stated = []
-    for proposed in await propose(runtime.engine, runtime.model, correction, settings.extractor):
-        said = lessons.render(proposed.when, proposed.do)
-        tokens = len(await runtime.engine.tokenize(said, runtime.model))
-        if tokens > settings.token_budget:
-            log.warning("lesson too long for any prompt", tokens=tokens, **origin(correction))
-            continue
-        stated.append(SizedLesson(proposed, tokens))
+    proposed = await propose(runtime.engine, runtime.model, correction, settings.extractor)
+    sized = await _measure(runtime, proposed, correction)
     with runtime.db.begin() as session:
-        kept = curate.keep(session, namespace, correction.support, stated, settings, utcnow())
-    for lesson in kept:
-        log.info("lesson kept", lesson=lesson.id, status=lesson.status, kind=lesson.kind)
+        saved = save(session, namespace, correction.support, sized, settings, utcnow())
+    for lesson in saved:
+        log.info("lesson saved", lesson=lesson.id, status=lesson.status, kind=lesson.kind)
+
+
+async def _measure(
+    runtime: Runtime, proposed: Sequence[ProposedLesson], correction: Correction
+) -> list[SizedLesson]:
+    """Return the lessons with their token counts, without those above the token budget."""
+    sized = []
+    for lesson in proposed:
+        text = lessons.render(lesson.when, lesson.do)
+        tokens = len(await runtime.engine.tokenize(text, runtime.model))
+        if tokens <= runtime.settings.learning.token_budget:
+            sized.append(SizedLesson(lesson, tokens))
+        else:
+            log.warning("lesson exceeds token budget", tokens=tokens, **log_fields(correction))
+    return sized

@@ -1,60 +1,65 @@
-"""Is a lesson said by the conversation it is taken from? Decided by code, never by a model.
+"""Checks in code, never by a model, that a lesson says what its correction says.
 
-A model asked for a lesson may echo an example or invent a detail, and what is distilled into
-weights cannot be taken out of a sentence again. So each content word and each number of a lesson
-must stand in the conversation's own text, each number of the correction must be kept, in its order,
-what is denied must stay denied, and each sentence must say something of the correction: a question
-alone teaches nothing, whatever it says.
+A model asked for a lesson may echo an example or invent a detail, and what has been distilled into
+weights cannot be removed sentence by sentence. So a lesson must pass these checks:
+
+- Each of its content words and numbers stands in the conversation's own text (`ungrounded`).
+- It keeps every number and most content words of the correction (`preserves`), the subject that the
+  correction names (`drops_subject`), the order of numbers, and what is denied (`flips_meaning`).
+- Each sentence says something of the correction: the question alone teaches nothing
+  (`unsupported`).
 """
 
 import re
 
+from agent.learning.word_lists import any_of, load
 from store.text.words import content_words, negations, numbers, sentences
 
-_CLAUSE_END = re.compile(r"[.,;:!?]\s+|\n+|\bbut\b", re.IGNORECASE)
-_PART_END = re.compile(_CLAUSE_END.pattern + r"|\b(?:and|or|while|whereas)\b", re.IGNORECASE)
-_YES = re.compile(r"\W*(yes|yeah|yep|right|correct|exactly)\b", re.IGNORECASE)
+_LISTS = {name: any_of(words) for name, words in load("grounding").items()}
+_CLAUSE_END = re.compile(rf"[.,;:!?]\s+|\n+|\b{_LISTS['contrasts']}\b", re.IGNORECASE)
+_PART_END = re.compile(rf"{_CLAUSE_END.pattern}|\b{_LISTS['connectives']}\b", re.IGNORECASE)
+_CONFIRMATION = re.compile(rf"\W*{_LISTS['confirmations']}\b", re.IGNORECASE)
 MIN_CLAUSE_WORDS = 2
+"""Content words of a clause that must be supported by itself."""
 
 
 def ungrounded(lesson: str, sources: list[str]) -> set[str]:
-    """Content words and numbers of the lesson that no source contains; empty when grounded."""
+    """Return the content words and numbers of the lesson that no source contains."""
     known = set[str]().union(*map(content_words, sources))
     return {word for word in content_words(lesson) if word not in known}
 
 
 def drops_subject(lesson: str, correction: str, question: str) -> bool:
-    """Whether what the correction named of its question is gone ("In PDF and XML.")."""
+    """Return whether the lesson lacks all that the correction repeats of its question.
+
+    As "In PDF and XML." does, where the correction is "Invoices are exported as PDF and XML."
+    """
     subject = content_words(question) & content_words(correction)
     return bool(subject) and not subject & content_words(lesson)
 
 
 def unsupported(lesson: str, correction: str) -> list[str]:
-    """Sentences of the lesson without a word or number of the correction, and such clauses.
+    """Return the sentences and clauses of the lesson that share nothing with the correction.
 
-    A clause is one with two words that carry meaning; after a "yes" it may be what was asked.
+    A clause counts from two content words on. After a "yes" it may repeat the question instead.
     """
-    said = content_words(correction)
-    clauses = [] if _YES.match(correction) else _PART_END.split(lesson)
-    told = [part for part in clauses if len(content_words(part)) >= MIN_CLAUSE_WORDS]
-    return [part for part in [*sentences(lesson), *told] if not content_words(part) & said]
+    words = content_words(correction)
+    parts = [] if _CONFIRMATION.match(correction) else _PART_END.split(lesson)
+    clauses = [part for part in parts if len(content_words(part)) >= MIN_CLAUSE_WORDS]
+    return [part for part in [*sentences(lesson), *clauses] if not content_words(part) & words]
 
 
 def flips_meaning(lesson: str, correction: str) -> bool:
-    """Whether the lesson may say the opposite: a "not" lost or added, or numbers changed round.
+    """Return whether the lesson may say the opposite: a "not" or the order of numbers changed.
 
-    Each clause is held against those of the correction that have most words in common with it.
+    Each clause is compared with the clauses of the correction that share most words with it.
     """
-    said = numbers(correction)
-    kept = [number for number in numbers(lesson) if number in said]
-    return kept != [number for number in said if number in kept] or any(
+    expected = numbers(correction)
+    actual = [number for number in numbers(lesson) if number in expected]
+    return actual != [number for number in expected if number in actual] or any(
         _denies(clause) not in map(_denies, _nearest(clause, correction))
         for clause in _clauses(lesson)
     )
-
-
-def _clauses(text: str) -> list[str]:
-    return [part for part in _CLAUSE_END.split(text) if content_words(part)]
 
 
 def _denies(clause: str) -> bool:
@@ -62,16 +67,21 @@ def _denies(clause: str) -> bool:
 
 
 def _nearest(clause: str, text: str) -> list[str]:
+    """Return the clauses of the text that share most content words with the clause."""
     words = content_words(clause)
     shared = [(len(words & content_words(other)), other) for other in _clauses(text)]
-    most = max((count for count, _ in shared), default=0)
-    return [other for count, other in shared if count == most]
+    max_shared = max((count for count, _ in shared), default=0)
+    return [other for count, other in shared if count == max_shared]
+
+
+def _clauses(text: str) -> list[str]:
+    return [part for part in _CLAUSE_END.split(text) if content_words(part)]
 
 
 def preserves(lesson: str, correction: str, share: float = 0.5) -> bool:
-    """Whether the lesson still says what the correction said.
+    """Return whether the lesson keeps what the correction says.
 
-    Every number must be kept, and at least `share` of the content words.
+    It must keep every number, and at least `share` of the content words.
     """
     words = content_words(correction)
     return set(numbers(correction)) <= set(numbers(lesson)) and (

@@ -1,6 +1,6 @@
-"""What an operator writes, on the command line or over HTTP: lessons, and system prompts.
+"""Edits by an operator, on the command line or over HTTP: lessons and system prompts.
 
-Every change of a lesson is in the audit log, with who made it.
+Every change to a lesson is recorded in the audit log, with its author.
 """
 
 from dataclasses import dataclass
@@ -15,37 +15,38 @@ from store.models import Lesson
 from store.schema import LessonKind, LessonStatus, Trust
 
 WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
-"""Not in use until they are approved."""
-
+"""Statuses of lessons that are not used until somebody approves them."""
 
 MIN_FREE_TOKENS = 256
-"""Tokens for question and answer beside a system prompt."""
+"""Tokens that a system prompt and the lessons must leave for question and answer."""
 
 
 class LessonTooLong(ValueError):
-    """No prompt would ever have room for the lesson."""
+    """The lesson exceeds the token budget that all lessons share."""
 
 
 class PromptTooLong(ValueError):
-    """The engine would refuse every request that the prompt stands in front of."""
+    """With this system prompt, the engine would reject every request."""
 
 
 class DuplicateLesson(Exception):
-    """A lesson says the same already."""
+    """A lesson already says the same."""
 
 
 def prompt_length(settings: Settings, text: str) -> int:
-    """Tokens of a system prompt, which can stand in front of requests until it is internalised.
+    """Return the length of a system prompt in tokens.
+
+    Until it is internalised, the prompt precedes every request, so it must fit the context window.
 
     Raises:
-        PromptTooLong: It cannot.
+        PromptTooLong: It leaves too little room for lessons, question and answer.
     """
-    length, most = tokens.count(settings.model_folder, text), settings.engine.max_model_len
-    beside = settings.learning.token_budget + MIN_FREE_TOKENS
-    if not settings.engine.urls and length + beside > most:
+    length, limit = tokens.count(settings.model_folder, text), settings.engine.max_model_len
+    reserved = settings.learning.token_budget + MIN_FREE_TOKENS
+    if not settings.engine.urls and length + reserved > limit:
         raise PromptTooLong(
-            f"The system prompt has {length} tokens, and engine.max_model_len is {most}, for "
-            f"lessons, question and answer too ({beside}). Shorten it, or raise "
+            f"The system prompt has {length} tokens, and {reserved} more are reserved for lessons, "
+            f"question and answer; engine.max_model_len is {limit}. Shorten the prompt, or raise "
             "engine.max_model_len."
         )
     return length
@@ -53,7 +54,7 @@ def prompt_length(settings: Settings, text: str) -> int:
 
 @dataclass(frozen=True)
 class LessonEditor:
-    """Who changes lessons, when, and by which settings."""
+    """Changes lessons on behalf of `name`, and records it in the audit log."""
 
     name: str
     settings: Settings
@@ -62,17 +63,17 @@ class LessonEditor:
     def add(
         self, session: Session, namespace: str, do: str, when: str | None, kind: LessonKind
     ) -> Lesson:
-        """Add a lesson; it is in the next prompt.
+        """Add a lesson, used from the next request on.
 
         Raises:
-            LessonTooLong: It has more tokens than the budget for all of them.
-            DuplicateLesson: There is one that says this.
+            LessonTooLong: It exceeds the token budget that all lessons share.
+            DuplicateLesson: A lesson already says this.
         """
         length = self._length(when, do)
         ratio = self.settings.learning.duplicate_ratio
-        known = lessons.find_duplicate(session, namespace, lessons.render(when, do), ratio)
-        if known:
-            raise DuplicateLesson(_known(known))
+        duplicate = lessons.find_duplicate(session, namespace, lessons.render(when, do), ratio)
+        if duplicate:
+            raise DuplicateLesson(_duplicate_message(duplicate))
         lesson = lessons.add(
             session,
             namespace,
@@ -84,43 +85,45 @@ class LessonEditor:
             support=[Support(None, None, do, self.name, Trust.OPERATOR)],
             now=self.now,
         )
-        self._note(session, "lesson added", lesson)
+        self._record(session, "lesson added", lesson)
         return lesson
 
     def reword(self, session: Session, old: Lesson, do: str) -> Lesson:
-        """Put a lesson of another wording in the place of one, which is kept, retired.
+        """Replace a lesson by one with another text; the old one is retired.
 
         Raises:
-            LessonTooLong: It has more tokens than the budget for all of them.
+            LessonTooLong: It exceeds the token budget that all lessons share.
         """
         new = lessons.edit(session, old, do, self.now, self._length(old.when, do))
-        self._note(session, "lesson edited", old, by=new.id)
+        self._record(session, "lesson edited", old, by=new.id)
         return new
 
-    def decide(self, session: Session, lesson: Lesson, status: LessonStatus) -> None:
-        """Use a lesson, or use it no longer.
+    def set_status(self, session: Session, lesson: Lesson, status: LessonStatus) -> None:
+        """Approve or retire a lesson.
 
         Raises:
-            IllegalTransition: It cannot become that.
+            IllegalTransition: The lesson cannot change to that status.
         """
         lessons.set_status(session, lesson, status)
-        self._note(session, f"lesson {status}", lesson)
+        self._record(session, f"lesson {status}", lesson)
 
     def _length(self, when: str | None, do: str) -> int:
         length = tokens.count(self.settings.model_folder, lessons.render(when, do))
-        most = self.settings.learning.token_budget
-        if length > most:
+        limit = self.settings.learning.token_budget
+        if length > limit:
             raise LessonTooLong(
-                f"The lesson has {length} tokens and would never be used: learning.token_budget is "
-                f"{most}. Say it in several lessons, or as a system prompt: `byheart compile`."
+                f"The lesson has {length} tokens, and learning.token_budget is {limit}. Split it "
+                "into several lessons, or make it a system prompt: `byheart compile`."
             )
         return length
 
-    def _note(self, session: Session, action: str, lesson: Lesson, **more: str) -> None:
+    def _record(self, session: Session, action: str, lesson: Lesson, **more: str) -> None:
         detail = {"namespace": lesson.namespace, **more}
         audit.append(session, self.name, action, lesson.id, detail, self.now)
 
 
-def _known(lesson: Lesson) -> str:
-    waits = ", and waits to be approved" if lesson.status in WAITING else ""
-    return f"{lesson.id} says this already ({lesson.status}){waits}."
+def _duplicate_message(lesson: Lesson) -> str:
+    hint = (
+        f" Approve it: `byheart lessons approve {lesson.id}`." if lesson.status in WAITING else ""
+    )
+    return f"Lesson {lesson.id} already says this ({lesson.status}).{hint}"

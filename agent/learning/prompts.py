@@ -1,8 +1,8 @@
-"""The texts with which the model is asked for lessons, and nothing else.
+"""The prompts of the extractors (extractors.py).
 
-The examples are of trades that no user is likely to be in: what leaks from them into an answer is
-then not grounded in the conversation and is rejected (see grounding.py). The wrong answer is not
-shown to a small model: it would repeat it.
+The examples come from trades that a user is unlikely to be in. If one leaks into an answer, it is
+not grounded in the conversation and is rejected (grounding.py). Small models are not shown the
+wrong answer, because they would repeat it.
 """
 
 CORRECTION_EXAMPLES = """\

@@ -1,24 +1,23 @@
-"""Asking the served model for the lessons of one correction, and keeping only what is grounded.
+"""Proposes lessons for one correction: the model restates it, code decides what is kept.
 
-Two forms (setting `learning.extractor`): a few-shot completion for models too small to follow
-instructions, and JSON under a schema, enforced by the engine, for capable ones. Either way the
-answer is text only: the model has no tools, and trust is computed from rows elsewhere. What is
-asked is cut to a length that the default context window holds.
+Only statements that say what the correction says are kept (grounding.py). If the model returns
+none, the correction's own words become the lesson where they are fit for it. Text only: who said it
+decides elsewhere what the lesson counts for (curate.py).
 """
 
-import re
-from dataclasses import dataclass
-
-import orjson
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from agent.engine.client import VllmEngine
-from agent.engine.errors import EngineStatusError
-from agent.learning import prompts
-from agent.learning.condition import MAX_CHARS, condition
+from agent.learning.condition import condition
 from agent.learning.contradiction import strip_verdict
 from agent.learning.corrections import Correction
+from agent.learning.extractors import (
+    EXTRACTION_ERRORS,
+    MAX_LESSON_CHARS,
+    ProposedLesson,
+    few_shot,
+    structured,
+)
 from agent.learning.grounding import (
     drops_subject,
     flips_meaning,
@@ -26,232 +25,123 @@ from agent.learning.grounding import (
     ungrounded,
     unsupported,
 )
+from agent.learning.statement import (
+    is_about_conversation,
+    is_informative,
+    is_self_contained,
+    lesson_kind,
+)
 from store.schema import LessonKind
-from store.text.words import content_words, numbers, sentences
+from store.text.words import content_words, sentences
 
 log = structlog.get_logger(__name__)
 
-MAX_LESSON_CHARS = 400
-"""Of a lesson that the model states."""
 MAX_DEMONSTRATION_CHARS = 1000
-"""Of a demonstration that becomes a lesson as it stands: about half of `learning.token_budget`."""
-FEW_SHOT_BYTES = 600
-STRUCTURED_BYTES = 1600
-"""Of each text that is shown; a byte is at most a token."""
-MIN_INFORMATIVE_WORDS = 3
-UNUSABLE = (EngineStatusError, ValueError, LookupError, TypeError)
-"""What comes of a prompt that the engine will not take, or of an answer of another form."""
-_IMPERATIVE = re.compile(
-    r"^\W*(please )?(always|never|do not|don['’]t|avoid|begin|start|end|use|answer|reply|say|write"
-    r"|greet|keep|ask|refuse|make sure|be|call|offer|tell|mention|respond|sign|include|address)\b",
-    re.IGNORECASE,
-)
-_LEANING = re.compile(
-    r"^\W*(no|nope|yes|yeah|wrong|it|its|that|this|those|these|he|she|they|there|only|just|because"
-    r"|actually|sorry)\b",
-    re.IGNORECASE,
-)
-_OF_THE_TALK = re.compile(
-    r"\?|\b(i|me|my|mine|answer|answers|answered|reply|response|you (said|wrote|told|meant))\b",
-    re.IGNORECASE,
-)
-
-
-@dataclass(frozen=True)
-class ProposedLesson:
-    """A lesson as it was stated: text only, never authority."""
-
-    kind: LessonKind
-    do: str
-    when: str | None = None
-    why: str | None = None
-
-
-class Entry(BaseModel):
-    """A lesson in the structured extractor's answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: LessonKind
-    when: str | None = Field(None, max_length=MAX_CHARS)
-    do: str = Field(min_length=1, max_length=MAX_LESSON_CHARS)
-    why: str | None = Field(None, max_length=MAX_LESSON_CHARS)
-
-
-class Answer(BaseModel):
-    """The structured extractor's whole answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    lessons: list[Entry] = Field(max_length=8)
+"""Of a demonstration that becomes a lesson verbatim: about half of `learning.token_budget`."""
 
 
 async def propose(
     engine: VllmEngine, model: str, correction: Correction, extractor: str
 ) -> list[ProposedLesson]:
-    """Grounded lessons for one correction; what it says itself where the model fails.
+    """Return the lessons that one correction teaches; often one, sometimes none.
+
+    Args:
+        engine: The engine that serves `model`.
+        model: The base model's name.
+        correction: What somebody said about a wrong answer.
+        extractor: The setting `learning.extractor`.
 
     Raises:
-        EngineUnavailable: The engine is away, which says nothing about the correction.
+        EngineUnavailable: The engine cannot be reached. The correction can be tried again.
     """
-    ask = _ask_structured if extractor == "structured" else _ask_few_shot
+    ask_model = structured if extractor == "structured" else few_shot
     try:
-        stated = [
-            one for one in await ask(engine, model, correction) if is_acceptable(one, correction)
-        ]
-    except UNUSABLE as error:
-        # Not the error's text: it may quote what a customer said.
-        log.warning("no lesson stated", error=type(error).__name__, **origin(correction))
-        stated = []
-    if stated:
-        return stated
+        answers = await ask_model(engine, model, correction)
+        lessons = [lesson for lesson in answers if is_acceptable(lesson, correction)]
+    except EXTRACTION_ERRORS as error:
+        # Without the error's text, which may quote a customer.
+        log.warning("extraction failed", error=type(error).__name__, **log_fields(correction))
+        lessons = []
+    if lessons:
+        return lessons
     return verbatim(correction) if correction.is_demonstration else fact_from_comment(correction)
 
 
 def is_acceptable(lesson: ProposedLesson, correction: Correction) -> bool:
-    """Whether what the model stated is what was said, and can be understood without it."""
+    """Return whether a lesson from the model says what was said, and is clear without context."""
     when = lesson.when or ""
-    said = f"{when} {lesson.do}"
+    text = f"{when} {lesson.do}"
     return (
-        not ungrounded(said, [correction.question, correction.text])
-        and preserves(said, correction.text)
+        not ungrounded(text, [correction.question, correction.text])
+        and preserves(text, correction.text)
         and not unsupported(lesson.do, correction.text)
         and not flips_meaning(lesson.do, correction.text)
         and len(sentences(when)) <= 1
-        and (bool(when) or _is_whole(lesson.do, correction))
+        and (bool(when) or _names_subject(lesson.do, correction))
         and (correction.is_demonstration or _is_lasting(lesson, correction.question))
     )
 
 
+def _names_subject(statement: str, correction: Correction) -> bool:
+    is_complete = not drops_subject(statement, correction.text, correction.question)
+    return is_self_contained(statement) and is_complete
+
+
 def _is_lasting(lesson: ProposedLesson, question: str) -> bool:
-    """Whether it may hold beyond this conversation."""
+    """Return whether the lesson may hold beyond this conversation."""
     return lesson.kind is not LessonKind.FACT or is_informative(lesson.do, question)
 
 
 def verbatim(correction: Correction) -> list[ProposedLesson]:
-    """The demonstration as a lesson: the statement, or what to say when asked that question.
+    """Return the demonstration as a lesson, word for word.
 
-    Empty, with a warning, where it can be neither: cut, it might say something else.
+    It stands alone if it is clear without its question. Otherwise it is what to say when asked that
+    question. If it can be neither, a warning is logged: a shortened one might say something else.
     """
     statement, when = correction.text, condition(correction.question)
     if len(statement) > MAX_DEMONSTRATION_CHARS:
-        return _refused(correction, f"it has more than {MAX_DEMONSTRATION_CHARS} characters")
-    names_subject = bool(content_words(correction.question) & content_words(statement))
-    if is_self_contained(statement) and (names_subject or when is None):
+        return _not_learned(correction, f"it has more than {MAX_DEMONSTRATION_CHARS} characters")
+    if is_self_contained(statement) and (_shares_words(statement, correction) or when is None):
         return [ProposedLesson(lesson_kind(statement), statement)]
     if when is None:
-        return _refused(correction, "it leans on a question that has no words")
+        return _not_learned(correction, "it depends on a question that has no words")
     return [ProposedLesson(LessonKind.FACT, statement, when)]
 
 
-def fact_from_comment(correction: Correction) -> list[ProposedLesson]:
-    """What a comment or a turn says after its verdict ("No, that's wrong."), if that is a fact.
+def _not_learned(correction: Correction, reason: str) -> list[ProposedLesson]:
+    remedy = "write it as a lesson: byheart lessons add"
+    log.warning("demonstration not learned", reason=reason, remedy=remedy, **log_fields(correction))
+    return []
 
-    That is: one statement that tells something, and neither speaks of the conversation nor says
-    what to do, which may be meant for this once.
+
+def fact_from_comment(correction: Correction) -> list[ProposedLesson]:
+    """Return the fact in a comment or next turn, without its verdict ("No, that's wrong.").
+
+    Only a single informative statement counts. Instructions do not, because they may be meant for
+    this conversation alone; neither do statements about the conversation.
     """
     statement, when = strip_verdict(correction.text), condition(correction.question)
-    names_subject = bool(content_words(correction.question) & content_words(statement))
-    usable = (
+    is_fact = (
         statement != correction.text
         and is_informative(statement, correction.question)
         and len(statement) <= MAX_LESSON_CHARS
         and len(sentences(statement)) == 1
         and lesson_kind(statement) is LessonKind.FACT
-        and not _OF_THE_TALK.search(statement)
+        and not is_about_conversation(statement)
         and not flips_meaning(statement, correction.text)
     )
-    if usable and is_self_contained(statement) and names_subject:
+    if is_fact and is_self_contained(statement) and _shares_words(statement, correction):
         return [ProposedLesson(LessonKind.FACT, statement)]
-    if usable and when is not None:
+    if is_fact and when is not None:
         return [ProposedLesson(LessonKind.FACT, statement, when)]
-    log.info("correction taught nothing", **origin(correction))
+    log.info("correction taught nothing", **log_fields(correction))
     return []
 
 
-def _refused(correction: Correction, reason: str) -> list[ProposedLesson]:
-    remedy = "say it in a lesson: byheart lessons add"
-    log.warning("demonstration not learned", reason=reason, remedy=remedy, **origin(correction))
-    return []
+def _shares_words(statement: str, correction: Correction) -> bool:
+    return bool(content_words(correction.question) & content_words(statement))
 
 
-def _is_whole(statement: str, correction: Correction) -> bool:
-    lost = drops_subject(statement, correction.text, correction.question)
-    return is_self_contained(statement) and not lost
-
-
-def origin(correction: Correction) -> dict[str, str | None]:
-    """What a log line names of a correction: never its text."""
+def log_fields(correction: Correction) -> dict[str, str | None]:
+    """Return what identifies a correction in the log: never its text."""
     return {"interaction": correction.support.interaction, "feedback": correction.support.feedback}
-
-
-def is_self_contained(statement: str) -> bool:
-    """Whether a statement does not lean on the question before it ("No, it is ...")."""
-    return _LEANING.match(statement) is None
-
-
-def is_informative(statement: str, question: str) -> bool:
-    """Whether a statement names a number, a name, or what was asked about; not "try again".
-
-    One of several words that carry meaning may do without: "Gift cards never expire."
-    """
-    said = content_words(statement)
-    named = any(word[0].isupper() for word in statement.split()[1:])
-    return (
-        bool(content_words(question) & said or numbers(statement) or named)
-        or len(said) >= MIN_INFORMATIVE_WORDS
-    )
-
-
-def lesson_kind(statement: str) -> LessonKind:
-    """Rule for what tells the assistant to do something, fact for what tells it something."""
-    return LessonKind.RULE if _IMPERATIVE.match(statement) else LessonKind.FACT
-
-
-async def _ask_few_shot(
-    engine: VllmEngine, model: str, correction: Correction
-) -> list[ProposedLesson]:
-    """One sentence, completed after examples (for models too small to follow instructions)."""
-    prompt = prompts.CORRECTION_EXAMPLES + prompts.CORRECTION.format(
-        question=_shown(" ".join(correction.question.split()), FEW_SHOT_BYTES),
-        correction=_shown(" ".join(strip_verdict(correction.text).split()), FEW_SHOT_BYTES),
-    )
-    reply = await engine.complete(prompt, model, max_tokens=80, temperature=0, stop=["\n"])
-    sentence = str(reply["choices"][0]["text"]).strip()
-    if not 3 <= len(sentence) <= MAX_LESSON_CHARS:
-        return []
-    return [ProposedLesson(lesson_kind(sentence), sentence)]
-
-
-async def _ask_structured(
-    engine: VllmEngine, model: str, correction: Correction
-) -> list[ProposedLesson]:
-    """Typed lessons as JSON under a schema that the engine enforces."""
-    texts = {
-        "question": correction.question,
-        "answer": correction.answer,
-        "correction": correction.text,
-    }
-    shown = {name: _shown(text, STRUCTURED_BYTES) for name, text in texts.items()}
-    body = {
-        "model": model,
-        "messages": [
-            {"role": "system", "content": prompts.STRUCTURED_SYSTEM},
-            # As JSON, because a text can close a tag but not a JSON string.
-            {"role": "user", "content": orjson.dumps(shown).decode()},
-        ],
-        "temperature": 0,
-        "max_tokens": 600,
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "lessons", "schema": Answer.model_json_schema()},
-        },
-    }
-    reply = await engine.chat(body)
-    content = reply.json()["choices"][0]["message"]["content"]
-    entries = Answer.model_validate_json(content).lessons
-    return [ProposedLesson(one.kind, one.do, one.when, one.why) for one in entries]
-
-
-def _shown(text: str, most_bytes: int) -> str:
-    return text.encode(errors="replace")[:most_bytes].decode(errors="ignore")

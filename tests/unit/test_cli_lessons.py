@@ -57,7 +57,7 @@ def test_a_lesson_that_no_prompt_has_room_for_is_refused_with_the_remedy(
 def test_what_is_known_is_not_added_again(db: Database, run: Any) -> None:
     assert run("lessons", "add", "Lamps cost 15.").exit_code == 0
     again = run("lessons", "add", "Lamps cost 15.")
-    assert "says this already (active)" in str(again.exception)
+    assert "already says this (active)" in str(again.exception)
     assert run("lessons", "add", "Lamps cost 16.").exit_code == 0
     assert statuses(db) == [LessonStatus.ACTIVE, LessonStatus.ACTIVE]
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from agent.learning.contradiction import strip_verdict
 from agent.learning.corrections import Correction
-from agent.learning.propose import ProposedLesson, fact_from_comment, is_acceptable
+from agent.learning.extractors import ProposedLesson
+from agent.learning.propose import fact_from_comment, is_acceptable
 from store.lessons import Support
 from store.schema import LessonKind, Trust
 

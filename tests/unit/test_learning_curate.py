@@ -4,7 +4,7 @@ import threading
 
 from agent.learning import curate
 from agent.learning.curate import SizedLesson
-from agent.learning.propose import ProposedLesson
+from agent.learning.extractors import ProposedLesson
 from config.sections import Learning
 from store import lessons, namespaces
 from store.db import Database, Session
@@ -18,7 +18,7 @@ SAID = "Lamps cost 15 euros."
 def keep(session: Session, interaction: str, principal: str) -> None:
     support = Support(interaction, None, SAID, principal, Trust.USER)
     stated = [SizedLesson(ProposedLesson(kind=LessonKind.FACT, do=SAID), 6)]
-    curate.keep(session, "shop", support, stated, Learning(), NOW)
+    curate.save(session, "shop", support, stated, Learning(), NOW)
 
 
 def test_two_who_say_the_same_at_once_support_one_lesson(any_db: Database) -> None:

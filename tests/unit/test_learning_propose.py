@@ -6,14 +6,9 @@ from hypothesis import strategies as st
 
 from agent.learning.condition import MAX_CHARS, condition
 from agent.learning.corrections import Correction
-from agent.learning.propose import (
-    MAX_DEMONSTRATION_CHARS,
-    ProposedLesson,
-    is_acceptable,
-    is_self_contained,
-    lesson_kind,
-    verbatim,
-)
+from agent.learning.extractors import ProposedLesson
+from agent.learning.propose import MAX_DEMONSTRATION_CHARS, is_acceptable, verbatim
+from agent.learning.statement import is_self_contained, lesson_kind
 from store.lessons import Support
 from store.schema import LessonKind, Trust
 from store.text.words import meaningful, sentences
