@@ -41,11 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
 def base_model() -> Path:
     """The embedded model as a folder, made once on a machine."""
     folder = Path(tempfile.gettempdir()) / "byheart-model"

@@ -21,7 +21,7 @@ from tests.e2e.conftest import RealVllm
 from tests.integration.test_engine_contract import EngineContract, Server
 from tests.support.api_contract import ApiContract
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 SENTENCES = (
     ("The opening hours of the shop are", " from nine to five on every day of the week."),

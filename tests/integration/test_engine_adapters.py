@@ -18,11 +18,6 @@ pytestmark = pytest.mark.anyio
 NAME = "bh-base-0123"
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeVllm]:
     async with FakeVllm() as fake:

@@ -6,7 +6,6 @@ one must hold for the other.
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineDisconnected, EngineStatusError, EngineUnavailable
 from tests.support.api_contract import ApiContract
 from tests.support.fake_vllm import FakeVllm
+from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 60.0
 HELLO = [{"role": "user", "content": "Say hello to the nice people of the town."}]
 
 
@@ -35,11 +34,6 @@ class Server:
     adapter: Path
     running: Callable[[], Awaitable[int]]
     """How many requests it is generating for."""
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -56,13 +50,6 @@ def events(stream: bytes) -> list[Any]:
     assert all(part.startswith("data: ") for part in parts)
     assert parts.pop() == "data: [DONE]"
     return [json.loads(part.removeprefix("data: ")) for part in parts]
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not await check():
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.05)
 
 
 class EngineContract:
@@ -203,9 +190,9 @@ class EngineContract:
 
         async with engine.stream({**body, "ignore_eos": True}) as stream:
             await anext(stream.chunks)
-            await eventually(lambda: _is(server, 1))
+            await until(lambda: _is(server, 1))
 
-        await eventually(lambda: _is(server, 0))
+        await until(lambda: _is(server, 0))
 
     async def test_an_adapter_is_loaded_listed_and_forgotten(
         self, engine: VllmEngine, server: Server
@@ -332,7 +319,7 @@ class TestFaults:
             async with engine.stream(self.body()):
                 pass
 
-        await eventually(lambda: _aborted(fake))
+        await until(lambda: _aborted(fake))
 
     async def test_a_connection_broken_before_the_headers_is_unavailable(
         self, fake: FakeVllm, engine: VllmEngine
@@ -376,18 +363,18 @@ class TestFaults:
         with pytest.raises(ZeroDivisionError):
             await stumble()
 
-        await eventually(lambda: _aborted(fake))
+        await until(lambda: _aborted(fake))
 
     async def test_a_cancelled_caller_aborts(self, fake: FakeVllm, engine: VllmEngine) -> None:
         fake.first_byte_delay_s = 30
         task = asyncio.ensure_future(engine.chat(self.body(stream=False, max_tokens=600)))
-        await eventually(lambda: _running(fake))
+        await until(lambda: _running(fake))
 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-        await eventually(lambda: _aborted(fake))
+        await until(lambda: _aborted(fake))
 
     async def test_an_error_body_that_is_not_json_is_quoted(
         self, fake: FakeVllm, engine: VllmEngine

@@ -4,8 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from agent.engine.supervisor import EngineFailed, RestartPolicy, State, Supervisor
 from agent.process.guard import descendants
 from config.sections import Engine
+from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,11 +42,6 @@ asyncio.run(main())
 """
 BROKEN = "import sys; print('CUDA is out of luck'); sys.exit(3)"
 SLOW = "import time; print('Starting to load model', flush=True); time.sleep(600)"
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 _others: set[int] = set()
@@ -91,13 +86,6 @@ def server() -> int:
     """The process id of the server: below the guard."""
     _, below, *_ = children()
     return below
-
-
-async def eventually(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not check():
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 async def nothing() -> None:
@@ -150,7 +138,7 @@ async def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
 async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     async with supervised(tmp_path, SLOW) as supervisor:
         starting = asyncio.ensure_future(supervisor.start(print))
-        await eventually(lambda: len(children()) == 2)
+        await until(lambda: len(children()) == 2)
 
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -171,8 +159,8 @@ async def test_a_crash_is_repaired_and_the_adapters_are_asked_for(tmp_path: Path
         await supervisor.start(print)
         watching = asyncio.ensure_future(supervisor.watch(restore))
         os.kill(server(), signal.SIGKILL)
-        await eventually(lambda: restored)
-        await eventually(lambda: supervisor.is_ready)
+        await until(lambda: restored)
+        await until(lambda: supervisor.is_ready)
         await supervisor.stop()
         await watching
 
@@ -184,11 +172,11 @@ async def test_too_many_crashes_are_final(tmp_path: Path) -> None:
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(print)
         watching = asyncio.ensure_future(supervisor.watch(nothing))
-        for _ in range(QUICK.crashes):
-            await eventually(lambda: supervisor.is_ready and len(children()) >= 2)
+        for _ in range(QUICK.max_crashes):
+            await until(lambda: supervisor.is_ready and len(children()) >= 2)
             before = server()
             os.kill(before, signal.SIGKILL)
-            await eventually(lambda gone=before: gone not in children())
+            await until(lambda gone=before: gone not in children())
 
         with pytest.raises(EngineFailed, match="crashed 3 times"):
             await asyncio.wait_for(watching, DEADLINE_S)

@@ -23,11 +23,6 @@ from tests.support.fake_vllm import FakeVllm
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Shop:
     """Conversations of a namespace, and the job that reads them."""
 

@@ -18,6 +18,9 @@ from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, LessonStatus, RunStatus
 from tests.support.factories import NOW, add_lesson
+from tests.support.until import until
+
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
@@ -39,19 +42,18 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return kinds
 
 
-def run_until(runtime: Runtime, condition: Any, lanes: Any = worker.LANES) -> None:
+async def run_until(runtime: Runtime, condition: Any, lanes: Any = worker.LANES) -> None:
     """Run a worker until the condition holds."""
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(worker.run_worker(runtime, stop, lanes))
 
-    async def main() -> None:
-        stop = asyncio.Event()
-        running = asyncio.ensure_future(worker.run_worker(runtime, stop, lanes))
-        while not condition():
-            assert not running.done()
-            await asyncio.sleep(0.02)
-        stop.set()
-        await running
+    def holds() -> Any:
+        assert not running.done()
+        return condition()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    await until(holds)
+    stop.set()
+    await running
 
 
 def enqueue(runtime: Runtime, kind: str, payload: dict[str, Any], **values: Any) -> str:
@@ -66,7 +68,7 @@ def job_of(runtime: Runtime, job: str) -> Any:
         return next(row for row in jobs.listing(session, 100) if row.id == job)
 
 
-def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(runtime, played):
+async def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(runtime, played):
     done: list[dict[str, Any]] = []
 
     async def extract(_runtime: Runtime, payload: dict[str, Any]) -> None:
@@ -77,12 +79,12 @@ def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(runti
     played["extract"] = extract
     bad = enqueue(runtime, "extract", {"bad": True}, max_attempts=1)
     enqueue(runtime, "extract", {"bad": False})
-    run_until(runtime, lambda: done)
+    await run_until(runtime, lambda: done)
     assert job_of(runtime, bad).status is JobStatus.FAILED
     assert "nothing good" in job_of(runtime, bad).error
 
 
-def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played):
+async def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played):
     done: list[str] = []
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -94,10 +96,10 @@ def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played):
     played.update(train=train, extract=extract)
     enqueue(runtime, "train", {})
     enqueue(runtime, "extract", {})
-    run_until(runtime, lambda: done)
+    await run_until(runtime, lambda: done)
 
 
-def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(runtime, played):
+async def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(runtime, played):
     done: list[str] = []
 
     async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -109,12 +111,12 @@ def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(runtime, play
     played.update(rollout=rollout, extract=extract)
     left = enqueue(runtime, "rollout", {}, run_at=NOW)
     enqueue(runtime, "extract", {})
-    run_until(runtime, lambda: done, worker.REMOTE_LANES)
+    await run_until(runtime, lambda: done, worker.REMOTE_LANES)
     assert done == ["extract"]
     assert job_of(runtime, left).status is JobStatus.READY
 
 
-def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(runtime, played):
+async def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(runtime, played):
     started = threading.Event()
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -123,11 +125,11 @@ def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(runtim
 
     played["train"] = train
     job = enqueue(runtime, "train", {})
-    run_until(runtime, started.is_set)
+    await run_until(runtime, started.is_set)
     assert (job_of(runtime, job).status, job_of(runtime, job).attempts) == (JobStatus.READY, 0)
 
 
-def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played, monkeypatch):
+async def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played, monkeypatch):
     monkeypatch.setattr(worker, "LEASE_S", 0.3)
     started, stopped = threading.Event(), threading.Event()
 
@@ -147,11 +149,13 @@ def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played, monke
                 jobs.cancel(session, job, utcnow())
         return stopped.is_set()
 
-    run_until(runtime, cancel_once_started)
+    await run_until(runtime, cancel_once_started)
     assert job_of(runtime, job).status is JobStatus.CANCELLED
 
 
-def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(runtime, played):
+async def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(
+    runtime, played
+):
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         raise RuntimeError("out of memory")
 
@@ -160,7 +164,7 @@ def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again
         run = runs.open_run(session, "shop", {}, "a test", 100, NOW)
         runs.start(session, run.id, NOW)
     job = enqueue(runtime, "train", {}, unique_key=f"train {run.id}", max_attempts=1)
-    run_until(runtime, lambda: job_of(runtime, job).status is JobStatus.FAILED)
+    await run_until(runtime, lambda: job_of(runtime, job).status is JobStatus.FAILED)
     for _ in range(2):
         enqueue_due(runtime.db, runtime.settings, utcnow())
     with runtime.db.read() as session:
@@ -231,7 +235,9 @@ def broken_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(runtime, played, broken_once):
+async def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(
+    runtime, played, broken_once
+):
     done: list[int] = []
 
     async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -239,5 +245,5 @@ def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(runtime, pl
 
     played["extract"] = extract
     enqueue(runtime, "extract", {})
-    run_until(runtime, lambda: done)
+    await run_until(runtime, lambda: done)
     assert len(broken_once) > 2

@@ -1,8 +1,9 @@
 """The job that deletes what is past its time, on real rows."""
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from agent.engine.client import VllmEngine
 from agent.inflight import Inflight
@@ -14,8 +15,10 @@ from store.clock import utcnow
 from store.db import Database
 from tests.support.factories import record
 
+pytestmark = pytest.mark.anyio
 
-def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:
+
+async def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:
     kept = {"data_dir": tmp_path, "texts_days": 7, "interactions_days": 30}
     runtime = Runtime(
         load(environ={}, overrides={"store": kept}),
@@ -29,7 +32,7 @@ def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path
         for days in (1, 10, 40):
             record(session, id=f"int_{days:02}", created_at=utcnow() - timedelta(days=days))
 
-    asyncio.run(retention.run(runtime, {}))
+    await retention.run(runtime, {})
 
     with db.read() as session:
         left = [row.id for row in interactions.recent(session, "shop", 10)]

@@ -40,11 +40,6 @@ GOOD = {
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Shop:
     """A namespace whose adapters are trained folders, and the engine that is to serve them."""
 

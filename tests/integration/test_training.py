@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +19,9 @@ from store.clock import utcnow
 from store.db import Database
 from store.schema import JobStatus, RunStatus
 from tests.support.factories import NOW, add_lesson
+from tests.support.until import until
+
+pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 60
 
@@ -77,13 +77,6 @@ def stand_in(runtime: Runtime, script: str) -> None:
     (package / "__main__.py").write_text(START + script)
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -99,73 +92,61 @@ def status_of(runtime: Runtime, run: str) -> RunStatus:
         return found.status
 
 
-def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_last_words(
+async def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_last_words(
     runtime, run
 ):
     stand_in(runtime, 'print("out of memory", file=sys.stderr); sys.exit(9)')
 
     with pytest.raises(TrainerCrashed, match=r"exit code 9\): out of memory"):
-        asyncio.run(trainer.train(runtime, {"run": run}))
+        await trainer.train(runtime, {"run": run})
 
     assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(runtime, run):
+async def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(runtime, run):
     stand_in(runtime, FINISH)
 
-    asyncio.run(trainer.train(runtime, {"run": run}))
+    await trainer.train(runtime, {"run": run})
 
     assert status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN
 
 
-def test_a_run_that_is_cancelled_ends_its_trainer(runtime, run):
+async def test_a_run_that_is_cancelled_ends_its_trainer(runtime, run):
     stand_in(runtime, WAIT)
     child = runtime.settings.data_dir / "child"
 
-    async def cancel_once_started() -> None:
-        training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
-        await until(child.exists)
-        with runtime.db.begin() as session:
-            runs.cancel(session, run, NOW)
-        await asyncio.wait_for(training_job, DEADLINE_S)
-        await until(lambda: not is_alive(int(child.read_text())))
-
-    asyncio.run(cancel_once_started())
+    training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
+    await until(child.exists)
+    with runtime.db.begin() as session:
+        runs.cancel(session, run, NOW)
+    await asyncio.wait_for(training_job, DEADLINE_S)
+    await until(lambda: not is_alive(int(child.read_text())))
 
     assert status_of(runtime, run) is RunStatus.CANCELLED
 
 
-def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(runtime, run):
+async def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(
+    runtime, run
+):
     stand_in(runtime, WAIT)
     child = runtime.settings.data_dir / "child"
 
-    async def shut_down_once_started() -> None:
-        training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
-        await until(child.exists)
-        training_job.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await training_job
-        await until(lambda: not is_alive(int(child.read_text())))
-
-    asyncio.run(shut_down_once_started())
+    training_job = asyncio.ensure_future(trainer.train(runtime, {"run": run}))
+    await until(child.exists)
+    training_job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training_job
+    await until(lambda: not is_alive(int(child.read_text())))
 
     assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, run, monkeypatch):
+async def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, run, monkeypatch):
     monkeypatch.setattr(worker, "RETRY_S", 0.0)
     crash_first = 'if not Path("crashed").exists(): Path("crashed").touch(); os.abort()\n'
     stand_in(runtime, crash_first + FINISH)
     with runtime.db.begin() as session:
         job = jobs.enqueue(session, "train", {"run": run}, utcnow(), unique_key=f"train {run}")
-
-    async def work_until_done() -> None:
-        stop = asyncio.Event()
-        working = asyncio.ensure_future(worker.run_worker(runtime, stop))
-        await until(lambda: status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN)
-        await until(lambda: status_of_job() is not JobStatus.RUNNING)
-        stop.set()
-        await working
 
     def status_of_job() -> JobStatus:
         with runtime.db.read() as session:
@@ -173,7 +154,12 @@ def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, run, mo
             assert row.id == job
             return row.status
 
-    asyncio.run(work_until_done())
+    stop = asyncio.Event()
+    working = asyncio.ensure_future(worker.run_worker(runtime, stop))
+    await until(lambda: status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN)
+    await until(lambda: status_of_job() is not JobStatus.RUNNING)
+    stop.set()
+    await working
 
     assert (runtime.settings.data_dir / "crashed").exists()
     assert status_of_job() is JobStatus.DONE
@@ -188,7 +174,7 @@ def test_several_processes_are_started_by_torchs_launcher():
 
 
 @pytest.mark.parametrize("sampler", ["local", "engine"])
-def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(runtime, run, sampler):
+async def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(runtime, run, sampler):
     chosen = runtime.settings.distill.model_copy(update={"sampler": sampler})
     runtime = replace(runtime, settings=runtime.settings.model_copy(update={"distill": chosen}))
     runtime.engine.api_key = "secret"
@@ -199,7 +185,7 @@ Path("told").write_text(
 """
     stand_in(runtime, told + FINISH)
 
-    asyncio.run(trainer.train(runtime, {"run": run}))
+    await trainer.train(runtime, {"run": run})
 
     expected = ["http://127.0.0.1:9", "secret"] if sampler == "engine" else [None, None]
     assert (runtime.settings.data_dir / "told").read_text() == repr(expected)

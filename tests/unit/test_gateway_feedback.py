@@ -22,6 +22,8 @@ from store.clock import utcnow
 from store.db import Database
 from tests.support.factories import NOW
 
+pytestmark = pytest.mark.anyio
+
 JSON_BODY = {b"content-type": b"application/json"}
 
 
@@ -42,7 +44,9 @@ class FewParts:
 
 
 @pytest.mark.parametrize(("degraded", "status"), [(False, 404), (True, 503)])
-def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, status: int) -> None:
+async def test_an_unknown_target_may_be_in_the_spool(
+    db: Database, degraded: bool, status: int
+) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "default", NOW)
     authenticator = Authenticator(
@@ -58,6 +62,6 @@ def test_an_unknown_target_may_be_in_the_spool(db: Database, degraded: bool, sta
         raise AssertionError(event)
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(feedback.create(state, Call(JSON_BODY, b"", "", receive, send)))
+        await feedback.create(state, Call(JSON_BODY, b"", "", receive, send))
 
     assert caught.value.status == status

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from store import interactions, namespaces
 from store.db import Database
 from store.records import Record, keep
 from tests.support.factories import NOW, make_record
+from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -46,13 +46,6 @@ def read(folder: Path, raw: bytes) -> tuple[list[str], int]:
     batch.write_bytes(raw)
     records, broken = Spool(folder).read(batch)
     return [record.id for record in records], len(broken)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def test_a_record_comes_out_of_the_spool_as_it_went_in(tmp_path: Path) -> None:
@@ -224,22 +217,20 @@ async def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None
     assert len(batches) < 8
 
 
-def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> None:
-    async def scenario() -> list[list[int]]:
-        batches: list[list[int]] = []
-        group = GroupCommit(
-            "test",
-            lambda batch: batches.append([len(each.messages[0]["content"]) for each in batch]),
-            capacity=50,
-        )
-        for size in [LARGE_RECORD_CHARS] * 3 + [1, 2]:
-            message = {"role": "user", "content": "x" * size}
-            group.submit_nowait(make_record(messages=[message]))
-        group.start()
-        assert await asyncio.to_thread(group.close, 10)
-        return batches
+async def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> None:
+    batches: list[list[int]] = []
+    group = GroupCommit(
+        "test",
+        lambda batch: batches.append([len(each.messages[0]["content"]) for each in batch]),
+        capacity=50,
+    )
+    for size in [LARGE_RECORD_CHARS] * 3 + [1, 2]:
+        message = {"role": "user", "content": "x" * size}
+        group.submit_nowait(make_record(messages=[message]))
+    group.start()
+    assert await asyncio.to_thread(group.close, 10)
 
-    assert asyncio.run(scenario()) == [
+    assert batches == [
         [1, 2, LARGE_RECORD_CHARS],
         [LARGE_RECORD_CHARS],
         [LARGE_RECORD_CHARS],
