@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(ENGINE)
 
-.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-loss bench-samplers bench-distill bench-generations bench-gateway check fmt lock clean
+.PHONY: setup demo test unit integration e2e bench-lora bench-step bench-loss bench-samplers bench-distill bench-generations bench-gateway docs check fmt lock clean
 
 setup: $(STAMP)  ## install the pinned packages into .venv (ENGINE=gpu on a GPU machine)
 
@@ -52,6 +52,9 @@ check: setup  ## lint, format, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  ## write CONFIGURATION.md and HTTP.md again
+	$(BIN)/python -m agent.reference
 
 fmt: setup  ## format the code
 	$(BIN)/ruff check --fix .
