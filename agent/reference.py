@@ -132,7 +132,7 @@ def fields(request: type[BaseModel]) -> str:
     """A table of a request's fields; those that are rejected and why are not in it."""
     schema = request.model_json_schema()
     definitions = schema.get("$defs", {})
-    withheld = request.KEPT_BACK if issubclass(request, ApiRequest) else frozenset()
+    withheld = request.NOT_FORWARDED if issubclass(request, ApiRequest) else frozenset()
     required = schema.get("required", ())
     rows = []
     for name, value in schema["properties"].items():

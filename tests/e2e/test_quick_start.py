@@ -1,0 +1,37 @@
+"""README's quick start against a real daemon with the embedded model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon_rig import Served, daemon, until
+from tests.support.documents import blocks
+
+
+@pytest.fixture(scope="module")
+def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = {"BYHEART_ENGINE__MODEL": str(base_model)}
+    with daemon(tmp_path_factory.mktemp("quick"), settings, timeout_s=300) as running:
+        yield running
+
+
+def test_the_quick_start_of_the_readme_corrects_an_answer(served, capsys):
+    [code] = blocks(Path("README.md"), "python")
+
+    def wait() -> None:
+        until(lambda: served.cli("lessons", "ls", "-o", "json"), 120, served.logfile)
+
+    here = {
+        "http://127.0.0.1:8080": served.url,
+        "SmolLM2-135M-Instruct": served.model,
+        "time.sleep(60)": "wait()",
+    }
+    for there, ours in here.items():
+        assert code.count(there) == 1
+        code = code.replace(there, ours)
+    exec(code, {"wait": wait})
+
+    *wrong, right = filter(None, map(str.strip, capsys.readouterr().out.splitlines()))
+    assert "6 years" not in " ".join(wrong)
+    assert "6 years" in right
