@@ -1,7 +1,7 @@
 """Every command in a document exists, takes the options it has there, and is run by a test.
 
-What is quick is run here, on an empty data folder. `RUN_BY` names the test, or the demo's verb, that
-runs each of the others.
+Quick commands run here, on an empty data folder. `RUN_BY` names the test that runs each of the
+others.
 """
 
 import ast
