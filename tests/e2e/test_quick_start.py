@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_rig import Served, daemon, until
+from tests.support.daemon_rig import Served, daemon
 from tests.support.documents import blocks
+from tests.support.until import until_sync
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def test_the_quick_start_of_the_readme_corrects_an_answer(served, capsys):
     [code] = blocks(Path("README.md"), "python")
 
     def wait() -> None:
-        until(lambda: served.cli("lessons", "ls", "-o", "json"), 120, served.logfile)
+        until_sync(lambda: served.cli("lessons", "ls", "-o", "json"), 120, served.logfile.read_text)
 
     here = {
         "http://127.0.0.1:8080": served.url,
