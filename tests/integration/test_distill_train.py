@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from distill.run.folders import FolderError
 from store.durable_files import sha256
 from store.manifests import verify_files
 from tests.support.tiny import save_tiny_model
+from tests.support.until import until_sync
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 240
@@ -150,10 +150,10 @@ def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, in
 
 
 def wait_for_steps(work: Path, steps: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while sum(len(each.read_text().splitlines()) for each in work.glob("*/metrics.jsonl")) < steps:
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.01)
+    def taken() -> int:
+        return sum(len(each.read_text().splitlines()) for each in work.glob("*/metrics.jsonl"))
+
+    until_sync(lambda: taken() >= steps, DEADLINE_S)
 
 
 @pytest.mark.parametrize(

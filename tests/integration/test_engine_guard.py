@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.process import guard
+from tests.support.until import until_sync
 
 DEADLINE_S = 15.0
 
@@ -51,15 +51,8 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def eventually(check: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not check():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def pid_in(path: Path) -> int:
-    eventually(lambda: path.exists() and path.read_text())
+    until_sync(lambda: path.exists() and path.read_text())
     return int(path.read_text())
 
 
@@ -102,7 +95,7 @@ def test_killing_the_parent_ends_every_descendant(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
 
-    eventually(lambda: not any(map(is_running, family)))
+    until_sync(lambda: not any(map(is_running, family)))
 
 
 def test_sigterm_ends_every_descendant_before_the_guard_exits(tmp_path: Path) -> None:
@@ -158,7 +151,7 @@ def test_killing_the_guard_takes_the_child_along(tmp_path: Path) -> None:
 
         process.kill()
 
-        eventually(lambda: not is_running(child))
+        until_sync(lambda: not is_running(child))
 
 
 @pytest.mark.parametrize("arguments", [[], ["--"], ["true"], ["--grace", "--", "true"]])

@@ -57,8 +57,26 @@ class Said:
     payload: Any
 
 
+class Clock:
+    """The time as `time.monotonic` has it, which a test can put forward."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
+
 class Rig:
-    def __init__(self, url: str, state: GatewayState, folder: Path, unserved: set[str]) -> None:
+    """A gateway that serves; `clock` is what its keys and limits go by."""
+
+    def __init__(
+        self, url: str, state: GatewayState, folder: Path, unserved: set[str], clock: Clock
+    ) -> None:
+        self.clock = clock
         self.unserved = unserved
         self.url = url
         self.state = state
@@ -137,7 +155,7 @@ class Rig:
 async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
     """Serve a gateway; options: `settings` (a `Server`), `timeout_s` of recorder and views."""
     db = Database(options.get("database_url") or database_url(folder))
-    metrics, unserved, limiter = Metrics(), set[str](), RateLimiter(time.monotonic)
+    metrics, unserved, clock = Metrics(), set[str](), Clock()
     engine = VllmEngine(
         [options.get("engine_url", fake.url)],
         api_key=fake.api_key,
@@ -149,8 +167,8 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         model_name=fake.model,
         db=db,
         authenticator=Authenticator(
-            Keyring(db, PEPPER, lambda: datetime.now(UTC), time.monotonic),
-            limiter,
+            Keyring(db, PEPPER, lambda: datetime.now(UTC), clock),
+            RateLimiter(clock),
             needs_key=options.get("needs_key", False),
         ),
         engine=engine,
@@ -173,7 +191,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
             Gateway(state), options.get("port", 0), options.get("max_connections", 1000)
         )
         async with serves as url:
-            yield Rig(url, state, folder, unserved)
+            yield Rig(url, state, folder, unserved, clock)
     finally:
         await engine.close()
         db.close()

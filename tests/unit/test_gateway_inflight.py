@@ -1,9 +1,38 @@
 """Counting the requests of a version, so that a swap never pulls it from under one."""
 
+import contextlib
 import threading
-import time
 
-from agent.inflight import Inflight
+from agent.inflight import Inflight, Ticket
+from tests.support.until import until_sync
+
+
+class Swap:
+    """A swap that waits, in a thread, until a version is drained."""
+
+    def __init__(self, inflight: Inflight, version: str) -> None:
+        self.drained: bool | None = None
+        self._looks: list[set[Ticket]] = []
+        self._in_use = inflight._users
+        inflight._users = self._look  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._wait, args=(inflight, version))
+        self._thread.start()
+
+    def users(self, look: int) -> set[Ticket]:
+        """The version's users that it saw when it looked for the n-th time."""
+        until_sync(lambda: len(self._looks) >= look)
+        return self._looks[look - 1]
+
+    def join(self) -> bool | None:
+        self._thread.join(10)
+        return self.drained
+
+    def _look(self, version: str, namespace: str | None) -> set[Ticket]:
+        self._looks.append(self._in_use(version, namespace))
+        return self._looks[-1]
+
+    def _wait(self, inflight: Inflight, version: str) -> None:
+        self.drained = inflight.wait_drained(version, 10)
 
 
 def test_a_version_is_drained_when_its_last_request_ends() -> None:
@@ -22,18 +51,14 @@ def test_a_version_is_drained_when_its_last_request_ends() -> None:
 
 def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
     inflight = Inflight()
-    drained: list[bool] = []
     with inflight.track("shop") as undecided:
-        swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
-        swap.start()
-        time.sleep(0.05)
-        assert not drained
+        swap = Swap(inflight, "bh-1")
+        assert swap.users(look=2) == {undecided}  # the first look was for whom to wait
         inflight.set_version(undecided, "bh-1")
-        time.sleep(0.05)
-        assert not drained
-    swap.join(10)
+        assert swap.users(look=3) == {undecided}
+        assert swap.drained is None
 
-    assert drained == [True]
+    assert swap.join() is True
 
 
 def test_a_version_that_a_request_may_still_take_is_in_use() -> None:
@@ -59,15 +84,11 @@ def test_other_namespaces_are_not_waited_for() -> None:
 
 def test_requests_that_begin_after_the_flip_are_not_waited_for() -> None:
     inflight = Inflight()
-    drained: list[bool] = []
-    with inflight.track("shop") as old:
-        inflight.set_version(old, "bh-1")
-        swap = threading.Thread(target=lambda: drained.append(inflight.wait_drained("bh-1", 10)))
-        swap.start()
-        time.sleep(0.05)
-        undecided = inflight.track("shop")
-        undecided.__enter__()
-    swap.join(10)
-    undecided.__exit__(None, None, None)
+    with contextlib.ExitStack() as later:
+        with inflight.track("shop") as old:
+            inflight.set_version(old, "bh-1")
+            swap = Swap(inflight, "bh-1")
+            assert swap.users(look=2) == {old}
+            later.enter_context(inflight.track("shop"))
 
-    assert drained == [True]
+        assert swap.join() is True

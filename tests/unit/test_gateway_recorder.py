@@ -179,16 +179,28 @@ async def test_a_record_the_database_refuses_does_not_hold_up_the_others(
     assert poison.id.encode() in (tmp_path / "spool" / QUARANTINE).read_bytes()
 
 
+class WatchedSpool(Spool):
+    """A spool that counts how often the recorder looks for batches to replay."""
+
+    passes = 0
+
+    def batches(self) -> list[Path]:
+        self.passes += 1
+        return super().batches()
+
+
 async def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) -> None:
     records = [make_record() for _ in range(6)]
     folder = tmp_path / "spool"
     broken = Database(f"sqlite:///{tmp_path / 'empty.db'}")
 
-    recorder = Recorder(broken, Spool(folder), Metrics())
+    spool = WatchedSpool(folder)
+    recorder = Recorder(broken, spool, Metrics())
     recorder.start()
     for record in records:
         await recorder.record(record)
-    await asyncio.sleep(1.5)
+    begun = spool.passes
+    await until(lambda: spool.passes >= begun + 3)
     await recorder.close()
     broken.close()
 

@@ -1,30 +1,35 @@
 """Views: what is committed is in the next one, and a database that is away costs no request."""
 
 import asyncio
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agent.gateway.errors import RequestError
 from agent.gateway.metrics import Metrics
-from agent.gateway.views import READ_TIMEOUT_S, Views
+from agent.gateway.views import Views
 from store import namespaces
 from store.db import Database, Session
+from store.views import View
 from tests.support.factories import NOW, add_lesson
+from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
 
 
 class Sluggish:
-    """A database that may be slow to read, or down, and is always asked in a thread."""
+    """A database that may hang, or be down, and is always asked in a thread."""
 
     url = "sqlite://"
 
     def __init__(self, db: Database) -> None:
-        self.delay_s = 0.0
+        self.answers = threading.Event()
+        """A read hangs until this is set."""
+        self.answers.set()
         self.down = False
         self.reads = 0
         self._db = db
@@ -32,7 +37,7 @@ class Sluggish:
     @contextmanager
     def read(self) -> Iterator[Session]:
         self.reads += 1
-        time.sleep(self.delay_s)
+        assert self.answers.wait(60)
         if self.down:
             raise ConnectionError("down")
         with self._db.read() as session:
@@ -40,15 +45,24 @@ class Sluggish:
 
 
 @pytest.fixture
-def sluggish(db: Database) -> Sluggish:
+def sluggish(db: Database) -> Iterator[Sluggish]:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         add_lesson(session, "We open at nine.")
-    return Sluggish(db)
+    database = Sluggish(db)
+    yield database
+    database.answers.set()
 
 
-def new_views(sluggish: Sluggish) -> Views:
-    return Views(cast("Database", sluggish), 512, Metrics())
+def new_views(sluggish: Sluggish, timeout_s: float = 30.0) -> Views:
+    return Views(cast("Database", sluggish), 512, Metrics(), timeout_s)
+
+
+def without_waiting(view: Coroutine[Any, Any, View | None]) -> View | None:
+    """The view, from a coroutine that must not wait for anything."""
+    with pytest.raises(StopIteration) as ended:
+        view.send(None)
+    return ended.value.value
 
 
 async def test_requests_that_come_during_a_read_share_the_next_one(
@@ -56,16 +70,19 @@ async def test_requests_that_come_during_a_read_share_the_next_one(
 ) -> None:
     views = new_views(sluggish)
     await views.view("shop")
-    sluggish.delay_s, sluggish.reads = 0.2, 0
+    sluggish.reads = 0
+    sluggish.answers.clear()
     early = asyncio.ensure_future(views.view("shop"))
-    await asyncio.sleep(0.05)
+    await until(lambda: sluggish.reads)
     with db.begin() as session:
         add_lesson(session, "We close at five.")
-    late = await asyncio.gather(*(views.view("shop") for _ in range(20)))
+    late = [asyncio.ensure_future(views.view("shop")) for _ in range(20)]
+    await checkpoint()
+    sluggish.answers.set()
 
     assert await early
+    assert all("We close at five." in view.context.lessons for view in await asyncio.gather(*late))
     assert sluggish.reads == 2
-    assert all(view and "We close at five." in view.context.lessons for view in late)
     views.close()
 
 
@@ -79,49 +96,51 @@ async def test_an_unknown_namespace_or_version_has_no_view(sluggish: Sluggish) -
 
 @pytest.mark.parametrize("how", ["down", "slow"])
 async def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: str) -> None:
-    views = new_views(sluggish)
+    views = new_views(sluggish, timeout_s=0.2 if how == "slow" else 30)
     known = await views.view("shop")
     sluggish.down = how == "down"
-    sluggish.delay_s = READ_TIMEOUT_S * 1.5 if how == "slow" else 0
+    if how == "slow":
+        sluggish.answers.clear()
 
-    begun = time.monotonic()
     assert await views.view("shop") == known
-    assert time.monotonic() - begun < READ_TIMEOUT_S * 1.4
     views.close()
 
 
 async def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_serves(
     sluggish: Sluggish, db: Database
 ) -> None:
-    views = new_views(sluggish)
+    views = new_views(sluggish, timeout_s=0.2)
     known = await views.view("shop")
-    sluggish.delay_s = READ_TIMEOUT_S * 2
-    await views.view("shop")
-    begun = time.monotonic()
+    sluggish.answers.clear()
+    assert await views.view("shop") == known
     for _ in range(20):
-        assert await views.view("shop") == known
-    assert time.monotonic() - begun < READ_TIMEOUT_S / 2
+        assert without_waiting(views.view("shop")) == known
 
-    sluggish.delay_s = 0
+    sluggish.answers.set()
     with db.begin() as session:
         add_lesson(session, "We close at ten.")
-    give_up = time.monotonic() + 10
-    while await views.view("shop") == known and time.monotonic() < give_up:
-        await asyncio.sleep(0.02)
-    view = await views.view("shop")
-    assert view
-    assert "We close at ten." in view.context.lessons
+
+    async def has_the_new_lesson() -> bool:
+        view = await views.view("shop")
+        assert view
+        return "We close at ten." in view.context.lessons
+
+    await until(has_the_new_lesson)
     views.close()
 
 
 async def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
-    views = new_views(sluggish)
-    sluggish.delay_s = READ_TIMEOUT_S * 1.5
-    view = await views.view("shop")
+    views = new_views(sluggish, timeout_s=0.05)
+    sluggish.answers.clear()
+    first = asyncio.ensure_future(views.view("shop"))
+    await asyncio.wait({first}, timeout=0.2)
+    assert not first.done()
+    sluggish.answers.set()
+    view = await first
     assert view
     assert "We open at nine." in view.context.lessons
 
-    sluggish.delay_s, sluggish.down = 0, True
+    sluggish.down = True
     with pytest.raises(RequestError) as caught:
         await views.view("never-asked")
     assert caught.value.status == 503

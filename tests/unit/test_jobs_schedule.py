@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from store.db import Database, Session
 from store.models import Lesson
 from store.schema import JobStatus, LessonStatus, RunStatus
 from tests.support.factories import NOW, add_lesson, go_live, later
+from tests.support.until import until_sync
 
 MOST = 100
 LONG_AFTER = later(10**6)
@@ -200,14 +200,13 @@ def until_waiting(db: Database) -> None:
     """Until a session waits for a lock that another one holds; with SQLite it does so at once."""
     if db.engine.dialect.name == "sqlite":
         return
-    deadline = time.monotonic() + 20
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    while True:
+
+    def is_waiting() -> bool:
         with db.read() as session:
-            if session.scalar(waiting):
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+            return bool(session.scalar(waiting))
+
+    until_sync(is_waiting)
 
 
 def test_what_is_past_its_time_is_looked_for_once_an_hour_where_it_has_one(
