@@ -1,8 +1,8 @@
-"""The ASGI application: a route table, and one place where errors become answers.
+"""The ASGI application: a route table, and one place that turns errors into responses.
 
-No framework stands on the hot path. Every answer that is not the engine's own is JSON, and every
-error has the shape of the OpenAI API. The recorder lives as long as the application: it starts
-with it, replaying what an earlier process left in the spool, and is drained at its end.
+The hot path uses no web framework. Every response that does not come from the engine is JSON, and
+every error has the shape of the API that was called. The recorder starts with the application,
+replays what an earlier process left in the spool, and is flushed at shutdown.
 """
 
 import asyncio
@@ -38,35 +38,35 @@ log = structlog.get_logger(__name__)
 
 CONTROL = "/api/"
 MAX_CONTROL_VALUES = 4096
-"""Of one body: what is wrong with each is told in words."""
+"""The control API writes a message for each invalid value of a body."""
 Route = Callable[[GatewayState, Call], Awaitable[None]]
 
 
 class Gateway:
-    """The endpoint that clients talk to."""
+    """The HTTP endpoint that clients call."""
 
     def __init__(self, state: GatewayState) -> None:
         self.state = state
         state.metrics.watch_inflight(state.inflight.count)
 
     async def start(self) -> None:
-        """Begin to record."""
+        """Start the recorder."""
         self.state.recorder.start()
 
     async def close(self) -> None:
-        """Make durable what is waiting."""
+        """Write the records that are waiting, and end the threads."""
         await self.state.recorder.close()
         self.state.views.close()
         self.state.authenticator.keyring.close()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request, or the application's own beginning and end."""
+        """Serve a request, or run the application's startup and shutdown."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self.start()
         await send({"type": "lifespan.startup.complete"})
@@ -75,84 +75,85 @@ class Gateway:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        head = Head(send)
+        response = Response(send)
         try:
             headers = dict(scope["headers"])
-            if not self.state.authenticator.needs_key:  # no page has one
+            if not self.state.authenticator.needs_key:  # a web page has no key to send
                 reject_cross_site(headers, self.state.settings.allowed_hosts)
             if scope["path"].startswith(CONTROL):
-                await self._control(scope, receive, head.send)
+                await self._control(scope, receive, response.send)
                 return
             route, name = find(scope["path"], scope["method"])
-            call = Call(headers, scope["query_string"], name, receive, head.send)
+            call = Call(headers, scope["query_string"], name, receive, response.send)
             await route(self.state, call)
         except ClientGone:
             log.debug("client gone", path=scope["path"])
         except RequestError as error:
-            if head.sent:
-                raise  # the server closes the connection, so that the client sees the break
-            await self._tell(scope["path"], error, send)
+            if response.started:
+                raise  # the server closes the connection: the client sees a truncated response
+            await self._send_error(scope["path"], error, send)
         except Exception:
             log.exception("request failed", path=scope["path"])
-            if head.sent:
+            if response.started:
                 raise
-            failure = RequestError(500, "byheart failed on this request. Its log says why.")
-            await self._tell(scope["path"], failure, send)
+            failure = RequestError(500, "byheart failed on this request. See its log.")
+            await self._send_error(scope["path"], failure, send)
 
     async def _control(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Let the control API answer, to whoever may read or change things."""
+        """Serve a request to the control API: `read` to get, `admin` to change."""
         needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
         headers = dict(scope["headers"])
         caller = await self.state.authenticator.authenticate(headers, needed)
         call = Call(headers, scope["query_string"], "", receive, send)
         body = b""
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
-            most = self.state.settings.max_body_bytes
-            body = await self.state.uploads.read(caller.principal, call, most)
+            max_bytes = self.state.settings.max_body_bytes
+            body = await self.state.uploads.read(caller.principal, call, max_bytes)
             check_value_count(body, MAX_CONTROL_VALUES)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        asked = {**scope, "method": method, "state": {"caller": caller}}
-        answer: list[Event] = []
-        async with self.state.controllers.of(caller.principal):
-            async with self.state.controlling:
-                control = await asyncio.to_thread(self.state.control_app)  # made at the first call
-                await control(asked, replay_body(body), capture(answer))
-            for event in answer:  # of a client that reads slowly nobody else waits
+        inner = {**scope, "method": method, "state": {"caller": caller}}
+        events: list[Event] = []
+        share = self.state.control_requests
+        async with share.caller_slot(caller.principal):
+            async with share.total_slot():
+                control = await asyncio.to_thread(self.state.control_app)  # built on the first call
+                await control(inner, replay_body(body), capture(events))
+            for event in events:  # only this caller waits if its client reads slowly
                 await send(event)
 
-    async def _tell(self, path: str, error: RequestError, send: Send) -> None:
-        """Answer with an error, in the words of the API that was asked."""
+    async def _send_error(self, path: str, error: RequestError, send: Send) -> None:
+        """Send an error in the shape of the API that was called."""
         api = "/".join(path.split("/")[:3])
         payload = ERRORS.get(api, openai_error)(error)
         await send_json(send, error.status, payload, error.headers)
 
 
-class Head:
-    """Whether an answer has begun."""
+class Response:
+    """A response, and whether it has started."""
 
     def __init__(self, send: Send) -> None:
-        self.sent = False
+        self.started = False
         self._send = send
 
     async def send(self, event: Event) -> None:
-        """Send on."""
-        self.sent = True
+        """Send an ASGI event."""
+        self.started = True
         await self._send(event)
 
 
 def find(path: str, method: str) -> tuple[Route, str]:
-    """The route of a path, and what stands in it behind the route's own part.
+    """Return the route of a path, and the name that follows the route's prefix.
 
     Raises:
-        RequestError: There is none (404), or not for that method (405).
+        RequestError: There is no such path (404), or it does not take the method (405).
     """
-    stem = next((stem for stem in ROUTES if _takes(stem, path)), None)
+    stem = next((stem for stem in ROUTES if _matches(stem, path)), None)
     if stem is None:
         known = ", ".join(sorted(stem for stem in ROUTES if stem[-1] != "/"))
         message = f"There is nothing at {short(path)!r}. Known: {known}."
         raise RequestError(404, message, code="not_found")
     methods = ROUTES[stem]
-    method = "GET" if method == "HEAD" else method  # the server leaves out the body
+    method = "GET" if method == "HEAD" else method  # the server omits the body
     if method not in methods:
         allowed = ", ".join(methods)
         error = RequestError(
@@ -163,22 +164,22 @@ def find(path: str, method: str) -> tuple[Route, str]:
     return methods[method], path.removeprefix(stem)
 
 
-def _takes(stem: str, path: str) -> bool:
+def _matches(stem: str, path: str) -> bool:
     return path == stem if stem[-1] != "/" else path.startswith(stem) and path != stem
 
 
 async def _models(state: GatewayState, call: Call) -> None:
     caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
-    there = await model_names(state, caller.namespace)
-    cards = [_card(state, name) for name in there]
+    models = await model_names(state, caller.namespace)
+    cards = [_card(state, name) for name in models]
     await send_json(call.send, 200, {"object": "list", "data": cards}, [])
 
 
 async def _model(state: GatewayState, call: Call) -> None:
     caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
-    there = await model_names(state, caller.namespace)
-    if call.name not in there:
-        raise unknown_model(call.name, there)
+    models = await model_names(state, caller.namespace)
+    if call.name not in models:
+        raise unknown_model(call.name, models)
     await send_json(call.send, 200, _card(state, call.name), [])
 
 
@@ -206,7 +207,7 @@ async def _ready(state: GatewayState, call: Call) -> None:
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
     state.metrics.engine_up.set(1)
     if state.recorder.rejects_requests:
-        raise unavailable("No answer can be logged, so none is given.", "not_logged")
+        raise unavailable("Interactions cannot be logged, so requests are rejected.", "not_logged")
     await send_json(call.send, 200, {"status": "ready"}, [])
 
 
@@ -226,7 +227,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/readyz": {"GET": _ready},
     "/metrics": {"GET": _metrics},
 }
-"""By path; one that ends with a slash takes a name behind it."""
+"""By path; a path that ends with a slash is a prefix that a name follows."""
 ROUTES[count_tokens.PATH] = {"POST": count_tokens.count}
 ROUTES |= {api.path: {"POST": partial(proxy.answer, api)} for api in APIS}
 ERRORS = {api.path: api.error for api in APIS}

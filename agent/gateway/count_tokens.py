@@ -1,6 +1,6 @@
-"""`POST /v1/messages/count_tokens`: how long a request would be, with what stands before it.
+"""`POST /v1/messages/count_tokens`: the length of a request, including its composed context.
 
-Nothing is generated, so nothing is logged.
+The request generates nothing, so it is not recorded.
 """
 
 from agent.engine.errors import EngineError
@@ -18,23 +18,23 @@ PATH = "/v1/messages/count_tokens"
 
 
 async def count(state: GatewayState, call: Call) -> None:
-    """Answer with the engine's count.
+    """Answer with the engine's token count.
 
     Raises:
-        RequestError: As for the message itself.
+        RequestError: As for `POST /v1/messages`.
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
     body = await state.uploads.read(caller.principal, call, state.settings.max_body_bytes)
     request = parse(CountRequest, body, state.settings.max_tokens_cap)
     route = await choose_version(state, caller.namespace, request.model)
-    said = request.content_fields(
+    content = request.content_fields(
         compose(request.chat_messages(), route.view.context, elide=route.view.registered)
     )
     model = state.model_name if route.version == BASE else route.version
-    asked = {**request.prompt_fields(), **said, "model": model}
+    body_for_engine = {**request.prompt_fields(), **content, "model": model}
     with state.authenticator.limiter.admit(caller.key):
         try:
-            reply = await state.engine.chat(asked, PATH)
+            reply = await state.engine.chat(body_for_engine, PATH)
         except EngineError as error:
             raise client_error(error) from error
     await send_bytes(call.send, reply.status, reply.body, [JSON])

@@ -1,6 +1,6 @@
-"""One request to the model: what the engine is asked, what is recorded, what headers say.
+"""One request to the model: the body for the engine, the record, the response headers.
 
-The identifier is minted here; a client's own request id is only stored.
+byheart creates the interaction's identifier; a client's own request id is only stored.
 """
 
 from contextlib import AbstractContextManager
@@ -41,14 +41,17 @@ NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_CLIENT_ID_CHARS = 256
 MAX_TOKENS_PER_S = 500
-"""Of an answer that was left before anything of it came, at most so many a second were made."""
+"""Upper estimate of the generation speed, to charge an answer of which nothing has arrived."""
 
 
 class Exchange:
-    """A request on its way; made when it is read, before it is known who answers it."""
+    """A request in progress, from its parsed body to its record.
+
+    It exists before the version is chosen; until then its route is `unrouted`.
+    """
 
     def __init__(
-        self, state: GatewayState, caller: Caller, api: Api, request: ApiRequest, started: float
+        self, state: GatewayState, caller: Caller, api: Api, request: ApiRequest, started_s: float
     ) -> None:
         self.id = new_id("int")
         self.state = state
@@ -57,10 +60,10 @@ class Exchange:
         self.namespace = caller.namespace
         self.route: Route = unrouted(caller.namespace)
         self.response_started = False
-        """Whether the client has got the head of the answer."""
+        """Whether the response's status and headers have been sent."""
         self.first_token_s: float | None = None
         self._caller = caller
-        self._started = started
+        self._started_s = started_s
         self._created_at = state.now()
         self._messages = request.chat_messages()
         self._conversation: str | None = None
@@ -69,7 +72,7 @@ class Exchange:
         self._tokens_saved = 0
 
     def read_headers(self, headers: dict[bytes, bytes]) -> None:
-        """Take what the request's headers say about it."""
+        """Read the conversation, the opt-out from learning and the client's request id."""
         self._conversation = conversation_id.from_client(headers, self.request.tags())
         self._learn = self._learn and headers.get(NO_LEARN_HEADER, b"0") in (b"", b"0")
         self._client_id = (
@@ -77,23 +80,23 @@ class Exchange:
         )
 
     def admit(self) -> AbstractContextManager[None]:
-        """Count the request among those of its key.
+        """Count the request as one of its key's until the context is left.
 
         Raises:
-            RequestError: On entering: the key has done as much as it may (429).
+            RequestError: On entering: the key exceeds a rate limit (429).
         """
         return self.state.authenticator.limiter.admit(self._caller.key)
 
     def set_route(self, route: Route) -> None:
-        """Be answered by a version, with its context where what is said takes turns."""
+        """Set the version that answers; only conversations are composed with its context."""
         self.route = route if self.api.is_conversation else route.without_context()
         view = self.route.view
         self._tokens_saved = view.saved_tokens
         if view.saved_prompt_tokens and still_says(self._messages, view.registered or ""):
             self._tokens_saved -= view.saved_prompt_tokens
 
-    def engine_body(self) -> dict[str, Any]:
-        """The body for the engine, built from the schema field by field."""
+    def compose_body(self) -> dict[str, Any]:
+        """Return the body for the engine: the context, the messages and the validated fields."""
         view = self.route.view
         messages = compose(self._messages, view.context, elide=view.registered)
         cap = self.state.settings.max_tokens_cap
@@ -106,9 +109,9 @@ class Exchange:
         return body
 
     def drop_lessons(self) -> bool:
-        """Ask without lessons from now on; False where none are in the prompt.
+        """Compose without lessons from here on; return False if the prompt has none.
 
-        What a client may send does not shrink as lessons are learned.
+        The longest prompt that a client may send does not shrink as lessons are learned.
         """
         view = self.route.view
         if not view.context.lessons:
@@ -116,11 +119,11 @@ class Exchange:
         context = Context(view.context.system_prompt)
         view = replace(view, context=context, snapshot=context.hash)
         self.route = replace(self.route, view=view)
-        log.warning("lessons left out, the request is too long", interaction=self.id)
+        log.warning("prompt too long, composing it without lessons", interaction=self.id)
         return True
 
     def headers(self) -> Headers:
-        """What every answer says about itself."""
+        """Return the headers that every response to the request carries."""
         view = self.route.view
         return [
             (b"x-byheart-interaction", self.id.encode()),
@@ -131,13 +134,13 @@ class Exchange:
         ]
 
     def mark_first_token(self) -> None:
-        """The first bytes of the answer are on their way."""
+        """Record the time to the first token, once."""
         if self.first_token_s is None:
-            self.first_token_s = self.state.timer() - self._started
+            self.first_token_s = self.state.timer() - self._started_s
             self.state.metrics.first_token.observe(self.first_token_s)
 
     async def record_running(self) -> None:
-        """Have the interaction shown as running, before the engine is asked.
+        """Record the interaction as running, before the engine gets the request.
 
         Raises:
             RequestError: The answer could not be logged (503).
@@ -146,16 +149,19 @@ class Exchange:
             running = partial(self._record, InteractionStatus.RUNNING, Answer(), 0.0)
             await self.state.recorder.record_running(self.id, running)
         except NotLogged as error:
-            message = "The answer could not be logged, so the model is not asked. Try again later."
+            message = (
+                "Interactions cannot be logged, so the model gets no request. Try again later."
+            )
             raise self._withheld(message) from error
 
     async def commit(self, status: InteractionStatus, answer: Answer) -> None:
         """Make the interaction durable.
 
         Raises:
-            RequestError: It could not be, so the answer must not be given in full (503).
+            RequestError: Neither the database nor the spool took it, so the answer is withheld
+                (503).
         """
-        total_s = self.state.timer() - self._started
+        total_s = self.state.timer() - self._started_s
         self._count_metrics(status, answer, total_s)
         try:
             await self.state.recorder.record(self._record(status, answer, total_s))
@@ -214,57 +220,61 @@ class Exchange:
             metrics.tokens_saved.inc(self._tokens_saved)
 
     def charge_key(self, status: InteractionStatus, answer: Answer) -> None:
-        """Count the request's tokens against its key's limit."""
+        """Charge the request's tokens to its key."""
         if self._caller.key:
             self.state.authenticator.limiter.charge_tokens(
                 self._caller.key, self._tokens_used(status, answer)
             )
 
     def _tokens_used(self, status: InteractionStatus, answer: Answer) -> int:
-        """What the request took; estimated where it was left before the engine said so."""
-        asked, made = answer.prompt_tokens, answer.completion_tokens or 0
-        if asked is None:
-            asked = sum(len(message_text(each)) for each in self._messages) // CHARS_PER_TOKEN
+        """Return the request's tokens, estimated if it ended before the engine counted them."""
+        prompt, completion = answer.prompt_tokens, answer.completion_tokens or 0
+        if prompt is None:
+            chars = sum(len(message_text(message)) for message in self._messages)
             prompts = 1 if self.api.is_conversation else len(self._messages)
-            # A longer one is only looked at.
-            asked = min(asked, prompts * (self.state.engine.max_model_len or asked))
+            estimate = chars // CHARS_PER_TOKEN
+            # The engine rejects a longer prompt without processing it.
+            prompt = min(estimate, prompts * (self.state.engine.max_model_len or estimate))
         if status is not InteractionStatus.DONE:
-            made = max(made, answer.chunk_count, len(answer.text) // CHARS_PER_TOKEN)
+            completion = max(completion, answer.chunk_count, len(answer.text) // CHARS_PER_TOKEN)
         if status is InteractionStatus.ABORTED and not self.request.stream:
-            most = self.request.max_total_tokens(self.state.settings.max_tokens_cap)
-            taken_s = self.state.timer() - self._started
-            made = min(most, int(MAX_TOKENS_PER_S * taken_s) * self.request.choice_count())
-        return asked + made
+            limit = self.request.max_total_tokens(self.state.settings.max_tokens_cap)
+            elapsed_s = self.state.timer() - self._started_s
+            generated = int(MAX_TOKENS_PER_S * elapsed_s) * self.request.choice_count()
+            completion = min(limit, generated)
+        return prompt + completion
 
 
 def client_error(error: EngineError) -> RequestError:
-    """What the client is told when the engine did not answer."""
+    """Return the error for the client when the engine did not answer."""
     return _refusal(error) if isinstance(error, EngineStatusError) else engine_unreachable()
 
 
 def recorded_error(error: EngineError) -> str:
-    """What is recorded of it; where the engine is, whoever reads interactions need not know."""
+    """Return the error to record, without the engine's address."""
     if isinstance(error, EngineStatusError):
         return str(error)
     if isinstance(error, EngineUnreachable):
         return "the engine could not be reached"
     if isinstance(error, EngineDisconnected):
-        return "the engine broke off"
+        return "the engine disconnected"
     return "the engine did not answer"
 
 
 def _refusal(error: EngineStatusError) -> RequestError:
-    """The engine's own error where it is the client's to mend; nothing of it otherwise."""
+    """Return the engine's own error if the client can act on it; a generic one otherwise."""
     if error.status == 404 and b'"error"' not in error.body:
-        message = "The model server does not serve this with its model. Ask /v1/chat/completions."
+        message = (
+            "The model server does not support this API for its model. Use /v1/chat/completions."
+        )
         return RequestError(404, message, code="not_served")
     if error.status == 404:
-        # The route was checked against our table: the engine has lost the adapter, in a restart.
-        return unavailable("The model is being loaded again. Try again shortly.", "model_loading")
+        # The version exists in the database: the engine lost the adapter in a restart.
+        return unavailable("The model is being reloaded. Try again shortly.", "model_loading")
     if error.status == 503:
         return unavailable("The model server is overloaded. Try again shortly.", "engine_busy")
     if error.status in (401, 403) or not 400 <= error.status < 500:
-        message = "The model server failed on this request. Its log says why."
+        message = "The model server failed on this request. See its log."
         return RequestError(502, message, code="engine_error")
     return RequestError(
         error.status, error.message, code="engine_refused", param=_param(error.body)

@@ -1,8 +1,9 @@
 """`/v1/feedback`: signals on interactions, from which lessons are learned.
 
-Sent twice with the same id it is one feedback. Its trust is that of the caller, whatever it says.
-Its target is found in the caller's namespace only, and, for a key without the scope `read`, among
-the interactions of its own principal: whoever may rate may not find out what others asked.
+Feedback is idempotent by its id. Its trust is the caller's and cannot be set by the request. Its
+target must be in the caller's namespace. For a key without the scope `read`, it must also be an
+interaction of the key's own principal: a key that may only rate cannot probe other callers'
+interactions.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ FILTERS = ("target_id", "after")
 
 
 class FeedbackRequest(Strict):
-    """One feedback, in the body of `POST /v1/feedback` or, without an id, of `PUT`."""
+    """The body of `POST /v1/feedback`, and of `PUT`, where the path has the id."""
 
     id: Id | None = None
     target_id: Id
@@ -45,7 +46,7 @@ class FeedbackRequest(Strict):
     tags: Annotated[dict[Key, TagValue], Field(fail_fast=True, max_length=16)] | None = None
 
     def to_new_feedback(self, caller: Caller, feedback_id: str | None) -> NewFeedback:
-        """The feedback as it is kept: a bare value becomes `{"value": ...}`."""
+        """Return the feedback to store; a bare value becomes `{"value": ...}`."""
         value: dict[str, Any] = {} if self.value is None else {"value": self.value}
         return NewFeedback(
             id=feedback_id,
@@ -64,44 +65,46 @@ _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 async def create(state: GatewayState, call: Call) -> None:
-    """Answer `POST /v1/feedback`, of one or of a list of many.
+    """Answer `POST /v1/feedback`, of one item or a list.
 
-    One: 201, or 200 for what is known already. Many: 200, and what became of each.
+    One item: 201, or 200 if it is stored already. A list: 200, and the outcome of each item.
 
     Raises:
-        RequestError: It is malformed (400), about nothing known (404), or contradicts itself (409);
-            the database is away (503).
+        RequestError: The feedback is malformed (400), its target is not found (404), or its id is
+            stored with another content (409); the database is unavailable (503).
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
-    said = await _read_json(state, caller, call)
-    if not isinstance(said, list):
-        request = _validated(said)
+    content = await _read_json(state, caller, call)
+    if not isinstance(content, list):
+        request = _validated(content)
         status, payload = await _store(state, caller, request.to_new_feedback(caller, request.id))
         await send_json(call.send, status, payload, [])
         return
-    if len(said) > MAX_LIST_ITEMS:
+    if len(content) > MAX_LIST_ITEMS:
         message = (
-            f"A list may have at most {MAX_LIST_ITEMS} items; this one has {len(said)}. Send "
+            f"A list may have at most {MAX_LIST_ITEMS} items; this one has {len(content)}. Send "
             "several lists."
         )
         raise RequestError(400, message, code="too_many")
-    async with state.listers.of(caller.principal), state.listing:
-        outcomes = [await _outcome(state, caller, one) for one in said]
+    async with state.feedback_lists.slot(caller.principal):
+        outcomes = [await _outcome(state, caller, item) for item in content]
     await send_json(call.send, 200, {"object": "list", "data": outcomes}, [])
 
 
 async def put_one(state: GatewayState, call: Call) -> None:
-    """Answer `PUT /v1/feedback/{id}`, as `POST` with that id.
+    """Answer `PUT /v1/feedback/{id}`, like `POST` with that id.
 
     Raises:
-        RequestError: As for `POST`; the body has another id (400).
+        RequestError: As for `POST`; or the body has another id (400).
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
-    said = await _read_json(state, caller, call)
-    request = _validated(said)
+    content = await _read_json(state, caller, call)
+    request = _validated(content)
     feedback_id = _checked_id(call.name)
     if request.id not in (None, feedback_id):
-        message = f"The path says {feedback_id!r} and the body {request.id!r}. Leave 'id' out."
+        message = (
+            f"The path has id {feedback_id!r}, the body {request.id!r}. Omit 'id' in the body."
+        )
         raise RequestError(400, message, code="id_mismatch", param="id")
     status, payload = await _store(state, caller, request.to_new_feedback(caller, feedback_id))
     await send_json(call.send, status, payload, [])
@@ -111,7 +114,8 @@ async def get_one(state: GatewayState, call: Call) -> None:
     """Answer `GET /v1/feedback/{id}`.
 
     Raises:
-        RequestError: There is none that the caller may see (404); the database is away (503).
+        RequestError: The caller sees no feedback with this id (404); the database is unavailable
+            (503).
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
     feedback_id = _checked_id(call.name)
@@ -126,20 +130,20 @@ async def get_one(state: GatewayState, call: Call) -> None:
     except UnknownFeedback as error:
         raise RequestError(404, str(error), code="feedback_not_found") from error
     except AWAY as error:
-        raise _database_unavailable("The database is away. Try again shortly.") from error
+        raise _database_unavailable("The database is unavailable. Try again shortly.") from error
 
 
 async def list_page(state: GatewayState, call: Call) -> None:
-    """Answer `GET /v1/feedback?target_id=&after=`: a page of what the caller gave, or may see.
+    """Answer `GET /v1/feedback?target_id=&after=`: a page of the feedback that the caller may see.
 
     Raises:
-        RequestError: The query has another parameter (400); the database is away (503).
+        RequestError: The query has an unknown parameter (400); the database is unavailable (503).
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
-    asked = parse_qs(call.query.decode("latin-1"))
-    for name in asked.keys() - {*FILTERS}:
+    query = parse_qs(call.query.decode("latin-1"))
+    for name in query.keys() - {*FILTERS}:
         raise unknown_parameter(name, FILTERS)
-    target, after = (asked.get(name, [""])[0] or None for name in FILTERS)
+    target, after = (query.get(name, [""])[0] or None for name in FILTERS)
 
     def find() -> list[dict[str, Any]]:
         with state.db.read() as session:
@@ -156,15 +160,15 @@ async def list_page(state: GatewayState, call: Call) -> None:
     try:
         rows = await asyncio.to_thread(find)
     except AWAY as error:
-        raise _database_unavailable("The database is away. Try again shortly.") from error
+        raise _database_unavailable("The database is unavailable. Try again shortly.") from error
     payload = {"object": "list", "data": rows[:PAGE_ROWS], "has_more": len(rows) > PAGE_ROWS}
     await send_json(call.send, 200, payload, [])
 
 
-async def _outcome(state: GatewayState, caller: Caller, said: object) -> dict[str, Any]:
-    """What became of one feedback of many."""
+async def _outcome(state: GatewayState, caller: Caller, content: object) -> dict[str, Any]:
+    """Store one item of a list; return its outcome."""
     try:
-        request = _validated(said)
+        request = _validated(content)
         status, payload = await _store(state, caller, request.to_new_feedback(caller, request.id))
     except RequestError as error:
         return {"status": error.status, **error.payload()}
@@ -183,20 +187,20 @@ async def _store(
         return (201 if created else 200), payload
 
     try:
-        async with state.writers:
+        async with state.feedback_writes.slot(caller.principal):
             return await asyncio.to_thread(add)
     except UnknownTarget as error:
         raise _not_found(state, error) from error
     except Conflict as error:
         raise RequestError(409, str(error), code="feedback_conflict", param="id") from error
     except AWAY as error:
-        message = "The database is away, and the feedback is not kept. Send it again shortly."
+        message = "The database is unavailable; the feedback is not stored. Send it again shortly."
         raise _database_unavailable(message) from error
 
 
-def _validated(said: object) -> FeedbackRequest:
+def _validated(content: object) -> FeedbackRequest:
     try:
-        return FeedbackRequest.model_validate(said)
+        return FeedbackRequest.model_validate(content)
     except ValidationError as error:
         raise explain(error, FeedbackRequest) from error
 
@@ -205,17 +209,17 @@ def _checked_id(name: str) -> str:
     try:
         return _ID.validate_python(name)
     except ValidationError as error:
-        message = "An id has 1 to 128 letters, digits, '.', ':', '_' and '-'."
+        message = "An id has 1 to 128 characters: letters, digits, '.', ':', '_' and '-'."
         raise RequestError(400, message, code="bad_id", param="id") from error
 
 
 async def _read_json(state: GatewayState, caller: Caller, call: Call) -> object:
-    most = state.settings.max_body_bytes
-    return parse_json(await state.uploads.read(caller.principal, call, most))
+    max_bytes = state.settings.max_body_bytes
+    return parse_json(await state.uploads.read(caller.principal, call, max_bytes))
 
 
 def _visible_principal(caller: Caller) -> str | None:
-    """The principal whose interactions and feedback the caller is bound to; None for all."""
+    """Return the only principal whose interactions the caller sees; None for all."""
     return None if caller.may(Scope.READ) else caller.principal
 
 
@@ -234,9 +238,9 @@ def _to_json(row: Feedback) -> dict[str, Any]:
 
 def _not_found(state: GatewayState, error: UnknownTarget) -> RequestError:
     if state.recorder.degraded:
-        message = "The log is behind, and the interaction may still be in it. Try again shortly."
+        message = "Recent interactions are not in the database yet. Try again shortly."
         return unavailable(message, code="log_behind")
-    hint = "Only what was answered for this caller in this namespace can be found."
+    hint = "Feedback needs an interaction of this caller in this namespace."
     return RequestError(404, f"{error} {hint}", code="target_not_found", param="target_id")
 
 

@@ -1,16 +1,18 @@
-"""One request to the model from its first byte to its last.
+"""One request to the model, from its first byte to its last.
 
-auth -> schema -> version and view -> compose -> engine -> bytes through untouched -> record. The
-client gets its last byte (a plain answer's body, a stream's last event) only after the interaction
-is durable. However it ends, it is recorded: DONE, FAILED with what there was when the engine broke
-off, or when byheart itself failed on it, ABORTED with what there was when the client went away,
-which stops the engine at once.
+`answer` runs the steps in order: authenticate, parse, choose the version, record as running,
+compose, forward, commit, last byte. The client gets its last byte (the body of a plain answer, or
+the last event of a stream) only after the interaction is durable. Every request whose version was
+chosen is recorded:
+
+- DONE: the engine's answer is complete.
+- FAILED: the engine broke off (with the partial answer), or byheart itself failed.
+- ABORTED: the client disconnected (with the partial answer), which cancels the engine's work.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -45,35 +47,42 @@ from agent.process.failpoint import reach
 from store.keys import Scope
 from store.schema import InteractionStatus
 
-CLIENT_GONE, SERVER_ERROR = 499, 500
-UNAVAILABLE = 503
+CLIENT_GONE, SERVER_ERROR, UNAVAILABLE = 499, 500, 503
 CLIENT_LEFT = (ClientGone, asyncio.CancelledError)
-"""Nobody is there to be answered: the client left, or a shutdown has waited long enough."""
+"""The answer has no reader: the client disconnected, or the shutdown's grace period is over."""
 DRAIN_TIMEOUT_S = 1.0
 LARGE_STREAM_BYTES = 2**17
-"""Bytes of a stream that take a few milliseconds to read."""
+"""A stream of this size takes several milliseconds to parse."""
 INTERNAL_ERROR = "byheart failed on this request"
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CACHING = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
-NO_CACHING = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-
 
 async def answer(api: Api, state: GatewayState, call: Call) -> None:
-    """Answer a request to the model.
+    """Answer a request to the model, and count it by its status and arm.
 
     Raises:
-        RequestError: Instead of an answer that has not begun.
+        RequestError: The request failed before the response started.
+        ClientGone: The client disconnected.
     """
-    arm, code = UNROUTED, 500
+    arm, code = UNROUTED, SERVER_ERROR
+    started_s = state.timer()
     try:
-        async with _open_exchange(api, state, call) as exchange:
+        caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
+        max_bytes = state.settings.max_body_bytes
+        async with state.uploads.body(caller.principal, call, max_bytes) as body:
+            request = parse(api.request, body, state.settings.max_tokens_cap)
+            exchange = Exchange(state, caller, api, request, started_s)
+            exchange.read_headers(call.headers)
             with exchange.admit(), state.inflight.track(exchange.namespace) as ticket:
                 await _choose_version(exchange, ticket)
                 arm = exchange.route.arm
-                code = await _forward(exchange, call)
+                await _record_running(exchange)
+                code = await _forward(exchange, call)  # compose, forward, commit, last byte
     except RequestError as error:
         code = error.status
         raise
@@ -84,21 +93,8 @@ async def answer(api: Api, state: GatewayState, call: Call) -> None:
         state.metrics.requests.labels(str(code), arm).inc()
 
 
-@asynccontextmanager
-async def _open_exchange(api: Api, state: GatewayState, call: Call) -> AsyncIterator[Exchange]:
-    """Read a request, whose text is in memory until this is left."""
-    started = state.timer()
-    caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
-    most = state.settings.max_body_bytes
-    async with state.uploads.held(caller.principal, call, most) as body:
-        request = parse(api.request, body, state.settings.max_tokens_cap)
-        exchange = Exchange(state, caller, api, request, started)
-        exchange.read_headers(call.headers)
-        yield exchange
-
-
 async def _choose_version(exchange: Exchange, ticket: Ticket) -> None:
-    """Decide who answers; that it cannot be decided is recorded too."""
+    """Choose the version that answers; record the request if the choice is unavailable (503)."""
     state = exchange.state
     try:
         exchange.set_route(await choose_version(state, exchange.namespace, exchange.request.model))
@@ -109,30 +105,35 @@ async def _choose_version(exchange: Exchange, ticket: Ticket) -> None:
     state.inflight.set_version(ticket, exchange.route.version)
 
 
-async def _forward(exchange: Exchange, call: Call) -> int:
-    """Ask the engine and answer; the status of the answer."""
+async def _record_running(exchange: Exchange) -> None:
+    """Record the request as running, if the engine is ready for it."""
     if not exchange.state.is_ready():
         down = EngineUnavailable("the engine is starting or being restored")
         raise await _commit_engine_error(exchange, Answer(), down)
     await exchange.record_running()
     reach("request begun")
-    give = _forward_stream if exchange.request.stream else _forward_whole
+
+
+async def _forward(exchange: Exchange, call: Call) -> int:
+    """Forward the composed request, commit the answer, send its last byte; return its status."""
+    forward = _forward_stream if exchange.request.stream else _forward_plain
     try:
-        return await give(exchange, call.receive, call.send)
+        return await forward(exchange, call.receive, call.send)
     except (RequestError, *CLIENT_LEFT):
         raise
-    except Exception:  # boundary: a fault of ours leaves no row that runs for ever
+    except Exception:  # boundary: an internal error must not leave the row running forever
         await exchange.commit(InteractionStatus.FAILED, Answer(error=INTERNAL_ERROR))
         raise
 
 
-async def _forward_whole(exchange: Exchange, receive: Receive, send: Send) -> int:
+async def _forward_plain(exchange: Exchange, receive: Receive, send: Send) -> int:
+    """Forward a request that is not streamed."""
     engine = exchange.state.engine
     try:
-        asking = _retry_without_lessons(
-            exchange, lambda: engine.chat(exchange.engine_body(), exchange.api.path)
+        completion = _retry_without_lessons(
+            exchange, lambda: engine.chat(exchange.compose_body(), exchange.api.path)
         )
-        reply = await while_connected(asking, receive)
+        reply = await while_connected(completion, receive)
     except CLIENT_LEFT:
         await exchange.commit(InteractionStatus.ABORTED, Answer())
         raise
@@ -146,31 +147,19 @@ async def _forward_whole(exchange: Exchange, receive: Receive, send: Send) -> in
         raise failure
     await exchange.commit(InteractionStatus.DONE, answer)
     reach("answer recorded")
-    headers = [JSON, *exchange.headers()]
-    await send_bytes(send, 200, reply.body, headers)
+    await send_bytes(send, 200, reply.body, [JSON, *exchange.headers()])
     reach("last byte sent")
     return 200
 
 
-async def _retry_without_lessons(
-    exchange: Exchange, ask: Callable[[], Coroutine[Any, Any, T]]
-) -> T:
-    """Ask the engine; once more without lessons, where they make the request too long."""
-    try:
-        return await ask()
-    except EngineStatusError as error:
-        if not (error.is_too_long and exchange.drop_lessons()):
-            raise
-    return await ask()
-
-
 async def _forward_stream(exchange: Exchange, receive: Receive, send: Send) -> int:
+    """Forward a streamed request; the last event waits for the commit."""
     api = exchange.api
     is_hidden = never if exchange.request.wants_usage else api.is_usage_only
     events = EventStream(api.is_end, is_hidden)
     try:
-        pumping = _retry_without_lessons(exchange, lambda: _relay_events(exchange, events, send))
-        await while_connected(pumping, receive)
+        relaying = _retry_without_lessons(exchange, lambda: _relay_events(exchange, events, send))
+        await while_connected(relaying, receive)
         answer = await _parse_stream(api, events)
         failed = answer.error is not None
         status = InteractionStatus.FAILED if failed else InteractionStatus.DONE
@@ -189,9 +178,21 @@ async def _forward_stream(exchange: Exchange, receive: Receive, send: Send) -> i
     return 200
 
 
+async def _retry_without_lessons(
+    exchange: Exchange, request: Callable[[], Coroutine[Any, Any, T]]
+) -> T:
+    """Await the engine's answer; retry once without lessons if they make the prompt too long."""
+    try:
+        return await request()
+    except EngineStatusError as error:
+        if not (error.is_too_long and exchange.drop_lessons()):
+            raise
+    return await request()
+
+
 async def _relay_events(exchange: Exchange, events: EventStream, send: Send) -> None:
-    """Let the engine's events through, up to the last."""
-    async with exchange.state.engine.stream(exchange.engine_body(), exchange.api.path) as stream:
+    """Relay the engine's events to the client, except the last one."""
+    async with exchange.state.engine.stream(exchange.compose_body(), exchange.api.path) as stream:
         exchange.state.metrics.engine_up.set(1)
         await start_response(send, 200, [EVENT_STREAM, *NO_CACHING, *exchange.headers()])
         exchange.response_started = True
@@ -208,17 +209,15 @@ async def _relay_events(exchange: Exchange, events: EventStream, send: Send) -> 
 
 
 async def _parse_stream(api: Api, events: EventStream) -> Answer:
-    """What a stream said; of a long one beside the event loop, which goes on meanwhile."""
+    """Parse the events so far; a large stream is parsed in a thread, off the event loop."""
     raw = events.events
-    return (
-        api.parse_events(raw)
-        if len(raw) < LARGE_STREAM_BYTES
-        else await asyncio.to_thread(api.parse_events, raw)
-    )
+    if len(raw) < LARGE_STREAM_BYTES:
+        return api.parse_events(raw)
+    return await asyncio.to_thread(api.parse_events, raw)
 
 
 async def _drain(chunks: AsyncIterator[bytes], events: EventStream) -> None:
-    """Take what follows the last event, for a moment: then the connection can be used again."""
+    """Read what follows the last event, for a bounded time, so that the connection is reusable."""
     with contextlib.suppress(EngineDisconnected, TimeoutError):
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
             async for chunk in chunks:
@@ -228,17 +227,17 @@ async def _drain(chunks: AsyncIterator[bytes], events: EventStream) -> None:
 async def _commit_engine_error(
     exchange: Exchange, answer: Answer, error: EngineError
 ) -> RequestError:
-    """Record that the engine failed; returns what the client is told."""
+    """Record that the engine failed; return the error for the client."""
     failure = client_error(error)
     answer.error = recorded_error(error)
-    if not isinstance(error, EngineStatusError):  # what it says may be the client's own words
+    if not isinstance(error, EngineStatusError):  # its text may quote the client's prompt
         log.warning("engine failed", interaction=exchange.id, error=str(error))
     await _commit_failed(exchange, answer, failure)
     return failure
 
 
 async def _commit_failed(exchange: Exchange, answer: Answer, failure: RequestError) -> None:
-    """Record a request that ends with `failure`, which says from then on which one it was."""
+    """Record a failed request, and add the interaction's headers to `failure`."""
     if failure.code == "engine_unavailable":
         exchange.state.metrics.engine_up.set(0)
     failure.headers += exchange.headers()
@@ -248,7 +247,11 @@ async def _commit_failed(exchange: Exchange, answer: Answer, failure: RequestErr
 
 
 async def _send_failure(exchange: Exchange, failure: RequestError, send: Send) -> int:
-    """Tell a client of a stream that it failed, in an event if it has begun; never the last one."""
+    """End a started stream with an error event, without its last event; return the status.
+
+    Raises:
+        RequestError: The response has not started: the caller sends the error.
+    """
     if not exchange.response_started:
         raise failure
     await send_chunk(send, exchange.api.error_event(failure), last=True)

@@ -1,10 +1,10 @@
-"""Which version answers a request.
+"""Choose the version that answers a request.
 
-The served model's name is an alias: the live adapter of the namespace, or the base. Where the
-engine does not take that adapter, the base answers with the whole context in the prompt, as for a
-request for `base`. An adapter's name is that version and no other. A
-name that is none of these is an error with the names there are: an engine never sees it, and
-nobody is answered by another version than they asked for.
+The served model's name is an alias for the namespace's live adapter, or for the base if it has
+none. If the engine cannot load that adapter, the base answers with the whole context in the
+prompt, as for a request for `base`. The name of an adapter selects exactly that version. Any other
+name is an error that lists the available models: it never reaches the engine, and no request is
+answered by another version than it names.
 """
 
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ from store.views import BASE, View
 LIVE = "live"
 """The live adapter, the base where there is none, or the version that the request names."""
 FALLBACK = "fallback"
-"""The base, in place of a live adapter that the engine does not take."""
+"""The base, in place of a live adapter that the engine cannot load."""
 UNROUTED = "none"
-"""Version and arm of a request that failed before it was known who answers."""
+"""Version and arm of a request that failed before its version was chosen."""
 
 
 NO_CONTEXT = Context()
@@ -30,7 +30,7 @@ NO_CONTEXT_HASH = NO_CONTEXT.hash
 
 @dataclass(frozen=True)
 class Route:
-    """The version that answers, and what has to stand in its prompt."""
+    """The version that answers, and the view that its prompt is composed from."""
 
     version: str
     """Name of an adapter, `base`, or `none`."""
@@ -38,12 +38,12 @@ class Route:
     view: View
 
     def without_context(self) -> "Route":
-        """The same version without a context, which keeps nothing out of the prompt then."""
+        """Return the same version with an empty context, which leaves the prompt as sent."""
         return replace(self, view=unrouted(self.view.namespace).view)
 
 
 def unrouted(namespace: str) -> Route:
-    """The route of a request until one is found."""
+    """Return the route of a request whose version is not chosen yet."""
     view = View(
         namespace=namespace,
         revision=0,
@@ -60,11 +60,11 @@ def unrouted(namespace: str) -> Route:
 
 
 async def choose_version(state: GatewayState, namespace: str, model: str) -> Route:
-    """The route of a request for `model`; the aliases need no engine to be known.
+    """Return the route of a request for `model`; only an adapter's name needs the engine.
 
     Raises:
-        RequestError: There is no such namespace, or no such model in it (404); what there is
-            cannot be said with the engine or the database away (503).
+        RequestError: The namespace, or the model in it, does not exist (404); the engine or the
+            database is unavailable (503).
     """
     if model in (state.model_name, BASE):
         view = await state.views.view(namespace, None if model == state.model_name else BASE)
@@ -74,19 +74,19 @@ async def choose_version(state: GatewayState, namespace: str, model: str) -> Rou
         if view is None:
             raise unknown_namespace(namespace)
         return Route(view.live or BASE, arm, view)
-    there = await model_names(state, namespace)
-    view = await state.views.view(namespace, model) if model in there else None
+    models = await model_names(state, namespace)
+    view = await state.views.view(namespace, model) if model in models else None
     if view is None:
-        raise unknown_model(model, there)
+        raise unknown_model(model, models)
     return Route(model, LIVE, view)
 
 
 async def model_names(state: GatewayState, namespace: str) -> list[str]:
-    """What a client of the namespace may ask for: its loaded adapters beside the aliases.
+    """Return the models of the namespace: the aliases and its loaded adapters.
 
     Raises:
-        RequestError: There is no such namespace (404), the engine does not answer, or the database
-            is away and nothing is known of the namespace (503).
+        RequestError: The namespace does not exist (404); the engine is unavailable, or the
+            database is and the namespace has not been read yet (503).
     """
     view = await state.views.view(namespace)
     if view is None:
@@ -99,11 +99,11 @@ async def model_names(state: GatewayState, namespace: str) -> list[str]:
     return [*aliases, *(name for name in view.versions if name in loaded)]
 
 
-def unknown_model(model: str, there: list[str]) -> RequestError:
-    """The error for a model that is not one of `there`."""
+def unknown_model(model: str, models: list[str]) -> RequestError:
+    """Return the error for a model that is not one of `models`."""
     return RequestError(
         404,
-        f"There is no model {short(model)!r} here. Ask for one of: {', '.join(there)}.",
+        f"There is no model {short(model)!r} here. Available: {', '.join(models)}.",
         code="model_not_found",
         param="model",
     )

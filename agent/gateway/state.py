@@ -1,6 +1,5 @@
-"""What the routes work with: everything that lives longer than a request."""
+"""The state that all requests share: connections, limits, settings."""
 
-import asyncio
 import hashlib
 import hmac
 import time
@@ -12,9 +11,9 @@ from typing import Any
 
 from agent.engine.client import VllmEngine
 from agent.gateway.access.auth import Authenticator
-from agent.gateway.access.limits import Slots
+from agent.gateway.access.fair_share import FairShare
+from agent.gateway.access.uploads import Uploads
 from agent.gateway.errors import RequestError
-from agent.gateway.http.uploads import Uploads
 from agent.gateway.log.recorder import Recorder
 from agent.gateway.metrics import Metrics
 from agent.gateway.views import Views
@@ -23,22 +22,27 @@ from config.sections import Server
 from store.clock import utcnow
 from store.db import Database
 
-MOST_WRITERS, MOST_CONTROLLING = 4, 2
+MAX_FEEDBACK_WRITES = 4
+"""They wait for the database in threads, which other requests need too."""
+MAX_FEEDBACK_LISTS = 1
+"""A list is hundreds of writes, which compete with those of answers."""
+MAX_CONTROL_REQUESTS = 2
+"""They may read large parts of the database."""
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def no_control() -> App:
-    """Where there is no control API."""
-    raise RequestError(404, "There is no control API here.", code="not_found")
+    """Reject a request to the control API, which this gateway does not have."""
+    raise RequestError(404, "This server has no control API.", code="not_found")
 
 
 @dataclass(frozen=True)
 class GatewayState:
-    """The gateway's state; whoever builds them closes the engine and the database."""
+    """The gateway's state; its creator closes the engine and the database."""
 
     settings: Server
     model_name: str
-    """Name of the model, for clients and for the engine."""
+    """The served model's name, for clients and for the engine."""
     db: Database
     authenticator: Authenticator
     engine: VllmEngine
@@ -47,34 +51,32 @@ class GatewayState:
     inflight: Inflight
     metrics: Metrics
     unloadable_adapters: Collection[str] = ()
-    """Live adapters that the engine does not take (agent/rollout/reconcile.py)."""
+    """Live adapters that the engine cannot load (agent/rollout/reconcile.py)."""
     is_ready: Callable[[], bool] = lambda: True
-    """Whether the engine has the adapters that it must answer with."""
+    """Whether the engine has loaded the adapters that answer requests."""
     control_app: Callable[[], App] = no_control
-    """The control API, which is made when it is first asked."""
-    writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_WRITERS))
-    """Of feedback, who may wait for the database at once: threads are for others too."""
-    listing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    """Of lists of feedback one at a time: each is hundreds of writes, beside those of answers."""
-    listers: Slots = field(default_factory=lambda: Slots(each=1))
-    """And of one caller, so that the others' wait for one of its lists."""
-    controlling: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(MOST_CONTROLLING)
+    """Returns the control API, which is built on its first request."""
+    feedback_writes: FairShare = field(default_factory=lambda: FairShare(total=MAX_FEEDBACK_WRITES))
+    feedback_lists: FairShare = field(
+        default_factory=lambda: FairShare(total=MAX_FEEDBACK_LISTS, per_caller=MAX_FEEDBACK_LISTS)
     )
-    """Of requests to the control API, which read what is large: so many at once."""
-    controllers: Slots = field(default_factory=lambda: Slots(each=MOST_CONTROLLING))
-    """And of one caller, until it has read what it asked for."""
+    control_requests: FairShare = field(
+        default_factory=lambda: FairShare(
+            total=MAX_CONTROL_REQUESTS, per_caller=MAX_CONTROL_REQUESTS
+        )
+    )
     uploads: Uploads = field(default_factory=Uploads)
     pepper: str = ""
-    """What only this installation knows."""
+    """A secret of this installation."""
     now: Callable[[], datetime] = utcnow
     timer: Callable[[], float] = time.monotonic
-    """Seconds that only ever grow, for durations."""
+    """A monotonic clock in seconds, for durations."""
 
     def salt(self, namespace: str) -> str:
-        """What the engine's prefix cache is salted with, 64 hex digits.
+        """Return the namespace's salt for the engine's prefix cache, 64 hex digits.
 
-        With one for each namespace, none is told by the time of an answer what another has asked.
+        Namespaces share no cached prefixes, so that the time to the first token reveals nothing
+        about the prompts of another namespace.
         """
         return _salt(self.pepper, namespace)
 

@@ -16,7 +16,7 @@ from openai import (
 )
 
 from agent.gateway.access.api_key import format_key, generate_key, issue_key, parse
-from agent.gateway.state import MOST_CONTROLLING
+from agent.gateway.state import MAX_CONTROL_REQUESTS
 from store import keys, namespaces
 from store.keys import Grant, Limits, Scope
 from store.schema import InteractionStatus, Trust
@@ -69,9 +69,9 @@ async def test_a_caller_waits_for_its_own_requests_and_not_for_anothers(
                 each.principal for each in keys.keys(session) if each.grant.name == "shop"
             ]
         body = LISTED if asked[0] == "POST" else None
-        for _ in range(MOST_CONTROLLING):
-            await held.enter_async_context(rig.state.controllers.of(principal))
-        await held.enter_async_context(rig.state.listers.of(principal))
+        for _ in range(MAX_CONTROL_REQUESTS):
+            await held.enter_async_context(rig.state.control_requests.caller_slot(principal))
+        await held.enter_async_context(rig.state.feedback_lists.caller_slot(principal))
 
         waiting = asyncio.ensure_future(rig.fetch(*asked, shop, json=body))
         for _ in range(5):

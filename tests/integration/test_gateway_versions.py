@@ -152,7 +152,7 @@ async def test_an_adapter_of_another_namespace_does_not_exist(fake: FakeVllm, ri
 
     with pytest.raises(openai.NotFoundError) as caught:
         await ask(rig, theirs)
-    assert "Ask for one of: small, base." in str(caught.value)
+    assert "Available: small, base." in str(caught.value)
     async with rig.client(default_headers={"X-Byheart-Namespace": "other"}) as client:
         names = [model.id async for model in client.models.list()]
     assert names == ["small", "base", theirs]

@@ -1,6 +1,5 @@
 """Feedback while the log is behind."""
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -10,11 +9,12 @@ import pytest
 
 from agent.gateway import feedback
 from agent.gateway.access.auth import Authenticator
+from agent.gateway.access.fair_share import FairShare
 from agent.gateway.access.keyring import Keyring
 from agent.gateway.access.limits import RateLimiter
+from agent.gateway.access.uploads import Uploads
 from agent.gateway.errors import RequestError
 from agent.gateway.http.asgi import Call
-from agent.gateway.http.uploads import Uploads
 from agent.gateway.state import GatewayState
 from config.sections import Server
 from store import namespaces
@@ -40,7 +40,7 @@ class FewParts:
     settings: Server = Server()  # noqa: RUF009 — frozen
     now: Any = utcnow
     uploads: Uploads = field(default_factory=Uploads)
-    writers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    feedback_writes: FairShare = field(default_factory=lambda: FairShare(total=1))
 
 
 @pytest.mark.parametrize(("degraded", "status"), [(False, 404), (True, 503)])
