@@ -1,9 +1,9 @@
-"""Which requests are being answered by which version, so that a swap can wait for the old one.
+"""Track which version answers each request in progress, so that a swap can drain the old one.
 
-A request enters before it looks up its version and takes the version after. One that has not taken
-any yet may still take the old one, so it counts as a user of every version of its namespace until
-it has. Its body is read before it enters: a slow upload holds nobody up. Thread-safe: requests run
-in the event loop, the swap in a job.
+A request is tracked from before it looks up its version. Until its version is set it may still get
+the old one, so it counts as a user of every version of its namespace. Tracking starts after the
+body has been read: a slow upload delays no swap. Thread-safe: requests run in the event loop, the
+swap in a job.
 """
 
 import threading
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Ticket:
-    """One request being answered."""
+    """One request in progress."""
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
@@ -21,7 +21,7 @@ class Ticket:
 
 
 class Inflight:
-    """The requests being answered."""
+    """The requests in progress."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -29,7 +29,7 @@ class Inflight:
 
     @contextmanager
     def track(self, namespace: str) -> Iterator[Ticket]:
-        """One request, from before its version is chosen to its end."""
+        """Track a request from before its version is chosen until the context is left."""
         ticket = Ticket(namespace)
         with self._changed:
             self._open.add(ticket)
@@ -41,36 +41,36 @@ class Inflight:
                 self._changed.notify_all()
 
     def set_version(self, ticket: Ticket, version: str) -> None:
-        """Say which version answers a request."""
+        """Set the version that answers a request."""
         with self._changed:
             ticket.version = version
             self._changed.notify_all()
 
     def count(self) -> int:
-        """How many requests are being answered."""
+        """Return the number of requests in progress."""
         with self._changed:
             return len(self._open)
 
     def in_use(self, version: str, namespace: str | None = None) -> bool:
-        """Whether a request is answered by `version`, or may still take it.
+        """Return whether a request uses `version`, or may still get it.
 
         Args:
-            version: Name of an adapter, or `base`.
-            namespace: Whose requests; None for those of all.
+            version: The name of an adapter, or `base`.
+            namespace: The namespace of the requests; None for all.
         """
         with self._changed:
             return bool(self._users(version, namespace))
 
     def wait_drained(self, version: str, timeout_s: float, namespace: str | None = None) -> bool:
-        """Wait for the requests that use `version` or may still take it, but for no later ones.
+        """Wait for the current requests that use `version` or may still get it, not for later ones.
 
         Args:
-            version: Name of an adapter, or `base`.
-            timeout_s: Longest wait, in seconds.
-            namespace: Whose requests; None for those of all.
+            version: The name of an adapter, or `base`.
+            timeout_s: The longest wait, in seconds.
+            namespace: The namespace of the requests; None for all.
 
         Returns:
-            False if some still use it after `timeout_s`.
+            False if a request still uses it after `timeout_s`.
         """
         with self._changed:
             before = self._users(version, namespace)

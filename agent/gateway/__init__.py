@@ -1,5 +1,5 @@
-"""The hot path: an OpenAI-compatible endpoint in front of the engine, which logs durably.
+"""The gateway: an OpenAI- and Anthropic-compatible endpoint with a durable log.
 
-Read `app.py` for the routes, then `proxy.py` for what happens to one chat request, and
-`recorder.py` for why nothing answered is ever lost.
+Read `app.py` for the routes, `proxy.py` for the steps of one request, and `log/recorder.py` for
+why no answered request is ever lost.
 """

@@ -1,7 +1,8 @@
-"""Which conversation a request belongs to, and whose that is where one name says both.
+"""Read the conversation, and the end user, that a client names in its request.
 
-A client says so in a header or in its metadata; where it does not, the store finds the conversation
-by the course of its messages (store/records.py), among those of the same principal and end user.
+Clients name a conversation in a header or in their metadata. If a request names none, the store
+finds its conversation by the messages (store/records.py), among those of the same principal and
+end user.
 """
 
 import re
@@ -11,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 HEADERS = (b"x-byheart-conversation", b"x-openwebui-chat-id")
 METADATA_KEYS = ("conversation_id", "session_id", "thread_id", "chat_id")
-"""Keys of metadata under which clients name a conversation, the surest first."""
+"""Metadata keys under which clients name a conversation, the most reliable first."""
 MAX_CONVERSATION_CHARS = 256
 SESSION_SUFFIX = re.compile(r"_*session_([\w-]{8,})$")
 
 
 class AgentUser(BaseModel):
-    """Whom an agent asks for, as newer ones write it: JSON in the place of a name."""
+    """The `user_id` of newer agents: JSON that names an account, a device and a session."""
 
     account_uuid: str = ""
     device_id: str = ""
@@ -25,7 +26,7 @@ class AgentUser(BaseModel):
 
 
 def from_client(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str | None:
-    """The conversation as the client names it; None where it does not."""
+    """Return the conversation that the client names; None if it names none."""
     for header in HEADERS:
         if headers.get(header):
             return headers[header][:MAX_CONVERSATION_CHARS].decode("latin-1")
@@ -35,9 +36,9 @@ def from_client(headers: Mapping[bytes, bytes], tags: Mapping[str, str]) -> str 
 
 
 def split_user_id(name: str) -> tuple[str | None, str | None]:
-    """Whom a request is made for, and in which session: agents say both by one name.
+    """Split an agent's `user_id`, which may contain both, into end user and session.
 
-    A person is the same in all sessions, and on all devices where an account is told.
+    An end user is the same in all sessions, and on all devices if the agent names the account.
     """
     try:
         agent = AgentUser.model_validate_json(name)

@@ -1,7 +1,7 @@
-"""What a client is told when a request cannot be served, in the shape of the OpenAI API.
+"""Errors for clients, in the shape of the OpenAI API.
 
-Every message says what to do. `RequestError` is raised anywhere on the way of a request and turned
-into an answer in one place, `app.py`.
+Every message says what to do. Any step of a request may raise `RequestError`; `app.py` alone turns
+it into a response.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ MAX_ECHO_CHARS = 64
 
 
 class RequestError(Exception):
-    """A request that ends with an error answer."""
+    """A request ends with an error response."""
 
     def __init__(
         self,
@@ -30,10 +30,10 @@ class RequestError(Exception):
         self.param = param
         self.kind = kind or _kind(status)
         self.headers: list[tuple[bytes, bytes]] = []
-        """Headers of the answer beside those every answer has."""
+        """Headers of the response, in addition to those that every response has."""
 
     def payload(self) -> dict[str, Any]:
-        """The body of the answer."""
+        """Return the body of the response."""
         error = {
             "message": self.message,
             "type": self.kind,
@@ -44,36 +44,36 @@ class RequestError(Exception):
 
 
 def unavailable(message: str, code: str) -> RequestError:
-    """Something that serves is down, but should be back."""
+    """Return the error (503, with Retry-After) for a component that is temporarily unavailable."""
     error = RequestError(503, message, code=code)
     error.headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
     return error
 
 
 def unknown_parameter(name: str, known: Iterable[str]) -> RequestError:
-    """The error for a query parameter that nothing looks at: a misspelt filter finds everything."""
-    takes = ", ".join(known) or "none"
-    message = f"Unknown query parameter {short(name)!r}. This path takes: {takes}."
+    """Return the error for an unknown query parameter: a misspelt filter would match everything."""
+    accepted = ", ".join(known) or "none"
+    message = f"Unknown query parameter {short(name)!r}. This path accepts: {accepted}."
     return RequestError(400, message, code="unknown_parameter", param=short(name))
 
 
 def engine_unreachable() -> RequestError:
-    """The engine cannot be reached, or broke off."""
+    """Return the error for an engine that cannot be reached, or that disconnected."""
     return unavailable(
-        "The model server does not answer. Send the request again shortly.",
+        "The model server is unavailable. Send the request again shortly.",
         code="engine_unavailable",
     )
 
 
 def engine_answer_invalid() -> RequestError:
-    """The engine's answer is none, or one of an error."""
-    message = "The model server's answer cannot be read. Send the request again; its log says more."
+    """Return the error for an engine's answer that is malformed or reports an error."""
+    message = "The model server sent an invalid answer. See its log, or send the request again."
     return RequestError(502, message, code="engine_error")
 
 
-def short(said: str) -> str:
-    """What a client said, as far as an error repeats it."""
-    return said if len(said) <= MAX_ECHO_CHARS else f"{said[:MAX_ECHO_CHARS]}..."
+def short(text: str) -> str:
+    """Return a client's text, shortened for an error message."""
+    return text if len(text) <= MAX_ECHO_CHARS else f"{text[:MAX_ECHO_CHARS]}..."
 
 
 def _kind(status: int) -> str:

@@ -1,11 +1,13 @@
-"""The view of a namespace that a request is composed from: checked anew for every request.
+"""Cache the view of each namespace that requests are composed from.
 
-It is read again whenever the namespace's revision has moved, so what the operator or extraction
-adds is in the very next prompt, whichever process added it. SQLite says at once whether it has;
-PostgreSQL is asked in a thread. Requests that arrive while a read is running share the next one,
-never the running one, so that each sees all that was committed before it came. With the database
-away, or slower than `timeout_s`, the last view known serves, from then on without waiting, until
-a view has been read again; where none is known, the first is waited for longer.
+Every request checks the namespace's revision, and reads the view again if it has changed: a lesson
+that any process adds is in the next prompt. SQLite reports the revision immediately; PostgreSQL is
+queried in a thread. Requests that arrive during a read share the next one, never the running one,
+so each sees everything that was committed before it arrived.
+
+If the database is unavailable, or slower than `timeout_s`, requests use the last known view. After
+such a failure they do so without waiting, until a read succeeds. The first read of a namespace has
+no fallback and may take longer.
 """
 
 import asyncio
@@ -30,7 +32,7 @@ Key = tuple[str, str | None]
 
 
 class Views:
-    """Reads views in a thread of its own, one at a time."""
+    """Reads views in a dedicated thread, one at a time."""
 
     def __init__(
         self,
@@ -49,18 +51,18 @@ class Views:
         self._next: dict[Key, asyncio.Task[View | None]] = {}
         self._known: dict[Key, View] = {}
         self._failing = False
-        """Whether the last read that was waited for has failed, and none has succeeded since."""
-        self._noted: set[tuple[str, str]] = set()
-        """Namespaces and hashes of contexts that are written down."""
+        """Whether the last awaited read failed, and none has succeeded since."""
+        self._saved: set[tuple[str, str]] = set()
+        """The namespaces and hashes of the contexts that the database has as snapshots."""
 
     async def view(self, namespace: str, version: str | None = None) -> View | None:
-        """The view for the live version, or for the one named.
+        """Return the view for the live version, or for `version`.
 
         Returns:
-            None where there is no such namespace, or the version is not one of its own.
+            None if the namespace does not exist, or the version is not one of its own.
 
         Raises:
-            RequestError: The database is away and nothing is known of the namespace (503).
+            RequestError: The database is unavailable and the namespace was never read (503).
         """
         key = (namespace, version)
         known = self._known.get(key)
@@ -74,28 +76,28 @@ class Views:
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(reading)
-        except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
-            log.warning("last view serves", namespace=namespace, error=repr(error))
+        except Exception as error:  # noqa: BLE001 — boundary: a database error fails no request
+            log.warning("view not read, using the last one", namespace=namespace, error=repr(error))
             self._failing = True
         self._metrics.stale_views.inc()
         if key not in self._known:
             raise unavailable(
-                f"The database is away and namespace {namespace!r} has not been asked for before. "
+                f"The database is unavailable, and namespace {namespace!r} was never read. "
                 "Try again shortly.",
                 code="database_unavailable",
             )
         return self._known[key]
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._peek.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _read_next(self, key: Key) -> asyncio.Task[View | None]:
-        """The read that has not begun yet; all who come before it begins share it."""
+        """Return the read that has not started yet, which all requests until its start share."""
         if key not in self._next:
             self._next[key] = asyncio.ensure_future(self._read(key))
-            self._next[key].add_done_callback(_look)
+            self._next[key].add_done_callback(_retrieve_error)
         return self._next[key]
 
     async def _read(self, key: Key) -> View | None:
@@ -108,22 +110,22 @@ class Views:
             self._known.pop(key, None)
         else:
             self._known[key] = view
-            self._note(view)
+            self._save_snapshot(view)
         return view
 
-    def _note(self, view: View) -> None:
-        """Have what stands in prompts written down, once; no request waits for it."""
-        if view.context and (view.namespace, view.snapshot) not in self._noted:
-            self._noted.add((view.namespace, view.snapshot))
-            asyncio.get_running_loop().run_in_executor(None, self._write_down, view)
+    def _save_snapshot(self, view: View) -> None:
+        """Save the context of prompts as a snapshot, once; no request waits for it."""
+        if view.context and (view.namespace, view.snapshot) not in self._saved:
+            self._saved.add((view.namespace, view.snapshot))
+            asyncio.get_running_loop().run_in_executor(None, self._write_snapshot, view)
 
-    def _write_down(self, view: View) -> None:
+    def _write_snapshot(self, view: View) -> None:
         try:
             with self._db.begin() as session:
                 snapshots.note(session, view, utcnow())
-        except Exception as error:  # noqa: BLE001 — boundary: the database costs no request
-            self._noted.discard((view.namespace, view.snapshot))
-            log.warning("context not written down", namespace=view.namespace, error=repr(error))
+        except Exception as error:  # noqa: BLE001 — boundary: a database error fails no request
+            self._saved.discard((view.namespace, view.snapshot))
+            log.warning("snapshot not saved", namespace=view.namespace, error=repr(error))
 
     def _load(self, key: Key) -> View | None:
         namespace, version = key
@@ -134,7 +136,7 @@ class Views:
             return read_view(session, namespace, self._token_budget, version=version)
 
 
-def _look(task: asyncio.Task[View | None]) -> None:
-    """A failed read that everyone has stopped waiting for has been reported as slow already."""
+def _retrieve_error(task: asyncio.Task[View | None]) -> None:
+    """Mark the error as seen: the requests have logged it, or have stopped waiting."""
     if not task.cancelled():
         task.exception()

@@ -269,7 +269,7 @@ async def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -
 
 async def test_embeddings_are_not_found_where_the_engine_has_none(rig: Rig) -> None:
     async with rig.client() as client:
-        with pytest.raises(openai.NotFoundError, match="does not serve this"):
+        with pytest.raises(openai.NotFoundError, match="does not support this"):
             await client.embeddings.create(model="small", input="one")
 
 

@@ -251,7 +251,7 @@ async def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done
     [said] = rig.said()
 
     assert said.interaction.status is InteractionStatus.FAILED
-    fault = "the engine broke off" if tokens else "the engine did not answer"
+    fault = "the engine disconnected" if tokens else "the engine did not answer"
     assert said.interaction.error == fault
     if tokens == 0:
         assert response.status == 503
@@ -268,7 +268,7 @@ async def test_the_official_client_raises_when_a_stream_breaks(fake: FakeVllm, r
     fake.die_after_tokens = 3
     async with rig.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
-        with pytest.raises(openai.APIError, match="does not answer"):
+        with pytest.raises(openai.APIError, match="is unavailable"):
             async for _ in stream:
                 pass
 
@@ -304,7 +304,7 @@ async def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
     def fail(_: Exchange) -> dict:
         raise ZeroDivisionError("CANARY")
 
-    monkeypatch.setattr(Exchange, "asked", fail)
+    monkeypatch.setattr(Exchange, "compose_body", fail)
 
     status, _, error = await answered(rig, CHAT, ASK | {"stream": is_stream})
     assert (status, "CANARY" in str(error)) == (500, False)

@@ -117,10 +117,10 @@ async def test_the_official_client_gets_its_own_errors(fake: FakeVllm, tmp_path:
 
         with pytest.raises(AuthenticationError):
             await ask("none")
-        with pytest.raises(PermissionDeniedError, match="not for infer"):
+        with pytest.raises(PermissionDeniedError, match="needs the scope infer"):
             await ask(may_only_rate)
         await ask(slow)
-        with pytest.raises(RateLimitError, match="1 requests a minute") as caught:
+        with pytest.raises(RateLimitError, match="1 requests per minute") as caught:
             await ask(slow)
         assert 50 <= int(caught.value.response.headers["retry-after"]) <= 60
 

@@ -100,3 +100,12 @@ async def test_bytes_are_limited_for_a_caller_and_in_total_until_they_are_releas
     assert (of_ann.value.status, of_all.value.status) == (429, 503)
     with budget.reservation("ann") as ann:
         ann(6)
+
+
+def test_two_reservations_of_a_caller_share_its_limit() -> None:
+    budget = ByteBudget(total=10, per_caller=6)
+    with budget.reservation("ann") as first, budget.reservation("ann") as second:
+        first(3)
+        second(3)
+        with pytest.raises(RequestError):
+            second(1)

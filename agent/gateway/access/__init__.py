@@ -1,1 +1,1 @@
-"""Who may call, from where, how often, and how much at once."""
+"""Access control: authentication, allowed origins, rate limits and fair shares."""

@@ -1,10 +1,9 @@
-"""Who sends a request, for which namespace, and what they may do.
+"""Authenticate a request: its principal, its namespace, its scopes.
 
-With a key, it says all three. Without one, whoever is on this machine is the operator, as long as
-`server.keys` is `optional`, which is possible on loopback only; what a proxy passes on is from
-elsewhere, and needs a key. What the operator sends as feedback is the operator's word; what stands
-in a turn is its end user's. This is the one place that decides it, so that everything behind it
-works from the `Caller`.
+A key determines all three. A request without a key is the local operator's if `server.keys` is
+`optional`, which is possible on loopback only. A request that a proxy forwards may come from
+another machine and always needs a key. Feedback without a key has the operator's trust; the text
+of a turn always has a user's. Only this module decides it: all other code reads the `Caller`.
 """
 
 import re
@@ -24,7 +23,7 @@ FORWARDED = (
     *(b"forwarded", b"via", b"x-real-ip", b"cf-connecting-ip"),
     *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
 )
-"""Headers of a request that a proxy passes on."""
+"""Headers that mark a request as forwarded by a proxy."""
 
 
 @dataclass(frozen=True)
@@ -34,87 +33,91 @@ class Caller:
     principal: str
     namespace: str
     trust: Trust
-    """Of feedback; the text of a turn is a user's, whoever passes it on."""
+    """The trust of the caller's feedback; the text of a turn always has a user's trust."""
     key: Key | None = None
-    """None for the operator on this machine."""
+    """None for the local operator."""
 
     def may(self, scope: Scope) -> bool:
-        """Whether the caller may do what has this scope."""
+        """Return whether the caller has a scope."""
         return self.key is None or scope in self.key.grant.scopes
 
     def require_all_namespaces(self) -> None:
-        """Let pass who may act in every namespace.
+        """Require a caller that may act in every namespace.
 
         Raises:
-            RequestError: The caller's key is bound to one (403).
+            RequestError: The caller's key is bound to one namespace (403).
         """
         if self.key is not None and self.key.grant.namespace is not None:
             message = (
-                "This belongs to no namespace: use a key for all, `byheart keys create NAME -n "
-                "'*'`."
+                "This path needs a key for all namespaces. Create one: `byheart keys create NAME "
+                "-n '*'`."
             )
             raise RequestError(403, message, code="namespace_not_allowed")
 
     def end_user(self, name: str | None) -> str:
-        """The principal of a turn: whom the request names as its end user, of this caller.
+        """Return the principal of a turn: the end user that the request names, below this caller.
 
-        Independent principals are counted when users say the same, so the caller's own users must
-        be told apart.
+        Learning counts independent principals that state the same fact, so the caller's end users
+        must be distinct.
         """
         return f"{self.principal}/{name}" if name else self.principal
 
 
 @dataclass(frozen=True)
 class Authenticator:
-    """How callers are let in."""
+    """Maps the headers of a request to its caller."""
 
     keyring: Keyring
     limiter: RateLimiter
     needs_key: bool
 
     async def authenticate(self, headers: dict[bytes, bytes], scope: Scope) -> Caller:
-        """The caller that a request's headers stand for, who may do what has this scope.
+        """Return the caller, who must have `scope`; count the request towards the key's limit.
 
         Raises:
-            RequestError: There is no key where one is needed, or it is not good (401); it is not
-                for this (403); the namespace cannot exist (404); it was used too often (429).
+            RequestError: The key is missing or invalid (401); it lacks the scope or the namespace
+                (403); the namespace's name is invalid (404); the key exceeds its requests per
+                minute (429).
         """
         key = await self._key(headers)
-        named = headers.get(NAMESPACE_HEADER, b"").decode("latin-1")
+        requested = headers.get(NAMESPACE_HEADER, b"").decode("latin-1")
         if key is None:
-            return Caller("local", _namespace(named), Trust.OPERATOR)
+            return Caller("local", _namespace(requested), Trust.OPERATOR)
         grant = key.grant
         if scope not in grant.scopes:
-            has = ", ".join(sorted(grant.scopes))
-            message = f"This key is for {has}, not for {scope.value}. Use another, or create one."
+            scopes = ", ".join(sorted(grant.scopes))
+            message = (
+                f"This request needs the scope {scope.value}; the key has {scopes}. Use another "
+                "key, or create one."
+            )
             raise RequestError(403, message, code="scope_missing")
-        if grant.namespace is not None and named not in ("", grant.namespace):
-            message = f"This key is not for namespace {short(named)!r}. Leave the header out."
+        if grant.namespace is not None and requested not in ("", grant.namespace):
+            message = f"This key is not valid for namespace {short(requested)!r}. Omit the header."
             raise RequestError(403, message, code="namespace_not_allowed")
-        namespace = grant.namespace or _namespace(named)
+        namespace = grant.namespace or _namespace(requested)
         self.limiter.count_request(key)
         return Caller(key.principal, namespace, grant.trust, key)
 
     async def _key(self, headers: dict[bytes, bytes]) -> Key | None:
-        """The key that a request carries; None where it carries none and needs none."""
-        text = _presented(headers)
+        """Return the verified key of a request; None if it has none and needs none."""
+        text = _credential(headers)
         presented = parse(text)
         if presented:
             key = await self.keyring.verify(presented)
             if key is None:
-                raise _unauthorised("This key is not known, has expired, or was revoked.")
+                raise _unauthorised("The key is unknown, expired or revoked.")
             return key
         if text.startswith(PREFIX):
-            raise _unauthorised("This key is not complete: it has the form bh_<id>_<secret>.")
+            raise _unauthorised("The key is malformed: keys have the form bh_<id>_<secret>.")
         if self.needs_key:
-            raise _unauthorised("A key is needed here.")
+            raise _unauthorised("This server requires a key.")
         if any(name in headers for name in FORWARDED):
-            raise _unauthorised("What a proxy passes on needs a key.")
+            raise _unauthorised("A request that a proxy forwards requires a key.")
         return None
 
 
-def _presented(headers: dict[bytes, bytes]) -> str:
-    """What stands where OpenAI's clients (RFC 6750) or Anthropic's put a key."""
+def _credential(headers: dict[bytes, bytes]) -> str:
+    """Return the key that the client sent, as OpenAI's (RFC 6750) or Anthropic's clients do."""
     bearer = headers.get(b"authorization", b"").decode("latin-1")
     kind, _, token = bearer.partition(" ")
     if kind.lower() == "bearer":
@@ -125,7 +128,7 @@ def _presented(headers: dict[bytes, bytes]) -> str:
 def _unauthorised(problem: str) -> RequestError:
     error = RequestError(
         401,
-        f"{problem} Send `Authorization: Bearer bh_...`; `byheart keys create` makes one.",
+        f"{problem} Send `Authorization: Bearer bh_...`; create a key with `byheart keys create`.",
         code="invalid_api_key",
         kind="authentication_error",
     )
@@ -133,18 +136,18 @@ def _unauthorised(problem: str) -> RequestError:
     return error
 
 
-def _namespace(named: str) -> str:
-    name = named or DEFAULT_NAMESPACE
+def _namespace(requested: str) -> str:
+    name = requested or DEFAULT_NAMESPACE
     if not NAMESPACE.fullmatch(name):
         raise unknown_namespace(name)
     return name
 
 
 def unknown_namespace(name: str) -> RequestError:
-    """The error for a namespace that does not exist."""
+    """Return the error for a namespace that does not exist."""
     return RequestError(
         404,
-        f"There is no namespace {short(name)!r}. Leave the X-Byheart-Namespace header out for "
+        f"There is no namespace {short(name)!r}. Omit the X-Byheart-Namespace header for "
         f"{DEFAULT_NAMESPACE!r}, or create it: `byheart namespaces add NAME`.",
         code="namespace_not_found",
     )

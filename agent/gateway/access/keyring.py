@@ -1,10 +1,11 @@
-"""Whether a key is good, asked with every request: all keys are held in memory.
+"""Verify keys from memory, which follows the database within a second.
 
-A second after the last look, or when a key is not known, it is counted how many were made and
-revoked (clocks of two machines differ), and where that has changed all are read again: a revoked
-key is of no use within a second, and a new one works at once. With the database away the keys that
-are known stay good, for as long as they would have been; one that is not known may have been made
-since, so it is neither let in nor refused for good.
+The keyring holds all keys. If its last check is more than a second old, or if a key is unknown, it
+compares the number of created and revoked keys with the database (not times, since the clocks of
+two machines differ) and reloads all keys if either changed. A revoked key therefore stops working
+within a second, and a new key works immediately. While the database is unavailable, known keys
+stay valid until they expire; an unknown key may have been created since, so its request gets a 503
+instead of a 401.
 """
 
 import asyncio
@@ -27,11 +28,11 @@ REFRESH_INTERVAL_S = 1.0
 READ_TIMEOUT_S = 1.0
 FIRST_READ_TIMEOUT_S = 10.0
 NO_DIGEST = bytes(32)
-"""Compared with what a key that is not there would have as digest, so that both take as long."""
+"""Compared with the digest of an unknown key, so that its rejection takes the same time."""
 
 
 class Keyring:
-    """The keys there are."""
+    """All keys, in memory."""
 
     def __init__(
         self,
@@ -46,63 +47,63 @@ class Keyring:
         self._timer = timer
         self._known: dict[str, Key] = {}
         self._counted: tuple[int, int] | None = None
-        """How many keys were made, and revoked, at the last look."""
-        self._looked = float("-inf")
-        self._failed = float("-inf")
-        """When a look last failed: who is known waits for none in the second after it."""
-        self._looking: asyncio.Task[None] | None = None
+        """The numbers of created and revoked keys at the last check."""
+        self._checked_s = float("-inf")
+        self._failed_s = float("-inf")
+        """When a check last failed; for a second after it, known keys are used without another."""
+        self._refreshing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
-        """Of its own: whoever keeps the others busy keeps no revoked key alive."""
+        """A dedicated thread: when others are busy, revocations are still read in time."""
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def verify(self, presented: PresentedKey) -> Key | None:
-        """The key that was presented; None where it is not good.
+        """Return the stored key that matches; None if there is none, or it is not valid.
 
         Raises:
-            RequestError: The database is away, and the key is not known (503).
+            RequestError: The database is unavailable, and the key is not in memory (503).
         """
         if presented.id not in self._known or not self._is_fresh():
-            await self._look(presented)
+            await self._refresh(presented)
         key = self._known.get(presented.id)
         expected = key.digest if key else NO_DIGEST
-        is_holder = hmac.compare_digest(expected, digest(self._pepper, presented))
-        return key if key and is_holder and key.is_valid(self._now()) else None
+        matches = hmac.compare_digest(expected, digest(self._pepper, presented))
+        return key if key and matches and key.is_valid(self._now()) else None
 
     def _is_fresh(self) -> bool:
-        return self._timer() - max(self._looked, self._failed) <= REFRESH_INTERVAL_S
+        return self._timer() - max(self._checked_s, self._failed_s) <= REFRESH_INTERVAL_S
 
-    async def _look(self, presented: PresentedKey) -> None:
-        """See what changed; all who ask meanwhile share one look."""
-        if self._looking is None:
-            self._looking = asyncio.ensure_future(self._read())
-            self._looking.add_done_callback(self._looked_at)
+    async def _refresh(self, presented: PresentedKey) -> None:
+        """Read changes from the database; concurrent requests share one read."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._read())
+            self._refreshing.add_done_callback(self._refreshed)
         try:
             async with asyncio.timeout(
                 FIRST_READ_TIMEOUT_S if self._counted is None else READ_TIMEOUT_S
             ):
-                await asyncio.shield(self._looking)
+                await asyncio.shield(self._refreshing)
         except Exception as error:
-            self._failed = self._timer()
-            log.warning("last known keys serve", error=repr(error))
+            self._failed_s = self._timer()
+            log.warning("keys not refreshed, using those in memory", error=repr(error))
             if presented.id not in self._known:
-                message = "The database is away, and this key is not known. Try again shortly."
+                message = "The database is unavailable: cannot verify this key. Try again shortly."
                 raise unavailable(message, code="database_unavailable") from error
 
-    def _looked_at(self, looking: asyncio.Task[None]) -> None:
-        self._looking = None
-        if not looking.cancelled():
-            looking.exception()  # told to whoever waited
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # raised in the requests that waited
 
     async def _read(self) -> None:
         started = self._timer()
         loop = asyncio.get_running_loop()
-        self._known, self._counted = await loop.run_in_executor(self._thread, self._now_there)
-        self._looked = started
+        self._known, self._counted = await loop.run_in_executor(self._thread, self._load)
+        self._checked_s = started
 
-    def _now_there(self) -> tuple[dict[str, Key], tuple[int, int]]:
+    def _load(self) -> tuple[dict[str, Key], tuple[int, int]]:
         with self._db.read() as session:
             counted = keys.count(session)
             if counted == self._counted:

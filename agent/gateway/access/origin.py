@@ -1,12 +1,12 @@
-"""Where a request comes from: what a web page has a browser send is refused.
+"""Reject requests that a web page of another site makes through a local browser.
 
-There are no keys, so whoever reaches loopback is the operator, and a browser on this machine
-reaches it for every page that it shows. A page of another site is told by its Origin, also where
-its name was made to resolve to loopback (DNS rebinding), then by the Host. What it has fetched as a
-picture has neither; a browser says so itself (Fetch Metadata), and how long such an answer takes
-would tell the page what is in it. Beside this, bodies must be declared as JSON (wire.py): a browser
-sends those to another site only after asking, and nobody here consents. Programs send none of these
-headers.
+Without keys, every process that reaches loopback acts as the operator, and a browser on this
+machine reaches loopback for any page that it shows. Three headers identify such requests. `Origin`
+names a page of another site. `Host` names the site whose DNS name was rebound to loopback. A page's
+image requests carry neither, but browsers mark them with Fetch Metadata (`Sec-Fetch-Site`);
+without that check, the page could infer a response's content from its timing. In addition, asgi.py
+requires bodies to be declared as JSON: a browser sends those across sites only after a preflight
+request, which byheart never grants. Programs other than browsers send none of these headers.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from urllib.parse import urlsplit
 from agent.gateway.errors import RequestError, short
 
 TRUSTED_FETCH_SITES = (b"none", b"same-origin")
-"""What a browser says of an address that was typed in, and of this machine's own pages."""
+"""`Sec-Fetch-Site` of a typed address, and of a page that this server served."""
 
 
 def reject_cross_site(headers: dict[bytes, bytes], allowed: Sequence[str]) -> None:
-    """Let a request pass that was sent to this machine, and by no page of another.
+    """Reject a request that a page of another site sent.
 
     Args:
-        headers: The request's, by lower-case name.
-        allowed: Names beside those of loopback that it may have been sent to.
+        headers: The request's headers, by lower-case name.
+        allowed: Host names that are accepted in addition to loopback.
 
     Raises:
-        RequestError: Its Host or Origin is another, or its browser says so (403).
+        RequestError: The Host, the Origin or Sec-Fetch-Site is of another site (403).
     """
-    if b"host" in headers:  # no browser leaves it out; health checks in HTTP/1.0 do
+    if b"host" in headers:  # browsers always send it; HTTP/1.0 health checks may not
         _require_own_name("Host", "//", headers[b"host"], allowed)
     if b"origin" in headers:
         _require_own_name("Origin", "", headers[b"origin"], allowed)
     if headers.get(b"sec-fetch-site", b"none") not in TRUSTED_FETCH_SITES:
-        message = "This request is a page's of another site. Ask from a program, or with a key."
+        message = "Cross-site browser request rejected. Send it from a program, or with a key."
         raise RequestError(403, message, code="origin_not_allowed")
 
 
@@ -45,16 +45,15 @@ def _require_own_name(header: str, scheme: str, value: bytes, allowed: Sequence[
     if not (_is_loopback(name) or name in map(str.lower, allowed)):
         raise RequestError(
             403,
-            f"{header} {short(sent)!r} is not this machine's: only loopback is served. Ask "
-            "127.0.0.1 or localhost; behind a reverse proxy, add the name that its clients use to "
-            "server.allowed_hosts.",
+            f"{header} {short(sent)!r} is not a name of this machine. Use 127.0.0.1 or localhost; "
+            "behind a reverse proxy, add its public host name to server.allowed_hosts.",
             code=f"{header.lower()}_not_allowed",
         )
 
 
 @lru_cache(1024)
 def _hostname(url: str) -> str:
-    """The host in a URL, in lower case and without port and brackets; empty where there is none."""
+    """Return the host of a URL, lower-case, without port and brackets; empty if it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

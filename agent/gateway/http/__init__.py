@@ -1,1 +1,1 @@
-"""Bytes of HTTP: connections, bodies, ASGI messages and server-sent events."""
+"""HTTP: connections, request bodies, ASGI events and server-sent events."""

@@ -1,7 +1,7 @@
-"""The ASGI messages that the gateway reads and writes: bodies in, JSON out, clients that go away.
+"""Read and write ASGI events: request bodies, responses, disconnects.
 
-Nothing here knows what a request means. A body is counted while it arrives, whatever its
-Content-Length says.
+This module does not know what a request means. The size of a body is measured as it arrives,
+independently of its Content-Length.
 """
 
 import asyncio
@@ -22,79 +22,81 @@ Result = TypeVar("Result")
 
 JSON = (b"content-type", b"application/json")
 UPLOAD_TIMEOUT_S = 60.0
-"""How long a request's body may take."""
+"""The longest time that a request's body may take to arrive."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """An HTTP request, and where its answer goes."""
+    """An HTTP request, and the channel for its response."""
 
     headers: dict[bytes, bytes]
-    """By lower-case name; the last one where a name comes twice."""
+    """By lower-case name; the last value if a name occurs twice."""
     query: bytes
-    """What stands behind the question mark, as it was sent."""
+    """The query string, as sent."""
     name: str
-    """What stands in the path behind the part that names the route; empty where that is all."""
+    """The name in the path after the route's prefix; empty if there is none."""
     receive: Receive
     send: Send
 
 
 class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+    """The client disconnected before the end of the response."""
 
 
-async def read_body(call: Call, limit: int, add: Callable[[int], None]) -> bytes:
-    """The whole request body.
+async def read_body(call: Call, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
+    """Read the whole request body.
 
     Args:
         call: The request.
-        limit: Most bytes that it may have.
-        add: Told how many bytes have come, each time; it may refuse more.
+        max_bytes: The largest body to accept.
+        reserve: Called with the size of each chunk; raises to reject it.
 
     Raises:
-        RequestError: It is not declared as plain JSON (415), has more than `limit` bytes (413), or
-            takes longer than `UPLOAD_TIMEOUT_S` (408).
-        ClientGone: The client went away before the end of it.
+        RequestError: The body is not declared as uncompressed JSON (415), is larger than
+            `max_bytes` (413), or takes longer than `UPLOAD_TIMEOUT_S` (408).
+        ClientGone: The client disconnected before the end of the body.
     """
     require_json(call.headers)
     declared = call.headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(UPLOAD_TIMEOUT_S):
-            return await _received(call.receive, limit, add)
+            return await _received(call.receive, max_bytes, reserve)
     except TimeoutError as error:
-        message = f"The request body was not here after {UPLOAD_TIMEOUT_S:.0f} s. Send it faster."
+        message = (
+            f"The request body did not arrive within {UPLOAD_TIMEOUT_S:.0f} s. Send it faster."
+        )
         raise _closing(RequestError(408, message, code="upload_too_slow")) from error
 
 
 def require_json(headers: dict[bytes, bytes]) -> None:
-    """Let pass what is declared as JSON.
+    """Require a body that is declared as uncompressed JSON.
 
     Raises:
-        RequestError: It is not, or it is compressed (415).
+        RequestError: The Content-Type or the Content-Encoding differs (415).
     """
     if headers.get(b"content-type", b"").split(b";")[0].strip().lower() != JSON[1]:
         raise _unsupported(
-            "The body must be declared as JSON: send the header 'Content-Type: application/json'."
+            "The body must be declared as JSON. Send the header 'Content-Type: application/json'."
         )
     if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise _unsupported("Send the body uncompressed, without the header 'Content-Encoding'.")
 
 
-async def _received(receive: Receive, limit: int, add: Callable[[int], None]) -> bytes:
+async def _received(receive: Receive, max_bytes: int, reserve: Callable[[int], None]) -> bytes:
     chunks: list[bytes] = []
-    left, more = limit, True
+    remaining, more = max_bytes, True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientGone
-        part = event.get("body", b"")
-        left -= len(part)
-        if left < 0:
-            raise _too_large(limit)
-        add(len(part))
-        chunks.append(part)
+        chunk = event.get("body", b"")
+        remaining -= len(chunk)
+        if remaining < 0:
+            raise _too_large(max_bytes)
+        reserve(len(chunk))
+        chunks.append(chunk)
         more = event.get("more_body", False)
     return b"".join(chunks)
 
@@ -103,45 +105,45 @@ def _unsupported(message: str) -> RequestError:
     return RequestError(415, message, code="unsupported_media_type")
 
 
-def _too_large(limit: int) -> RequestError:
+def _too_large(max_bytes: int) -> RequestError:
     message = (
-        f"The request body is larger than {limit} bytes. Shorten the conversation, or raise "
+        f"The request body is larger than {max_bytes} bytes. Shorten the conversation, or raise "
         "server.max_body_bytes."
     )
     return _closing(RequestError(413, message, code="request_too_large"))
 
 
 def _closing(error: RequestError) -> RequestError:
-    """The rest of the body is not read, so the connection cannot be used again."""
+    """Add `Connection: close`, since the rest of the body stays unread."""
     error.headers.append((b"connection", b"close"))
     return error
 
 
 async def send_json(send: Send, status: int, payload: object, headers: Headers) -> None:
-    """Send a whole JSON answer."""
+    """Send a complete JSON response."""
     await send_bytes(send, status, orjson.dumps(payload), [JSON, *headers])
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Send a whole answer; `headers` names its content type."""
+    """Send a complete response; `headers` must include its content type."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
 async def start_response(send: Send, status: int, headers: Headers) -> None:
-    """Begin an answer whose body comes in chunks."""
+    """Start a response whose body follows in chunks."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
-    """Send a part of a body, if there is anything in it."""
+    """Send a chunk of a body; an empty one only if it is the last."""
     if body or last:
         await send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
 def replay_body(body: bytes) -> Receive:
-    """A request whose body is here already; its client does not go away."""
+    """Return a `receive` that yields a body read before, and never a disconnect."""
     events: list[Event] = [{"type": "http.request", "body": body}]
 
     async def receive() -> Event:
@@ -151,7 +153,7 @@ def replay_body(body: bytes) -> Receive:
 
 
 def capture(events: list[Event]) -> Send:
-    """Where an answer goes that is to be sent later."""
+    """Return a `send` that appends the response to `events`, to be sent later."""
 
     async def send(event: Event) -> None:
         events.append(event)
@@ -160,10 +162,10 @@ def capture(events: list[Event]) -> Send:
 
 
 async def while_connected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:
-    """Await `work`, but cancel it as soon as the client goes away.
+    """Await `work`; cancel it if the client disconnects.
 
     Raises:
-        ClientGone: The client went away; `work` has been cancelled and has ended.
+        ClientGone: The client disconnected, and `work` has ended after its cancellation.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))

@@ -17,26 +17,26 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_TIMEOUT_S = 20.0
-"""From a connection, or the first byte of its next request, to the end of the head."""
+"""From the connection, or the first byte of its next request, to the end of the head."""
 BODY_TIMEOUT_S = 75.0
 """From the end of the head to the end of the body, even if no handler reads it. It is longer than
 `UPLOAD_TIMEOUT_S` in asgi.py, whose error reaches the client first."""
 UNREAD_BODY_TIMEOUT_S = 2.0
-"""From an answer to the end of a body that nobody reads; so long its client can read the answer."""
+"""From a response to the end of an unread body; meanwhile its client can read the response."""
 STALLED_WRITE_TIMEOUT_S = 60.0
-"""How long a client may read nothing of an answer that is waiting for it."""
+"""How long a client may read nothing of a pending response."""
 MAX_HEAD_BYTES = 64 * 2**10
 MAX_HEAD_LINES = 128
 MAX_PIPELINED_REQUESTS = 16
-"""Requests that may come at once: each costs time before anybody is asked who they are."""
+"""Requests in one read of the socket: parsing each takes time before its caller is known."""
 
 
 class LimitExceeded(Exception):
-    """A client sends more than any has to; it ends the parsing, and with it the connection."""
+    """A request exceeds a limit; raising it ends the parsing and closes the connection."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A client's connection; at most `max_connections` of them at once."""
+    """A client's connection, one of at most `max_connections`."""
 
     def __init__(self, *arguments: Any, max_connections: int, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*arguments, **options)
@@ -44,39 +44,39 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._has_body_data = False
-        """Whether the bytes just read had some of a body."""
+        """Whether the data that is being read contains a part of a body."""
         self._trailer_bytes = 0
-        """What came since the last of a body's data."""
+        """Bytes since the last part of a body."""
         self.heads = 0
-        """How many requests have begun."""
+        """The number of request heads so far."""
         self.since = 0.0
-        """When the connection was made, or its last answer was given."""
+        """When the connection was made, or its last response completed."""
         self._heads_before = 0
-        """Of those, how many came before what is being read."""
+        """The number of heads before the data that is being read."""
         self._is_offer = False
-        """Whether the head just read offers another protocol."""
+        """Whether the last head offers to switch to another protocol."""
         self._request_timer: asyncio.TimerHandle | None = None
         self._stalled_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, if there is room for it."""
+        """Accept a connection; close the one unused for longest if there are too many."""
         super().connection_made(transport)
         self.since = self.loop.time()
-        self._await_end(HEAD_TIMEOUT_S)
+        self._set_deadline(HEAD_TIMEOUT_S)
         if len(self.connections) > self._max_connections:
             self._longest_unused().transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """Cancel the timers."""
         super().connection_lost(exc)
         for timer in (self._request_timer, self._stalled_timer):
             if timer:
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; a head or a trailer that goes on for too long ends the connection."""
+        """Parse data; close the connection if a head or a trailer is too long."""
         if self._in_head and self._request_timer is None and not self._is_answering:
-            self._await_end(HEAD_TIMEOUT_S)
+            self._set_deadline(HEAD_TIMEOUT_S)
         began_in_head, self._heads_before = self._in_head, self.heads
         self._has_body_data = False
         self._unset_keepalive_if_required()
@@ -99,11 +99,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 rest = data[end.args[0] :]
             except httptools.HttpParserError:
                 self._is_offer = False
-            if not self._is_offer:  # no HTTP, or CONNECT
+            if not self._is_offer:  # not HTTP, or CONNECT
                 self.send_400_response("Invalid HTTP request received.")
                 return
             self._is_offer, data = False, self._head_without_offer() + rest
-            self.parser = httptools.HttpRequestParser(self)  # the old one reads no body behind it
+            self.parser = httptools.HttpRequestParser(
+                self
+            )  # the old parser reads no body after an upgrade
 
     def _head_without_offer(self) -> bytes:
         version = self.parser.get_http_version().encode()
@@ -112,9 +114,11 @@ class BoundedProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of the head; behind a body, where no client has anything to say, of none."""
+        """Add a header; reject trailers, which follow a body and which no client needs."""
         if not self._in_head:
-            if self.cycle:  # else it is answered before the loop says that nobody is there
+            if (
+                self.cycle
+            ):  # otherwise the request is answered before the loop reports the disconnect
                 self.cycle.disconnected = True
             self.transport.abort()
         elif len(self.headers) == MAX_HEAD_LINES:
@@ -123,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is here."""
+        """Handle the end of a head."""
         self._check_limits()
         self._is_offer = any(name == b"upgrade" for name, _ in self.headers)
         self._is_offer &= self.parser.should_upgrade()
@@ -131,58 +135,61 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._in_head, self._head_bytes, self._trailer_bytes = False, 0, 0
         self.heads += 1
-        self._await_end(BODY_TIMEOUT_S)
+        self._set_deadline(BODY_TIMEOUT_S)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Some of the body's data is here."""
+        """Handle a part of a body."""
         self._has_body_data = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here; what comes now is the next one's head."""
+        """Handle the end of a request; the next data is another head."""
         if self._is_offer:
             return
         super().on_message_complete()
         self._in_head = True
-        self._await_end(None)
+        self._set_deadline(None)
 
     def on_response_complete(self) -> None:
-        """The answer is given; a head of which something came meanwhile goes on."""
+        """Handle the end of a response; restart the timer of a head that has partly arrived."""
         super().on_response_complete()
         self.since = self.loop.time()
         if not self._in_head:
-            self._await_end(UNREAD_BODY_TIMEOUT_S)
+            self._set_deadline(UNREAD_BODY_TIMEOUT_S)
         elif self._head_bytes and not self._is_answering:
-            self._await_end(HEAD_TIMEOUT_S)
+            self._set_deadline(HEAD_TIMEOUT_S)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is answered."""
+        """Start the timer for a client that reads more slowly than it is answered."""
         super().pause_writing()
         self._stalled_timer = self.loop.call_later(STALLED_WRITE_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads on."""
+        """Cancel that timer: the client reads again."""
         super().resume_writing()
         if self._stalled_timer:
             self._stalled_timer.cancel()
 
     @property
     def is_unused(self) -> bool:
-        """Whether nobody is being answered here, whatever is still being sent."""
+        """Whether no request is being answered, even if bytes are still being sent."""
         return not self._is_answering
 
     def _longest_unused(self) -> "BoundedProtocol":
-        """Of the other connections, one that never had a request if there is any; else this one."""
+        """Return the connection to close: one without a request so far, else the longest unused.
+
+        It is this one if all others are in use.
+        """
         others: Any = self.connections - {self}
-        unused = [each for each in others if each.is_unused]
-        return min(unused, key=lambda each: (each.heads > 0, each.since), default=self)
+        unused = [other for other in others if other.is_unused]
+        return min(unused, key=lambda other: (other.heads > 0, other.since), default=self)
 
     def _check_limits(self) -> None:
-        """End the parsing of requests that nobody has to send.
+        """Check the size of a head, and the number of pipelined requests.
 
         Raises:
-            LimitExceeded: The head is too long, or one of too many at once.
+            LimitExceeded: One of them exceeds its limit.
         """
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if length > MAX_HEAD_BYTES or self.heads - self._heads_before >= MAX_PIPELINED_REQUESTS:
@@ -192,15 +199,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await_end(self, most_s: float | None) -> None:
-        """End the connection unless the part of a request that is awaited is here in time."""
+    def _set_deadline(self, timeout_s: float | None) -> None:
+        """Close the connection unless the expected part of a request arrives in time."""
         if self._request_timer:
             self._request_timer.cancel()
         self._request_timer = None
-        if most_s is not None:
-            self._request_timer = self.loop.call_later(most_s, self.transport.abort)
+        if timeout_s is not None:
+            self._request_timer = self.loop.call_later(timeout_s, self.transport.abort)
 
 
-def bounded_protocol(max_connections: int) -> Any:  # noqa: ANN401 - what uvicorn takes as `http`
-    """The protocol for an endpoint with so many connections at most."""
+def bounded_protocol(max_connections: int) -> Any:  # noqa: ANN401 - uvicorn's `http`
+    """Return the protocol for a server of at most `max_connections` connections."""
     return functools.partial(BoundedProtocol, max_connections=max_connections)

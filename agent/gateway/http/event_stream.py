@@ -1,10 +1,12 @@
-"""A stream of server-sent events on its way through: every byte as the engine sent it, but two.
+"""Relay a stream of server-sent events byte for byte, with two exceptions.
 
-The chunk with the token counts, which the gateway always asks for, goes out only if the client
-asked for it too; and everything from the end on, `data: [DONE]` or what an API has in its place, is
-held back until the interaction is durable. Bytes leave in whole events, so what was sent can always
-be followed by an error event, and how the engine's bytes were cut on the way changes neither what
-is sent nor what is recorded. Each byte is looked at a fixed number of times, however it arrives.
+The event with the token counts, which the gateway always requests, is relayed only if the client
+requested it too. The last event (`data: [DONE]`, or its equivalent in another API) and everything
+after it are held back until the interaction is durable.
+
+Bytes are relayed in whole events, so an error event can follow at any time, and the engine's
+chunking affects neither what is sent nor what is recorded. Each byte is scanned a constant number
+of times, whatever the chunking.
 """
 
 import re
@@ -19,72 +21,72 @@ DATA = b"data:"
 
 
 class EventStream:
-    """The events of one answer; `feed` gives what may be sent.
+    """The events of one answer; `feed` returns the bytes to relay.
 
     Args:
-        is_end: Whether an event is the last one, which is held back.
-        is_hidden: Whether an event is not for the client.
+        is_end: Returns whether an event is the last one, which is held back.
+        is_hidden: Returns whether an event is not for the client.
     """
 
     def __init__(self, is_end: Callable[[bytes], bool], is_hidden: Callable[[bytes], bool]) -> None:
         self.complete = False
-        """Whether the engine said that the answer is at its end."""
-        self._held: list[bytes] = []
+        """Whether the engine has sent the last event."""
+        self._held_back: list[bytes] = []
         self._is_end = is_end
         self._is_hidden = is_hidden
         self._pending = bytearray()
         self._seen: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes from the engine; returns what is to be sent to the client now."""
+        """Add bytes from the engine; return the bytes to send to the client."""
         searched = max(0, len(self._pending) - MAX_EVENT_END_BYTES + 1)
         self._pending += data
         passed: list[bytes] = []
         start = 0
         while end := EVENT_END.search(self._pending, max(start, searched)):
-            self._take(bytes(self._pending[start : end.end()]), passed)
+            self._add(bytes(self._pending[start : end.end()]), passed)
             start = end.end()
         del self._pending[:start]
         return b"".join(passed)
 
     def finish(self) -> None:
-        """The engine has sent its last byte.
+        """Handle the end of the engine's stream.
 
-        The end of the stream ends a last event that has no blank line; any other event that lacks
-        it has been cut off, and is dropped.
+        It terminates a last event that lacks its blank line. Any other unterminated event was cut
+        off, and is dropped.
         """
-        rest = bytes(self._pending)
+        unterminated = bytes(self._pending)
         self._pending.clear()
-        if self.complete or self._is_end(rest):
-            self._take(rest, [])
+        if self.complete or self._is_end(unterminated):
+            self._add(unterminated, [])
 
     @property
     def tail(self) -> bytes:
-        """What to send once the interaction is durable."""
-        return b"".join(self._held)
+        """The bytes to send once the interaction is durable."""
+        return b"".join(self._held_back)
 
     @property
     def events(self) -> bytes:
-        """All whole events so far, also those that were not sent."""
+        """All whole events so far, including those that were not sent."""
         return b"".join(self._seen)
 
-    def _take(self, event: bytes, passed: list[bytes]) -> None:
+    def _add(self, event: bytes, passed: list[bytes]) -> None:
         self._seen.append(event)
         self.complete = self.complete or self._is_end(event)
         if self.complete:
-            self._held.append(event)
+            self._held_back.append(event)
         elif not self._is_hidden(event):
             passed.append(event)
 
 
 def event_data(event: bytes) -> bytes:
-    """The data of an event, without comments and other fields."""
+    """Return the data of an event, without comments and other fields."""
     lines = (line[len(DATA) :].strip() for line in event.splitlines() if line.startswith(DATA))
     return b"\n".join(lines)
 
 
 def event_json(event: bytes) -> dict[str, Any] | None:
-    """The JSON object in an event's data; None for comments, `[DONE]` and what is not JSON."""
+    """Return the JSON object in an event's data; None for comments, `[DONE]` and other data."""
     try:
         data = orjson.loads(event_data(event))
     except orjson.JSONDecodeError:

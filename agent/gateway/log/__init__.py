@@ -1,1 +1,1 @@
-"""The durable log: group commits to the database, and a spool while it is away."""
+"""The durable log: group commits to the database, and a spool while it is unavailable."""

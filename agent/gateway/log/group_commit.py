@@ -1,9 +1,9 @@
-"""Group commit: one thread that writes, in batches, what many requests hand in one by one.
+"""Group commit: one thread writes the records of concurrent requests in batches.
 
-Each request waits until the batch with its record is written. While one batch is written the next
-gathers, so the cost of a commit is shared by all that came meanwhile, and a lone request waits for
-nobody. A large record takes as long as many others, so a batch has at most one: whoever sends large
-requests waits for their own.
+Each request waits until its record's batch is written. While one batch is written, the next one
+collects, so concurrent requests share the cost of a commit, and a single request waits for no
+other. A large record takes as long as many small ones, so a batch contains at most one: large
+records wait for each other, not small records for them.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ log = structlog.get_logger(__name__)
 
 MAX_BATCH_RECORDS = 256
 LARGE_RECORD_CHARS = 2**18
-"""Characters of messages that take milliseconds to be written."""
+"""Messages of this many characters take milliseconds to write."""
 
 Waiting = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 Item = tuple[Record, Waiting | None]
-"""A record, and who waits until it is written."""
+"""A record, and the future of the request that waits for it."""
 
 
 class QueueFull(Exception):
-    """More records are waiting than may be."""
+    """The queue is full or closed."""
 
 
 class GroupCommit:
@@ -61,15 +61,15 @@ class GroupCommit:
         return len(self._small) + len(self._large)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     async def submit(self, record: Record) -> None:
-        """Have a record written; returns when it is.
+        """Write a record; return when it is written.
 
         Raises:
-            QueueFull: It was not taken.
-            Exception: Whatever writing the batch raised.
+            QueueFull: The queue did not take it.
+            Exception: The error of writing its batch.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -77,12 +77,12 @@ class GroupCommit:
         await future
 
     def submit_nowait(self, record: Record) -> None:
-        """Have a record written that nobody waits for, as long as there is room."""
+        """Queue a record without waiting; drop it if the queue is full."""
         with contextlib.suppress(QueueFull):
             self._put((record, None))
 
     def close(self, timeout_s: float) -> bool:
-        """Write what is waiting and end; False if it took too long."""
+        """Write what is waiting and stop; return False on timeout."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -111,7 +111,7 @@ class GroupCommit:
                 self._write_batch(batch)
 
     def _do_idle(self) -> None:
-        """What is done in between; it must not end the thread that everybody waits for."""
+        """Run the idle work; its errors must not end the thread."""
         try:
             if self._idle:
                 self._idle()
@@ -119,7 +119,7 @@ class GroupCommit:
             log.warning("idle work failed", thread=self._thread.name, error=repr(error))
 
     def _next_batch(self) -> tuple[list[Item], bool]:
-        """What is waiting, and whether it is the last; empty if nothing came for a tick."""
+        """Return the next batch, empty after an idle tick, and whether it is the last."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or self._closed, self._tick_s)
             count = min(len(self._small), MAX_BATCH_RECORDS)
@@ -132,7 +132,7 @@ class GroupCommit:
         error: Exception | None = None
         try:
             self._write([record for record, _ in batch])
-        except Exception as caught:  # noqa: BLE001 — boundary: recorder, each waiting request is told
+        except Exception as caught:  # noqa: BLE001 — boundary: recorder, each waiting request gets the error
             error = caught
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
         for loop, future in (waiting for _, waiting in batch if waiting):
@@ -147,7 +147,7 @@ def _is_large(record: Record) -> bool:
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
-    """Wake the requests, but for those that stopped waiting."""
+    """Resolve the futures of the requests that still wait."""
     for future in futures:
         if future.done():
             continue

@@ -1,12 +1,14 @@
-"""The durable log: once `record` returns, the interaction is on stable storage.
+"""The durable log: when `record` returns, the interaction is on stable storage.
 
-A request is handed over when it begins, so that what dies in flight shows, and again when it ends.
-It goes to the database in group commits. A database that fails, or is slower than `timeout_s`,
-costs no request more than that: the record goes to the spool instead, and later ones straight
-there, until the database has taken everything back, in order, each exactly once (keeping is
-idempotent by id, so a record may be in both places). Only when the spool fails too does `record`
-raise, and the answer is withheld: what a client has in full is never unlogged. From then on the
-engine is asked nothing whose answer would be withheld, until something can be written again.
+A request is recorded when it starts, so that one that dies in flight is visible, and again when it
+ends. Records are written to the database in group commits. If the database fails, or is slower
+than `timeout_s`, the record goes to the spool instead, and later records go there directly, until
+the spool has been replayed into the database in order. Storing a record is idempotent by its id, so
+a record that is in both places is stored once.
+
+If the spool fails too, `record` raises and the answer is withheld: a client never has a complete
+answer that is not logged. From then on new requests are rejected before the engine gets them, until
+records can be written again.
 """
 
 import asyncio
@@ -29,10 +31,10 @@ log = structlog.get_logger(__name__)
 MAX_QUEUED_RECORDS = 4096
 CLOSE_TIMEOUT_S = 15.0
 RUNNING_ROW_DELAY_S = 0.05
-"""A request that takes longer is a row while it runs; for a shorter one that would cost as much as
-its end, and hold it up."""
+"""A request that takes longer gets a row while it runs. For a shorter one, that row would cost as
+much as the final one, and delay it."""
 MAX_FAILING_REPLAY_S = 5.0
-"""How long a pass over the spool goes on while batches fail."""
+"""How long a replay of the spool continues while batches fail."""
 
 
 class NotLogged(Exception):
@@ -44,11 +46,11 @@ class Recorder:
 
     Args:
         db: The database.
-        spool: Where records go that the database does not take.
-        metrics: Where they are counted.
-        server: Which daemon this is, for what it finds of its own at the next start.
-        strict: Whether a request that the database does not take must not be answered at all.
-        timeout_s: How long the database may take, in seconds.
+        spool: Takes the records that the database does not.
+        metrics: Counts them.
+        server: Identifies this daemon, whose next start aborts its interrupted requests.
+        strict: Whether to reject requests while the database takes no records.
+        timeout_s: The longest time that the database may take.
     """
 
     def __init__(
@@ -68,18 +70,18 @@ class Recorder:
         self._strict = strict
         self._timeout_s = timeout_s
         self._unfinished: set[str] = set()
-        """Requests that somebody will end."""
+        """Requests whose end will be recorded."""
         self._aborted_marked = False
-        """Whether all others that run in the database are marked as aborted."""
+        """Whether all other running rows in the database have been marked as aborted."""
         self._delayed: dict[str, asyncio.TimerHandle] = {}
-        """Requests that are not rows yet."""
+        """Requests whose row for `running` is not written yet."""
         self._unwritten: set[str] = set()
-        """Of those that wait to be written, the ones that are certainly no rows yet."""
+        """Queued records that certainly have no row yet."""
         self._spooling = False
         self._withholding = False
         self._new_rows = 0
         self._failed: dict[str, int] = {}
-        """How many rows were new when a batch first failed."""
+        """By failed batch: how many rows had been stored when it first failed."""
         self._database = GroupCommit(
             "record-database", self._commit, capacity=MAX_QUEUED_RECORDS, idle=self._catch_up
         )
@@ -89,29 +91,29 @@ class Recorder:
 
     @property
     def degraded(self) -> bool:
-        """Whether records go to the spool, or nothing takes them."""
+        """Whether records go to the spool, or cannot be written at all."""
         return self._spooling or self._withholding
 
     @property
     def rejects_requests(self) -> bool:
-        """Whether the engine is asked nothing, because no answer could be logged."""
+        """Whether new requests are rejected because they could not be logged."""
         return self._withholding or (self._strict and self._spooling)
 
     def start(self) -> None:
-        """Begin to write, with what an earlier process left in the spool."""
+        """Start writing, beginning with what an earlier process left in the spool."""
         self._spooling = self._spool.count > 0
         self._database.start()
         self._disk.start()
 
     async def record_running(self, interaction: str, record: Callable[[], Record]) -> None:
-        """Say that a request is going to be answered; waits only where it may have to be refused.
+        """Record that a request is running; wait for the write only if it may be rejected.
 
         Args:
-            interaction: Its identifier.
-            record: Makes its record, which is wanted of few.
+            interaction: The request's identifier.
+            record: Returns its record; not called for short requests.
 
         Raises:
-            NotLogged: Its answer could not be logged, so the engine should not be asked.
+            NotLogged: The answer could not be logged, so the engine must not get the request.
         """
         self._unfinished.add(interaction)
         try:
@@ -129,10 +131,10 @@ class Recorder:
             raise
 
     async def record(self, record: Record) -> None:
-        """Make an interaction durable.
+        """Write an interaction to stable storage.
 
         Raises:
-            NotLogged: Neither the database nor the spool could take it.
+            NotLogged: Neither the database nor the spool took it.
         """
         if record.id in self._delayed:
             self._delayed.pop(record.id).cancel()
@@ -147,18 +149,18 @@ class Recorder:
         self._withholding = False
 
     async def close(self) -> None:
-        """Write what is waiting and end."""
+        """Write what is waiting and stop."""
         await asyncio.to_thread(self._database.close, CLOSE_TIMEOUT_S)
         await asyncio.to_thread(self._disk.close, CLOSE_TIMEOUT_S)
 
     async def _require_database(self, record: Callable[[], Record]) -> None:
         if self._spooling:
-            raise NotLogged("the database does not take anything")
+            raise NotLogged("the database takes no records")
         if not await self._in_database(record()):
-            raise NotLogged("the database did not take it in time")
+            raise NotLogged("the database did not take the record in time")
 
     def _write_running(self, make: Callable[[], Record]) -> None:
-        """Have a running request written, which nobody waits for."""
+        """Queue the row of a running request, without waiting for it."""
         record = make()
         del self._delayed[record.id]
         (self._disk if self._spooling else self._database).submit_nowait(record)
@@ -168,7 +170,7 @@ class Recorder:
             async with asyncio.timeout(self._timeout_s):
                 await self._database.submit(record)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, the spool takes it
-            log.warning("spooling", interaction=record.id, error=repr(error))
+            log.warning("database write failed, spooling", interaction=record.id, error=repr(error))
             self._unwritten.discard(
                 record.id
             )  # the batch may still commit it, before the spool does
@@ -182,10 +184,12 @@ class Recorder:
         except Exception as error:  # boundary: recorder, the answer is withheld
             self._withholding = True
             self._abandon(record.id)
-            raise NotLogged(f"neither database nor spool take it: {error}") from error
+            raise NotLogged(
+                f"neither the database nor the spool took the record: {error}"
+            ) from error
 
     def _abandon(self, interaction: str) -> None:
-        """Have the row aborted that nobody will end; it may still be on its way."""
+        """Give up a request whose end will not be recorded; an idle pass aborts its row."""
         self._unfinished.discard(interaction)
         self._aborted_marked = False
 
@@ -196,26 +200,26 @@ class Recorder:
         reach("committed")
         self._new_rows += kept
         if any(record.is_running and record.id not in self._unfinished for record in batch):
-            self._aborted_marked = False  # left while it was on its way
+            self._aborted_marked = False  # abandoned while its row was queued
 
     def _append(self, batch: list[Record]) -> None:
         self._spool.append(batch)
         self._metrics.spooled.inc(sum(not record.is_running for record in batch))
 
     def _catch_up(self) -> None:
-        """Try to empty the spool; the next tick goes on where something still refuses."""
+        """Replay the spool; the next idle pass retries what still fails."""
         give_up = time.monotonic() + MAX_FAILING_REPLAY_S
         for batch in self._spool.batches():
             if not self._replay(batch) and time.monotonic() > give_up:
                 return
         if not self._spool.count and (self._spooling or not self._aborted_marked):
-            self._mark_aborted()  # fails where the database takes nothing yet
+            self._mark_aborted()  # raises if the database is still unavailable
         self._spooling = self._spool.count > 0
         if self._withholding and not self._spooling and self._spool.is_writable():
             self._withholding = False
 
     def _mark_aborted(self) -> None:
-        """Nobody will end these any more: every end that was recorded is in the database by now."""
+        """Abort running rows that nothing will end: every recorded end is in the database."""
         self._aborted_marked = True
         try:
             with self._db.begin() as session:
@@ -224,35 +228,37 @@ class Recorder:
             self._aborted_marked = False
             raise
         if died:
-            log.warning("aborted", interactions=died)
+            log.warning("interrupted requests marked as aborted", interactions=died)
 
     def _replay(self, batch: Path) -> bool:
-        """Commit a batch and forget it; False if it has to be tried again."""
+        """Commit a batch and remove it; return False if it must be retried."""
         has_failed = batch.name in self._failed
         try:
             spooled, broken = self._spool.read(batch)
             if not self._committed(batch, spooled):
-                broken += [encode(record).strip() for record in spooled if self._refused(record)]
+                broken += [
+                    encode(record).strip() for record in spooled if self._is_rejected(record)
+                ]
             if broken:
                 self._spool.quarantine(broken)
                 self._metrics.quarantined.inc(len(broken))
-                log.error("quarantined", records=len(broken), batch=batch.name)
+                log.error("records quarantined", records=len(broken), batch=batch.name)
             reach("replayed")
             self._spool.remove(batch)
         except Exception as error:  # noqa: BLE001 — boundary: recorder, tried again at the next tick
             if not has_failed:
-                log.warning("not replayed", batch=batch.name, error=repr(error))
+                log.warning("batch not replayed", batch=batch.name, error=repr(error))
             return False
         self._failed.pop(batch.name, None)
-        log.info("replayed", batch=batch.name, records=len(spooled))
+        log.info("batch replayed", batch=batch.name, records=len(spooled))
         return True
 
     def _committed(self, batch: Path, spooled: list[Record]) -> bool:
-        """Whether the batch is in the database; False if one of its records must be the reason.
+        """Commit a batch; return False if one of its records must be the cause of the failure.
 
         Raises:
-            Exception: It is not, and the database has taken nothing else since it first failed, so
-                that the database may be the reason.
+            Exception: The commit failed, and the database has stored nothing since the batch first
+                failed, so the database itself may be the cause.
         """
         try:
             self._commit(spooled)
@@ -262,10 +268,10 @@ class Recorder:
             return False
         return True
 
-    def _refused(self, record: Record) -> bool:
+    def _is_rejected(self, record: Record) -> bool:
         try:
             self._commit([record])
         except Exception as error:  # noqa: BLE001 — boundary: recorder, the record is quarantined
-            log.error("refused", interaction=record.id, error=repr(error))
+            log.error("record rejected by the database", interaction=record.id, error=repr(error))
             return True
         return False

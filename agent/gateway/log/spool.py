@@ -1,9 +1,9 @@
-"""Records that the database could not take, on disk until it can.
+"""The spool: records on disk until the database takes them.
 
-One file for each batch, written beside its place, synced and renamed into it: a file with its final
-name is complete. A record is a line with its checksum, and stands between two line ends of its own,
-so that one broken byte or a torn end costs that one record. What does not check out is moved to
-`quarantine.log` and counted, and never stops the rest.
+Each batch is one file. It is written under a temporary name, synced and renamed, so a file with its
+final name is complete. Each record is a line with a checksum, with a line end before and after it,
+so a corrupt byte or a truncated file loses only that record. Corrupt lines are moved to
+`quarantine.log` and counted; they never stop the replay of the others.
 """
 
 import os
@@ -25,14 +25,14 @@ PROBE = bytes(2**16)
 
 
 class SpoolFull(Exception):
-    """The spool has as much as it may."""
+    """The spool has reached its quota."""
 
 
 class Spool:
-    """A folder of batches, oldest first; at most `quota_bytes`, so that it fills no disk.
+    """A folder of batches of at most `quota_bytes`, so that it cannot fill the disk.
 
-    How much is in it is counted, once: with the database away for hours it has many files. One
-    thread appends and another removes.
+    The number of batches and bytes is kept in memory: after hours without a database the folder has
+    too many files to list for every append. One thread appends and another removes.
     """
 
     def __init__(self, folder: Path, quota_bytes: int = 2**30) -> None:
@@ -43,34 +43,32 @@ class Spool:
             unfinished.unlink()
         sizes = [batch.stat().st_size for batch in self.batches()]
         self.count, self._bytes = len(sizes), sum(sizes)
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
 
     def append(self, records: Iterable[Record]) -> None:
-        """Keep a batch; on stable storage when this returns.
+        """Write a batch to stable storage.
 
         Raises:
-            SpoolFull: It would have more than its quota.
-            OSError: The disk does not take it.
+            SpoolFull: The batch would exceed the quota.
+            OSError: The disk failed or is full.
         """
         name = new_id("batch")
         temporary = self.folder / f"{TEMPORARY_PREFIX}{name}"
         data = b"".join(map(encode, records))
         if self._bytes + len(data) > self._quota_bytes:
-            raise SpoolFull(
-                f"{self.folder} has {self._bytes} bytes, and may have {self._quota_bytes}"
-            )
+            raise SpoolFull(f"{self.folder} holds {self._bytes} of {self._quota_bytes} bytes")
         try:
             _write_synced(temporary, data)
             reach("spool written")
             temporary.rename(self.folder / f"{name}{SUFFIX}")
-            self._note(1, len(data))
+            self._count(1, len(data))
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(self.folder)
         reach("spooled")
 
     def is_writable(self) -> bool:
-        """Whether the disk would take a batch now; tried."""
+        """Return whether the disk takes a batch, by writing a probe file."""
         temporary = self.folder / f"{TEMPORARY_PREFIX}{new_id('trial')}"
         try:
             _write_synced(temporary, PROBE)
@@ -81,45 +79,45 @@ class Spool:
         return True
 
     def batches(self) -> list[Path]:
-        """The batches there are, oldest first."""
+        """Return the batches, oldest first."""
         return sorted(path for path in self.folder.glob(f"*{SUFFIX}") if path.is_file())
 
     def read(self, batch: Path) -> tuple[list[Record], list[bytes]]:
-        """The records of a batch, and the lines that are none."""
-        records, broken = [], []
+        """Return the records of a batch, and its corrupt lines."""
+        records, corrupt = [], []
         for line in batch.read_bytes().split(b"\n"):
             record = decode(line)
             if record is not None:
                 records.append(record)
             elif line:
-                broken.append(line)
-        return records, broken
+                corrupt.append(line)
+        return records, corrupt
 
     def quarantine(self, lines: Iterable[bytes]) -> None:
-        """Put aside what cannot be replayed, for an operator to look at."""
+        """Move lines that cannot be replayed to the quarantine file, for the operator."""
         _write_synced(self.folder / QUARANTINE, b"".join(line + b"\n" for line in lines))
 
     def remove(self, batch: Path) -> None:
-        """Forget a batch that has been replayed."""
+        """Remove a batch that has been replayed."""
         size = batch.stat().st_size
         batch.unlink()
-        self._note(-1, -size)
+        self._count(-1, -size)
         _sync_folder(self.folder)
 
-    def _note(self, batches: int, size: int) -> None:
-        with self._counting:
+    def _count(self, batches: int, size: int) -> None:
+        with self._count_lock:
             self.count += batches
             self._bytes += size
 
 
 def encode(record: Record) -> bytes:
-    """A record as it stands in a batch."""
+    """Encode a record as a line of a batch."""
     payload = orjson.dumps(record.to_json())
     return b"\n%08x %b\n" % (zlib.crc32(payload), payload)
 
 
 def decode(line: bytes) -> Record | None:
-    """The record in a line; None if it does not check out."""
+    """Decode a line; return None if it is corrupt."""
     checksum, _, payload = line.partition(b" ")
     try:
         if int(checksum, 16) != zlib.crc32(payload):
