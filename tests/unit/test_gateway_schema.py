@@ -110,7 +110,7 @@ def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
     ("fields", "param", "said"),
     [
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
-        ({"weather_options": 1}, "weather_options", "leave it out"),
+        ({"weather_options": 1}, "weather_options", "omit it"),
         ({"<x>": 1}, "<x>", "Unknown field '<x>'"),
         ({"messages": [{"role": "user", "contents": "x"}]}, "messages.0.content", "required"),
         (

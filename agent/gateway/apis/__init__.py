@@ -1,4 +1,4 @@
-"""The APIs that clients speak: what each may say, what of it the engine gets, how answers read."""
+"""The supported APIs: their request schemas, and the parsers of their answers."""
 
 from agent.gateway.apis import (
     anthropic,

@@ -1,7 +1,7 @@
-"""What the engine said: text, tool calls and token counts, whatever API it said it in.
+"""The engine's answer, independent of the API: text, tool calls, token counts.
 
-Read once, after the last byte, from a whole body or from a whole stream; both give the same
-`Answer`.
+An answer is parsed once, after its last byte, from a body or from the events of a stream; both
+yield the same `Answer`.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from msgspec.json import Decoder
 
 Json = dict[str, Any]
 ANY_OBJECT: Decoder[Json] = Decoder(Json)
-"""Of everything in an answer."""
+"""Decodes every field of an answer."""
 
 
 @dataclass
@@ -21,48 +21,48 @@ class Answer:
 
     text: str = ""
     reasoning: str = ""
-    """What the model thought before it."""
+    """The reasoning before the text."""
     refusal: str = ""
     finish_reason: str | None = None
     tool_calls: list[Json] = field(default_factory=list)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     other_choices: list[str] = field(default_factory=list)
-    """Texts of the further choices, where several were asked for."""
+    """The texts of the choices after the first."""
     error: str | None = None
-    """What the engine reported inside a stream that had begun."""
+    """The error that the engine reported inside a started stream."""
     chunk_count: int = 0
-    """In how many pieces a stream had it come, of whatever kind; each is a token or more."""
+    """The number of deltas in a stream; each has at least one token."""
 
     def details(self) -> Json:
-        """What is stored beside the text."""
+        """Return what is stored in addition to the text."""
         details: Json = {"finish_reason": self.finish_reason}
-        more = {
+        optional = {
             "tool_calls": self.tool_calls,
             "others": self.other_choices,
             "reasoning": self.reasoning,
             "refusal": self.refusal,
         }
-        return details | {name: value for name, value in more.items() if value}
+        return details | {name: value for name, value in optional.items() if value}
 
 
 def decode_body(body: bytes, answer: Answer, decoder: Decoder[Any] = ANY_OBJECT) -> Json:
-    """The JSON object of a whole answer; empty, with an error noted, for anything else.
+    """Decode the JSON object of a body; return an empty one, and set the error, if it is not one.
 
     Args:
-        body: The answer.
-        answer: Where an error is noted.
-        decoder: Of what is read: the rest is passed over, which for a hundred thousand
-            probabilities takes milliseconds instead of a part of a second.
+        body: The body.
+        answer: Gets the error.
+        decoder: Decodes the fields that are read and skips the others: for 100,000 log
+            probabilities that takes milliseconds instead of a fraction of a second.
     """
     try:
-        whole: Json = decoder.decode(body)
+        decoded: Json = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         answer.error = "the engine's answer is not JSON"
         return {}
-    return whole
+    return decoded
 
 
 def error_text(error: object) -> str:
-    """What an error of the engine says."""
+    """Return the message of an engine's error."""
     return str(error.get("message")) if isinstance(error, dict) else str(error)

@@ -1,6 +1,7 @@
-"""`POST /v1/messages`: Anthropic's Messages API, which vLLM speaks as well.
+"""`POST /v1/messages`: Anthropic's Messages API, which vLLM serves as well.
 
-Blocks of text, tool use and tool results; what would make a server fetch something is refused.
+Content blocks are text, thinking, tool use and tool results. Blocks that would make a server fetch
+something are rejected.
 """
 
 import json
@@ -36,7 +37,7 @@ Id = Annotated[str, Field(max_length=256)]
 
 
 class TextBlock(Strict):
-    """Text as one block of several."""
+    """A block of text."""
 
     type: Literal["text"]
     text: str
@@ -55,7 +56,7 @@ Texts = Annotated[
 
 
 class ThinkingBlock(Strict):
-    """What the model thought, sent back in the history; not sent on to it."""
+    """Earlier reasoning in the history; the engine does not get it as a message."""
 
     type: Literal["thinking", "redacted_thinking"]
     thinking: str | None = None
@@ -64,7 +65,7 @@ class ThinkingBlock(Strict):
 
 
 class ToolUseBlock(Strict):
-    """A call of a tool in the history."""
+    """A tool call in the history."""
 
     type: Literal["tool_use"]
     id: Id
@@ -75,7 +76,7 @@ class ToolUseBlock(Strict):
 
 
 class ToolResultBlock(Strict):
-    """What a tool gave back."""
+    """The result of a tool call."""
 
     type: Literal["tool_result"]
     tool_use_id: Id
@@ -128,7 +129,7 @@ class Tool(Strict):
 
 
 class ToolChoice(Strict):
-    """Whether, and which, tool the model must call."""
+    """Whether the model must call a tool, and which."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: FunctionName | None = None
@@ -136,28 +137,28 @@ class ToolChoice(Strict):
 
 
 class Thinking(Strict):
-    """Whether the model thinks first."""
+    """Whether the model reasons before it answers."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=1024, lt=2**31)] | None = None
     display: Literal["summarized", "omitted", "updates"] | None = None
 
 
-class Tags(Strict):
-    """What the client says about the request."""
+class Metadata(Strict):
+    """The client's metadata on the request."""
 
     user_id: Label | None = None
 
 
 class OutputFormat(Strict):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["json_schema"]
     json_schema: JsonSchema | None = Field(None, alias="schema")
 
 
 class OutputConfig(Strict):
-    """How the answer is to be."""
+    """Options of the answer."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: OutputFormat | None = None
@@ -179,7 +180,7 @@ class MessagesRequest(ApiRequest):
     ]
     max_tokens: Limit
     system: Texts | None = None
-    metadata: Tags | None = None
+    metadata: Metadata | None = None
     output_config: OutputConfig | None = None
     stop_sequences: Annotated[list[StopText], Field(fail_fast=True, max_length=16)] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -205,22 +206,22 @@ class MessagesRequest(ApiRequest):
         return self
 
     def token_limits(self) -> dict[str, int | None]:
-        """The longest answer."""
+        """Return the field that limits the answer."""
         return {"max_tokens": self.max_tokens}
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Those of tools that must be called, or strictly."""
+        """Return the schemas of tools that are strict, or of which one must be called."""
         is_strict = self.tool_choice is not None and self.tool_choice.type == "any"
         return [tool.input_schema for tool in self.tools or () if tool.strict or is_strict]
 
     def tags(self) -> dict[str, str]:
-        """The session, which agents name with whom it is for."""
+        """Return the session that agents put into `user_id`."""
         _, session = conversation_id.split_user_id(self._user_id)
         return {"session_id": session} if session else {}
 
     @property
     def end_user(self) -> str | None:
-        """Whom the request is made for, without the session."""
+        """The end user in `user_id`, without the session."""
         user, _ = conversation_id.split_user_id(self._user_id)
         return user
 
@@ -229,29 +230,29 @@ class MessagesRequest(ApiRequest):
         return (self.metadata and self.metadata.user_id) or ""
 
     def chat_messages(self) -> list[Message]:
-        """The system text and the turns as chat messages."""
+        """Return the system prompt and the turns as chat messages."""
         system = _joined(self.system)
         first: list[Message] = [{"role": "system", "content": system}] if system else []
         return [*first, *(message for turn in self.messages for message in _chat_turn(turn))]
 
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The system text of `messages`; the turns are those of the request."""
+        """Return the system prompt of `messages`, and the request's own turns."""
         system, _ = split_system(messages)
         turns = [turn.model_dump(exclude_none=True) for turn in self.messages]
         return {"messages": turns} | ({"system": system} if system else {})
 
 
 class CountRequest(MessagesRequest):
-    """The body of `POST /v1/messages/count_tokens`: a message that is not asked for."""
+    """The body of `POST /v1/messages/count_tokens`."""
 
     max_tokens: Limit | None = None  # type: ignore[assignment]
 
     def prompt_fields(self) -> dict[str, Any]:
-        """The fields that change how long the prompt is."""
-        return {name: value for name, value in self.params().items() if name in COUNTED}
+        """Return the fields that affect the length of the prompt."""
+        return {name: value for name, value in self.params().items() if name in PROMPT_FIELDS}
 
 
-COUNTED = ("tools", "tool_choice", "thinking", "output_config")
+PROMPT_FIELDS = ("tools", "tool_choice", "thinking", "output_config")
 
 
 def _joined(text: str | list[TextBlock] | None) -> str:
@@ -261,7 +262,7 @@ def _joined(text: str | list[TextBlock] | None) -> str:
 
 
 def _chat_turn(turn: Turn) -> list[Message]:
-    """A turn as chat messages: each tool result is one of its own."""
+    """Convert a turn to chat messages; each tool result becomes one of its own."""
     if isinstance(turn.content, str):
         return [{"role": turn.role, "content": turn.content}]
     text = "\n".join(block.text for block in turn.content if isinstance(block, TextBlock))
@@ -271,10 +272,10 @@ def _chat_turn(turn: Turn) -> list[Message]:
         for block in turn.content
         if isinstance(block, ToolResultBlock)
     ]
-    said: Message = {"role": turn.role, "content": text}
+    message: Message = {"role": turn.role, "content": text}
     if calls:
-        said["tool_calls"] = calls
-    return [*results, said] if text or calls or not results else results
+        message["tool_calls"] = calls
+    return [*results, message] if text or calls or not results else results
 
 
 def _call(block: ToolUseBlock) -> Json:

@@ -1,4 +1,4 @@
-"""Anthropic's answers and errors: messages, their streams of events, error bodies."""
+"""Parse Anthropic messages and their streams; build Anthropic errors."""
 
 import json
 from typing import Any
@@ -11,14 +11,14 @@ from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
 def parse_body(body: bytes) -> Answer:
-    """The answer in a whole message."""
+    """Parse the body of a message."""
     answer = Answer()
     _read_message(decode_body(body, answer), answer)
     return answer
 
 
 def parse_events(events: bytes) -> Answer:
-    """The answer in the events of a stream, whole or broken off."""
+    """Parse the events of a stream, complete or cut off."""
     answer = Answer()
     texts: list[str] = []
     thoughts: list[str] = []
@@ -48,12 +48,12 @@ def parse_events(events: bytes) -> Answer:
 
 
 def is_end(event: bytes) -> bool:
-    """Whether an event says that the answer is at its end."""
+    """Return whether an event is the last of a stream."""
     return b"message_stop" in event and (event_json(event) or {}).get("type") == "message_stop"
 
 
 def error_body(error: RequestError) -> dict[str, Any]:
-    """An error as Anthropic gives it."""
+    """Return the body of an error in Anthropic's shape."""
     kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
     kinds |= {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
     other = "invalid_request_error" if error.status < 500 else "api_error"
@@ -64,7 +64,7 @@ def error_body(error: RequestError) -> dict[str, Any]:
 
 
 def error_event(error: RequestError) -> bytes:
-    """An error inside a stream that has begun."""
+    """Return an error as an event of a started stream."""
     return b"event: error\ndata: " + orjson.dumps(error_body(error)) + b"\n\n"
 
 

@@ -1,4 +1,4 @@
-"""What an API is to the gateway: a path, a request, and how its answers and errors read."""
+"""The interface of an API: its path, its request schema, its parsers and its errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,37 +12,37 @@ from agent.gateway.errors import RequestError
 
 
 def openai_error(error: RequestError) -> dict[str, Any]:
-    """The body of an error as OpenAI gives it."""
+    """Return the body of an error in OpenAI's shape."""
     return error.payload()
 
 
 def openai_error_event(error: RequestError) -> bytes:
-    """An error inside a stream that has begun."""
+    """Return an error as an event of a started stream."""
     return b"data: " + orjson.dumps(error.payload()) + b"\n\n"
 
 
 def never(_event: bytes) -> bool:
-    """Of no event."""
+    """Return False: no event matches."""
     return False
 
 
 @dataclass(frozen=True)
 class Api:
-    """One of the APIs that clients speak; the engine speaks it too, on the same path."""
+    """An API that clients use; the engine serves it on the same path."""
 
     path: str
     request: type[ApiRequest]
     parse_body: Callable[[bytes], Answer]
-    """Reads a whole answer."""
+    """Parses the body of an answer."""
     parse_events: Callable[[bytes], Answer]
-    """Reads a stream, whole or broken off."""
+    """Parses the events of a stream, complete or cut off."""
     is_end: Callable[[bytes], bool] = never
-    """Whether an event is the last of a stream."""
+    """Returns whether an event is the last of a stream."""
     is_usage_only: Callable[[bytes], bool] = never
-    """Whether an event is there for its token counts alone, which the gateway asks for."""
+    """Returns whether an event has only the token counts that the gateway requests."""
     has_usage_option: bool = False
-    """Whether streams have token counts only where they are asked for."""
+    """Whether a stream has token counts only on request."""
     error: Callable[[RequestError], dict[str, Any]] = openai_error
     error_event: Callable[[RequestError], bytes] = openai_error_event
     is_conversation: bool = True
-    """Whether what is said takes turns: gets a context, and may be learned from."""
+    """Whether requests are conversations: composed with a context, and learned from."""

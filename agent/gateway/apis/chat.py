@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: every field of the OpenAI API and of vLLM's that is text."""
+"""`POST /v1/chat/completions`: the text fields of the OpenAI API, and of vLLM's extensions."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -72,7 +72,7 @@ class ChatRequest(ApiRequest):
         None
     )
 
-    # What vLLM takes beside the OpenAI API.
+    # vLLM's extensions of the OpenAI API.
     top_k: TopK | None = None
     min_p: MinP | None = None
     repetition_penalty: Repetition | None = None
@@ -88,10 +88,12 @@ class ChatRequest(ApiRequest):
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, max_length=8)] | None = None
     prediction: JsonObject | None = None
     moderation: JsonObject | None = None
-    audio: Annotated[None, rejected_with("Answers are text: leave it out.")] = None
+    audio: Annotated[None, rejected_with("Only text is generated: omit it.")] = None
     functions: Annotated[None, rejected_with("Send 'tools' instead.")] = None
     function_call: Annotated[None, rejected_with("Send 'tool_choice' instead.")] = None
-    web_search_options: Annotated[None, rejected_with("Nothing is searched here.")] = None
+    web_search_options: Annotated[None, rejected_with("Web search is not supported: omit it.")] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":
@@ -112,34 +114,34 @@ class ChatRequest(ApiRequest):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a streamed answer ends with a chunk that has the token counts."""
+        """Whether the client requests an event with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def token_limits(self) -> dict[str, int | None]:
-        """Both names of the longest answer."""
+        """Return both fields that limit the answer."""
         return {
             "max_tokens": self.max_tokens,
             "max_completion_tokens": self.max_completion_tokens,
         }
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Those of functions that must be called, or strictly."""
+        """Return the schemas of functions that are strict, or of which one must be called."""
         is_strict = self.tool_choice == "required"
         functions = (tool.function for tool in self.tools or ())
-        return [each.parameters for each in functions if each.strict or is_strict]
+        return [item.parameters for item in functions if item.strict or is_strict]
 
     def logprobs_per_token(self) -> int:
-        """The token itself and its alternatives."""
+        """Return one for the token, and one for each alternative."""
         return 1 + (self.top_logprobs or 0) if self.logprobs else 0
 
     def tags(self) -> dict[str, str]:
-        """The metadata."""
+        """Return the metadata."""
         return self.metadata or {}
 
     def chat_messages(self) -> list[Message]:
-        """The messages as plain dicts, without nulls and fields that say nothing to a model."""
+        """Return the messages as dicts, without nulls and fields that no model reads."""
         return [message.model_dump(exclude_none=True, by_alias=True) for message in self.messages]
 
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The messages themselves."""
+        """Return the messages."""
         return {"messages": messages}

@@ -1,6 +1,6 @@
-"""Answers in choices, as chat and text completions give them.
+"""Parse chat completions and text completions, whose answers are choices.
 
-A conversation continues from the first choice; of the others the texts are kept.
+A conversation continues from the first choice; only the texts of the others are stored.
 """
 
 from typing import Any, TypedDict
@@ -14,7 +14,7 @@ DONE = b"[DONE]"
 
 
 class Choice(TypedDict, total=False):
-    """What is read of a choice: all but its probabilities."""
+    """The fields of a choice that are read: all except its log probabilities."""
 
     index: Any
     message: Any
@@ -23,7 +23,7 @@ class Choice(TypedDict, total=False):
 
 
 class Choices(TypedDict, total=False):
-    """What is read of an answer."""
+    """The fields of an answer that are read."""
 
     choices: list[Choice] | None
     usage: Any
@@ -33,7 +33,7 @@ WITHOUT_LOGPROBS = Decoder(Choices)
 
 
 def parse_body(body: bytes) -> Answer:
-    """The answer in the body of a response that was not streamed."""
+    """Parse the body of an answer."""
     answer = Answer()
     whole = decode_body(body, answer, WITHOUT_LOGPROBS)
     _count(answer, whole)
@@ -51,7 +51,7 @@ def parse_body(body: bytes) -> Answer:
 
 
 def parse_events(events: bytes) -> Answer:
-    """The answer in the events of a stream, whole or broken off."""
+    """Parse the events of a stream, complete or cut off."""
     answer = Answer()
     texts: list[str] = []
     thoughts: list[str] = []
@@ -84,21 +84,21 @@ def parse_events(events: bytes) -> Answer:
 
 
 def is_end(event: bytes) -> bool:
-    """Whether an event says that the answer is at its end."""
+    """Return whether an event is the last of a stream."""
     return DONE in event and event_data(event) == DONE
 
 
 def is_usage_only(event: bytes) -> bool:
-    """Whether an event has token counts and nothing else."""
+    """Return whether an event has token counts and no choices."""
     if b'"usage"' not in event:
         return False
     chunk = event_json(event)
     return bool(chunk and chunk.get("usage") and not chunk.get("choices"))
 
 
-def _reasoning(said: Json) -> str:
-    """Under the name that vLLM gives it, or the one it gave it before."""
-    return said.get("reasoning") or said.get("reasoning_content") or ""
+def _reasoning(message: Json) -> str:
+    """Return the reasoning, under its name in current or in older vLLM."""
+    return message.get("reasoning") or message.get("reasoning_content") or ""
 
 
 def _first_choice(chunk: Json) -> list[Json]:
@@ -117,7 +117,7 @@ def _count(answer: Answer, chunk: Json) -> None:
 
 
 def _add_call(calls: dict[int, Json], delta: Json) -> None:
-    """Add a piece of a tool call; its arguments come in many."""
+    """Add a delta of a tool call, whose arguments arrive in pieces."""
     call = calls.setdefault(delta.get("index", 0), {"name": "", "arguments": []})
     call["id"] = delta.get("id") or call.get("id")
     function = delta.get("function") or {}

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: a text that goes on. No context stands before it: it has no turns."""
+"""`POST /v1/completions`: text completion, which is not a conversation and gets no context."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,7 +25,7 @@ from store.contexts import Message
 
 DEFAULT_MAX_TOKENS = 16
 MAX_CHOICES = 32
-"""Most answers to one request, of all its prompts together; LangChain sends 20 prompts at once."""
+"""Choices of one request, over all its prompts; LangChain sends 20 prompts in one request."""
 
 
 class CompletionRequest(ApiRequest):
@@ -39,7 +39,7 @@ class CompletionRequest(ApiRequest):
         Field(fail_fast=True, min_length=1, max_length=MAX_CHOICES),
         BeforeValidator(as_text_list),
     ]
-    """A text or texts; token ids are not served."""
+    """One text or several; token ids are rejected."""
 
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
     echo: bool | None = None
@@ -53,12 +53,12 @@ class CompletionRequest(ApiRequest):
     stop: Stops | None = None
     stream_options: StreamOptions | None = None
     suffix: Annotated[
-        Literal[""] | None, rejected_with("Text is only gone on with, not filled in: leave it out.")
+        Literal[""] | None, rejected_with("Filling in before a suffix is not supported: omit it.")
     ] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: TopP | None = None
 
-    # What vLLM takes beside the OpenAI API.
+    # vLLM's extensions of the OpenAI API.
     response_format: ResponseFormat | None = None
     top_k: TopK | None = None
     min_p: MinP | None = None
@@ -71,39 +71,43 @@ class CompletionRequest(ApiRequest):
         if self.stream_options is not None and not self.stream:
             raise inconsistent("stream_options", "Set 'stream' to true to use stream_options.")
         if self.choice_count() > MAX_CHOICES:
-            message = f"{MAX_CHOICES} answers are given at once: send fewer prompts, or lower 'n'."
+            message = (
+                f"At most {MAX_CHOICES} answers per request: send fewer prompts, or lower 'n'."
+            )
             raise inconsistent("n", message)
         if self.echo and self.logprobs is not None:
-            # On a CPU that serves LoRA, vLLM 0.32 ends over probabilities of a prompt.
-            message = "Probabilities of the prompt are not served: leave out 'echo' or 'logprobs'."
+            # On a CPU that serves LoRA, vLLM 0.32 crashes on log probabilities of a prompt.
+            message = (
+                "Log probabilities of the prompt are not supported: omit 'echo' or 'logprobs'."
+            )
             raise inconsistent("logprobs", message)
         return self
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a streamed answer ends with a chunk that has the token counts."""
+        """Whether the client requests an event with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def token_limits(self) -> dict[str, int | None]:
-        """The longest answer."""
+        """Return the field that limits the answer."""
         return {"max_tokens": self.max_tokens}
 
-    def engine_limits(self, most: int) -> dict[str, int]:
-        """Without one of the client's, the API's own: sixteen tokens."""
-        return {} if self.max_tokens else {"max_tokens": min(DEFAULT_MAX_TOKENS, most)}
+    def engine_limits(self, max_tokens: int) -> dict[str, int]:
+        """Return the API's default, sixteen tokens, if the client sets no limit."""
+        return {} if self.max_tokens else {"max_tokens": min(DEFAULT_MAX_TOKENS, max_tokens)}
 
     def choice_count(self) -> int:
-        """How many answers are asked for, to all prompts."""
+        """Return the number of answers over all prompts."""
         return len(self.prompt) * super().choice_count()
 
     def logprobs_per_token(self) -> int:
-        """The token itself and its alternatives."""
+        """Return one for the token, and one for each alternative."""
         return 0 if self.logprobs is None else 1 + self.logprobs
 
     def chat_messages(self) -> list[Message]:
-        """Each prompt, as what a user says."""
+        """Return each prompt as a user message."""
         return [{"role": "user", "content": text} for text in self.prompt]
 
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The prompts."""
+        """Return the prompts."""
         return {"prompt": [message["content"] for message in messages]}

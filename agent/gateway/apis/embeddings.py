@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`, for engines whose model embeds."""
+"""`POST /v1/embeddings`, for engines with an embedding model."""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +14,7 @@ from store.contexts import Message
 MAX_INPUTS = 2048
 USAGE = re.compile(rb'"usage":\{"[^{}]*\}(?=\}$)')
 USAGE_TAIL_BYTES = 1024
-"""Bytes of an answer in which its token counts stand."""
+"""The last bytes of an answer, which contain its token counts."""
 
 Inputs = Annotated[
     list[Text],
@@ -30,30 +30,32 @@ class EmbeddingRequest(ApiRequest):
     CONTENT_FIELDS: ClassVar = frozenset({"input"})
 
     input: Inputs
-    """Texts; token ids are not served."""
+    """Texts; token ids are rejected."""
     stream: None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
 
     def chat_messages(self) -> list[Message]:
-        """Each text, as what a user says."""
+        """Return each text as a user message."""
         return [{"role": "user", "content": text} for text in self.input]
 
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The texts."""
+        """Return the texts."""
         return {"input": [message["content"] for message in messages]}
 
 
 def parse_body(body: bytes) -> Answer:
-    """The token counts; vectors are not kept, and where there are many, not read."""
+    """Parse the token counts; vectors are not stored, and usually not even parsed."""
     answer = Answer()
-    counted = USAGE.search(body, max(0, len(body) - USAGE_TAIL_BYTES))
-    whole = orjson.loads(b"{" + counted.group() + b"}") if counted else decode_body(body, answer)
+    usage_json = USAGE.search(body, max(0, len(body) - USAGE_TAIL_BYTES))
+    whole = (
+        orjson.loads(b"{" + usage_json.group() + b"}") if usage_json else decode_body(body, answer)
+    )
     usage = whole.get("usage") or {}
     answer.prompt_tokens = usage.get("prompt_tokens")
     return answer
 
 
 def parse_events(_events: bytes) -> Answer:
-    """Nothing: embeddings are not streamed."""
+    """Return an empty answer: embeddings are not streamed."""
     return Answer()

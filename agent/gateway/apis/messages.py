@@ -1,8 +1,8 @@
-"""The messages of a chat request: every role and content part of the OpenAI API that is text.
+"""The messages of a chat request: every role of the OpenAI API, with text content.
 
-Strict: a field that is not here is refused, so nothing unknown reaches the engine. Parts that make
-a server fetch something (images, files, audio) are refused with a reason. Tags in angle brackets
-tell the branches of a union apart and are taken out of what a client is told.
+Unknown fields are rejected, so none reaches the engine. Content parts that make a server fetch
+something (images, files, audio) are rejected with a reason. Tags in angle brackets select the
+branch of a union; error messages omit them.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from agent.gateway.apis.strict import Strict
 
 MAX_MESSAGES = 4096
 MAX_PARTS = 8192
-"""Most content parts and tool calls in all messages together."""
+"""Content parts and tool calls in all messages together."""
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
 
 class TextPart(Strict):
-    """Text as one part of several."""
+    """A text part."""
 
     type: Literal["text"]
     text: str
@@ -32,14 +32,14 @@ class TextPart(Strict):
 
 
 class RefusalPart(Strict):
-    """A refusal of the model, sent back in the history."""
+    """A refusal of the model in the history."""
 
     type: Literal["refusal"]
     refusal: str
 
 
-def text_only(tags: Mapping[str, str], served: str) -> Discriminator:
-    """Tells parts apart by their type: the tag of each one served; others are refused."""
+def text_only(tags: Mapping[str, str], supported: str) -> Discriminator:
+    """Return a discriminator by `type`: `tags` maps each supported type; others are rejected."""
 
     def tag(part: object) -> str | None:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -48,13 +48,13 @@ def text_only(tags: Mapping[str, str], served: str) -> Discriminator:
     return Discriminator(
         tag,
         custom_error_type="text_only",
-        custom_error_message=f"Only {served} are served here: this endpoint fetches no images, "
-        "files or audio. Put what matters into text.",
+        custom_error_message=f"Only {supported} are supported: this endpoint fetches no images, "
+        "files or audio. Send their content as text.",
     )
 
 
 def content_tag(content: object) -> str | None:
-    """Tells a text from a list of parts: the tags of a union of the two."""
+    """Return the tag of content: a string, or a list of parts."""
     return (
         "<string>" if isinstance(content, str) else "<parts>" if isinstance(content, list) else None
     )
@@ -84,7 +84,7 @@ class Instruction(Strict):
 
 
 class UserTurn(Strict):
-    """What the user says."""
+    """A user message."""
 
     role: Literal["user"]
     content: Content
@@ -92,16 +92,16 @@ class UserTurn(Strict):
 
 
 class FunctionCall(Strict):
-    """Which function the model called, and with what."""
+    """The function that the model called, and its arguments."""
 
     name: FunctionName
     arguments: str
     parsed_arguments: Any = Field(None, exclude=True)
-    """What OpenAI's client makes of them."""
+    """Added by OpenAI's client."""
 
 
 class ToolCall(Strict):
-    """A call of a tool in the history."""
+    """A tool call in the history."""
 
     id: Annotated[str, Field(max_length=256)]
     type: Literal["function"]
@@ -110,7 +110,7 @@ class ToolCall(Strict):
 
 
 class AssistantTurn(Strict):
-    """What the model said; clients send back whatever they got, with its nulls."""
+    """An assistant message; clients send back every field that they got, nulls included."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -123,14 +123,14 @@ class AssistantTurn(Strict):
     audio: None = Field(None, exclude=True)
     function_call: None = Field(None, exclude=True)
     parsed: Any = Field(None, exclude=True)
-    """What OpenAI's client makes of the text."""
+    """Added by OpenAI's client."""
     provider_specific_fields: Any = Field(None, exclude=True)
     thinking_blocks: Any = Field(None, exclude=True)
-    """LiteLLM's own, in what it has answered."""
+    """Added by LiteLLM."""
 
 
 class ToolResult(Strict):
-    """What a tool gave back."""
+    """The result of a tool call."""
 
     role: Literal["tool"]
     content: Content
@@ -160,33 +160,33 @@ Message = Annotated[
     Discriminator(
         _role_tag,
         custom_error_type="role",
-        custom_error_message="A message has a role: 'system', 'developer', 'user', 'assistant' "
-        "or 'tool'.",
+        custom_error_message="A message needs a role: 'system', 'developer', 'user', "
+        "'assistant' or 'tool'.",
     ),
 ]
 
 
 def bounded_parts(messages: object) -> object:
-    """Refuse more parts than a conversation has, before each is looked at."""
-    said = messages if isinstance(messages, list) else []
-    if len(said) > MAX_MESSAGES:
-        return messages  # refused for that
-    parts = _parts(said)
+    """Reject too many content parts before each is validated."""
+    listed = messages if isinstance(messages, list) else []
+    if len(listed) > MAX_MESSAGES:
+        return messages  # the field's max_length rejects it
+    parts = _parts(listed)
     count = len(parts) + len(_parts(parts)) if len(parts) <= MAX_PARTS else len(parts)
     if count > MAX_PARTS:
         raise PydanticCustomError(
             "too_many_parts",
-            "The messages have {count} content parts and tool calls, but may have {most}. Join "
-            "texts, or leave out the oldest turns.",
-            {"count": count, "most": MAX_PARTS},
+            "The messages have {count} content parts and tool calls; the limit is {limit}. Join "
+            "texts, or omit the oldest turns.",
+            {"count": count, "limit": MAX_PARTS},
         )
     return messages
 
 
-def _parts(things: list[object]) -> list[object]:
-    """What is in the lists of messages, or of parts that have parts themselves."""
-    lists = [thing.get(key) for thing in things if isinstance(thing, dict) for key in PARTS]
-    return [part for each in lists if isinstance(each, list) for part in each]
+def _parts(items: list[object]) -> list[object]:
+    """Return the content parts and tool calls of messages, or of parts that contain parts."""
+    lists = [item.get(key) for item in items if isinstance(item, dict) for key in PARTS]
+    return [part for parts in lists if isinstance(parts, list) for part in parts]
 
 
 PARTS = ("content", "tool_calls")
@@ -220,7 +220,7 @@ class FunctionRef(Strict):
 
 
 class NamedTool(Strict):
-    """The one tool that the model must call."""
+    """The tool that the model must call."""
 
     type: Literal["function"]
     function: FunctionRef
@@ -247,14 +247,14 @@ class NamedSchema(Strict):
 
 
 class ResponseFormat(Strict):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
 
 class StreamOptions(Strict):
-    """What a streamed answer carries beside the text."""
+    """What a stream contains in addition to the text."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None

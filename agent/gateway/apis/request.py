@@ -1,8 +1,8 @@
-"""Requests as every API has them: read strictly, and built again for the engine field by field.
+"""The base of every API's request: strict validation, and a body for the engine built from it.
 
-An unknown field is refused, and a number out of range never reaches the engine (one request with a
-huge `n`, a bad `cache_salt` or a deep schema has been enough to take engines down). What is
-`NOT_FORWARDED` is accepted, stored with the interaction, and not forwarded.
+Unknown fields are rejected, and numbers out of range never reach the engine: a single request with
+a huge `n`, an invalid `cache_salt` or a deep schema has crashed engines. Fields in `NOT_FORWARDED`
+are accepted and stored with the interaction, but not forwarded.
 """
 
 import difflib
@@ -24,14 +24,14 @@ from store.contexts import Message
 
 INT64 = 2**63
 MAX_LOGPROBS = 2**17
-"""Most tokens, with their alternatives, that an answer may list with probabilities."""
+"""Log probabilities in all answers to a request, alternatives included."""
 MAX_VALUES = 2**16
-"""Most values in a request: it is read in the event loop, so many hold everybody up."""
+"""Values in a request; parsing many in the event loop would delay other requests."""
 JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
-"""Of JSON; one that does not end goes to the end, so that looking takes linear time."""
+"""A JSON string; an unterminated one extends to the end, so that a scan takes linear time."""
 MAX_CHOICES_PER_PROMPT = 8
 SUGGESTION_CUTOFF = 0.75
-"""How like a field's name another one is that may have been meant."""
+"""The least similarity of a field name that an error suggests."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Limit = Annotated[int, Field(ge=1)]
@@ -54,16 +54,16 @@ Repetition = Annotated[float, Field(gt=0, le=2)]
 
 
 class ApiRequest(Strict):
-    """The body of a request to the model, in whatever API."""
+    """The body of a request to the model, of any API."""
 
     NOT_FORWARDED: ClassVar[frozenset[str]]
-    """Fields that are not forwarded as they are: of no meaning to vLLM, or not for clients."""
+    """Fields that vLLM does not know, or that clients may not set in the engine."""
     CONTENT_FIELDS: ClassVar[frozenset[str]]
-    """Fields that say what was said: recorded as messages, and composed by the gateway."""
+    """Fields with the conversation's content: recorded as messages, and composed with a context."""
     LIMIT_FIELD: ClassVar[str] = ""
-    """The field that bounds an answer that the engine would not bound by itself; empty: it does."""
+    """The field that limits an answer, if the engine has no default limit; else empty."""
     CLAMPS_LIMIT: ClassVar[bool] = False
-    """Whether clients must bound the answer, and do so by more than they mean to have."""
+    """Whether a limit above the cap is lowered, not rejected, since the API requires a limit."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     stream: bool | None = None
@@ -76,66 +76,68 @@ class ApiRequest(Strict):
 
     @abstractmethod
     def chat_messages(self) -> list[Message]:
-        """What was said, as the chat messages that are recorded and composed with a context."""
+        """Return the content as chat messages, which are recorded and composed with a context."""
 
     @abstractmethod
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The fields for the engine that say what `said` does: `chat`'s messages and a context."""
+        """Return the engine's fields for `messages`: those of `chat_messages`, with a context."""
 
     def token_limits(self) -> Mapping[str, int | None]:
-        """The fields that bound the answer's length, in tokens."""
+        """Return the fields that limit the answer's length, in tokens."""
         return {}
 
-    def engine_limits(self, most: int) -> dict[str, int]:
-        """The limit of an answer of at most `most` tokens, where the client sets none of its own.
+    def engine_limits(self, max_tokens: int) -> dict[str, int]:
+        """Return the fields that limit an answer to `max_tokens`, if the client sets no limit.
 
-        A ceiling is lowered to it: the engine refuses one that is above what it can do.
+        With `CLAMPS_LIMIT`, a larger limit of the client is lowered: the engine would reject it.
         """
-        given = {name: limit for name, limit in self.token_limits().items() if limit is not None}
+        client_limits = {
+            name: limit for name, limit in self.token_limits().items() if limit is not None
+        }
         if self.CLAMPS_LIMIT:
-            return {name: min(limit, most) for name, limit in given.items()}
-        return {self.LIMIT_FIELD: most} if self.LIMIT_FIELD and not given else {}
+            return {name: min(limit, max_tokens) for name, limit in client_limits.items()}
+        return {self.LIMIT_FIELD: max_tokens} if self.LIMIT_FIELD and not client_limits else {}
 
     def max_answer_tokens(self, cap: int) -> int:
-        """How many tokens an answer may have where at most `cap` are served."""
+        """Return the most tokens that one answer may have, at most `cap`."""
         return min(filter(None, [*self.token_limits().values(), cap]))
 
     def choice_count(self) -> int:
-        """How many answers are asked for."""
+        """Return the number of answers that the request asks for."""
         return getattr(self, "n", None) or 1
 
     def max_total_tokens(self, cap: int) -> int:
-        """How many all the answers may have that are asked for."""
+        """Return the most tokens that all answers together may have."""
         return self.choice_count() * self.max_answer_tokens(cap)
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """The schemas of tools that the engine makes one grammar of."""
+        """Return the schemas of tools that the engine compiles into one grammar."""
         return []
 
     def logprobs_per_token(self) -> int:
-        """How many tokens with probabilities an answer has for each of its own."""
+        """Return the number of log probabilities for each token of an answer."""
         return 0
 
     def tags(self) -> Mapping[str, str]:
-        """What the client says about the request."""
+        """Return the client's metadata on the request."""
         return {}
 
     @property
     def end_user(self) -> str | None:
-        """Whom the request is made for, where the client says so."""
+        """The end user that the client names, if any; trusted as sent."""
         return self.safety_identifier or self.user
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a streamed answer has a chunk of its own with the token counts."""
+        """Whether the client requests an event with the token counts."""
         return False
 
     def params(self) -> dict[str, Any]:
-        """Everything but what was said, as it is stored."""
+        """Return all fields except the content, as they are stored."""
         return self.model_dump(exclude=set(self.CONTENT_FIELDS), exclude_none=True, by_alias=True)
 
     def forwarded_fields(self) -> dict[str, Any]:
-        """The fields that the engine gets, beside the model and what is said."""
+        """Return the fields that the engine gets, in addition to the model and the content."""
         params = self.params()
         return {name: value for name, value in params.items() if name not in self.NOT_FORWARDED}
 
@@ -155,13 +157,13 @@ NEVER_FORWARDED = frozenset(
         "request_id",
     }
 )
-"""Kept back in every API."""
+"""Fields that no API forwards."""
 
 RequestT = TypeVar("RequestT", bound=ApiRequest)
 
 
 def parse(kind: type[RequestT], body: bytes, max_tokens_cap: int) -> RequestT:
-    """Read a request.
+    """Parse and validate a request.
 
     Raises:
         RequestError: It is not JSON, has an unknown field, or a value out of range (400).
@@ -172,8 +174,8 @@ def parse(kind: type[RequestT], body: bytes, max_tokens_cap: int) -> RequestT:
         raise explain(error, kind) from error
     for name, limit in request.token_limits().items():
         if limit is not None and limit > max_tokens_cap and not request.CLAMPS_LIMIT:
-            message = f"'{name}' is {limit}, but at most {max_tokens_cap} is served here. Ask for "
-            raise out_of_range(name, message + "less, or raise server.max_tokens_cap.")
+            message = f"'{name}' is {limit}; the limit is {max_tokens_cap}. Lower it, or raise "
+            raise out_of_range(name, message + "server.max_tokens_cap.")
     _check_length(request, max_tokens_cap)
     try:
         check_grammar_cost(request.grammar_schemas())
@@ -183,35 +185,37 @@ def parse(kind: type[RequestT], body: bytes, max_tokens_cap: int) -> RequestT:
 
 
 def _check_length(request: ApiRequest, max_tokens_cap: int) -> None:
-    """Refuse answers that cannot be, or that would hold everybody up when they are read."""
-    least = getattr(request, "min_tokens", None) or 0
-    most = request.max_answer_tokens(max_tokens_cap)
-    if least > most:
-        message = f"'min_tokens' is {least}, but the answer may have at most {most} tokens."
-        raise out_of_range("min_tokens", message)
-    listed = request.max_total_tokens(max_tokens_cap) * request.logprobs_per_token()
-    if listed > MAX_LOGPROBS:
+    """Reject contradictory lengths, and answers that would take too long to parse."""
+    min_tokens = getattr(request, "min_tokens", None) or 0
+    max_tokens = request.max_answer_tokens(max_tokens_cap)
+    if min_tokens > max_tokens:
         message = (
-            f"An answer may list {MAX_LOGPROBS} tokens with probabilities, and this one {listed}: "
-            "ask for a lower max_tokens, n or number of alternatives."
+            f"'min_tokens' is {min_tokens}, but the answer may have at most {max_tokens} tokens."
+        )
+        raise out_of_range("min_tokens", message)
+    logprobs = request.max_total_tokens(max_tokens_cap) * request.logprobs_per_token()
+    if logprobs > MAX_LOGPROBS:
+        message = (
+            f"The answer may have {logprobs} log probabilities; the limit is {MAX_LOGPROBS}. "
+            "Lower max_tokens, n or the number of alternatives."
         )
         raise out_of_range("logprobs", message)
 
 
 def out_of_range(param: str, message: str) -> RequestError:
-    """The error for a number that is not served."""
+    """Return the error for a number out of range."""
     return RequestError(400, message, code="value_out_of_range", param=param)
 
 
 def inconsistent(param: str, message: str) -> PydanticCustomError:
-    """The error for fields that contradict each other, to be raised by a validator."""
+    """Return the error for contradictory fields, for a validator to raise."""
     return PydanticCustomError("inconsistent", "{message}", {"message": message, "param": param})
 
 
 def check_tool_choice(must_call: bool, name: str | None, offered: Collection[str]) -> None:
-    """Refuse the choice of a tool, that of `name` if there is one, which is not `offered`."""
+    """Reject a tool choice without tools, or of a function `name` that is not `offered`."""
     if must_call and not offered:
-        raise inconsistent("tool_choice", "Give 'tools', or leave 'tool_choice' out.")
+        raise inconsistent("tool_choice", "Send 'tools', or omit 'tool_choice'.")
     if name is not None and name not in offered:
         raise inconsistent("tool_choice", "'tool_choice' names a function not in 'tools'.")
 
@@ -231,31 +235,30 @@ def parse_json(body: bytes) -> object:
         ) from error
 
 
-def check_value_count(body: bytes, most: int) -> None:
-    """Let pass what can be read in a moment.
+def check_value_count(body: bytes, max_values: int) -> None:
+    """Check the number of values in a JSON body, before it is parsed.
 
     Raises:
-        RequestError: It has more than `most` values (400).
+        RequestError: It has more than `max_values` values (400).
     """
-    if body.count(b'"') - body.count(b'\\"') > 4 * most:
-        message = f"The request has more texts than {2 * most}. Send several requests."
+    if body.count(b'"') - body.count(b'\\"') > 4 * max_values:
+        message = f"The request has more than {2 * max_values} strings. Split it."
         raise RequestError(400, message, code="too_many_values")
-    if _values(body) > most and (count := _values(JSON_STRING.sub(b"", body))) > most:
+    if _values(body) > max_values and (count := _values(JSON_STRING.sub(b"", body))) > max_values:
         raise RequestError(
             400,
-            f"The request has {count} values, but may have {most}. Shorten it, or send several "
-            "requests.",
+            f"The request has {count} values; the limit is {max_values}. Shorten or split it.",
             code="too_many_values",
         )
 
 
 def _values(body: bytes) -> int:
-    """At most how many values there are, with those that only look so in strings."""
+    """Return an upper bound of the number of values; strings may contain the separators."""
     return sum(map(body.count, (b",", b"[", b"{")))
 
 
 def explain(error: ValidationError, model: type[Strict]) -> RequestError:
-    """The first problem of a request, in words."""
+    """Return the error for the first problem of a request."""
     problem = error.errors(include_url=False, include_input=False)[0]
     path = _path([str(part) for part in problem["loc"]], problem["type"])
     context = problem.get("ctx", {})
@@ -263,7 +266,7 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else _nested_fields(model)
         near = difflib.get_close_matches(path[-1], known, n=1, cutoff=SUGGESTION_CUTOFF)
-        remedy = f"Did you mean '{near[0]}'?" if near else "It is not served here: leave it out."
+        remedy = f"Did you mean '{near[0]}'?" if near else "It is not supported: omit it."
         message = f"Unknown field '{where}'. {remedy}"
         return RequestError(400, message, code="unknown_field", param=where)
     message = (
@@ -273,14 +276,14 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
 
 
 def _path(location: list[str], problem: str) -> list[str]:
-    """Where a problem is, without the tags of unions; an unknown field may look like one."""
+    """Return the path of a problem without union tags; an unknown field may look like a tag."""
     unknown = location[-1:] if problem == "extra_forbidden" else []
     known = location[: len(location) - len(unknown)]
     return [short(part) for part in (*(part for part in known if part[:1] != "<"), *unknown)]
 
 
 def _nested_fields(model: type[Strict]) -> list[str]:
-    """Names of the fields that parts of a request may have."""
+    """Return the names of all fields of nested objects."""
     kinds = [*vars(sys.modules[model.__module__]).values(), *vars(messages).values()]
     parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Strict)]
     return sorted(

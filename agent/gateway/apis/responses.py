@@ -1,4 +1,4 @@
-"""`POST /v1/responses`: OpenAI's Responses API, without what a server keeps between requests."""
+"""`POST /v1/responses`: OpenAI's Responses API, without state between requests."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -24,7 +24,7 @@ from agent.gateway.apis.schema_cost import JsonSchema
 from agent.gateway.apis.strict import JsonObject, Strict, rejected_with
 from store.contexts import SYSTEM_ROLES, Message, split_system
 
-STATELESS = "Nothing is kept between requests: send the whole conversation as 'input'."
+STATELESS = "The server keeps no state between requests: send the whole conversation as 'input'."
 
 
 class FunctionTool(Strict):
@@ -45,7 +45,7 @@ class NamedFunction(Strict):
 
 
 class TextFormat(Strict):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: Label | None = None
@@ -55,21 +55,21 @@ class TextFormat(Strict):
 
 
 class TextConfig(Strict):
-    """How the answer's text is to be."""
+    """Options of the answer's text."""
 
     format: TextFormat | None = None
     verbosity: Label | None = None
 
 
 class Reasoning(Strict):
-    """How much the model thinks first."""
+    """How much the model reasons before it answers."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     summary: Label | None = None
 
 
 class Obfuscation(Strict):
-    """Whether events are padded to one length; here none is."""
+    """Whether events are padded to one length; byheart pads none."""
 
     include_obfuscation: bool | None = None
 
@@ -88,18 +88,20 @@ class ResponsesRequest(ApiRequest):
         list[Item],
         Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),
         BeforeValidator(
-            lambda said: [{"role": "user", "content": said}] if isinstance(said, str) else said
+            lambda text: [{"role": "user", "content": text}] if isinstance(text, str) else text
         ),
         BeforeValidator(bounded_parts),
     ]
     instructions: str | None = None
-    background: Annotated[Literal[False] | None, rejected_with("Answers are given at once.")] = None
+    background: Annotated[
+        Literal[False] | None, rejected_with("Only synchronous requests are supported.")
+    ] = None
     previous_response_id: Annotated[None, rejected_with(STATELESS)] = None
     conversation: Annotated[None, rejected_with(STATELESS)] = None
     include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
     max_output_tokens: Limit | None = None
     max_tool_calls: Limit | None = None
-    """Of tools that a server runs: there are none here."""
+    """Limits tools that a server runs; byheart runs none."""
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
     prompt_cache_key: Label | None = None
@@ -117,7 +119,7 @@ class ResponsesRequest(ApiRequest):
     top_p: TopP | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
-    # What vLLM takes beside the OpenAI API.
+    # vLLM's extensions of the OpenAI API.
     top_k: TopK | None = None
     min_p: MinP | None = None
     repetition_penalty: Repetition | None = None
@@ -133,35 +135,35 @@ class ResponsesRequest(ApiRequest):
         return self
 
     def token_limits(self) -> dict[str, int | None]:
-        """The longest answer."""
+        """Return the field that limits the answer."""
         return {"max_output_tokens": self.max_output_tokens}
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Those of functions that must be called, or strictly."""
+        """Return the schemas of functions that are strict, or of which one must be called."""
         is_strict = self.tool_choice == "required"
         return [tool.parameters for tool in self.tools or () if tool.strict or is_strict]
 
     def logprobs_per_token(self) -> int:
-        """The token itself and its alternatives."""
+        """Return one for the token, and one for each alternative."""
         return 1 + self.top_logprobs if self.top_logprobs else 0
 
     def tags(self) -> dict[str, str]:
-        """The metadata."""
+        """Return the metadata."""
         return self.metadata or {}
 
     def chat_messages(self) -> list[Message]:
-        """The instructions and the items as chat messages."""
+        """Return the instructions and the items as chat messages."""
         first: list[Message] = (
             [{"role": "system", "content": self.instructions}] if self.instructions else []
         )
         return [*first, *chat_messages(self.input)]
 
     def content_fields(self, messages: list[Message]) -> dict[str, Any]:
-        """The system text of `messages` as instructions, and the other items of the request."""
+        """Return the system prompt of `messages` as instructions, and the request's other items."""
         system, _ = split_system(messages)
         items = [item.model_dump(exclude_none=True) for item in self.input]
         while items and items[0].get("role") in SYSTEM_ROLES:
             del items[0]
-        # Nothing is to be kept by the engine.
-        said: dict[str, Any] = {"input": items, "store": False}
-        return said | ({"instructions": system} if system else {})
+        # The engine must not store the response.
+        fields: dict[str, Any] = {"input": items, "store": False}
+        return fields | ({"instructions": system} if system else {})

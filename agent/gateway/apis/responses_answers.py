@@ -1,4 +1,4 @@
-"""Answers of the Responses API: whole, and as streams of events."""
+"""Parse answers of the Responses API, and their streams."""
 
 from typing import Any, TypedDict
 
@@ -9,13 +9,13 @@ from agent.gateway.http.event_stream import EVENT_END, event_json
 
 
 class Part(TypedDict, total=False):
-    """What is read of a text: all but its probabilities."""
+    """The fields of a text that are read: all except its log probabilities."""
 
     text: Any
 
 
 class Item(TypedDict, total=False):
-    """What is read of an item of the output."""
+    """The fields of an output item that are read."""
 
     type: Any
     id: Any
@@ -26,7 +26,7 @@ class Item(TypedDict, total=False):
 
 
 class Response(TypedDict, total=False):
-    """What is read of a response."""
+    """The fields of a response that are read."""
 
     output: list[Item] | None
     incomplete_details: Any
@@ -36,18 +36,18 @@ class Response(TypedDict, total=False):
 
 
 WITHOUT_LOGPROBS = Decoder(Response)
-ENDS = ("response.completed", "response.incomplete", "response.failed")
+LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
 
 def parse_body(body: bytes) -> Answer:
-    """The answer in a whole response."""
+    """Parse the body of a response."""
     answer = Answer()
     _read(decode_body(body, answer, WITHOUT_LOGPROBS), answer)
     return answer
 
 
 def parse_events(events: bytes) -> Answer:
-    """The answer in the events of a stream, whole or broken off."""
+    """Parse the events of a stream, complete or cut off."""
     answer = Answer()
     texts: list[str] = []
     thoughts: list[str] = []
@@ -66,7 +66,7 @@ def parse_events(events: bytes) -> Answer:
             _add_arguments(event, calls)
         elif kind == "error" or "error" in event:
             answer.error = error_text(event.get("error") or event)
-        elif kind in ENDS:
+        elif kind in LAST_EVENTS:
             _read(event.get("response") or {}, answer)
     answer.text = answer.text or "".join(texts)
     answer.reasoning = answer.reasoning or "".join(thoughts)
@@ -75,10 +75,10 @@ def parse_events(events: bytes) -> Answer:
 
 
 def is_end(event: bytes) -> bool:
-    """Whether an event says that the answer is at its end."""
-    if not any(end.encode() in event for end in ENDS):
+    """Return whether an event is the last of a stream."""
+    if not any(end.encode() in event for end in LAST_EVENTS):
         return False
-    return (event_json(event) or {}).get("type") in ENDS
+    return (event_json(event) or {}).get("type") in LAST_EVENTS
 
 
 def _read(response: Json, answer: Answer) -> None:

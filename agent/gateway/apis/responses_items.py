@@ -1,4 +1,4 @@
-"""The items of a conversation in OpenAI's Responses API, and as chat messages."""
+"""The input items of OpenAI's Responses API, and their conversion to chat messages."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class TextPart(Strict):
-    """Text as one part of several."""
+    """A text part."""
 
     type: Literal["input_text", "output_text", "text"]
     text: str
@@ -27,7 +27,7 @@ class TextPart(Strict):
 
 
 def _refusal_as_text(part: object) -> object:
-    """A refusal of the model in the history is what it said."""
+    """Treat a refusal in the history as the model's text."""
     if isinstance(part, dict) and part.get("type") == "refusal":
         return {"type": "output_text", "text": part.get("refusal")}
     return part
@@ -47,7 +47,7 @@ Content = Annotated[
 
 
 def _joined_texts(output: object) -> object:
-    """The texts of parts as one; anything else as it is, to be refused."""
+    """Join the texts of parts; return any other value unchanged, for validation to reject."""
     parts = output if isinstance(output, list) else []
     texts = [str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part]
     return "".join(texts) if parts and len(texts) == len(parts) else output
@@ -65,7 +65,7 @@ class MessageItem(Strict):
 
 
 class ServerNotes(Strict):
-    """What servers note on calls and their outputs, and clients send back; of no meaning here."""
+    """Fields that servers add to calls and outputs, and that clients send back; ignored."""
 
     asynchronous: Any = Field(None, validation_alias=AliasChoices("async", "async_"), exclude=True)
     caller: Any = Field(None, exclude=True)
@@ -74,7 +74,7 @@ class ServerNotes(Strict):
 
 
 class FunctionCall(ServerNotes):
-    """A call of a function in the history."""
+    """A function call in the history."""
 
     type: Literal["function_call"]
     call_id: Id
@@ -86,7 +86,7 @@ class FunctionCall(ServerNotes):
 
 
 class FunctionOutput(ServerNotes):
-    """What a function gave back."""
+    """The output of a function call."""
 
     type: Literal["function_call_output"]
     call_id: Id
@@ -97,7 +97,7 @@ class FunctionOutput(ServerNotes):
 
 
 class ReasoningItem(Strict):
-    """What the model thought, sent back in the history."""
+    """Earlier reasoning in the history."""
 
     type: Literal["reasoning"]
     id: Id | None = None
@@ -121,20 +121,20 @@ Item = Annotated[
     Discriminator(
         _item_tag,
         custom_error_type="text_only",
-        custom_error_message="Only messages of text, function calls and their outputs are served "
-        "here: this endpoint fetches no images or files, and runs no tools.",
+        custom_error_message="Only text messages, function calls and their outputs are supported: "
+        "this endpoint fetches no images or files, and runs no tools.",
     ),
 ]
 
 
 def chat_messages(items: Iterable[Item]) -> list[Message]:
-    """What was said and called in `items`; what the model thought is not said."""
-    said = (_chat_message(item) for item in items)
-    return _joined([message for message in said if message])
+    """Convert items to chat messages, without reasoning items."""
+    messages = (_chat_message(item) for item in items)
+    return _joined([message for message in messages if message])
 
 
 def _joined(messages: list[Message]) -> list[Message]:
-    """Chat messages with what the model said and called at a time in one, as it was answered."""
+    """Merge consecutive assistant messages: one answer may be text and several calls."""
     joined: list[Message] = []
     for message in messages:
         if joined and message["role"] == joined[-1]["role"] == "assistant":

@@ -1,7 +1,7 @@
-"""The ground of every request's schema: closed to unknown fields, and bounded in size.
+"""The base of every request schema: strict types, no unknown fields, bounded size.
 
-A request is read in the event loop, so how long that takes is bounded: sizes are looked at before
-what is in them, and the first thing wrong in a list ends it.
+Requests are validated in the event loop, so the time is bounded: sizes are checked before contents,
+and the validation of a list stops at its first error.
 """
 
 from typing import Annotated, Any
@@ -10,34 +10,34 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 MAX_FIELDS = 64
-"""Most fields of one object: more than any has here."""
+"""Fields of one object; every schema has fewer."""
 MAX_JSON_DEPTH = 32
-"""Deepest nesting of a client's JSON; of a schema, an engine's compiler recurses into it."""
+"""Nesting of a client's JSON; the engine's grammar compiler recurses into schemas."""
 MAX_JSON_ITEMS = 4096
-"""Most values in one."""
+"""Values in a client's JSON object."""
 
 
 class Strict(BaseModel):
-    """A part of a request: closed to unknown fields, types taken as they are."""
+    """A part of a request: no unknown fields, no type coercion."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _few_fields(cls, fields: object) -> object:
-        """Each unknown field is an error of its own, so many of them are one."""
+        """Reject many fields with one error: each unknown one would be an error of its own."""
         if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
             raise PydanticCustomError(
                 "too_many_fields",
-                "An object has {count} fields, more than any here. Leave out what is not of the "
-                "OpenAI API.",
-                {"count": len(fields)},
+                "An object has {count} fields; the limit is {limit}. Omit those that the API does "
+                "not define.",
+                {"count": len(fields), "limit": MAX_FIELDS},
             )
         return fields
 
 
 def rejected_with(reason: str) -> BeforeValidator:
-    """For a field that is taken where it asks for nothing, and else refused with the reason."""
+    """Return a validator that accepts empty values and rejects others with the reason."""
 
     def check(value: object) -> object:
         if value:
@@ -48,30 +48,30 @@ def rejected_with(reason: str) -> BeforeValidator:
 
 
 def as_text_list(texts: object) -> object:
-    """One text as a list of one; token ids are refused."""
+    """Wrap a single text in a list; reject token ids."""
     if isinstance(texts, str):
         return [texts]
     first = texts[0] if isinstance(texts, list) and texts else ""
     if isinstance(first, (int, list)):
         raise PydanticCustomError(
             "text_only",
-            "Texts are served, no token ids: those of another model mean nothing to this one "
-            "(LangChain's embeddings: check_embedding_ctx_length=False).",
+            "Only texts are supported, not token ids, which depend on the model (in LangChain's "
+            "embeddings, set check_embedding_ctx_length=False).",
         )
     return texts
 
 
 def _bounded_json(value: object) -> object:
-    """Refuse JSON that is deeper or has more in it than anything here."""
+    """Reject JSON that is nested too deeply or has too many values."""
     all_values(value)
     return value
 
 
 def all_values(value: object) -> list[object]:
-    """Every value in one, itself first, level by level.
+    """Return a value and all values inside it, level by level.
 
     Raises:
-        PydanticCustomError: It is deeper, or has more in it, than anything here.
+        PydanticCustomError: It is nested too deeply or has too many values.
     """
     found, seen = [value], 0
     for _ in range(MAX_JSON_DEPTH):
@@ -83,7 +83,7 @@ def all_values(value: object) -> list[object]:
             break
     raise PydanticCustomError(
         "json_size",
-        "This may be nested {depth} deep and have {items} values. Simplify it.",
+        "JSON may be nested {depth} levels deep and have {items} values. Simplify it.",
         {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
     )
 
