@@ -1,7 +1,7 @@
 """`byheart worker`: runs extraction and training jobs for a daemon on another machine.
 
-It shares the daemon's database and data folder. The folder must have the same path on both
-machines, because the database stores the paths of adapters. Rollouts stay with the daemon, which
+It shares the daemon's database and data folder. The folder may have another path on this machine,
+because the database stores paths relative to it. Rollouts stay with the daemon, which
 alone changes the adapters that the engine has.
 """
 

@@ -76,7 +76,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     assert outcome, "the first process has the outcome"
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     with db.begin() as session:
-        register(session, run_id, snapshot, spec.parent, outcome)
+        register(session, run_id, snapshot, spec.parent, outcome, settings.data_dir)
 
 
 def train_as_worker(run_id: str, settings: Settings, db: Database) -> None:
@@ -117,7 +117,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         run=row.id,
         engine=sampling_engine(settings, chosen),
         template=settings.engine.template_arguments,
-        parent=parent_adapter(session, row.namespace, chosen),
+        parent=parent_adapter(session, row.namespace, chosen, settings.data_dir),
     )
     return spec, snapshot.hash
 
@@ -129,7 +129,9 @@ def sampling_engine(settings: Settings, chosen: Distill) -> EngineAddress | None
     return EngineAddress(settings.engine.urls[0], settings.engine.api_key)
 
 
-def parent_adapter(session: Session, namespace: str, settings: Distill) -> Parent | None:
+def parent_adapter(
+    session: Session, namespace: str, settings: Distill, data_dir: Path
+) -> Parent | None:
     """The live adapter, where a run is to start from it and it has the run's shape."""
     live = adapters.live(session, namespace)
     if settings.generation == "from_base" or live is None:
@@ -139,11 +141,16 @@ def parent_adapter(session: Session, namespace: str, settings: Distill) -> Paren
     if learned is None or trained is None:
         return None
     alike = all(trained.settings.get(name) == getattr(settings, name) for name in LORA_SHAPE)
-    return Parent(Path(live.path), snapshots.context_of(learned)) if alike else None
+    return Parent(adapters.folder(live, data_dir), snapshots.context_of(learned)) if alike else None
 
 
 def register(
-    session: Session, run_id: str, snapshot: str, parent: Parent | None, outcome: Outcome
+    session: Session,
+    run_id: str,
+    snapshot: str,
+    parent: Parent | None,
+    outcome: Outcome,
+    data_dir: Path,
 ) -> None:
     """The candidate, the run's end and the rollout job, in one transaction."""
     row = runs.finish(
@@ -161,7 +168,7 @@ def register(
         run=run_id,
         parent=parent.folder.name if parent else None,
         snapshot=snapshot,
-        path=str(outcome.adapter),
+        path=str(outcome.adapter.relative_to(data_dir)),
         manifest_sha256=sha256(outcome.adapter / MANIFEST),
         measured=nan_to_none(outcome.evaluation.as_dict()),
         now=utcnow(),

@@ -5,6 +5,7 @@ A row appears when training has published the folder; `rollouts.py` alone change
 
 from collections.abc import Collection
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -66,6 +67,11 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
         )
         session.flush()
     return adapter
+
+
+def folder(adapter: Adapter, data_dir: Path) -> Path:
+    """Return the absolute path of an adapter's folder."""
+    return data_dir / adapter.path  # an absolute path stays as it is
 
 
 def get(session: Session, name: str) -> Adapter | None:

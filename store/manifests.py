@@ -28,8 +28,8 @@ class AdapterMissing(AdapterCorrupt):
     """There is nothing where an adapter should be: perhaps a volume that is not mounted."""
 
     remedy = (
-        "Mount its volume, put the folder back, or, where the data folder has moved, link its old "
-        "place to the new one."
+        "Mount its volume or restore the folder from a backup; store.data_dir must name the data "
+        "folder."
     )
 
 

@@ -246,6 +246,7 @@ class Adapter(Base):
     parent: Mapped[str | None]
     snapshot: Mapped[str]
     path: Mapped[str]
+    """Of its folder: relative to the data folder, or absolute if it lies elsewhere."""
     manifest_sha256: Mapped[str]
     status: Mapped[AdapterStatus]
     created_at: Mapped[datetime]

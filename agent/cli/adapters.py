@@ -26,7 +26,7 @@ def show_adapter(
     name: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Show an adapter: its run, what it has internalised, what was measured, its history."""
-    with opened(config) as (_, db), db.read() as session:
+    with opened(config) as (settings, db), db.read() as session:
         adapter = adapters.get(session, name)
         if adapter is None:
             raise UnknownAdapter(name)
@@ -36,7 +36,7 @@ def show_adapter(
         row = {
             **_row(adapter),
             "run": adapter.run,
-            "path": adapter.path,
+            "path": str(adapters.folder(adapter, settings.data_dir)),
             "manifest_sha256": adapter.manifest_sha256,
             "system_prompt": snapshot.system_prompt if snapshot else None,
             "lessons": [lesson["text"] for lesson in snapshot.lessons] if snapshot else [],
@@ -54,9 +54,9 @@ def show_adapter(
 @app.command("verify")
 def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Hash the files of every adapter against the manifest that was judged."""
-    with opened(config) as (_, db), db.read() as session:
+    with opened(config) as (settings, db), db.read() as session:
         rows = [
-            {"name": adapter.name, "files": _state(adapter)}
+            {"name": adapter.name, "files": _state(adapter, settings.data_dir)}
             for adapter in adapters.listing(session)
         ]
     show(rows, output, "No adapters yet.")
@@ -64,9 +64,9 @@ def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
         raise typer.Exit(1)
 
 
-def _state(adapter: Adapter) -> str:
+def _state(adapter: Adapter, data_dir: Path) -> str:
     try:
-        verify_files(Path(adapter.path), adapter.manifest_sha256)
+        verify_files(adapters.folder(adapter, data_dir), adapter.manifest_sha256)
     except AdapterCorrupt as error:
         return str(error)
     return "intact"

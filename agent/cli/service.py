@@ -42,7 +42,7 @@ def serve(
 def worker(config: ConfigOption = None) -> None:
     """Run jobs (extraction, training) for a daemon on another machine.
 
-    Needs the daemon's database, its data folder under the same path, and `engine.urls`: the
+    Needs the daemon's database, its data folder (mounted under any path), and `engine.urls`: the
     servers that the daemon is attached to.
     """
     from agent.worker import check_worker_settings, run_remote_worker

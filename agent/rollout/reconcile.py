@@ -85,7 +85,7 @@ async def _restore(
         await load_and_verify(
             server,
             adapter.name,
-            adapter.path,
+            adapters.folder(adapter, runtime.settings.data_dir),
             adapter.manifest_sha256,
             runtime.model,
             already_loaded=already_loaded,

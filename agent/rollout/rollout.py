@@ -80,7 +80,7 @@ async def _load(runtime: Runtime, candidate: Adapter) -> bool:
             await load_and_verify(
                 runtime.engine,
                 candidate.name,
-                candidate.path,
+                adapters.folder(candidate, runtime.settings.data_dir),
                 candidate.manifest_sha256,
                 runtime.model,
             )

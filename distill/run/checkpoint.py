@@ -188,15 +188,19 @@ def freeze_inputs(spec: RunSpec, writes: bool) -> RunSpec:
     if not path.is_file() and not writes:
         return spec
     if not path.is_file():
-        now = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, spec.parent)
+        parent = spec.parent
+        if parent and parent.folder.is_relative_to(spec.out):  # the data folder may be moved
+            parent = replace(parent, folder=parent.folder.relative_to(spec.out))
+        now = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         durable_files.write_file(path, INPUTS_JSON.dump_json(now))
         return spec
     begun: FrozenInputs = INPUTS_JSON.validate_json(path.read_bytes())
+    parent = begun.parent
     return replace(
         spec,
         prompts=begun.prompts,
         held_out=begun.held_out,
         anchors=begun.anchors,
-        parent=begun.parent,
+        parent=replace(parent, folder=spec.out / parent.folder) if parent else None,
     )

@@ -15,9 +15,11 @@ import httpx
 import pytest
 from aiohttp import web
 
-from store import interactions, jobs, runs
+from store import adapters, interactions, jobs, namespaces, runs
 from store.schema import InteractionStatus, RunStatus
+from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
 from tests.support.daemon_rig import Served, daemon, environment, is_ready
+from tests.support.factories import go_live
 from tests.support.fake_vllm import Died, FakeVllm
 from tests.support.until import until_sync
 
@@ -141,6 +143,24 @@ def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, served, nu
     asking.join()
     assert answers[0].text.rstrip().endswith("data: [DONE]")
     assert not (served.folder / "server.json").exists()
+
+
+def test_a_data_folder_that_was_moved_serves_the_same_adapter(fake, tmp_path):
+    here, there = tmp_path / "data", tmp_path / "moved"
+    score(fake, STUDENT, BASE)
+    settings = {"BYHEART_ENGINE__URLS": fake.url}
+    with daemon(here, settings) as served, served.database() as db, db.begin() as session:
+        name = go_live(session, namespaces.DEFAULT)
+        adapter = adapters.existing(session, name)
+        adapter.manifest_sha256 = write_adapter(adapters.folder(adapter, here))
+    here.rename(there)
+    fake.adapters.clear()
+
+    with daemon(there, settings) as served:
+        answer = served.chat("Hello")
+
+    assert answer.headers["X-Byheart-Version"] == name
+    assert fake.adapters == {name: str(there / "adapters" / namespaces.DEFAULT / name)}
 
 
 def test_a_connection_stays_open_unused_for_as_long_as_is_set(fake, tmp_path):

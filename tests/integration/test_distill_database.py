@@ -2,6 +2,7 @@
 
 import errno
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from distill.evaluate.preflight import NothingToLearn
 from distill.inputs import BAD_INPUT
 from distill.model.base import ModelError
 from distill.run import folders
-from distill.run.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints
+from distill.run.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints, freeze_inputs
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
@@ -83,10 +84,11 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
         assert row.progress["phase"].startswith("measure")
         assert row.progress[runs.TRAINED] == DISTILL.steps
         assert (adapter.namespace, adapter.run, adapter.snapshot) == ("shop", run, row.snapshot)
-        verify_files(Path(adapter.path), adapter.manifest_sha256)
+        folder = adapters.folder(adapter, settings.data_dir)
+        verify_files(folder, adapter.manifest_sha256)
         [job] = jobs.listing(session, 10)
     assert (job.kind, job.payload) == ("rollout", {"adapter": adapter.name})
-    assert Path(adapter.path).parent == settings.data_dir / "adapters" / "shop"
+    assert adapter.path == f"adapters/shop/{adapter.name}"
 
 
 def test_a_run_stored_with_the_old_name_of_a_setting_still_loads(db, settings, run):
@@ -233,11 +235,15 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
     assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
 
 
-def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(db, settings, run):
+def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(
+    db, settings, run, tmp_path
+):
     live = train_and_promote(db, settings, run)
 
     def parent(**changes):
-        return database.parent_adapter(session, "shop", DISTILL.model_copy(update=changes))
+        return database.parent_adapter(
+            session, "shop", DISTILL.model_copy(update=changes), tmp_path
+        )
 
     with db.read() as session:
         assert parent() is None
@@ -245,6 +251,25 @@ def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(d
         assert started.folder.name == live
         assert started.context.lessons == ("Refunds take 3 days.",)
         assert parent(generation="from_parent", rank=8) is None
+
+
+def test_a_run_finds_its_parent_after_the_data_folder_was_moved(db, settings, run, tmp_path):
+    live = train_and_promote(db, settings, run)
+    with db.begin() as session:
+        add_lesson(session, "Lamps cost 15 euros.")
+        chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
+        second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
+    with db.read() as session:
+        spec, _ = database.read_spec(session, runs.get(session, second), settings)
+    freeze_inputs(spec, writes=True)
+    there = tmp_path / "moved"
+    there.mkdir()
+    (tmp_path / "runs").rename(there / "runs")
+
+    moved = replace(spec, out=there / "adapters" / "shop", work=there / "runs" / second)
+    resumed = freeze_inputs(moved, writes=True)
+
+    assert resumed.parent.folder == there / "adapters" / "shop" / live
 
 
 def test_the_next_generation_names_its_parent(db, settings, run):

@@ -83,7 +83,7 @@ def add_adapter(session: Session, namespace: str = "shop", token_budget: int = 1
         run=run.id,
         parent=None,
         snapshot=run.snapshot,
-        path=f"/adapters/{name}",
+        path=f"adapters/{namespace}/{name}",
         manifest_sha256="0" * 64,
         measured={"gap_closed": 0.9},
         now=NOW,
