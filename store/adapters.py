@@ -14,8 +14,6 @@ from store.db import Session, insert_new, new_id
 from store.models import Adapter, Alias, Evaluation, RolloutEvent
 from store.schema import AdapterStatus
 
-UNDECIDED = (AdapterStatus.CANDIDATE, AdapterStatus.SHADOW, AdapterStatus.CANARY)
-
 
 class UnknownAdapter(Exception):
     """There is no such adapter."""
@@ -106,7 +104,7 @@ def evaluation(session: Session, name: str) -> Evaluation:
 
 def candidates(session: Session) -> list[Adapter]:
     """Adapters of all namespaces that are on their way to be live, oldest first."""
-    rows = select(Adapter).where(Adapter.status.in_(UNDECIDED))
+    rows = select(Adapter).where(Adapter.status == AdapterStatus.CANDIDATE)
     return list(session.scalars(rows.order_by(Adapter.created_at, Adapter.name)))
 
 

@@ -57,6 +57,7 @@ def add(  # noqa: PLR0913 — a lesson has so many parts
     status: LessonStatus = LessonStatus.ACTIVE,
     now: datetime,
     pinned: bool = False,
+    expires_at: datetime | None = None,
     supersedes: str | None = None,
 ) -> Lesson:
     """Add a lesson with its origins.
@@ -76,6 +77,7 @@ def add(  # noqa: PLR0913 — a lesson has so many parts
         tokens=tokens,
         pinned=pinned,
         created_at=now,
+        expires_at=expires_at,
         supersedes=supersedes,
     )
     lesson.status = _placed(session, lesson, status)
@@ -125,10 +127,7 @@ def in_use(session: Session, namespace: str) -> list[Lesson]:
 
 
 def fit(ordered: Sequence[Lesson], token_budget: int) -> list[Lesson]:
-    """As many lessons as the budget holds, in the order given; one that is too long is skipped.
-
-    Pinned ones come first, then the newest: what was just said counts from the next request on.
-    """
+    """Return the lessons that fit the budget, in the order given: pinned ones, then the newest."""
     kept, left = set(), token_budget
     for lesson in sorted(ordered, key=_urgency, reverse=True):
         if lesson.tokens <= left:
@@ -275,6 +274,7 @@ def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) 
         status=LessonStatus.ACTIVE if status in IN_USE else status,
         now=now,
         pinned=lesson.pinned,
+        expires_at=lesson.expires_at,
         supersedes=lesson.id,
     )
 

@@ -283,8 +283,6 @@ class Alias(Base):
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), primary_key=True)
     adapter: Mapped[str | None] = mapped_column(ForeignKey("adapters.name"))
     """None: the base serves."""
-    revision: Mapped[int] = mapped_column(default=0)
-    updated_at: Mapped[datetime]
 
 
 class RolloutEvent(Base):

@@ -17,21 +17,14 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from store import audit, jobs, lessons, namespaces, prompts
-from store.adapters import UNDECIDED, evaluation, existing, last_good
+from store.adapters import evaluation, existing, last_good
 from store.db import Session, insert_new, new_id
 from store.models import Adapter, Alias, Evaluation, RolloutEvent, Run, Snapshot
 from store.schema import AdapterStatus
 from store.schema import IllegalTransition as IllegalTransition
 
 TRANSITIONS: dict[AdapterStatus, tuple[AdapterStatus, ...]] = {
-    AdapterStatus.CANDIDATE: (
-        AdapterStatus.SHADOW,
-        AdapterStatus.CANARY,
-        AdapterStatus.LIVE,
-        AdapterStatus.REJECTED,
-    ),
-    AdapterStatus.SHADOW: (AdapterStatus.CANARY, AdapterStatus.LIVE, AdapterStatus.REJECTED),
-    AdapterStatus.CANARY: (AdapterStatus.LIVE, AdapterStatus.REJECTED),
+    AdapterStatus.CANDIDATE: (AdapterStatus.LIVE, AdapterStatus.REJECTED),
     AdapterStatus.LIVE: (AdapterStatus.RETIRED, AdapterStatus.ROLLED_BACK),
     AdapterStatus.RETIRED: (AdapterStatus.LIVE, AdapterStatus.ROLLED_BACK),
     AdapterStatus.REJECTED: (),
@@ -106,7 +99,7 @@ def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
         rollback(session, adapter.namespace, audit.BYHEART, reason, now)
     elif adapter.status is AdapterStatus.RETIRED:
         _move(session, adapter, AdapterStatus.ROLLED_BACK, reason, now)
-    elif adapter.status in UNDECIDED:
+    elif adapter.status is AdapterStatus.CANDIDATE:
         verdict = evaluation(session, name)
         verdict.passed = False
         verdict.reasons = [*verdict.reasons, f"FAILED: {reason}"]
@@ -136,7 +129,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
         )
     if reason_against := _outdated(session, adapter, expected):
         raise Outdated(f"{name} {reason_against}")
-    _swap(session, namespace, expected, name, now)
+    _swap(session, namespace, expected, name)
     if expected is not None:
         _move(
             session, existing(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now
@@ -197,7 +190,7 @@ def rollback(
         raise StaleAlias(namespace, expected)
     bad = existing(session, alias.adapter)
     good = last_good(session, namespace)
-    _swap(session, namespace, bad.name, good.name if good else None, now)
+    _swap(session, namespace, bad.name, good.name if good else None)
     _move(session, bad, AdapterStatus.ROLLED_BACK, reason, now)
     if good:
         _move(session, good, AdapterStatus.LIVE, f"{bad.name} was rolled back.", now)
@@ -218,18 +211,16 @@ def events(
     return list(session.scalars(rows.order_by(RolloutEvent.id.desc()).limit(limit)))
 
 
-def _swap(
-    session: Session, namespace: str, expected: str | None, name: str | None, now: datetime
-) -> None:
-    insert_new(session, Alias, {"namespace": namespace, "adapter": None, "updated_at": now})
-    revision = session.scalar(
+def _swap(session: Session, namespace: str, expected: str | None, name: str | None) -> None:
+    insert_new(session, Alias, {"namespace": namespace, "adapter": None})
+    swapped = session.scalar(
         update(Alias)
         .where(Alias.namespace == namespace, Alias.adapter.is_not_distinct_from(expected))
-        .values(adapter=name, revision=Alias.revision + 1, updated_at=now)
-        .returning(Alias.revision)
+        .values(adapter=name)
+        .returning(Alias.namespace)
         .execution_options(synchronize_session=False)
     )
-    if revision is None:
+    if swapped is None:
         raise StaleAlias(namespace, expected)
     session.get_one(Alias, namespace, populate_existing=True)
 

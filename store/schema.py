@@ -34,8 +34,6 @@ class Trust(enum.StrEnum):
 
     OPERATOR = "operator"
     USER = "user"
-    MODEL = "model"
-    EXTERNAL = "external"
 
     @property
     def rank(self) -> int:
@@ -84,8 +82,6 @@ class AdapterStatus(enum.StrEnum):
     """The rollout stage of an adapter."""
 
     CANDIDATE = "candidate"
-    SHADOW = "shadow"
-    CANARY = "canary"
     LIVE = "live"
     RETIRED = "retired"
     REJECTED = "rejected"

@@ -4,7 +4,12 @@ from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.errors import EngineError
 from agent.engine.launch import VllmNotInstalled
 from agent.engine.supervisor import EngineFailed
-from agent.learning.operator_edits import DuplicateLesson, LessonTooLong, PromptTooLong
+from agent.learning.operator_edits import (
+    DuplicateLesson,
+    ExpiryInPast,
+    LessonTooLong,
+    PromptTooLong,
+)
 from agent.process.data_dir import SecretCorrupt, StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
@@ -45,6 +50,7 @@ WRONG = (
     ConfigError,
     InputError,
     DuplicateLesson,
+    ExpiryInPast,
     LessonTooLong,
     PromptTooLong,
     ShopError,

@@ -1,5 +1,6 @@
 """`byheart lessons`: what the model is told to keep to, and where it comes from."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ from store.schema import LessonKind, LessonStatus
 
 app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
 
+EXPIRES = "When it is retired: a date or time in ISO 8601, UTC if it names no zone."
 APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
 
 
@@ -56,7 +58,10 @@ def show_lesson(
             f"{row.trust} {row.principal} {row.interaction or '-'}: {row.span!r}"
             for row in lessons.supports(session, lesson)
         ]
-    show_one({**_row(lesson), "why": lesson.why, "support": support}, output)
+    show_one(
+        {**_row(lesson), "why": lesson.why, "expires_at": lesson.expires_at, "support": support},
+        output,
+    )
 
 
 @app.command("add")
@@ -64,6 +69,10 @@ def add(
     text: Annotated[str, typer.Argument(help="One statement that stands by itself.")],
     kind: Annotated[LessonKind, typer.Option(help="What sort of statement.")] = LessonKind.FACT,
     when: Annotated[str | None, typer.Option(help="Only when this holds.")] = None,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Put it first in prompts and runs, before others.")
+    ] = False,
+    expires: Annotated[str | None, typer.Option(help=EXPIRES)] = None,
     namespace: NamespaceOption = namespaces.DEFAULT,
     config: ConfigOption = None,
 ) -> None:
@@ -72,18 +81,45 @@ def add(
         raise InputError("A lesson needs a text.")
     with opened(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
-        lesson = _editor(settings).add(session, namespace, text.strip(), when, kind)
+        lesson = _editor(settings).add(
+            session,
+            namespace,
+            text.strip(),
+            when,
+            kind,
+            pinned=pin,
+            expires_at=_expiry(expires) if expires else None,
+        )
     console.print(lesson.id)
 
 
 @app.command("edit")
-def edit(lesson_id: str, text: str, config: ConfigOption = None) -> None:
-    """Replace a lesson's text; the old one is kept, retired."""
-    if not text.strip():
-        raise InputError("A lesson needs a text: `byheart lessons retire` takes one out.")
+def edit(
+    lesson_id: str,
+    text: Annotated[str | None, typer.Argument(help="The new text.")] = None,
+    pin: Annotated[
+        bool | None, typer.Option("--pin/--no-pin", help="Put it first in prompts and runs.")
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES} `never` removes it.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Change a lesson: its text, whether it is pinned, when it expires.
+
+    A new text makes a new lesson, whose id is printed; the old one is kept, retired.
+    """
+    if text is not None and not text.strip():
+        raise InputError("A lesson needs a text: `byheart lessons retire` retires one.")
+    if (text, pin, expires) == (None, None, None):
+        raise InputError("Nothing to change: give a text, --pin, --no-pin or --expires.")
     with opened(config) as (settings, db), db.begin() as session:
-        new = _editor(settings).reword(session, _get(session, lesson_id), text.strip())
-    console.print(new.id)
+        lesson, editor = _get(session, lesson_id), _editor(settings)
+        if text is not None:
+            lesson = editor.reword(session, lesson, text.strip())
+        if pin is not None:
+            editor.pin(session, lesson, pin)
+        if expires is not None:
+            editor.set_expiry(session, lesson, None if expires == "never" else _expiry(expires))
+    console.print(lesson.id)
 
 
 @app.command("approve")
@@ -111,6 +147,14 @@ def _editor(settings: Settings) -> LessonEditor:
     return LessonEditor(OPERATOR, settings, utcnow())
 
 
+def _expiry(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"--expires {text}: not a date or time, such as 2027-01-31.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _get(session: Session, lesson_id: str) -> Lesson:
     lesson = lessons.get(session, lesson_id)
     if lesson is None:
@@ -125,5 +169,6 @@ def _row(lesson: Lesson) -> dict[str, object]:
         "kind": lesson.kind.value,
         "trust": lesson.trust.value,
         "tokens": lesson.tokens,
+        "pinned": lesson.pinned,
         "text": lessons.text(lesson),
     }

@@ -18,7 +18,12 @@ from agent.control import interactions, keys_and_audit, lessons, versions
 from agent.control.dependencies import Control
 from agent.control.schemas import Failure
 from agent.gateway.errors import RequestError, unavailable, unknown_parameter
-from agent.learning.operator_edits import DuplicateLesson, LessonTooLong, PromptTooLong
+from agent.learning.operator_edits import (
+    DuplicateLesson,
+    ExpiryInPast,
+    LessonTooLong,
+    PromptTooLong,
+)
 from agent.process.data_dir import StartError
 from store.adapters import UnknownAdapter
 from store.db import AWAY
@@ -58,6 +63,7 @@ def build(control: Control) -> FastAPI:
         (CONTRADICTING, _as(409, "conflict")),
         ((DuplicateLesson,), _as(409, "lesson_known")),
         ((LessonTooLong,), _as(400, "lesson_too_long")),
+        ((ExpiryInPast,), _as(400, "expiry_in_past")),
         ((PromptTooLong,), _as(400, "prompt_too_long")),
         (AWAY, _away),
     ]

@@ -1,7 +1,7 @@
 """Keys, the audit log, and what internalising has saved."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +41,7 @@ class NewKey(BaseModel):
         Scope.INFER,
         Scope.FEEDBACK,
     ]
-    trust: Literal[Trust.OPERATOR, Trust.USER] = Trust.USER
+    trust: Trust = Trust.USER
     expires_at: Moment | None = None
     concurrent: Ceiling | None = None
     requests_per_minute: Ceiling | None = None

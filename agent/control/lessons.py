@@ -12,6 +12,7 @@ from agent.control.dependencies import (
     Asking,
     Control,
     Limit,
+    Moment,
     Parts,
     Reading,
     Writing,
@@ -35,14 +36,19 @@ class NewLesson(BaseModel):
     do: Text
     when: Text | None = None
     kind: LessonKind = LessonKind.FACT
+    pinned: bool = False
+    expires_at: Moment | None = None
 
 
 class Change(BaseModel):
-    """What is to become of a lesson: another wording, or another status."""
+    """Changes to a lesson; fields that are left out stay as they are."""
 
     model_config = ConfigDict(extra="forbid")
     do: Text | None = None
     status: Literal["active", "retired"] | None = None
+    pinned: bool | None = None
+    expires_at: Moment | None = None
+    """Null: never."""
 
 
 @router.get("")
@@ -72,17 +78,30 @@ def get_lesson(session: Reading, caller: Asking, lesson_id: str) -> schemas.Supp
 def add_lesson(session: Writing, parts: Parts, caller: Asking, new: NewLesson) -> schemas.Lesson:
     """Add a lesson; it is in the next prompt."""
     editor = _editor(parts, caller)
-    return _shown(editor.add(session, caller.namespace, new.do.strip(), new.when, new.kind))
+    lesson = editor.add(
+        session,
+        caller.namespace,
+        new.do.strip(),
+        new.when,
+        new.kind,
+        pinned=new.pinned,
+        expires_at=new.expires_at,
+    )
+    return _shown(lesson)
 
 
 @router.patch("/{lesson_id}")
 def change_lesson(
     session: Writing, parts: Parts, caller: Asking, lesson_id: str, change: Change
 ) -> schemas.Lesson:
-    """Reword a lesson, which makes a new one of it, or use it, or use it no longer."""
+    """Reword a lesson, which replaces it by a new one; pin it, let it expire, use or retire it."""
     lesson, editor = _own(session, caller, lesson_id), _editor(parts, caller)
     if change.do is not None:
         lesson = editor.reword(session, lesson, change.do.strip())
+    if change.pinned is not None:
+        editor.pin(session, lesson, change.pinned)
+    if "expires_at" in change.model_fields_set:
+        editor.set_expiry(session, lesson, change.expires_at)
     if change.status is not None:
         editor.set_status(session, lesson, LessonStatus(change.status))
     return _shown(lesson)
@@ -109,4 +128,5 @@ def _shown(lesson: Lesson) -> schemas.Lesson:
         text=lessons.text(lesson),
         supersedes=lesson.supersedes,
         created_at=lesson.created_at,
+        expires_at=lesson.expires_at,
     )

@@ -146,6 +146,7 @@ class Lesson(Answer):
     text: str
     supersedes: str | None
     created_at: datetime
+    expires_at: datetime | None
 
 
 class Support(Answer):

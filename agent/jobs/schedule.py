@@ -20,6 +20,7 @@ from store import (
     adapters,
     conversations,
     jobs,
+    lesson_options,
     namespaces,
     runs,
 )
@@ -42,6 +43,8 @@ def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
         _enqueue_extractions(db, settings, now)
     with db.begin() as session:
         for namespace in namespaces.names(session):
+            for lesson in lesson_options.retire_expired(session, namespace, now):
+                log.info("lesson expired", lesson=lesson.id, namespace=namespace)
             if settings.distill.auto:
                 _open_due_run(session, namespace, settings, now)
         _enqueue_unfinished(session, settings, now)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from agent.engine import tokens
 from config.settings import Settings
-from store import audit, lessons
+from store import audit, lesson_options, lessons
 from store.db import Session
 from store.lessons import Support
 from store.models import Lesson
@@ -27,6 +27,10 @@ class LessonTooLong(ValueError):
 
 class PromptTooLong(ValueError):
     """With this system prompt, the engine would reject every request."""
+
+
+class ExpiryInPast(ValueError):
+    """A lesson would have expired before it is set."""
 
 
 class DuplicateLesson(Exception):
@@ -60,15 +64,25 @@ class LessonEditor:
     settings: Settings
     now: datetime
 
-    def add(
-        self, session: Session, namespace: str, do: str, when: str | None, kind: LessonKind
+    def add(  # noqa: PLR0913 - a lesson's parts
+        self,
+        session: Session,
+        namespace: str,
+        do: str,
+        when: str | None,
+        kind: LessonKind,
+        *,
+        pinned: bool = False,
+        expires_at: datetime | None = None,
     ) -> Lesson:
         """Add a lesson, used from the next request on.
 
         Raises:
             LessonTooLong: It exceeds the token budget that all lessons share.
             DuplicateLesson: A lesson already says this.
+            ExpiryInPast: The expiry lies in the past.
         """
+        self._check_expiry(expires_at)
         length = self._length(when, do)
         ratio = self.settings.learning.duplicate_ratio
         duplicate = lessons.find_duplicate(session, namespace, lessons.render(when, do), ratio)
@@ -84,6 +98,8 @@ class LessonEditor:
             tokens=length,
             support=[Support(None, None, do, self.name, Trust.OPERATOR)],
             now=self.now,
+            pinned=pinned,
+            expires_at=expires_at,
         )
         self._record(session, "lesson added", lesson)
         return lesson
@@ -98,6 +114,22 @@ class LessonEditor:
         self._record(session, "lesson edited", old, by=new.id)
         return new
 
+    def pin(self, session: Session, lesson: Lesson, pinned: bool) -> None:
+        """Pin or unpin a lesson."""
+        lesson_options.set_pinned(session, lesson, pinned)
+        self._record(session, "lesson pinned" if pinned else "lesson unpinned", lesson)
+
+    def set_expiry(self, session: Session, lesson: Lesson, expires_at: datetime | None) -> None:
+        """Set when a lesson expires; None: never.
+
+        Raises:
+            ExpiryInPast: It would have expired already.
+        """
+        self._check_expiry(expires_at)
+        lesson_options.set_expiry(session, lesson, expires_at)
+        at = expires_at.isoformat() if expires_at else "never"
+        self._record(session, "lesson expiry set", lesson, expires_at=at)
+
     def set_status(self, session: Session, lesson: Lesson, status: LessonStatus) -> None:
         """Approve or retire a lesson.
 
@@ -106,6 +138,12 @@ class LessonEditor:
         """
         lessons.set_status(session, lesson, status)
         self._record(session, f"lesson {status}", lesson)
+
+    def _check_expiry(self, expires_at: datetime | None) -> None:
+        if expires_at is not None and expires_at <= self.now:
+            raise ExpiryInPast(
+                f"A lesson cannot expire in the past ({expires_at.isoformat()}): retire it instead."
+            )
 
     def _length(self, when: str | None, do: str) -> int:
         length = tokens.count(self.settings.model_folder, lessons.render(when, do))

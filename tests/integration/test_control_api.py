@@ -77,6 +77,21 @@ async def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_l
     assert said["learned"] == []
 
 
+async def test_a_lesson_is_pinned_and_given_an_expiry(rig: Rig) -> None:
+    new = {"do": "We open at nine.", "pinned": True, "expires_at": "2999-01-31T00:00:00Z"}
+    status, lesson = await rig.fetch("POST", f"{API}/lessons", json=new)
+    assert (status, lesson["pinned"]) == (201, True)
+    assert lesson["expires_at"].startswith("2999-01-31T00:00:00")
+    path = f"{API}/lessons/{lesson['id']}"
+    change = {"pinned": False, "expires_at": None}
+    status, changed = await rig.fetch("PATCH", path, json=change)
+    assert (changed["id"], changed["pinned"]) == (lesson["id"], False)
+    assert changed["expires_at"] is None
+    past = {"expires_at": "2001-01-31T00:00:00Z"}
+    status, _ = await rig.fetch("PATCH", path, json=past)
+    assert status == 400
+
+
 async def test_a_lesson_is_added_reworded_and_retired(rig: Rig) -> None:
     status, made = await rig.fetch(
         "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}

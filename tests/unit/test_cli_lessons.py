@@ -77,3 +77,27 @@ def test_no_lesson_commands_the_terminal(db: Database, run: Any) -> None:
     [lesson] = candidates(db, "Lamps \x1b]0;owned\x07\x1b[31mcost 15.")
     for verb in (("ls",), ("show", lesson)):
         assert "\x1b]0" not in run("lessons", *verb).stdout
+
+
+def test_a_pinned_lesson_is_marked_and_an_unpinned_one_is_not(run: Any) -> None:
+    lesson = run("lessons", "add", "Lamps cost 15.", "--pin").stdout.strip()
+    [row] = json.loads(run("lessons", "ls", "-o", "json").stdout)
+    assert row["pinned"] is True
+    assert run("lessons", "edit", lesson, "--no-pin").stdout.strip() == lesson
+    [row] = json.loads(run("lessons", "ls", "-o", "json").stdout)
+    assert row["pinned"] is False
+
+
+def test_a_lesson_keeps_its_options_when_it_is_reworded(run: Any) -> None:
+    old = run("lessons", "add", "Lamps cost 15.", "--pin", "--expires", "2999-01-31").stdout.strip()
+    new = run("lessons", "edit", old, "Lamps cost 16.").stdout.strip()
+    shown = json.loads(run("lessons", "show", new, "-o", "json").stdout)
+    assert (shown["pinned"], shown["expires_at"][:10]) == (True, "2999-01-31")
+    run("lessons", "edit", new, "--expires", "never")
+    assert json.loads(run("lessons", "show", new, "-o", "json").stdout)["expires_at"] is None
+
+
+@pytest.mark.parametrize("expires", ["2001-01-31", "soon"])
+def test_an_expiry_that_is_past_or_no_date_is_refused(db: Database, run: Any, expires: str) -> None:
+    assert run("lessons", "add", "Lamps cost 15.", "--expires", expires).exit_code != 0
+    assert statuses(db) == []

@@ -52,6 +52,15 @@ def learned(session: Session) -> None:
         runs.cancel(session, run.id, NOW)
 
 
+def test_a_tick_retires_lessons_that_have_expired(db: Database, eager: Settings) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        lesson = add_lesson(session, "The sale ends today.", expires_at=NOW).id
+    tick(db, eager)
+    with db.read() as session:
+        assert lessons.get(session, lesson).status is LessonStatus.RETIRED
+
+
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, MOST + 20), max_size=6), max_size=4))
 def test_no_run_starts_by_itself_over_what_the_last_one_had(

@@ -13,7 +13,7 @@ NAME = "bh-1"
 
 def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) -> None:
     database = Database(blank_url)
-    run_revisions(database.engine, "0005_lookups")
+    run_revisions(database.engine, "0006_auxiliary")
     stored = {
         NAME: f"/srv/byheart/adapters/shop/{NAME}",
         "bh-2": "/mnt/of a worker/adapters/shop/bh-2",

@@ -1,7 +1,7 @@
 """Adapters' folders relative to the data folder, so that the data folder can be moved.
 
 A folder that does not lie where a data folder has it keeps its absolute path.
-Revision: 0006_relative_paths. Forward only: to go back, restore a backup.
+Revision: 0007_relative_paths. Forward only: to go back, restore a backup.
 """
 
 from pathlib import PurePosixPath
@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006_relative_paths"
-down_revision = "0005_lookups"
+revision = "0007_relative_paths"
+down_revision = "0006_auxiliary"
 
 adapters = sa.table("adapters", sa.column("name"), sa.column("namespace"), sa.column("path"))
 
