@@ -73,7 +73,7 @@ async def test_an_engine_with_another_base_is_told_apart(
 ) -> None:
     score(fake, STUDENT, {11: -9.0, 12: -9.0, 13: -9.0})
 
-    with pytest.raises(AdapterLoadError, match="base is not the one"):
+    with pytest.raises(AdapterLoadError, match="trained on a different base"):
         await load(engine, folder)
 
     assert fake.adapters == {}
