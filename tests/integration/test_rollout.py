@@ -167,11 +167,11 @@ async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tr
 
     await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unserved == {name}
+    assert shop.runtime.unloadable_adapters == {name}
 
     shop.fake.may_load = True
     await reconcile(shop.runtime)
-    assert shop.runtime.unserved == set()
+    assert shop.runtime.unloadable_adapters == set()
     assert list(shop.fake.adapters) == [name]
 
 
@@ -185,7 +185,7 @@ async def test_a_live_adapter_whose_folder_is_away_stays_live_and_is_tried_again
 
     await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unserved == {name}
+    assert shop.runtime.unloadable_adapters == {name}
 
     away.rename(shop.folder / name)
     await reconcile(shop.runtime)
@@ -216,7 +216,7 @@ async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Sho
     await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unserved == {name}
+    assert shop.runtime.unloadable_adapters == {name}
 
 
 async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back(
@@ -307,7 +307,7 @@ async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_f
     await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert (shop.runtime.unserved, shop.fake.adapters) == ({name}, {})
+    assert (shop.runtime.unloadable_adapters, shop.fake.adapters) == ({name}, {})
 
 
 async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Shop) -> None:
@@ -338,16 +338,16 @@ async def test_nobody_asks_for_an_adapter_while_it_is_loaded_again(shop: Shop) -
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()
-    unserved: list[set[str]] = []
+    unloadable_adapters: list[set[str]] = []
     load_adapter = VllmEngine.load_adapter
 
     async def watched(engine: VllmEngine, *arguments: str) -> None:
-        unserved.append(set(shop.runtime.unserved))
+        unloadable_adapters.append(set(shop.runtime.unloadable_adapters))
         await load_adapter(engine, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VllmEngine, "load_adapter", watched)
         await reconcile(shop.runtime)
 
-    assert unserved == [{name}]
-    assert shop.runtime.unserved == set()
+    assert unloadable_adapters == [{name}]
+    assert shop.runtime.unloadable_adapters == set()
