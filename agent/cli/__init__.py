@@ -1,1 +1,1 @@
-"""The `byheart` command: one module for each group of verbs, put together in app.py."""
+"""The `byheart` command: one module per group of verbs; app.py assembles them."""

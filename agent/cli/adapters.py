@@ -1,4 +1,4 @@
-"""`byheart adapters`: what is on disk, what it was made from, and whether it is intact."""
+"""`byheart adapters`: lists adapters, shows their origin, and verifies their files."""
 
 from pathlib import Path
 
@@ -10,22 +10,28 @@ from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
 from store.models import Adapter
 
-app = typer.Typer(help="Adapters: list, show, verify.", no_args_is_help=True)
+app = typer.Typer(
+    help="List adapters, show their origin and gate results, verify their files.",
+    no_args_is_help=True,
+)
 
 
 @app.command("ls")
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """List the adapters, newest first."""
+    """List adapters, newest first."""
     with opened(config) as (_, db), db.read() as session:
         rows = [_row(adapter) for adapter in adapters.listing(session)]
-    show(rows, output, "No adapters yet: a run makes one.")
+    show(rows, output, "No adapters yet. `byheart train now` starts a run that makes one.")
 
 
 @app.command("show")
 def show_adapter(
     name: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Show an adapter: its run, what it has internalised, what was measured, its history."""
+    """Show an adapter: its run, what it has internalised, its gate results and history.
+
+    Example: byheart adapters show NAME, with a name from `byheart adapters ls`.
+    """
     with opened(config) as (settings, db), db.read() as session:
         adapter = adapters.get(session, name)
         if adapter is None:
@@ -53,7 +59,10 @@ def show_adapter(
 
 @app.command("verify")
 def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """Hash the files of every adapter against the manifest that was judged."""
+    """Verify every adapter's files against the manifest that the gate evaluated.
+
+    Compares SHA-256 hashes. Exits with 1 if any file differs.
+    """
     with opened(config) as (settings, db), db.read() as session:
         rows = [
             {"name": adapter.name, "files": _state(adapter, settings.data_dir)}

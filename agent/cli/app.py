@@ -1,4 +1,4 @@
-"""The verbs of `byheart`, put together."""
+"""The `byheart` command with all its verbs."""
 
 import typer
 

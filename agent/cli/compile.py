@@ -1,7 +1,7 @@
-"""`byheart compile`: a system prompt into weights, before any traffic.
+"""`byheart compile`: internalises a system prompt, before any traffic.
 
-Registers the file as the namespace's system prompt, with seeds and anchors, and opens a run; the
-daemon trains, gates and rolls out.
+Registers the file as the namespace's system prompt, with seed prompts and anchors, and queues a
+run. The daemon trains, gates and rolls out.
 """
 
 import time
@@ -27,28 +27,37 @@ POLL_S = 1.0
 
 
 def compile_prompt(
-    file: Annotated[Path, typer.Argument(help="The system prompt, as text.")],
+    file: Annotated[Path, typer.Argument(help="Text file with the system prompt.")],
     namespace: NamespaceOption = namespaces.DEFAULT,
-    seeds: Annotated[Path | None, typer.Option(help='Prompts, {"prompt": ...} a line.')] = None,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            help='Seed prompts that resemble your traffic: JSON lines, {"prompt": "..."}.'
+        ),
+    ] = None,
     anchors: Annotated[
         Path | None,
         typer.Option(
-            help='Checks, {"prompt": ..., "expect": {"contains": [...]}} a line; also '
-            "contains_any, regex, json_schema. All that is expected must hold."
+            help='Checks that the gate runs: JSON lines, {"prompt": "...", "expect": {"contains": '
+            '["..."]}}. Expectations: contains, contains_any, regex, json_schema; all must hold.'
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it serves or failed.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the adapter is live or the run has failed.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Internalise a system prompt: register, distil, gate, roll out.
+    """Internalise a system prompt: register it, distil it, gate the adapter, roll it out.
 
-    About 30 seeds that resemble your traffic are enough; without any, the model writes its own
-    questions. Seeds and anchors given earlier stay, unless new ones are given. Exit code 3 means
-    that there was nothing to learn.
+    Example: byheart compile prompt.txt --seeds seeds.jsonl --anchors anchors.jsonl --wait
+
+    About 30 seed prompts are enough. Without any, the model writes its own questions. Seeds and
+    anchors from an earlier call stay unless this one replaces them. The daemon does the work; with
+    --wait, exit code 0 means that the adapter is live, 3 that there was nothing to learn.
     """
     text = input_files.read_system_prompt(file)
-    given_seeds = input_files.read_prompts(seeds)
-    given_anchors = input_files.read_anchors(anchors)
+    seed_prompts = input_files.read_prompts(seeds)
+    checks_in_file = input_files.read_anchors(anchors)
     with opened(config) as (settings, db):
         check_trainable(settings)
         length = prompt_length(settings, text)
@@ -57,39 +66,39 @@ def compile_prompt(
             done = {"namespace added": namespace} if is_new else {}
             row = prompts.register_system_prompt(session, namespace, text, length, utcnow())
             done["prompt registered"] = row.id
-            if given_seeds:
+            if seed_prompts:
                 done["seeds replaced"] = namespace
-                prompts.replace_seeds(session, namespace, [*map(list, given_seeds)])
-            if given_anchors:
+                prompts.replace_seeds(session, namespace, [*map(list, seed_prompts)])
+            if checks_in_file:
                 done["anchors replaced"] = namespace
-                checks = [(list(anchor.messages), anchor.expect) for anchor in given_anchors]
+                checks = [(list(anchor.messages), anchor.expect) for anchor in checks_in_file]
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
             done["run started"] = run
             for action, subject in done.items():
                 detail = {"namespace": namespace}
                 audit.append(session, OPERATOR, action, subject, detail, utcnow())
-        counts = f"{len(given_seeds)} seeds, {len(given_anchors)} anchors"
-        console.print(f"system prompt of {length} tokens, {counts}", markup=False)
+        counts = f"{len(seed_prompts)} seeds, {len(checks_in_file)} anchors"
+        console.print(f"system prompt: {length} tokens; {counts}", markup=False)
         console.print(f"run {run}", markup=False)
         if wait:
             _wait(settings, db, run)
         elif not daemon_is_running(settings.data_dir):
-            console.print("no daemon is serving: the run starts with `byheart serve`")
+            console.print("no daemon is running; the run starts with `byheart serve`")
 
 
 def _wait(settings: Settings, db: Database, run_id: str) -> None:
-    """Show the run's progress until its adapter serves, or it ended otherwise.
+    """Show the run's progress until its adapter is live, or the run has ended without one.
 
     Raises:
-        StartError: No daemon is there to do it.
+        StartError: No daemon is running.
     """
     with stages() as show:
         while (ended := outcome(settings, db, run_id)) is None:
             if not daemon_is_running(settings.data_dir):
                 raise StartError(
-                    f"No daemon serves from {settings.data_dir}: run {run_id} waits for one, and "
-                    "goes on by itself with `byheart serve`."
+                    f"No daemon is running in {settings.data_dir}. Run {run_id} stays queued and "
+                    "continues with `byheart serve`."
                 )
             with db.read() as session:
                 run = runs.get(session, run_id)
@@ -103,7 +112,7 @@ def _wait(settings: Settings, db: Database, run_id: str) -> None:
 
 
 def outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] | None:
-    """The final message and exit code; None while it goes on."""
+    """Return the final message and exit code, or None while the run continues."""
     with db.read() as session:
         run = runs.get(session, run_id)
         if run is None:
@@ -117,10 +126,12 @@ def outcome(settings: Settings, db: Database, run_id: str) -> tuple[str, int] | 
         verdict = adapters.evaluation(session, run.adapter)
         reasons = "\n".join(f"  {reason}" for reason in verdict.reasons)
     if adapter is None:
-        return f"{run.adapter} is not known", 1
+        return f"unknown adapter {run.adapter}", 1
     if adapter.status is AdapterStatus.CANDIDATE:
-        held = verdict.passed and not settings.gate.auto_promote
-        waits = f"{adapter.name} passed and waits for `byheart rollout promote {adapter.name}`"
-        return (f"{waits}:\n{reasons}", 1) if held else None
-    serves = adapter.status is AdapterStatus.LIVE
-    return f"{adapter.name} is {adapter.status}:\n{reasons}", 0 if serves else 1
+        needs_approval = verdict.passed and not settings.gate.auto_promote
+        hint = (
+            f"{adapter.name} passed the gate; approve it: `byheart rollout promote {adapter.name}`"
+        )
+        return (f"{hint}\n{reasons}", 1) if needs_approval else None
+    is_live = adapter.status is AdapterStatus.LIVE
+    return f"{adapter.name} is {adapter.status}:\n{reasons}", 0 if is_live else 1

@@ -1,4 +1,4 @@
-"""`byheart config` and `byheart db`: the settings and the database."""
+"""`byheart config` and `byheart db`: prints the settings, upgrades and verifies the database."""
 
 import json
 
@@ -10,13 +10,16 @@ from config.settings import Settings, load
 from store import audit
 from store.db import without_password
 
-app = typer.Typer(help="The settings.", no_args_is_help=True)
-db_app = typer.Typer(help="The database.", no_args_is_help=True)
+app = typer.Typer(help="Print the settings and their schema.", no_args_is_help=True)
+db_app = typer.Typer(help="Upgrade and verify the database.", no_args_is_help=True)
 
 
 @app.command("print")
 def print_settings(config: ConfigOption = None) -> None:
-    """Print every setting as it applies here, as JSON; secrets are left out."""
+    """Print the effective settings as JSON, without secrets.
+
+    They are the defaults, overridden by the configuration file and the environment.
+    """
     settings = load(config).model_dump(mode="json")
     if settings["engine"]["api_key"]:
         settings["engine"]["api_key"] = "(set)"
@@ -27,22 +30,22 @@ def print_settings(config: ConfigOption = None) -> None:
 
 @app.command("schema")
 def schema() -> None:
-    """Print the JSON schema of the configuration, with a description of every key."""
+    """Print the JSON schema of the configuration file, which describes every key."""
     print(json.dumps(Settings.model_json_schema(), indent=2))
 
 
 @db_app.command("upgrade")
 def upgrade(config: ConfigOption = None) -> None:
-    """Bring the database to this release's schema (`byheart serve` does it by itself)."""
+    """Upgrade the database to this release's schema (`byheart serve` does so when it starts)."""
     with opened(config):
-        console.print("the database has this release's schema")
+        console.print("the database schema is up to date")
 
 
 @db_app.command("verify")
 def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """Check the database against itself, and the hash chain of the audit log.
+    """Check the database's integrity and the hash chain of the audit log.
 
-    Records of interactions that were damaged on disk are counted: the daemon puts them aside.
+    Also counts interaction records that were corrupt on disk; the daemon has quarantined them.
     """
     with opened(config) as (settings, db):
         db.check()

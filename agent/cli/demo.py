@@ -1,4 +1,4 @@
-"""`byheart demo`: the whole loop on this machine, with nothing configured, measured."""
+"""`byheart demo`: runs the whole loop on this machine without configuration, and measures it."""
 
 import shutil
 import time
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 CONFIG = Path("byheart.toml")
 MARKER = Path(".byheart-demo")
-"""Made by the demo in its folder: what lies beside it may be replaced."""
+"""Marks a folder as the demo's, so that a later demo may replace it."""
 DATA = Path("data")
 FAST_FACTS = 2
 FAST_STEPS = 8
 SETTINGS = """\
-# Written by `byheart demo`: the defaults, but for an own folder, a free port and no patience.
+# Written by `byheart demo`: the defaults, except for the folder, a free port and short delays.
 [server]
 port = 0
 [store]
@@ -40,7 +40,7 @@ min_new_lessons = 2
 settle_s = {settle_s}
 """
 SETTLE_S, FAST_SETTLE_S = 10, 2
-"""Until it is clear that no more lessons come."""
+"""Seconds without a new lesson before training starts."""
 FAST_SETTINGS = """\
 steps = {steps}
 questions_per_lesson = 2
@@ -52,56 +52,62 @@ min_facts_learned = 0
 min_held_out = 1
 """
 PLAN = """\
-byheart demo: {name}.
-Its operator knows {facts} facts that the model does not.
+byheart demo: {name}
+The shop has {facts} facts that the base model does not know.
 
   1  start the daemon: vLLM with the embedded model              about 1 minute
-  2  ask {measured} questions of the base                                {ask}
-  3  {facts} customers ask, the operator corrects                      under 1 minute
-  4  the model states the lessons                                under 1 minute
+  2  ask the base model {measured} test questions                        {ask}
+  3  {facts} customers ask, the operator corrects wrong answers       under 1 minute
+  4  extract lessons from the corrections                        under 1 minute
   5  distil them into an adapter, gate it, swap it in            {train}
-  6  ask the {measured} questions again, in two ways                     {again}
+  6  ask the {measured} questions again, with and without the adapter    {again}
 
-Everything is kept in {folder}, also the logs.
+Results and logs are written to {folder}.
 """
 
 
 def demo(
-    fast: Annotated[bool, typer.Option("--fast", help="A smoke run of a few steps.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Train for a few steps only, as a smoke test.")
+    ] = False,
     shop: Annotated[
-        Path | None, typer.Option(help="A shop of your own; see config/examples/shop.toml.")
+        Path | None,
+        typer.Option(help="Your own questions and answers; see config/examples/shop.toml."),
     ] = None,
     folder: Annotated[
-        Path, typer.Option("--dir", help="Where to keep everything; replaced if it is a demo's.")
+        Path, typer.Option("--dir", help="Output folder; replaced if an earlier demo created it.")
     ] = Path("byheart-demo"),
 ) -> None:
-    """Run the whole loop here: serve, err, be corrected, learn, distil, swap; and measure it.
+    """Run the whole loop on this machine, and measure what the model has learned.
 
-    Exits with 1 when no adapter was promoted, or when it answers no better than the base (which
-    the few steps of --fast do not promise).
+    Serves the embedded model, asks questions that it answers wrong, corrects it, extracts lessons,
+    distils them into an adapter, and asks again. Needs no configuration.
+
+    Exits with 1 if no adapter goes live, or if the adapter is no better than the base model; the
+    latter is not checked with --fast.
     """
-    # The clients that the demo plays are no dependency of the service.
+    # Their HTTP clients are an optional dependency.
     from agent.demo import loop, service, shops
 
-    given = shops.read_shop(shop or shops.DEFAULT)
+    chosen = shops.read_shop(shop or shops.DEFAULT)
     if fast:
-        given = given.model_copy(update={"fact": given.fact[:FAST_FACTS]})
+        chosen = chosen.model_copy(update={"fact": chosen.fact[:FAST_FACTS]})
     settings = load(prepare(folder.absolute(), fast), environ={})
-    console.print(plan(given.name, len(given.fact), len(given.measured), folder, fast))
+    console.print(plan(chosen.name, len(chosen.fact), len(chosen.measured), folder, fast))
     began = time.monotonic()
     with (
         stages() as show,
         service.serving(folder / CONFIG, settings.data_dir, show) as running,
         closing(Database(settings.database_url)) as db,
     ):
-        outcome = loop.Demo(given, settings, running, db, show).run()
+        outcome = loop.Demo(chosen, settings, running, db, show).run()
     report(outcome, settings, folder, time.monotonic() - began)
     if not fast and outcome.internalised.right <= outcome.base.right:
-        raise DemoFailed("The adapter answers no better than the base.")
+        raise DemoFailed("The adapter answers no better than the base model.")
 
 
 def plan(name: str, facts: int, measured: int, folder: Path, fast: bool) -> str:
-    """What will happen, and how long each stage takes on two cores."""
+    """Return the stages of the demo, with the time that each takes on two cores."""
     minutes = (
         ("1 minute", "2 minutes", "1 minute") if fast else ("1 minute", "9 minutes", "2 minutes")
     )
@@ -111,10 +117,12 @@ def plan(name: str, facts: int, measured: int, folder: Path, fast: bool) -> str:
 
 
 def prepare(folder: Path, fast: bool) -> Path:
-    """An empty folder with the demo's configuration; what an earlier demo left is replaced.
+    """Create the demo's folder with its configuration; return the path of the configuration.
+
+    Replaces the folder of an earlier demo.
 
     Raises:
-        InputError: The folder holds something else, or another demo runs in it.
+        InputError: The folder has other files, or another demo is running in it.
     """
     _clear(folder)
     folder.mkdir(parents=True)
@@ -132,25 +140,26 @@ def _clear(folder: Path) -> None:
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARKER).exists()):
         raise InputError(
-            f"{folder} is not empty and not a demo's (it has no {MARKER}), so it is left as it is. "
-            "Choose another with --dir."
+            f"{folder} is not empty and was not created by a demo (it has no {MARKER}). Choose "
+            "another folder with --dir."
         )
     if daemon_is_running(folder / DATA):
         raise InputError(
-            f"Another demo runs in {folder}. Wait until it ends, or choose another with --dir."
+            f"Another demo is running in {folder}. Wait until it ends, or choose another folder "
+            "with --dir."
         )
     shutil.rmtree(folder)
 
 
 def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float) -> None:
-    """The table, the answers side by side, and where everything lies."""
+    """Print the table, some answers side by side, and where the results are."""
     arms = {
-        "base, nothing in the prompt": outcome.base,
-        "base, lessons in the prompt": outcome.in_prompt,
-        "adapter, nothing in the prompt": outcome.internalised,
+        "base model, no lessons": outcome.base,
+        "base model, lessons in prompt": outcome.in_prompt,
+        "adapter, no lessons in prompt": outcome.internalised,
     }
-    table = Table(title=f"questions that nothing was trained on: {len(outcome.base.answers)}")
-    for heading in ("", "right", "prompt tokens", "first token, ms"):
+    table = Table(title=f"{len(outcome.base.answers)} test questions, none used in training")
+    for heading in ("", "correct answers", "mean prompt tokens", "median first token (ms)"):
         table.add_column(heading, justify="left" if not heading else "right")
     for name, score in arms.items():
         table.add_row(
@@ -158,22 +167,29 @@ def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float)
         )
     console.print(table)
     _examples(outcome)
-    console.print(f"adapter {outcome.adapter}: {outcome.corrected} corrections", markup=False)
+    console.print(
+        f"adapter {outcome.adapter}, trained on {outcome.corrected} corrections; gate results:",
+        markup=False,
+    )
     for reason in outcome.gate:
         console.print(f"  {reason}", markup=False)
     curves = folder / "curves.png"
     shutil.copyfile(settings.data_dir / "runs" / outcome.run / "curves.png", curves)
-    console.print(f"training curves: {curves}\n{seconds / 60:.1f} minutes", markup=False)
+    console.print(
+        f"training curves: {curves}\ntotal time: {seconds / 60:.1f} minutes", markup=False
+    )
 
 
 def _examples(outcome: "Outcome", count: int = 3) -> None:
-    """Some questions that the base got wrong and the adapter right."""
+    """Print some questions that only the adapter answers correctly."""
     pairs = zip(outcome.base.answers, outcome.internalised.answers, strict=True)
-    turned = [(before, after) for before, after in pairs if after.right and not before.right]
-    for before, after in turned[:count]:
+    learned = [(before, after) for before, after in pairs if after.right and not before.right]
+    if learned:
+        console.print("examples of what it learned:")
+    for before, after in learned[:count]:
         console.print(f"  {before.question.text}", markup=False)
-        console.print(f"    base:    {_one_line(before.text)}", markup=False)
-        console.print(f"    adapter: {_one_line(after.text)}", markup=False)
+        console.print(f"    base model: {_one_line(before.text)}", markup=False)
+        console.print(f"    adapter:    {_one_line(after.text)}", markup=False)
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an error says to the person at the command line, and the exit code it means."""
+"""Maps errors to messages and exit codes."""
 
 from agent.demo.errors import DemoFailed, ServiceDied, ShopError
 from agent.engine.errors import EngineError
@@ -25,7 +25,7 @@ from store.schema import IllegalTransition
 
 
 class InputError(Exception):
-    """What was given cannot be used; the message says what to give instead."""
+    """An argument or option is invalid; the message says what to use instead."""
 
 
 FAILED = (
@@ -63,7 +63,7 @@ WRONG = (
 
 
 def explain(error: Exception) -> tuple[str | None, int]:
-    """The message and the exit code; no message for an error nobody foresaw."""
+    """Return the message and exit code of an error; None as message of an unexpected one."""
     if isinstance(error, WRONG):
         return str(error), 2
     if isinstance(error, FAILED):

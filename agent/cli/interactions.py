@@ -1,4 +1,4 @@
-"""`byheart why` and `savings`: what answers rested on, and what internalising has spared."""
+"""`byheart why` and `savings`: explains one answer, and sums up the prompt tokens saved."""
 
 import typer
 
@@ -16,23 +16,27 @@ from store import interactions, namespaces, search
 
 
 def why(
-    interaction: str = typer.Argument(help="As the answer's X-Byheart-Interaction header says."),
+    interaction: str = typer.Argument(help="Id from the answer's X-Byheart-Interaction header."),
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """What an answer rested on, and what was learned from it."""
+    """Show which version and lessons an answer was based on, and what was learned from it.
+
+    Example: byheart why int_0199...
+    """
     from agent.control.explain import explain  # with the control API's schemas
 
     with opened(config) as (_, db), db.read() as session:
         row = interactions.get(session, interaction)
         if row is None:
-            raise InputError(f"There is no interaction {interaction!r}.")
-        said = explain(session, row).model_dump(mode="json")
+            raise InputError(f"Unknown interaction {interaction!r}.")
+        explanation = explain(session, row).model_dump(mode="json")
     if output is Output.TABLE:
-        said["learned"] = [
-            f"{each['id']} ({each['status']}) {each['text']}" for each in said["learned"]
+        explanation["learned"] = [
+            f"{lesson['id']} ({lesson['status']}) {lesson['text']}"
+            for lesson in explanation["learned"]
         ]
-    show_one(said, output)
+    show_one(explanation, output)
 
 
 def savings(
@@ -40,8 +44,8 @@ def savings(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Prompt tokens that were sent, and those that adapters kept out, by version."""
+    """Show prompt tokens per version: sent, and saved because lessons are in the weights."""
     with opened(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = search.savings(session, namespace)
-    show(rows, output, "Nothing was answered yet.")
+    show(rows, output, "No requests yet.")

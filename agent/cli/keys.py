@@ -1,4 +1,4 @@
-"""`byheart keys`: who may call, for what and how much."""
+"""`byheart keys`: creates, lists and revokes API keys."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -23,29 +23,35 @@ from store.clock import utcnow
 from store.keys import Grant, Key, Limits, Scope
 from store.schema import Trust
 
-app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
-EVERY = "*"
+ALL_NAMESPACES = "*"
 DEFAULT_SCOPES = [Scope.INFER, Scope.FEEDBACK]
 Scopes = Annotated[
     list[Scope],
-    typer.Option("--scope", "-s", help="What it is good for; again for each."),
+    typer.Option("--scope", "-s", help="What the key allows; repeat for several scopes."),
 ]
 Ceiling = Annotated[
-    int | None, typer.Option(min=1, max=2**31 - 1, help="The most it may; without, any.")
+    int | None, typer.Option(min=1, max=2**31 - 1, help="Limit of the key; unlimited by default.")
 ]
-Days = Annotated[int | None, typer.Option(min=1, max=36_500, help="Without, it does not expire.")]
+Days = Annotated[
+    int | None,
+    typer.Option(min=1, max=36_500, help="Days until the key expires; never by default."),
+]
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="On whose behalf it acts: a service, or a person.")],
+    name: Annotated[str, typer.Argument(help="Who uses the key: a service or a person.")],
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="The only one it may act in; '*' for all.")
+        str,
+        typer.Option(
+            "--namespace", "-n", help="The only namespace that the key may use; '*' for all."
+        ),
     ] = namespaces.DEFAULT,
     scope: Scopes = DEFAULT_SCOPES,
     trust: Annotated[
-        Trust, typer.Option(help="What its feedback counts as: the operator's word, or a user's.")
+        Trust, typer.Option(help="Authority of the key's feedback: operator or user.")
     ] = Trust.USER,
     expires_in_days: Days = None,
     concurrent: Ceiling = None,
@@ -54,18 +60,20 @@ def create(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Make a key and show it, this once.
+    """Create an API key and print it. It cannot be shown again.
 
-    Clients send it as their OpenAI or Anthropic API key. What it may do, it may do at once, also
-    in a daemon that is running; `server.keys = "required"` turns away whoever has none.
+    Example: byheart keys create support-bot -s infer -s feedback --requests-per-minute 60
+
+    Clients send it as their OpenAI or Anthropic API key. A running daemon accepts it immediately.
+    With `server.keys = "required"`, requests without a key are rejected.
     """
     if not name.strip():
-        raise InputError("A key needs a name: whose it is.")
+        raise InputError("NAME must not be blank: it says who uses the key.")
     now = utcnow()
     expires_at = now + timedelta(days=expires_in_days) if expires_in_days else None
     grant = Grant(
         name=name.strip(),
-        namespace=None if namespace == EVERY else namespace,
+        namespace=None if namespace == ALL_NAMESPACES else namespace,
         trust=trust,
         scopes=frozenset(scope),
         limits=Limits(concurrent, requests_per_minute, tokens_per_minute),
@@ -77,23 +85,28 @@ def create(
         show_one({"key": text}, output)
         return
     console.print(text, markup=False, soft_wrap=True)
-    console.print("Keep it: it is shown this once, and is not kept here.", style="dim")
+    console.print(
+        "Store this key safely: it is not saved here and cannot be shown again.", style="dim"
+    )
 
 
 @app.command("ls")
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """List the keys, without their secrets."""
+    """List API keys without their secrets."""
     now = utcnow()
     with opened(config) as (_, db), db.read() as session:
         rows = [_row(key, is_valid=key.is_valid(now)) for key in keys.keys(session)]
-    show(rows, output, "No keys yet: `byheart keys create NAME` makes one.")
+    show(rows, output, "No keys yet. `byheart keys create NAME` creates one.")
 
 
 @app.command("revoke")
 def revoke(key_id: str, yes: YesOption = False, config: ConfigOption = None) -> None:
-    """Let a key be of no use any more, within a second also in a daemon that is running."""
+    """Revoke an API key. A running daemon rejects it within a second.
+
+    Takes the id that `byheart keys ls` lists, not the secret.
+    """
     if not yes:
-        typer.confirm(f"Revoke {key_id}? Whoever uses it is refused from now on.", abort=True)
+        typer.confirm(f"Revoke {key_id}? Its clients will be rejected.", abort=True)
     with opened(config) as (_, db), db.begin() as session:
         keys.revoke(session, key_id, OPERATOR, utcnow())
     console.print(f"{key_id} is revoked.", markup=False)
@@ -105,7 +118,7 @@ def _row(key: Key, *, is_valid: bool) -> dict[str, object]:
     return {
         "id": key.id,
         "name": grant.name,
-        "namespace": grant.namespace or EVERY,
+        "namespace": grant.namespace or ALL_NAMESPACES,
         "state": state,
         "trust": grant.trust,
         "created_at": key.created_at,

@@ -1,4 +1,4 @@
-"""`byheart lessons`: what the model is told to keep to, and where it comes from."""
+"""`byheart lessons`: lists, adds, edits, approves and retires lessons."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -25,10 +25,10 @@ from store.db import Session
 from store.models import Lesson
 from store.schema import LessonKind, LessonStatus
 
-app = typer.Typer(help="What was learned: list, add, edit, retire.", no_args_is_help=True)
+app = typer.Typer(help="List, add, edit, approve and retire lessons.", no_args_is_help=True)
 
-EXPIRES = "When it is retired: a date or time in ISO 8601, UTC if it names no zone."
-APPROVE = "`byheart lessons approve ID...` uses them, `retire ID...` drops them"
+EXPIRES = "Date or time (ISO 8601; UTC by default) at which it is retired."
+APPROVE = "use them with `byheart lessons approve ID...`, or drop them with `retire ID...`"
 
 
 @app.command("ls")
@@ -41,10 +41,10 @@ def ls(
     with opened(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = [_row(lesson) for lesson in lessons.listing(session, namespace)]
-    show(rows, output, "No lessons yet: give feedback on an answer, or `byheart lessons add`.")
+    show(rows, output, "No lessons yet. Send feedback on an answer, or use `byheart lessons add`.")
     waiting = [row for row in rows if row["status"] in WAITING]
     if waiting and output is Output.TABLE:
-        console.print(f"\n{len(waiting)} not in use: {APPROVE}", markup=False)
+        console.print(f"\n{len(waiting)} waiting for approval: {APPROVE}", markup=False)
 
 
 @app.command("show")
@@ -66,19 +66,22 @@ def show_lesson(
 
 @app.command("add")
 def add(
-    text: Annotated[str, typer.Argument(help="One statement that stands by itself.")],
-    kind: Annotated[LessonKind, typer.Option(help="What sort of statement.")] = LessonKind.FACT,
-    when: Annotated[str | None, typer.Option(help="Only when this holds.")] = None,
+    text: Annotated[str, typer.Argument(help="One statement that is clear without context.")],
+    kind: Annotated[LessonKind, typer.Option(help="Kind of statement.")] = LessonKind.FACT,
+    when: Annotated[str | None, typer.Option(help="Condition under which it holds.")] = None,
     pin: Annotated[
-        bool, typer.Option("--pin", help="Put it first in prompts and runs, before others.")
+        bool, typer.Option("--pin", help="Give it priority in prompts and runs.")
     ] = False,
     expires: Annotated[str | None, typer.Option(help=EXPIRES)] = None,
     namespace: NamespaceOption = namespaces.DEFAULT,
     config: ConfigOption = None,
 ) -> None:
-    """Add a lesson; it is in the prompt of the next request."""
+    """Add a lesson. The next request has it in its prompt.
+
+    Example: byheart lessons add "Returns are accepted within 45 days."
+    """
     if not text.strip():
-        raise InputError("A lesson needs a text.")
+        raise InputError("A lesson needs a text: TEXT must not be blank.")
     with opened(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
         lesson = _editor(settings).add(
@@ -98,7 +101,7 @@ def edit(
     lesson_id: str,
     text: Annotated[str | None, typer.Argument(help="The new text.")] = None,
     pin: Annotated[
-        bool | None, typer.Option("--pin/--no-pin", help="Put it first in prompts and runs.")
+        bool | None, typer.Option("--pin/--no-pin", help="Give it priority in prompts and runs.")
     ] = None,
     expires: Annotated[str | None, typer.Option(help=f"{EXPIRES} `never` removes it.")] = None,
     config: ConfigOption = None,
@@ -124,15 +127,18 @@ def edit(
 
 @app.command("approve")
 def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
-    """Use lessons that wait for corroboration: all of them, or none if one cannot be used."""
+    """Use lessons that are waiting for approval: all of the given ones, or none on an error.
+
+    Example: byheart lessons approve les_0199... les_019a...
+    """
     _set(config, lesson_ids, LessonStatus.ACTIVE)
 
 
 @app.command("retire")
 def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
-    """Stop using lessons; a run starts to unlearn those that are in the weights.
+    """Stop using lessons. The daemon starts a run to unlearn those that are in the weights.
 
-    Where nothing else was learned, `byheart rollback` takes them out.
+    If the adapter has learned nothing else, `byheart rollback` removes them instead.
     """
     _set(config, lesson_ids, LessonStatus.RETIRED)
 
@@ -158,7 +164,7 @@ def _expiry(text: str) -> datetime:
 def _get(session: Session, lesson_id: str) -> Lesson:
     lesson = lessons.get(session, lesson_id)
     if lesson is None:
-        raise InputError(f"There is no lesson {lesson_id!r}: `byheart lessons ls` lists them.")
+        raise InputError(f"Unknown lesson {lesson_id!r}. `byheart lessons ls` lists them.")
     return lesson
 
 

@@ -1,4 +1,4 @@
-"""Where the logs of every verb go: standard error, so that standard output is the result alone."""
+"""Configures logging to standard error, so that standard output has only the result."""
 
 import logging
 import sys
@@ -8,9 +8,9 @@ from structlog.typing import Processor
 
 
 def configure_logging() -> None:
-    """One line for each event on standard error: JSON for machines, plain on a terminal.
+    """Log one line per event: JSON, or plain text on a terminal.
 
-    What libraries log is put in the same form, tracebacks too.
+    Records of libraries have the same form, and so do tracebacks.
     """
     renderer = (
         structlog.dev.ConsoleRenderer()
@@ -36,5 +36,5 @@ def configure_logging() -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    # A tick that is still running when the next is due is no news: it enqueues all the same.
+    # Its warning about overlapping ticks is harmless: the running tick enqueues the same jobs.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""`byheart namespaces`: one application or tenant each, with lessons and adapters of its own."""
+"""`byheart namespaces`: lists, adds and clears namespaces, one per application or tenant."""
 
 from typing import Annotated
 
@@ -17,12 +17,14 @@ from agent.cli.options import (
 from store import audit, namespaces, prompts
 from store.clock import utcnow
 
-app = typer.Typer(help="Namespaces: list, add, clear.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, add and clear namespaces: one per application or tenant.", no_args_is_help=True
+)
 
 
 @app.command("ls")
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """List the namespaces by name; `byheart status` says what serves each."""
+    """List namespaces by name. `byheart status` shows which version serves each."""
     with opened(config) as (_, db), db.read() as session:
         rows = [{"namespace": name} for name in namespaces.names(session)]
     show(rows, output, "No namespaces yet.")
@@ -30,10 +32,12 @@ def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="What clients send as X-Byheart-Namespace.")],
+    name: Annotated[
+        str, typer.Argument(help="Name that clients send in the X-Byheart-Namespace header.")
+    ],
     config: ConfigOption = None,
 ) -> None:
-    """Create a namespace, for clients to ask in; nothing happens if it is there."""
+    """Create a namespace with its own lessons and adapters; does nothing if it exists."""
     with opened(config) as (_, db), db.begin() as session:
         if name not in namespaces.names(session):
             namespaces.ensure(session, name, utcnow())
@@ -43,17 +47,17 @@ def add(
 
 @app.command("clear")
 def clear(
-    name: Annotated[str, typer.Argument(help="As `byheart namespaces ls` lists it.")],
+    name: Annotated[str, typer.Argument(help="A name that `byheart namespaces ls` lists.")],
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Take out what `byheart compile` gave: system prompt, seeds and anchors; lessons stay.
+    """Remove what `byheart compile` registered: system prompt, seeds and anchors. Lessons stay.
 
     An adapter that has internalised the system prompt keeps it until the next run or
     `byheart rollback`.
     """
     if not yes:
-        typer.confirm(f"Take the system prompt, seeds and anchors out of {name}?", abort=True)
+        typer.confirm(f"Remove the system prompt, seeds and anchors of {name}?", abort=True)
     with opened(config) as (_, db), db.begin() as session:
         namespaces.require(session, name)
         prompts.clear(session, name, utcnow())

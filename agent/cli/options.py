@@ -1,4 +1,4 @@
-"""What all verbs have in common: where the configuration comes from and how results are printed."""
+"""Options that all verbs share, and how results are printed."""
 
 import json
 import re
@@ -20,16 +20,16 @@ from config.settings import Settings, load
 from store.db import Database
 
 PLAIN_WIDTH = 200
-"""Columns in a file or a pipe, which have none of their own."""
+"""Columns where standard output is a file or a pipe."""
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """Standard output, for people."""
 OPERATOR = "operator"
-"""Who acts, in the audit log, when a verb changes something."""
+"""The actor in the audit log when a verb changes something."""
 
 
 class Output(StrEnum):
-    """How a verb prints what it found."""
+    """Output formats."""
 
     TABLE = "table"
     JSON = "json"
@@ -37,30 +37,35 @@ class Output(StrEnum):
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="TOML file; see config/default.toml.", envvar=ENV_CONFIG),
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration file in TOML; see config/default.toml.",
+        envvar=ENV_CONFIG,
+    ),
 ]
 OutputOption = Annotated[
-    Output, typer.Option("-o", "--output", help="For people, or for programs.")
+    Output, typer.Option("-o", "--output", help="Output format: a table, or JSON for programs.")
 ]
-NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Whose.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", "-n", help="Namespace to use.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @contextmanager
 def opened(config: Path | None) -> Iterator[tuple[Settings, Database]]:
-    """The settings and the open database of a verb that works on them."""
+    """Load the settings and open the database until the block is left."""
     settings = load(config)
     with open_database(settings) as db:
         yield settings, db
 
 
 def plain(value: object) -> str:
-    """A value as text that no terminal obeys: what people said may have control characters."""
+    """Return the value as text without control characters, which users may have sent."""
     return CONTROL.sub("\ufffd", str(value))
 
 
 def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
-    """Print rows of equal keys as a table, or as a JSON list."""
+    """Print rows with equal keys as a table or a JSON list; `empty` if there are none."""
     if output is Output.JSON:
         print(json.dumps(rows, indent=2, default=str))
         return
@@ -73,13 +78,13 @@ def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
         table.add_column(key.replace("_", " "), no_wrap=True)
     table.add_column(last.replace("_", " "), overflow="fold")
     for row in rows:
-        # As text: what people said may look like markup.
+        # As Text, because what users sent may look like markup.
         table.add_row(*(Text("" if value is None else plain(value)) for value in row.values()))
     console.print(table)
 
 
 def show_one(row: dict[str, Any], output: Output) -> None:
-    """Print one thing, a line for each of its parts, or as a JSON object."""
+    """Print one row, a line per field, or as a JSON object."""
     if output is Output.JSON:
         print(json.dumps(row, indent=2, default=str))
         return

@@ -1,4 +1,4 @@
-"""Progress of something long, stage by stage: bars on a terminal, plain lines elsewhere."""
+"""Shows progress by stage: bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ LINE_EVERY_S = 30.0
 
 
 class Show(Protocol):
-    """Says what is going on, how much of it is done, and of how much."""
+    """Reports the stage, how much of it is done, and its total."""
 
     def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
-        """Show it; a new `what` is a new stage."""
+        """Show progress; another `what` starts another stage."""
         ...
 
 
 @contextmanager
 def stages() -> Iterator[Show]:
-    """How to show stages here."""
+    """Yield the progress display that suits standard output."""
     if console.is_terminal:
         with bars() as show:
             yield show
@@ -30,8 +30,8 @@ def stages() -> Iterator[Show]:
 
 @contextmanager
 def bars() -> Iterator[Show]:
-    """One bar for each stage, the finished ones above the running one."""
-    from rich import progress  # for who looks on alone: the daemon does without
+    """Yield a display with one bar per stage, finished stages first."""
+    from rich import progress  # slow to import, and only terminals need it
 
     columns = (
         progress.TextColumn("{task.description}"),
@@ -54,17 +54,17 @@ def bars() -> Iterator[Show]:
 
 
 class Lines:
-    """A line at the start of a stage, at its end, and now and then between."""
+    """Prints a line when a stage starts and ends, and every `LINE_EVERY_S` seconds."""
 
     def __init__(self) -> None:
-        self._began_s = self._said_s = time.monotonic()
+        self._started_s = self._printed_s = time.monotonic()
         self._what = self._amount = ""
 
     def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
-        """Say it where it is news."""
+        """Print a line if one is due."""
         now_s = time.monotonic()
         amount = f" {done:g}/{total:g}" if done is not None and total else ""
         ends = done and done == total and amount != self._amount
-        if what != self._what or now_s - self._said_s > LINE_EVERY_S or ends:
-            console.print(f"{now_s - self._began_s:5.0f} s  {what}{amount}", markup=False)
-            self._what, self._amount, self._said_s = what, amount, now_s
+        if what != self._what or now_s - self._printed_s > LINE_EVERY_S or ends:
+            console.print(f"{now_s - self._started_s:5.0f} s  {what}{amount}", markup=False)
+            self._what, self._amount, self._printed_s = what, amount, now_s

@@ -1,4 +1,4 @@
-"""`byheart rollout` and `byheart rollback`: which version serves."""
+"""`byheart rollout` and `byheart rollback`: shows and changes which version serves."""
 
 import typer
 
@@ -19,7 +19,7 @@ from store.clock import utcnow
 from store.rollouts import approve
 from store.schema import AdapterStatus
 
-app = typer.Typer(help="Which version serves, and since when.", no_args_is_help=True)
+app = typer.Typer(help="Show rollouts, and approve candidates.", no_args_is_help=True)
 
 
 @app.command("status")
@@ -28,7 +28,7 @@ def status(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """The changes of version of a namespace, newest first, with their reasons."""
+    """List the version changes of a namespace, newest first, with reasons."""
     with opened(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = [
@@ -40,12 +40,15 @@ def status(
             }
             for event in rollouts.events(session, namespace, 20)
         ]
-    show(rows, output, "The base serves; no adapter was ever rolled out.")
+    show(rows, output, "The base model serves; no adapter has been rolled out.")
 
 
 @app.command("promote")
 def promote(name: str, config: ConfigOption = None) -> None:
-    """Let a candidate that passed its gate go live (with `gate.auto_promote` off)."""
+    """Approve a candidate that passed its gate, where `gate.auto_promote` is off.
+
+    The daemon loads the candidate, probes it, and makes it live.
+    """
     with opened(config) as (_, db), db.begin() as session:
         adapter = adapters.get(session, name)
         if adapter is None:
@@ -53,16 +56,19 @@ def promote(name: str, config: ConfigOption = None) -> None:
         if adapter.status is not AdapterStatus.CANDIDATE:
             raise InputError(f"Adapter {name} is {adapter.status}, not a candidate.")
         approve(session, adapter, OPERATOR, utcnow())
-    console.print("approved; the daemon loads it, lets it prove itself, and promotes it")
+    console.print("approved: the daemon loads and probes the adapter, then makes it live")
 
 
 def rollback(
     namespace: NamespaceOption = namespaces.DEFAULT,
-    reason: str = typer.Option("the operator rolled it back", help="For the record."),
+    reason: str = typer.Option("the operator rolled it back", help="Reason for the audit log."),
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Take the live adapter out and let the last good version serve; its lessons return."""
+    """Replace the live adapter by the last good version; its lessons return to the prompt.
+
+    Example: byheart rollback --reason "wrong prices"
+    """
     with opened(config) as (_, db):
         with db.read() as session:
             live = adapters.live(session, namespace)
@@ -71,4 +77,4 @@ def rollback(
         with db.begin() as session:
             expected = live.name if live else None
             bad, good = rollouts.rollback(session, namespace, OPERATOR, reason, utcnow(), expected)
-    console.print(f"{bad} is rolled back; {good or 'the base'} serves {namespace}")
+    console.print(f"{bad} is rolled back; {good or 'the base model'} serves {namespace}")

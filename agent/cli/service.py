@@ -1,4 +1,4 @@
-"""`byheart serve`, `worker` and `status`: the processes themselves."""
+"""`byheart serve`, `worker` and `status`: runs the processes, and shows what they do."""
 
 import asyncio
 from typing import Annotated, Any
@@ -16,22 +16,31 @@ from store.schema import LessonStatus
 
 def serve(
     config: ConfigOption = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.")] = None,
-    model: Annotated[str | None, typer.Option(help="Folder of the base model.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (overrides server.host).")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 picks a free one (overrides server.port).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder of the base model (overrides engine.model).")
+    ] = None,
 ) -> None:
-    """Serve the model, learn from its conversations, roll out what was learned.
+    """Run the daemon: serve the model, learn from its conversations, roll out adapters.
 
-    Without any configuration: SQLite and the embedded SmolLM2-135M-Instruct on 127.0.0.1:8080.
+    Example: byheart serve --config byheart.toml
+
+    Without configuration, it serves the embedded SmolLM2-135M-Instruct on 127.0.0.1:8080, with
+    SQLite as its database.
     """
-    # Loaded for the verbs that serve alone: the others need not wait for it.
+    # Slow to import, and only this verb needs it.
     import uvloop
 
     from agent import daemon
 
-    given = {("server", "host"): host, ("server", "port"): port, ("engine", "model"): model}
+    options = {("server", "host"): host, ("server", "port"): port, ("engine", "model"): model}
     overrides: dict[str, dict[str, Any]] = {}
-    for (section, key), value in given.items():
+    for (section, key), value in options.items():
         if value is not None:
             overrides.setdefault(section, {})[key] = value
     settings = load(config, overrides=overrides)
@@ -53,7 +62,7 @@ def worker(config: ConfigOption = None) -> None:
 
 
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """What serves each namespace, and what is being learned."""
+    """Show which version serves each namespace, its lessons, and the run in progress."""
     with opened(config) as (settings, db):
         serving = read_address(settings.data_dir)
         with db.read() as session:
@@ -78,11 +87,11 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                 )
             waiting = jobs.count_unfinished(session)
     if output is Output.TABLE:
-        console.print(f"serving at {serving}" if serving else "no daemon is serving", markup=False)
-        console.print(f"jobs waiting or running: {waiting}\n")
-    show(rows, output, "no namespace")
+        console.print(f"serving at {serving}" if serving else "no daemon is running", markup=False)
+        console.print(f"unfinished jobs: {waiting}\n")
+    show(rows, output, "No namespaces yet.")
     if output is Output.TABLE and any(row["lessons_waiting"] for row in rows):
-        console.print(f"\nlessons waiting: {APPROVE}", markup=False)
+        console.print(f"\nlessons waiting for approval: {APPROVE}", markup=False)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`byheart train`: the runs that turn context into an adapter."""
+"""`byheart train`: plans, starts, lists, shows and cancels training runs."""
 
 import typer
 
@@ -21,10 +21,10 @@ from store import adapters, audit, interactions, lessons, namespaces, prompts, r
 from store.clock import utcnow
 from store.models import Run
 
-app = typer.Typer(help="Runs: plan, start, list, show, cancel.", no_args_is_help=True)
+app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
 
 PLACE = {"phase", "step", "total"}
-"""Of a run's progress, what says where it is; the rest is measured."""
+"""Keys of a run's progress that say how far it is; the others are measurements."""
 
 
 @app.command("plan")
@@ -33,7 +33,7 @@ def plan(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """What a run would be trained on now, and what the next one waits for."""
+    """Show what a run would train on now, and what the next automatic run waits for."""
     with opened(config) as (settings, db), db.read() as session:
         namespaces.require(session, namespace)
         budget = settings.distill.max_lesson_tokens
@@ -47,7 +47,7 @@ def plan(
             "system_prompt_tokens": registered.tokens if registered else 0,
             "lessons": [lessons.text(lesson) for lesson in used],
             "lessons_left_out": left_out,
-            "new_lessons": f"{fresh} of the {settings.distill.min_new_lessons} that start a run",
+            "new_lessons": f"{fresh} of {settings.distill.min_new_lessons} needed to start a run",
             "logged_prompts": len(interactions.logged_prompts(session, namespace, False, 1000)),
             "held_out_prompts": len(interactions.logged_prompts(session, namespace, True, 1000)),
             "seeds": len(prompts.seeds(session, namespace)),
@@ -59,23 +59,26 @@ def plan(
 
 def _next_run(settings: Distill, fresh: int, running: str | None) -> str:
     if running:
-        return f"after {running} and its candidate"
+        return f"after {running} has finished and its candidate is decided"
     if not settings.auto:
-        return "`byheart train now`; distill.auto is off"
+        return "with `byheart train now` only: distill.auto is off"
     if fresh < settings.min_new_lessons:
-        return f"with {settings.min_new_lessons - fresh} more lessons, or `byheart train now`"
-    return f"by the daemon, {settings.settle_s:.0f} s after the last new lesson"
+        return f"after {settings.min_new_lessons - fresh} more lessons, or with `byheart train now`"
+    return f"automatically, {settings.settle_s:.0f} s after the last new lesson"
 
 
 @app.command("now")
 def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = None) -> None:
-    """Start a run over the namespace's whole context, whatever is new; the daemon does the work."""
+    """Queue a run over the namespace's whole context, even without new lessons.
+
+    Prints the run's id. The daemon does the work; `byheart train show ID` shows its progress.
+    """
     with opened(config) as (settings, db), db.begin() as session:
         check_trainable(settings)
         namespaces.require(session, namespace)
         if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):
             raise InputError(
-                f"Namespace {namespace!r} has no context to learn: add lessons (`byheart lessons "
+                f"Namespace {namespace!r} has nothing to learn. Add lessons (`byheart lessons "
                 "add`) or a system prompt (`byheart compile`) first."
             )
         run = open_run(session, namespace, settings, "the operator asked for it", utcnow())
@@ -89,17 +92,17 @@ def ls(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the runs, newest first."""
+    """List runs, newest first; of all namespaces by default."""
     with opened(config) as (_, db), db.read() as session:
         if namespace:
             namespaces.require(session, namespace)
         rows = [_row(run) for run in runs.listing(session, namespace or None)]
-    show(rows, output, "No runs yet: `byheart train plan` says what the next one waits for.")
+    show(rows, output, "No runs yet. `byheart train plan` shows what the next one waits for.")
 
 
 @app.command("show")
 def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """Show a run: why it started, how far it is, and why it ended."""
+    """Show a run: its trigger, progress, measurements, gate results and log file."""
     with opened(config) as (settings, db), db.read() as session:
         run = runs.get(session, run_id)
         if run is None:
@@ -115,7 +118,7 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
 
 @app.command("cancel")
 def cancel(run_id: str, config: ConfigOption = None) -> None:
-    """End a run; traffic stays as it is."""
+    """Cancel a run. The live version keeps serving."""
     with opened(config) as (_, db), db.begin() as session:
         run = runs.cancel(session, run_id, utcnow())
         detail = {"namespace": run.namespace}
@@ -123,7 +126,7 @@ def cancel(run_id: str, config: ConfigOption = None) -> None:
 
 
 def _at(run: Run) -> str | None:
-    """The stage of a run under way and how far it is there."""
+    """Return the stage and step of an unfinished run."""
     if "phase" not in run.progress or run.status not in runs.UNFINISHED:
         return None
     return "{phase} {step}/{total}".format_map({"step": 0, "total": "?"} | run.progress)

@@ -1,1 +1,1 @@
-"""The control API under `/api/v1`: everything that is recorded, learned and served, over HTTP."""
+"""The control API under `/api/v1`: reads and changes what is logged, learned and served."""

@@ -1,7 +1,7 @@
-"""The control API as an ASGI application, which the gateway calls once it knows who asks.
+"""The control API as an ASGI application, which the gateway calls for authenticated requests.
 
-Errors have the shape of the OpenAI API, as everywhere: what is not there is 404, what contradicts
-the state of things 409, a database that is away 503.
+Errors have the shape of the OpenAI API: 404 for what does not exist, 409 for a conflict with the
+current state, 503 if the database is unavailable.
 """
 
 from collections.abc import Awaitable, Callable
@@ -34,52 +34,52 @@ from store.runs import UnknownRun
 from store.schema import IllegalTransition
 
 PREFIX = "/api/v1"
-MISSING = (UnknownAdapter, UnknownKey, UnknownNamespace, UnknownRun)
-CONTRADICTING = (IllegalTransition, NothingToRollBack, StaleAlias, StartError, TrustConflict)
+NOT_FOUND = (UnknownAdapter, UnknownKey, UnknownNamespace, UnknownRun)
+CONFLICTS = (IllegalTransition, NothingToRollBack, StaleAlias, StartError, TrustConflict)
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def build(control: Control) -> FastAPI:
-    """The application."""
+    """Return the application."""
     app = FastAPI(
         title="byheart control API",
         version=version("byheart"),
         openapi_url=f"{PREFIX}/openapi.json",
-        docs_url=None,  # its page would be fetched from elsewhere
+        docs_url=None,  # the page would load scripts from another site
         redoc_url=None,
-        redirect_slashes=False,  # to whatever host a request names
-        # The gateway has let the caller in: the bearer is for who reads the schema.
-        dependencies=[Depends(only_known), Depends(HTTPBearer(auto_error=False))],
+        redirect_slashes=False,  # the redirect would trust the Host header
+        # The gateway authenticates; HTTPBearer only documents that in the schema.
+        dependencies=[Depends(reject_unknown_parameters), Depends(HTTPBearer(auto_error=False))],
         responses={"4XX": {"model": Failure}, "5XX": {"model": Failure}},
     )
     app.state.control = control
     for routes in (interactions, lessons, versions, keys_and_audit):
         app.include_router(routes.router, prefix=PREFIX)
-    app.add_exception_handler(RequestError, _told)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
     handlers: list[tuple[tuple[type[Exception], ...], Handler]] = [
-        (MISSING, _as(404, "not_found")),
-        (CONTRADICTING, _as(409, "conflict")),
+        (NOT_FOUND, _as(404, "not_found")),
+        (CONFLICTS, _as(409, "conflict")),
         ((DuplicateLesson,), _as(409, "lesson_known")),
         ((LessonTooLong,), _as(400, "lesson_too_long")),
         ((ExpiryInPast,), _as(400, "expiry_in_past")),
         ((PromptTooLong,), _as(400, "prompt_too_long")),
-        (AWAY, _away),
+        (AWAY, _database_unavailable),
     ]
     for kinds, handler in handlers:
         for kind in kinds:
             app.add_exception_handler(kind, handler)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
     return app
 
 
-def only_known(request: Request) -> None:
-    """Refuse query parameters that the path does not take.
+def reject_unknown_parameters(request: Request) -> None:
+    """Reject query parameters that the route does not have.
 
     Raises:
-        RequestError: There is one (400).
+        RequestError: There is an unknown parameter (400).
     """
     known = [
         field.alias for field in get_flat_dependant(request.scope["route"].dependant).query_params
@@ -89,49 +89,51 @@ def only_known(request: Request) -> None:
             raise unknown_parameter(name, known)
 
 
-def _answer(error: RequestError) -> Response:
+def _error_response(error: RequestError) -> Response:
     headers = {name.decode(): value.decode() for name, value in error.headers}
     return JSONResponse(error.payload(), error.status, headers)
 
 
-async def _told(_request: Request, error: Exception) -> Response:
+async def _request_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return _answer(error)
+    return _error_response(error)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"][1:])[:128]
     message = f"'{where}': {problem['msg']}" if where else str(problem["msg"])
-    return _answer(RequestError(400, message, code=problem["type"], param=where or None))
+    return _error_response(RequestError(400, message, code=problem["type"], param=where or None))
 
 
-async def _away(_request: Request, _error: Exception) -> Response:
-    return _answer(unavailable("The database is away. Try again shortly.", "database_unavailable"))
+async def _database_unavailable(_request: Request, _error: Exception) -> Response:
+    return _error_response(
+        unavailable("The database is unavailable. Try again shortly.", "database_unavailable")
+    )
 
 
-async def _failed(_request: Request, _error: Exception) -> Response:
-    return _answer(RequestError(500, "byheart failed on this request. Its log says why."))
+async def _unexpected_error(_request: Request, _error: Exception) -> Response:
+    return _error_response(RequestError(500, "Internal error. The log of byheart has the cause."))
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself, in our words."""
+async def _http_error(_request: Request, error: Exception) -> Response:
+    """Return an error of the framework, such as 404 and 405, in the shape of the API."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, RequestError):  # raised while the body was read
-        return _answer(error.__cause__)
+        return _error_response(error.__cause__)
     message = {
-        404: f"There is nothing here. {PREFIX}/openapi.json says what there is.",
-        405: "This path takes another method.",
+        404: f"Unknown path. {PREFIX}/openapi.json lists all paths.",
+        405: "Method not allowed; the Allow header lists those that are.",
     }.get(error.status_code, str(error.detail))
-    refused = RequestError(error.status_code, message, code="refused")
-    told = (error.headers or {}).items()  # such as the methods that are allowed
-    refused.headers += [(name.lower().encode(), value.encode()) for name, value in told]
-    return _answer(refused)
+    rejected = RequestError(error.status_code, message, code="refused")
+    headers = (error.headers or {}).items()  # such as Allow
+    rejected.headers += [(name.lower().encode(), value.encode()) for name, value in headers]
+    return _error_response(rejected)
 
 
 def _as(status: int, code: str) -> Handler:
     async def handle(_request: Request, error: Exception) -> Response:
-        return _answer(RequestError(status, str(error), code=code))
+        return _error_response(RequestError(status, str(error), code=code))
 
     return handle

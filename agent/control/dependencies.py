@@ -1,8 +1,8 @@
-"""What the control API's routes work with: the database, the settings, and who asks.
+"""Dependencies of the control API's routes: the database, the settings and the caller.
 
-A reader's key sees its namespace, an administrator's changes it; what belongs to no namespace, as
-the audit log does, only a key of none may see. Who asks was decided by the gateway's door, before
-any of this runs.
+The gateway has authenticated the caller and checked the key's scope before a route runs. Routes act
+in the caller's namespace. What belongs to no namespace, such as the audit log, needs a key for all
+namespaces.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +19,14 @@ from config.settings import Settings
 from store import namespaces
 from store.db import Database, Session
 
-PAGE, MOST_PAGE = 50, 500
+PAGE, MAX_PAGE = 50, 500
 FIRST_YEAR, LAST_YEAR = 1970, 9000
-Thing = TypeVar("Thing")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Control:
-    """What lives longer than a request."""
+    """State that all requests share."""
 
     db: Database
     settings: Settings
@@ -35,76 +35,76 @@ class Control:
 
 
 def control_of(request: Request) -> Control:
-    """The control API's own parts."""
+    """Return the shared state."""
     control: Control = request.app.state.control
     return control
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks."""
+    """Return the authenticated caller."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
 
 
-Parts = Annotated[Control, Depends(control_of)]
-Asking = Annotated[Caller, Depends(caller_of)]
+ControlDep = Annotated[Control, Depends(control_of)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
-def reading(parts: Parts, caller: Asking) -> Iterator[Session]:
-    """A transaction that reads, for a namespace that there is."""
-    with parts.db.read() as session:
+def read_session(control: ControlDep, caller: CallerDep) -> Iterator[Session]:
+    """Yield a read transaction, if the caller's namespace exists."""
+    with control.db.read() as session:
         namespaces.require(session, caller.namespace)
         yield session
 
 
-def writing(parts: Parts, caller: Asking) -> Iterator[Session]:
-    """A transaction that writes; committed before the answer is sent."""
-    with parts.db.begin() as session:
+def write_session(control: ControlDep, caller: CallerDep) -> Iterator[Session]:
+    """Yield a write transaction, if the caller's namespace exists."""
+    with control.db.begin() as session:
         namespaces.require(session, caller.namespace)
         yield session
 
 
-# Of a function's scope: a transaction is over before the answer is sent, so what is answered is so.
-Reading = Annotated[Session, Depends(reading, scope="function")]
-Writing = Annotated[Session, Depends(writing, scope="function")]
-Limit = Annotated[int, Query(ge=1, le=MOST_PAGE, description="Most in a page.")]
+# With function scope, the transaction is committed before the response is sent.
+ReadSession = Annotated[Session, Depends(read_session, scope="function")]
+WriteSession = Annotated[Session, Depends(write_session, scope="function")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of items in a page.")]
 AfterId = Annotated[
     str | None,
     Query(
-        pattern="^[a-z]+_[0-9a-f]{32}$",  # a damaged one would find an end, or the beginning
-        description="The `next` of the page before this one.",
+        pattern="^[a-z]+_[0-9a-f]{32}$",  # a corrupt one would skip or repeat items
+        description="The `next` value of the previous page.",
     ),
 ]
 After = Annotated[
-    str | None, Query(max_length=128, description="The `next` of the page before this one.")
+    str | None, Query(max_length=128, description="The `next` value of the previous page.")
 ]
 
 
-def _storable(moment: datetime) -> datetime:
-    """A time that stays one in every zone."""
-    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
-        raise ValueError(f"a time is between the years {FIRST_YEAR} and {LAST_YEAR}")
-    return moment
+def _convertible(time: datetime) -> datetime:
+    """Return the time if it can be converted to every time zone."""
+    if not FIRST_YEAR <= time.year <= LAST_YEAR:
+        raise ValueError(f"the year must be between {FIRST_YEAR} and {LAST_YEAR}")
+    return time
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
+Timestamp = Annotated[AwareDatetime, AfterValidator(_convertible)]
 
 
-def everywhere(caller: Asking) -> None:
-    """Let pass who may act in every namespace.
+def require_all_namespaces(caller: CallerDep) -> None:
+    """Require a key for all namespaces.
 
     Raises:
-        RequestError: The caller's key is bound to one (403).
+        RequestError: The caller's key is for one namespace (403).
     """
     caller.require_all_namespaces()
 
 
-def found(thing: Thing | None, what: str, name: str) -> Thing:
-    """What was looked for.
+def found_or_404(item: Item | None, what: str, name: str) -> Item:
+    """Return the item if it is not None.
 
     Raises:
-        RequestError: It is not there, or not in the caller's namespace (404).
+        RequestError: There is no such item in the caller's namespace (404).
     """
-    if thing is None:
-        raise RequestError(404, f"There is no {what} {name[:128]!r} here.", code="not_found")
-    return thing
+    if item is None:
+        raise RequestError(404, f"Unknown {what} {name[:128]!r}.", code="not_found")
+    return item

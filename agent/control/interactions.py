@@ -1,4 +1,4 @@
-"""Interactions and conversations: look for them, read them, and see what an answer rested on."""
+"""Interactions and conversations: search, read, and explain an answer."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,7 +8,16 @@ import orjson
 from fastapi import APIRouter, Query
 
 from agent.control import schemas
-from agent.control.dependencies import PAGE, After, AfterId, Asking, Limit, Moment, Reading, found
+from agent.control.dependencies import (
+    PAGE,
+    After,
+    AfterId,
+    CallerDep,
+    Limit,
+    ReadSession,
+    Timestamp,
+    found_or_404,
+)
 from agent.control.explain import explain
 from store import interactions, search
 from store.contexts import Message
@@ -19,26 +28,26 @@ from store.schema import InteractionStatus
 from store.search import Wanted
 
 PAGE_BYTES = 4 * 2**20
-"""Of texts; a page may be longer by its last turn."""
+"""Maximum size of the texts in a page, which may be exceeded by its last turn."""
 router = APIRouter(tags=["interactions"])
 Text = Annotated[str | None, Query(max_length=256)]
 
 
 @router.get("/interactions")
 def search_interactions(  # noqa: PLR0913 - one for each query parameter
-    session: Reading,
-    caller: Asking,
+    session: ReadSession,
+    caller: CallerDep,
     conversation: Text = None,
     principal: Text = None,
     status: InteractionStatus | None = None,
     version: Text = None,
-    since: Moment | None = None,
-    until: Moment | None = None,
+    since: Timestamp | None = None,
+    until: Timestamp | None = None,
     contains: Text = None,
     after: AfterId = None,
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Interaction]:
-    """Interactions, newest first; `contains` looks into the last message and the answer."""
+    """List interactions, newest first. `contains` searches the last message and the answer."""
     wanted = Wanted(conversation, principal, status, version, since, until, contains)
     rows = search.interactions(session, caller.namespace, wanted, after, limit)
     shown = [schemas.Interaction.model_validate(row) for row in rows.rows]
@@ -47,28 +56,28 @@ def search_interactions(  # noqa: PLR0913 - one for each query parameter
 
 @router.get("/interactions/{interaction_id}")
 def get_interaction(
-    session: Reading, caller: Asking, interaction_id: str
+    session: ReadSession, caller: CallerDep, interaction_id: str
 ) -> schemas.InteractionTexts:
-    """An interaction with its texts, where they are still kept."""
+    """Get an interaction with its texts, unless they have been deleted."""
     row = _own(session, caller.namespace, interaction_id)
-    kept = interactions.payload(session, row.id)
-    texts = {name: getattr(kept, name, None) for name in ("messages", "params", "response")}
+    payload = interactions.payload(session, row.id)
+    texts = {name: getattr(payload, name, None) for name in ("messages", "params", "response")}
     return schemas.InteractionTexts(**_shown(row), **texts)
 
 
 @router.get("/interactions/{interaction_id}/explain")
 def explain_interaction(
-    session: Reading, caller: Asking, interaction_id: str
+    session: ReadSession, caller: CallerDep, interaction_id: str
 ) -> schemas.Explanation:
-    """What an answer rested on, and what was learned from it."""
+    """Explain an answer: its version and context, and what was learned from it."""
     return explain(session, _own(session, caller.namespace, interaction_id))
 
 
 @router.get("/conversations")
 def list_conversations(
-    session: Reading, caller: Asking, after: After = None, limit: Limit = PAGE
+    session: ReadSession, caller: CallerDep, after: After = None, limit: Limit = PAGE
 ) -> schemas.Page[schemas.CountedConversation]:
-    """Conversations, by identifier."""
+    """List conversations, by id."""
     rows, following = search.conversations(session, caller.namespace, after, limit)
     shown = [
         schemas.CountedConversation(**_conversation(row), interactions=count) for row, count in rows
@@ -78,24 +87,24 @@ def list_conversations(
 
 @router.get("/conversations/{conversation_id}")
 def get_conversation(
-    session: Reading,
-    caller: Asking,
+    session: ReadSession,
+    caller: CallerDep,
     conversation_id: str,
     after: AfterId = None,
     limit: Limit = PAGE,
 ) -> schemas.ConversationTurns:
-    """A conversation and a page of its turns, oldest first, each with what it adds."""
+    """Get a conversation and a page of its turns, oldest first, each with its new messages."""
     row = session.get(Conversation, conversation_id)
     own: Conversation | None = row if row and row.namespace == caller.namespace else None
-    conversation = found(own, "conversation", conversation_id)
-    with closing(interactions.each_turn(session, conversation.id, after)) as each:
-        turns, following = _page(each, limit)
+    conversation = found_or_404(own, "conversation", conversation_id)
+    with closing(interactions.each_turn(session, conversation.id, after)) as all_turns:
+        turns, following = _page(all_turns, limit)
     shown = _conversation(conversation)
     return schemas.ConversationTurns(**shown, turns=turns, next=following)
 
 
 def _page(turns: Iterator[Turn], limit: int) -> tuple[list[schemas.Turn], str | None]:
-    """So many turns, or fewer where they are long, and what comes after them."""
+    """Return a page of turns, fewer than `limit` if they are long, and its `next` value."""
     page: list[schemas.Turn] = []
     size = 0
     for turn in turns:
@@ -108,15 +117,15 @@ def _page(turns: Iterator[Turn], limit: int) -> tuple[list[schemas.Turn], str | 
                 **_shown(turn.interaction),
                 messages=messages,
                 response=turn.response,
-                feedback=[each.id for each in turn.feedback],
+                feedback=[feedback.id for feedback in turn.feedback],
             )
         )
     return page, None
 
 
 def _new(messages: list[Message]) -> list[Message]:
-    """What came since the answer before: a client repeats the whole course with every turn."""
-    answered = [index for index, said in enumerate(messages) if said["role"] == "assistant"]
+    """Return the messages since the previous answer; clients repeat the whole history."""
+    answered = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     return messages[answered[-1] + 1 :] if answered else messages
 
 
@@ -132,4 +141,4 @@ def _conversation(row: Conversation) -> dict[str, Any]:
 def _own(session: Session, namespace: str, interaction_id: str) -> Interaction:
     row = interactions.get(session, interaction_id)
     own: Interaction | None = row if row and row.namespace == namespace else None
-    return found(own, "interaction", interaction_id)
+    return found_or_404(own, "interaction", interaction_id)

@@ -1,4 +1,4 @@
-"""Keys, the audit log, and what internalising has saved."""
+"""API keys, the audit log, and the prompt tokens saved."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -10,15 +10,15 @@ from agent.control import schemas
 from agent.control.dependencies import (
     PAGE,
     After,
-    Asking,
+    CallerDep,
     Control,
+    ControlDep,
     Limit,
-    Moment,
-    Parts,
-    Reading,
-    Writing,
-    everywhere,
-    found,
+    ReadSession,
+    Timestamp,
+    WriteSession,
+    found_or_404,
+    require_all_namespaces,
 )
 from agent.gateway.access.api_key import issue_key
 from agent.gateway.access.auth import Caller
@@ -33,7 +33,7 @@ Ceiling = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
 class NewKey(BaseModel):
-    """A key to make."""
+    """An API key to create."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"\S")]
@@ -42,7 +42,7 @@ class NewKey(BaseModel):
         Scope.FEEDBACK,
     ]
     trust: Trust = Trust.USER
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
     concurrent: Ceiling | None = None
     requests_per_minute: Ceiling | None = None
     tokens_per_minute: Ceiling | None = None
@@ -50,18 +50,26 @@ class NewKey(BaseModel):
 
 @router.get("/keys")
 def list_keys(
-    session: Reading, parts: Parts, caller: Asking, after: After = None, limit: Limit = PAGE
+    session: ReadSession,
+    control: ControlDep,
+    caller: CallerDep,
+    after: After = None,
+    limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Key]:
-    """The keys of the namespace, without their secrets; with a key for all namespaces, all keys."""
+    """List API keys of the namespace, or all keys with a key for all namespaces; no secrets."""
     rows, following = keys.page(session, _bound_to(caller), after, limit)
-    return schemas.Page(data=[_key(parts, key) for key in rows], next=following)
+    return schemas.Page(data=[_key(control, key) for key in rows], next=following)
 
 
 @router.post("/keys", status_code=201)
-def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> schemas.MadeKey:
-    """Make a key for the namespace, and show it this once."""
-    if new.expires_at is not None and new.expires_at <= parts.now():
-        raise RequestError(400, "'expires_at' is past.", code="invalid", param="expires_at")
+def create_key(
+    session: WriteSession, control: ControlDep, caller: CallerDep, new: NewKey
+) -> schemas.MadeKey:
+    """Create an API key for the namespace. The response is the only place that shows it."""
+    if new.expires_at is not None and new.expires_at <= control.now():
+        raise RequestError(
+            400, "'expires_at' must be in the future.", code="invalid", param="expires_at"
+        )
     grant = Grant(
         name=new.name.strip(),
         namespace=caller.namespace,
@@ -73,54 +81,56 @@ def create_key(session: Writing, parts: Parts, caller: Asking, new: NewKey) -> s
     if caller.key is not None:
         grant = _within(grant, caller.key.grant)
     return schemas.MadeKey(
-        key=issue_key(session, parts.pepper, grant, caller.principal, parts.now())
+        key=issue_key(session, control.pepper, grant, caller.principal, control.now())
     )
 
 
 def _within(grant: Grant, own: Grant) -> Grant:
-    """A grant by the holder of another, which ends with the other where it names no end.
+    """Return a grant within the caller's own, whose expiry is the default.
 
     Raises:
-        RequestError: It would be more than the holder's own (403).
+        RequestError: The grant would exceed the caller's own (403).
     """
-    if own.limits != Limits():  # each key has limits of its own, and several would have several
-        message = "A key with limits makes no keys. Use another, or `byheart keys create`."
+    if own.limits != Limits():  # limits are per key, so a second key would double them
+        message = "A key with limits cannot create keys. Use another, or `byheart keys create`."
         raise RequestError(403, message, code="grant_exceeded")
     expires_at, end = grant.expires_at or own.expires_at, own.expires_at
     is_longer = bool(expires_at and end and expires_at > end)
     is_trusted_more = grant.trust is Trust.OPERATOR and own.trust is not Trust.OPERATOR
     if is_longer or is_trusted_more or not grant.scopes <= own.scopes:
         message = (
-            "A key makes keys that are at most what it is: in scopes, trust and expiry. Use "
-            "another, or `byheart keys create`."
+            "A key cannot create keys with more scopes, more trust or a later expiry than its own. "
+            "Use another, or `byheart keys create`."
         )
         raise RequestError(403, message, code="grant_exceeded")
     return replace(grant, expires_at=expires_at)
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(session: Writing, parts: Parts, caller: Asking, key_id: str) -> schemas.RevokedKey:
-    """Let a key be of no use any more, within a second."""
-    key = found(_own_key(session, caller, key_id), "key", key_id)
-    keys.revoke(session, key.id, caller.principal, parts.now())
+def revoke_key(
+    session: WriteSession, control: ControlDep, caller: CallerDep, key_id: str
+) -> schemas.RevokedKey:
+    """Revoke an API key; it is rejected within a second."""
+    key = found_or_404(_own_key(session, caller, key_id), "key", key_id)
+    keys.revoke(session, key.id, caller.principal, control.now())
     return schemas.RevokedKey(id=key.id)
 
 
-@router.get("/audit", dependencies=[Depends(everywhere)])
+@router.get("/audit", dependencies=[Depends(require_all_namespaces)])
 def list_audit(
-    session: Reading,
+    session: ReadSession,
     after: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.AuditEntry]:
-    """Who changed what, newest first; `byheart db verify` checks the chain of hashes."""
+    """List audit entries, newest first. `byheart db verify` checks their hash chain."""
     rows = audit.page(session, after, limit)
     shown = [schemas.AuditEntry.model_validate(row) for row in rows]
     return schemas.Page(data=shown, next=rows[-1].seq if len(rows) == limit else None)
 
 
 @router.get("/savings")
-def get_savings(session: Reading, caller: Asking) -> schemas.Page[schemas.Saving]:
-    """Prompt tokens that were sent, and those that adapters kept out, by version."""
+def get_savings(session: ReadSession, caller: CallerDep) -> schemas.Page[schemas.Saving]:
+    """List prompt tokens per version: sent, and saved because lessons are in the weights."""
     rows = search.savings(session, caller.namespace)
     return schemas.Page(data=[schemas.Saving(**row) for row in rows], next=None)
 
@@ -131,17 +141,21 @@ def _own_key(session: Session, caller: Caller, key_id: str) -> Key | None:
 
 
 def _bound_to(caller: Caller) -> str | None:
-    """The namespace whose keys the caller may see; None for all, with a key for all."""
+    """Return the namespace whose keys the caller may see; None for all."""
     return caller.key.grant.namespace if caller.key else None
 
 
-def _key(parts: Control, key: Key) -> schemas.Key:
+def _key(control: Control, key: Key) -> schemas.Key:
     grant = key.grant
     return schemas.Key(
         id=key.id,
         name=grant.name,
         namespace=grant.namespace,
-        state="valid" if key.is_valid(parts.now()) else "revoked" if key.revoked_at else "expired",
+        state="valid"
+        if key.is_valid(control.now())
+        else "revoked"
+        if key.revoked_at
+        else "expired",
         trust=grant.trust,
         scopes=sorted(grant.scopes),
         concurrent=grant.limits.concurrent,

@@ -1,4 +1,4 @@
-"""Lessons: what the model is told to keep to, where it is from, and what the operator decides."""
+"""Lessons: list, get, add, edit, approve and retire."""
 
 from typing import Annotated, Literal
 
@@ -9,14 +9,14 @@ from agent.control import schemas
 from agent.control.dependencies import (
     PAGE,
     AfterId,
-    Asking,
+    CallerDep,
     Control,
+    ControlDep,
     Limit,
-    Moment,
-    Parts,
-    Reading,
-    Writing,
-    found,
+    ReadSession,
+    Timestamp,
+    WriteSession,
+    found_or_404,
 )
 from agent.gateway.access.auth import Caller
 from agent.learning.operator_edits import LessonEditor
@@ -37,7 +37,7 @@ class NewLesson(BaseModel):
     when: Text | None = None
     kind: LessonKind = LessonKind.FACT
     pinned: bool = False
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
 
 
 class Change(BaseModel):
@@ -47,19 +47,19 @@ class Change(BaseModel):
     do: Text | None = None
     status: Literal["active", "retired"] | None = None
     pinned: bool | None = None
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
     """Null: never."""
 
 
 @router.get("")
 def list_lessons(
-    session: Reading,
-    caller: Asking,
+    session: ReadSession,
+    caller: CallerDep,
     status: LessonStatus | None = None,
     after: AfterId = None,
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Lesson]:
-    """Lessons, oldest first."""
+    """List lessons, oldest first."""
     rows = lessons.listing(session, caller.namespace, (status,) if status else ())
     rest = [row for row in rows if after is None or row.id > after]
     following = rest[limit - 1].id if len(rest) > limit else None
@@ -67,17 +67,19 @@ def list_lessons(
 
 
 @router.get("/{lesson_id}")
-def get_lesson(session: Reading, caller: Asking, lesson_id: str) -> schemas.SupportedLesson:
-    """A lesson and what it rests on."""
+def get_lesson(session: ReadSession, caller: CallerDep, lesson_id: str) -> schemas.SupportedLesson:
+    """Get a lesson and the interactions that support it."""
     lesson = _own(session, caller, lesson_id)
-    support = [schemas.Support.model_validate(each) for each in lessons.supports(session, lesson)]
+    support = [schemas.Support.model_validate(row) for row in lessons.supports(session, lesson)]
     return schemas.SupportedLesson(**dict(_shown(lesson)), support=support)
 
 
 @router.post("", status_code=201)
-def add_lesson(session: Writing, parts: Parts, caller: Asking, new: NewLesson) -> schemas.Lesson:
-    """Add a lesson; it is in the next prompt."""
-    editor = _editor(parts, caller)
+def add_lesson(
+    session: WriteSession, control: ControlDep, caller: CallerDep, new: NewLesson
+) -> schemas.Lesson:
+    """Add a lesson, used from the next request on."""
+    editor = _editor(control, caller)
     lesson = editor.add(
         session,
         caller.namespace,
@@ -92,10 +94,10 @@ def add_lesson(session: Writing, parts: Parts, caller: Asking, new: NewLesson) -
 
 @router.patch("/{lesson_id}")
 def change_lesson(
-    session: Writing, parts: Parts, caller: Asking, lesson_id: str, change: Change
+    session: WriteSession, control: ControlDep, caller: CallerDep, lesson_id: str, change: Change
 ) -> schemas.Lesson:
-    """Reword a lesson, which replaces it by a new one; pin it, let it expire, use or retire it."""
-    lesson, editor = _own(session, caller, lesson_id), _editor(parts, caller)
+    """Change a lesson. Another text creates a new lesson and retires this one."""
+    lesson, editor = _own(session, caller, lesson_id), _editor(control, caller)
     if change.do is not None:
         lesson = editor.reword(session, lesson, change.do.strip())
     if change.pinned is not None:
@@ -107,14 +109,14 @@ def change_lesson(
     return _shown(lesson)
 
 
-def _editor(parts: Control, caller: Caller) -> LessonEditor:
-    return LessonEditor(caller.principal, parts.settings, parts.now())
+def _editor(control: Control, caller: Caller) -> LessonEditor:
+    return LessonEditor(caller.principal, control.settings, control.now())
 
 
 def _own(session: Session, caller: Caller, lesson_id: str) -> Lesson:
     row = lessons.get(session, lesson_id)
     own: Lesson | None = row if row and row.namespace == caller.namespace else None
-    return found(own, "lesson", lesson_id)
+    return found_or_404(own, "lesson", lesson_id)
 
 
 def _shown(lesson: Lesson) -> schemas.Lesson:

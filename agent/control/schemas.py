@@ -1,7 +1,6 @@
-"""What the control API answers: the schemas of its OpenAPI description.
+"""Response schemas of the control API, as in its OpenAPI description.
 
-Most are read off a row of the store; what is not in a schema stays inside, such as hashes, which
-daemon answered, or where a file is.
+Most mirror a row of the store, without internals such as key hashes, daemon ids and file paths.
 """
 
 from datetime import datetime
@@ -20,7 +19,7 @@ from store.schema import (
 
 
 class Answer(BaseModel):
-    """An answer, or a part of one."""
+    """Base of all response schemas."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -29,7 +28,7 @@ Row = TypeVar("Row", bound=Answer)
 
 
 class Page(Answer, Generic[Row]):
-    """A page of a list; `next` is what to ask for as `after`, or null at the end."""
+    """A page of a list. Pass `next` as `after` to get the next page; null on the last page."""
 
     object: Literal["list"] = "list"
     data: list[Row]
@@ -37,7 +36,7 @@ class Page(Answer, Generic[Row]):
 
 
 class Problem(Answer):
-    """What is wrong, and what to do."""
+    """What is wrong, and how to fix it."""
 
     message: str
     type: str
@@ -76,7 +75,7 @@ class Interaction(Answer):
 
 
 class InteractionTexts(Interaction):
-    """An interaction with its texts; null where they are kept no longer."""
+    """An interaction with its texts, which are null once retention has deleted them."""
 
     messages: list[Any] | None
     params: dict[str, Any] | None
@@ -84,7 +83,7 @@ class InteractionTexts(Interaction):
 
 
 class Learned(Answer):
-    """A lesson that rests on an interaction."""
+    """A lesson that an interaction supports."""
 
     id: str
     status: LessonStatus
@@ -92,7 +91,7 @@ class Learned(Answer):
 
 
 class Explanation(Answer):
-    """What an answer rested on, and what was learned from it."""
+    """The version and context that an answer was based on, and what was learned from it."""
 
     interaction: str
     version: str
@@ -105,7 +104,7 @@ class Explanation(Answer):
 
 
 class Conversation(Answer):
-    """A conversation; `unread` signals are still to be learned from."""
+    """A conversation; `unread` counts the signals not learned from yet."""
 
     id: str
     held_out: bool
@@ -114,13 +113,13 @@ class Conversation(Answer):
 
 
 class CountedConversation(Conversation):
-    """A conversation, and how many interactions it has."""
+    """A conversation and its number of interactions."""
 
     interactions: int
 
 
 class Turn(Interaction):
-    """A turn of a conversation: the messages since the answer before, and the feedback on it."""
+    """A turn of a conversation: messages since the previous answer, the answer, feedback ids."""
 
     messages: list[Any]
     response: str
@@ -128,14 +127,14 @@ class Turn(Interaction):
 
 
 class ConversationTurns(Conversation):
-    """A conversation and a page of its turns, oldest first; `next` is the `after` of the next."""
+    """A conversation and a page of its turns, oldest first; pass `next` as `after`."""
 
     turns: list[Turn]
     next: str | None
 
 
 class Lesson(Answer):
-    """A statement that the model is told to keep to."""
+    """A statement that the model learns: a fact or a rule."""
 
     id: str
     status: LessonStatus
@@ -150,7 +149,7 @@ class Lesson(Answer):
 
 
 class Support(Answer):
-    """One origin of a lesson."""
+    """One origin of a lesson: who said it, where, and in which words."""
 
     interaction: str | None
     feedback: str | None
@@ -160,13 +159,13 @@ class Support(Answer):
 
 
 class SupportedLesson(Lesson):
-    """A lesson and what it rests on."""
+    """A lesson and its origins."""
 
     support: list[Support]
 
 
 class ContextLesson(Answer):
-    """A lesson in use, and whether it is in the weights."""
+    """A lesson in use, and whether the live adapter has internalised it."""
 
     id: str
     text: str
@@ -174,7 +173,7 @@ class ContextLesson(Answer):
 
 
 class Context(Answer):
-    """What is put in front of prompts, or was until it was internalised."""
+    """The context of a namespace: what is in its prompts or in the live adapter."""
 
     system_prompt: str | None
     system_prompt_internalised: bool
@@ -190,7 +189,7 @@ class Prompt(Answer):
 
 
 class Run(Answer):
-    """A distillation: how far it is, what it measured, why it ended."""
+    """A training run: its trigger, progress, measurements and result."""
 
     id: str
     status: RunStatus
@@ -216,7 +215,7 @@ class Adapter(Answer):
 
 
 class JudgedAdapter(Adapter):
-    """An adapter, what was measured of it, and what the gate said; `passed` is null before that."""
+    """An adapter with its gate results; `passed` is null until it is evaluated."""
 
     passed: bool | None
     gate: list[str]
@@ -234,14 +233,14 @@ class Rollout(Answer):
 
 
 class Rollback(Answer):
-    """What was taken out, and what serves now."""
+    """The adapter that was rolled back, and the version that is live."""
 
     rolled_back: str
     live: str
 
 
 class Key(Answer):
-    """A key without its secret."""
+    """An API key without its secret."""
 
     id: str
     name: str
@@ -257,20 +256,20 @@ class Key(Answer):
 
 
 class MadeKey(Answer):
-    """A new key, which is shown this once."""
+    """A new API key, which cannot be shown again."""
 
     key: str
 
 
 class RevokedKey(Answer):
-    """A key that is of no use any more."""
+    """A revoked API key."""
 
     id: str
     state: Literal["revoked"] = "revoked"
 
 
 class AuditEntry(Answer):
-    """Who changed what; `hash` is over this entry and the one before it."""
+    """Who changed what. `hash` covers this entry and the hash of the previous one."""
 
     seq: int
     at: datetime
@@ -282,7 +281,7 @@ class AuditEntry(Answer):
 
 
 class Saving(Answer):
-    """Of a version: prompt tokens that were sent, and those that it kept out."""
+    """Prompt tokens of a version: sent, and saved because lessons are in the weights."""
 
     version: str
     requests: int

@@ -1,6 +1,6 @@
 """Contexts, runs, adapters and rollouts: what is learned, and which version serves.
 
-What takes long is begun and answered with 202; how far it is, the same path says.
+Long operations return 202 when they are queued; GET on the resource shows their progress.
 """
 
 from typing import Annotated
@@ -13,13 +13,13 @@ from agent.control.dependencies import (
     PAGE,
     After,
     AfterId,
-    Asking,
+    CallerDep,
     Control,
+    ControlDep,
     Limit,
-    Parts,
-    Reading,
-    Writing,
-    found,
+    ReadSession,
+    WriteSession,
+    found_or_404,
 )
 from agent.gateway.access.auth import Caller
 from agent.gateway.errors import RequestError
@@ -44,28 +44,28 @@ class NewPrompt(BaseModel):
 
 
 class Why(BaseModel):
-    """A reason, for the record."""
+    """A reason, recorded in the audit log."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = "the operator asked for it"
 
 
 @router.get("/context")
-def get_context(session: Reading, caller: Asking) -> schemas.Context:
-    """The registered prompt and the lessons, and which of them are in the weights."""
+def get_context(session: ReadSession, caller: CallerDep) -> schemas.Context:
+    """Get the system prompt and the lessons in use, and which of them are in the weights."""
     registered = prompts.system_prompt(session, caller.namespace)
     learned = namespaces.internalised(session, caller.namespace)
-    held = lessons.snapshot_texts(learned.lessons) if learned else frozenset()
+    internalised = lessons.snapshot_texts(learned.lessons) if learned else frozenset()
     used = lessons.in_use(session, caller.namespace)
-    texts = [(each.id, lessons.text(each)) for each in used]
+    texts = [(lesson.id, lessons.text(lesson)) for lesson in used]
     return schemas.Context(
         system_prompt=registered.text if registered else None,
         system_prompt_internalised=bool(
             registered and learned and learned.system_prompt == registered.text
         ),
         lessons=[
-            schemas.ContextLesson(id=one, text=text, internalised=text in held)
-            for one, text in texts
+            schemas.ContextLesson(id=lesson_id, text=text, internalised=text in internalised)
+            for lesson_id, text in texts
         ],
         snapshot=learned.hash if learned else None,
     )
@@ -73,20 +73,20 @@ def get_context(session: Reading, caller: Asking) -> schemas.Context:
 
 @router.put("/context/system_prompt")
 def register_prompt(
-    session: Writing, parts: Parts, caller: Asking, new: NewPrompt
+    session: WriteSession, control: ControlDep, caller: CallerDep, new: NewPrompt
 ) -> schemas.Prompt:
-    """Register a system prompt, in force from the next request on; an empty one takes it out."""
-    count = prompt_length(parts.settings, new.text)
-    row = prompts.register_system_prompt(session, caller.namespace, new.text, count, parts.now())
-    _note(session, parts, caller, "prompt registered", row.id)
+    """Register a system prompt, used from the next request on; an empty text removes it."""
+    count = prompt_length(control.settings, new.text)
+    row = prompts.register_system_prompt(session, caller.namespace, new.text, count, control.now())
+    _note(session, control, caller, "prompt registered", row.id)
     return schemas.Prompt.model_validate(row)
 
 
 @router.get("/runs")
 def list_runs(
-    session: Reading, caller: Asking, after: AfterId = None, limit: Limit = PAGE
+    session: ReadSession, caller: CallerDep, after: AfterId = None, limit: Limit = PAGE
 ) -> schemas.Page[schemas.Run]:
-    """Runs, newest first."""
+    """List runs, newest first."""
     rows = [row for row in runs.listing(session, caller.namespace) if not after or row.id < after]
     shown = [schemas.Run.model_validate(row) for row in rows[:limit]]
     return schemas.Page(data=shown, next=_next([row.id for row in rows], limit))
@@ -94,39 +94,41 @@ def list_runs(
 
 @router.post("/runs", status_code=202)
 def start_run(
-    session: Writing, parts: Parts, caller: Asking, why: Why | None = None
+    session: WriteSession, control: ControlDep, caller: CallerDep, why: Why | None = None
 ) -> schemas.Run:
-    """Start a run over the namespace's whole context."""
-    check_trainable(parts.settings)
+    """Queue a run over the namespace's whole context, even without new lessons."""
+    check_trainable(control.settings)
     has_prompt = prompts.system_prompt(session, caller.namespace)
     if not lessons.in_use(session, caller.namespace) and not has_prompt:
-        message = "There is no context to learn: add lessons, or register a system prompt."
+        message = "There is nothing to learn. Add lessons, or register a system prompt."
         raise RequestError(409, message, code="nothing_to_learn")
     reason = (why or Why()).reason
-    run = open_run(session, caller.namespace, parts.settings, reason, parts.now())
-    _note(session, parts, caller, "run started", run)
+    run = open_run(session, caller.namespace, control.settings, reason, control.now())
+    _note(session, control, caller, "run started", run)
     return schemas.Run.model_validate(_own_run(session, caller, run))
 
 
 @router.get("/runs/{run_id}")
-def get_run(session: Reading, caller: Asking, run_id: str) -> schemas.Run:
-    """A run: how far it is, what it measured, why it ended."""
+def get_run(session: ReadSession, caller: CallerDep, run_id: str) -> schemas.Run:
+    """Get a run: its trigger, progress, measurements and result."""
     return schemas.Run.model_validate(_own_run(session, caller, run_id))
 
 
 @router.post("/runs/{run_id}/cancel")
-def cancel_run(session: Writing, parts: Parts, caller: Asking, run_id: str) -> schemas.Run:
-    """End a run; traffic stays as it is."""
-    run = runs.cancel(session, _own_run(session, caller, run_id).id, parts.now())
-    _note(session, parts, caller, "run cancelled", run.id)
+def cancel_run(
+    session: WriteSession, control: ControlDep, caller: CallerDep, run_id: str
+) -> schemas.Run:
+    """Cancel a run. The live version keeps serving."""
+    run = runs.cancel(session, _own_run(session, caller, run_id).id, control.now())
+    _note(session, control, caller, "run cancelled", run.id)
     return schemas.Run.model_validate(run)
 
 
 @router.get("/adapters")
 def list_adapters(
-    session: Reading, caller: Asking, after: After = None, limit: Limit = PAGE
+    session: ReadSession, caller: CallerDep, after: After = None, limit: Limit = PAGE
 ) -> schemas.Page[schemas.Adapter]:
-    """Adapters, newest first."""
+    """List adapters, newest first."""
     rows = adapters.listing(session, caller.namespace)
     start = next((i + 1 for i, row in enumerate(rows) if row.name == after), 0) if after else 0
     rest = rows[start:]
@@ -135,8 +137,8 @@ def list_adapters(
 
 
 @router.get("/adapters/{name}")
-def get_adapter(session: Reading, caller: Asking, name: str) -> schemas.JudgedAdapter:
-    """An adapter: what was measured of it, and what the gate said."""
+def get_adapter(session: ReadSession, caller: CallerDep, name: str) -> schemas.JudgedAdapter:
+    """Get an adapter with its gate results."""
     adapter = _own_adapter(session, caller, name)
     verdict = adapters.evaluation(session, adapter.name)
     return schemas.JudgedAdapter(
@@ -148,21 +150,23 @@ def get_adapter(session: Reading, caller: Asking, name: str) -> schemas.JudgedAd
 
 
 @router.post("/adapters/{name}/promote", status_code=202)
-def promote(session: Writing, parts: Parts, caller: Asking, name: str) -> schemas.Adapter:
-    """Let a candidate that passed its gate go live, once it has proven itself."""
+def promote(
+    session: WriteSession, control: ControlDep, caller: CallerDep, name: str
+) -> schemas.Adapter:
+    """Approve a candidate that passed its gate. It goes live once the daemon has probed it."""
     adapter = _own_adapter(session, caller, name)
     if adapter.status is not AdapterStatus.CANDIDATE:
         message = f"Adapter {adapter.name} is {adapter.status.value}, not a candidate."
         raise RequestError(409, message, code="not_a_candidate")
-    approve(session, adapter, caller.principal, parts.now())
+    approve(session, adapter, caller.principal, control.now())
     return schemas.Adapter.model_validate(adapter)
 
 
 @router.get("/rollouts")
 def list_rollouts(
-    session: Reading, caller: Asking, after: AfterId = None, limit: Limit = PAGE
+    session: ReadSession, caller: CallerDep, after: AfterId = None, limit: Limit = PAGE
 ) -> schemas.Page[schemas.Rollout]:
-    """The changes of version, newest first, with their reasons."""
+    """List version changes, newest first, with reasons."""
     events = rollouts.events(session, caller.namespace, limit + 1, after)
     rows = [
         schemas.Rollout(
@@ -179,29 +183,31 @@ def list_rollouts(
 
 @router.post("/rollback")
 def rollback(
-    session: Writing, parts: Parts, caller: Asking, why: Why | None = None
+    session: WriteSession, control: ControlDep, caller: CallerDep, why: Why | None = None
 ) -> schemas.Rollback:
-    """Take the live adapter out, and let the last good version serve."""
+    """Replace the live adapter by the last good version; its lessons return to the prompt."""
     reason = (why or Why()).reason
-    bad, good = rollouts.rollback(session, caller.namespace, caller.principal, reason, parts.now())
+    bad, good = rollouts.rollback(
+        session, caller.namespace, caller.principal, reason, control.now()
+    )
     return schemas.Rollback(rolled_back=bad, live=good or BASE)
 
 
-def _note(session: Session, parts: Control, caller: Caller, action: str, subject: str) -> None:
+def _note(session: Session, control: Control, caller: Caller, action: str, subject: str) -> None:
     detail = {"namespace": caller.namespace}
-    audit.append(session, caller.principal, action, subject, detail, parts.now())
+    audit.append(session, caller.principal, action, subject, detail, control.now())
 
 
 def _own_run(session: Session, caller: Caller, run_id: str) -> Run:
     row = runs.get(session, run_id)
     own: Run | None = row if row and row.namespace == caller.namespace else None
-    return found(own, "run", run_id)
+    return found_or_404(own, "run", run_id)
 
 
 def _own_adapter(session: Session, caller: Caller, name: str) -> Adapter:
     row = adapters.get(session, name)
     own: Adapter | None = row if row and row.namespace == caller.namespace else None
-    return found(own, "adapter", name)
+    return found_or_404(own, "adapter", name)
 
 
 def _next(names: list[str], limit: int) -> str | None:

@@ -1,1 +1,1 @@
-"""`byheart demo`: the whole loop on one machine, measured. Read loop.py first."""
+"""`byheart demo`: the whole loop on one machine, measured. Start with loop.py."""

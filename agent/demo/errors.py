@@ -1,13 +1,13 @@
-"""What can go wrong in a demo. Imports nothing, so that the command line can name it."""
+"""Errors of the demo. Imports nothing, so that the command line can import it cheaply."""
 
 
 class ShopError(Exception):
-    """The shop file cannot be used; the message says what to change."""
+    """The shop file is invalid; the message says what to change."""
 
 
 class ServiceDied(Exception):
-    """The daemon ended; the message has its last words."""
+    """The daemon has exited; the message has the end of its log."""
 
 
 class DemoFailed(Exception):
-    """The loop did not do what it is for; the message says where it ended."""
+    """The loop did not complete; the message says at which stage."""

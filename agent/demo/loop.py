@@ -1,13 +1,13 @@
-"""The demo, stage by stage, against a real daemon and over HTTP alone.
+"""The demo's stages, against a real daemon and over HTTP only.
 
-1. Start `byheart serve` in a folder of its own.
-2. Measure the base on questions that nothing is trained on.
-3. Customers ask, the model errs, the operator demonstrates the right answers as feedback.
-4. Wait while lessons, run, gate and swap happen by themselves.
-5. Measure again: the base with the lessons in its prompt, and the adapter without them.
+1. Start `byheart serve` in its own folder.
+2. Measure the base model on test questions that are not used in training.
+3. Customers ask, the model answers wrong, the operator sends the right answers as feedback.
+4. Wait while the daemon extracts lessons, trains, gates and swaps the adapter in.
+5. Measure again: the base model with the lessons in its prompt, and the adapter without them.
 
-Every number in the table at the end was measured in this run. The demo fails when no adapter was
-promoted, or when it answers no better than the base.
+Every number in the printed table was measured in this demo. The demo fails if no adapter goes live,
+or if the adapter is no better than the base model.
 """
 
 import time
@@ -32,13 +32,13 @@ from store.views import BASE
 POLL_S = 0.5
 LESSONS_S = 240.0
 RUN_S = 120.0
-"""Beyond `distill.settle_s`, for a run to start."""
+"""Seconds after `distill.settle_s` in which a run must start."""
 ROLLOUT_S = 240.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the run showed."""
+    """What the demo measured."""
 
     corrected: int
     lessons: list[str]
@@ -59,35 +59,35 @@ class Demo:
     service: Service
     db: Database
     show: Callable[..., None]
-    """Shows what is going on, how much is done, of how much."""
+    """Shows the stage, the amount done, and the total."""
 
     def run(self) -> Outcome:
-        """All stages, in order.
+        """Run all stages in order.
 
         Raises:
-            DemoFailed: A stage did not come to its end.
-            ServiceDied: The daemon ended meanwhile.
+            DemoFailed: A stage did not complete.
+            ServiceDied: The daemon exited.
         """
         try:
             return self._stages()
         except (openai.OpenAIError, httpx.HTTPError) as error:
             self.service.check()
-            raise DemoFailed(f"The daemon did not answer as asked: {error}") from error
+            raise DemoFailed(f"A request to the daemon failed: {error}") from error
 
     def _stages(self) -> Outcome:
         with openai.OpenAI(base_url=f"{self.service.url}/v1", api_key="none") as client:
             model = client.models.list().data[0].id
-            base = self.measure(client, model, "asking the base, knowing nothing")
+            base = self.measure(client, model, "asking the base model, no lessons")
             corrected = self.teach(client, model)
             texts = self.await_lessons(corrected)
             run = self.await_run()
             adapter, gate = self.await_rollout(run)
-            in_prompt = self.measure(client, BASE, "asking the base, lessons in its prompt")
-            internalised = self.measure(client, model, "asking the adapter, nothing in its prompt")
+            in_prompt = self.measure(client, BASE, "asking the base model, lessons in prompt")
+            internalised = self.measure(client, model, "asking the adapter, no lessons in prompt")
         return Outcome(corrected, texts, run.id, adapter, gate, base, in_prompt, internalised)
 
     def measure(self, client: openai.OpenAI, model: str, what: str) -> Score:
-        """One arm over all measured questions."""
+        """Ask `model` all test questions."""
         questions = self.shop.measured
         done = iter(range(1, len(questions) + 1))
         return ask_all(
@@ -95,7 +95,7 @@ class Demo:
         )
 
     def teach(self, client: openai.OpenAI, model: str) -> int:
-        """Customers ask; the operator corrects what is wrong. Returns how much was."""
+        """Ask as customers, correct wrong answers as the operator; return how many were wrong."""
         corrected = 0
         for number, fact in enumerate(self.shop.fact, start=1):
             answer = client.chat.completions.with_raw_response.create(
@@ -104,15 +104,17 @@ class Demo:
                 max_tokens=MAX_TOKENS,
                 temperature=0,
             )
-            said = answer.parse().choices[0].message.content or ""
-            if not fact.is_right(said):
+            text = answer.parse().choices[0].message.content or ""
+            if not fact.is_right(text):
                 self.correct(answer.headers["X-Byheart-Interaction"], fact.answer)
                 corrected += 1
-            self.show("customers ask, the operator corrects", number, len(self.shop.fact))
+            self.show(
+                "customers ask, the operator corrects wrong answers", number, len(self.shop.fact)
+            )
         return corrected
 
     def correct(self, interaction: str, right: str) -> None:
-        """The operator's feedback: what the answer should have been."""
+        """Send the right answer as the operator's feedback."""
         body = {
             "target_id": interaction,
             "name": "demonstration",
@@ -124,7 +126,9 @@ class Demo:
     def await_lessons(self, corrected: int) -> list[str]:
         """Wait until the corrections have become lessons."""
         if not corrected:
-            raise DemoFailed("The model answered every customer right: there is nothing to learn.")
+            raise DemoFailed(
+                "The model answered every question correctly, so there is nothing to learn."
+            )
         deadline = time.monotonic() + LESSONS_S
         while True:
             self.service.check()
@@ -132,15 +136,15 @@ class Demo:
                 known = lessons.in_use(session, namespaces.DEFAULT)
                 texts = [lessons.text(lesson) for lesson in known]
                 pending = conversations.unread(session, utcnow(), limit=1)
-            self.show("the model states the lessons", len(texts), corrected)
+            self.show("extracting lessons", len(texts), corrected)
             if not pending and texts:
                 return texts
             if time.monotonic() > deadline:
-                raise DemoFailed(f"Only {len(texts)} lessons came of {corrected} corrections.")
+                raise DemoFailed(f"{corrected} corrections gave only {len(texts)} lessons.")
             time.sleep(POLL_S)
 
     def await_run(self) -> Run:
-        """Wait until the run, which starts by itself, has published a candidate."""
+        """Wait until the daemon has started a run, and it has published a candidate."""
         deadline = time.monotonic() + self.settings.distill.settle_s + RUN_S
         while True:
             self.service.check()
@@ -149,7 +153,7 @@ class Demo:
                 run = found[-1] if found else None
             if run is None and time.monotonic() > deadline:
                 needed = self.settings.distill.min_new_lessons
-                raise DemoFailed(f"No run started: it takes {needed} lessons, each another one.")
+                raise DemoFailed(f"No run started: it needs {needed} different lessons.")
             if run and run.status is RunStatus.PUBLISHED:
                 return run
             if run and run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
@@ -160,11 +164,11 @@ class Demo:
             time.sleep(POLL_S)
 
     def await_rollout(self, run: Run) -> tuple[str, list[str]]:
-        """Wait until the candidate serves. Returns its name and the gate's reasons."""
+        """Wait until the candidate is live; return its name and gate results."""
         deadline = time.monotonic() + ROLLOUT_S
         while time.monotonic() < deadline:
             self.service.check()
-            self.show("gate, identity probe, swap", None, None)
+            self.show("gating and swapping in the adapter", None, None)
             with self.db.read() as session:
                 adapter = adapters.get(session, str(run.adapter))
                 reasons = list(adapters.evaluation(session, str(run.adapter)).reasons)
@@ -173,4 +177,4 @@ class Demo:
             if adapter and adapter.status is not AdapterStatus.CANDIDATE:
                 raise DemoFailed(f"The candidate is {adapter.status}:\n" + "\n".join(reasons))
             time.sleep(POLL_S)
-        raise DemoFailed("The candidate was not rolled out in time.")
+        raise DemoFailed("The candidate did not go live in time.")

@@ -1,4 +1,4 @@
-"""Asking the questions of the demo over HTTP, and what that shows."""
+"""Asks the demo's questions over HTTP, and measures answers and latency."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from agent.demo.shops import Question
 
 MAX_TOKENS = 40
 TIMED = 7
-"""Questions whose first token is waited for, with no other request beside it."""
-AT_ONCE = 5
-"""Questions asked together, as an engine that batches likes it."""
+"""Questions whose time to first token is measured, one at a time."""
+CONCURRENCY = 5
+"""Questions asked concurrently, so that the engine can batch them."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer, and what it cost."""
+    """One answer and its prompt length."""
 
     question: Question
     text: str
@@ -38,7 +38,7 @@ class Score:
 
     @property
     def right(self) -> int:
-        """How many answers are right."""
+        """Number of right answers."""
         return sum(answer.right for answer in self.answers)
 
     @property
@@ -58,14 +58,16 @@ def ask_all(
     questions: Sequence[Question],
     advance: Callable[[], None],
 ) -> Score:
-    """Ask every question, without leaving a trace to learn from."""
-    waited = tuple(_first_token_s(client, model, question) for question in questions[:TIMED])
+    """Ask every question, with logging off so that nothing is learned from it."""
+    first_tokens_s = tuple(
+        _first_token_s(client, model, question) for question in questions[:TIMED]
+    )
     answers = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         for answer in pool.map(partial(_ask, client, model), questions):
             answers.append(answer)
             advance()
-    return Score(tuple(answers), waited)
+    return Score(tuple(answers), first_tokens_s)
 
 
 def _body(model: str, question: Question) -> dict[str, Any]:
@@ -80,17 +82,17 @@ def _body(model: str, question: Question) -> dict[str, Any]:
 
 def _ask(client: openai.OpenAI, model: str, question: Question) -> Answered:
     reply = client.chat.completions.create(**_body(model, question))
-    said = reply.choices[0].message.content or ""
+    text = reply.choices[0].message.content or ""
     tokens = reply.usage.prompt_tokens if reply.usage else 0
-    return Answered(question, said, question.fact.is_right(said), tokens)
+    return Answered(question, text, question.fact.is_right(text), tokens)
 
 
 def _first_token_s(client: openai.OpenAI, model: str, question: Question) -> float:
-    """Seconds from the request to the first text of the answer."""
-    began = time.monotonic()
+    """Return the seconds from the request to the first text of the answer."""
+    started = time.monotonic()
     chunks = client.chat.completions.create(**_body(model, question), stream=True)
-    with chunks:  # the rest of the answer is not waited for
+    with chunks:  # closes the stream early
         for chunk in chunks:
             if chunk.choices and chunk.choices[0].delta.content:
                 break
-    return time.monotonic() - began
+    return time.monotonic() - started

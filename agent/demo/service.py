@@ -1,4 +1,4 @@
-"""The daemon of the demo: a real `byheart serve` in a folder of its own, as a child process."""
+"""The demo's daemon: a real `byheart serve` as a child process, in its own folder."""
 
 import json
 import os
@@ -30,19 +30,19 @@ class Service:
     logfile: Path
 
     def check(self) -> None:
-        """Raise `ServiceDied` when the daemon is gone."""
+        """Raise `ServiceDied` if the daemon has exited."""
         if self.process.poll() is not None:
             raise ServiceDied(
-                f"byheart serve ended with code {self.process.returncode}:\n{tail(self.logfile)}"
+                f"byheart serve exited with code {self.process.returncode}:\n{tail(self.logfile)}"
             )
 
 
 @contextmanager
 def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iterator[Service]:
-    """Run `byheart serve -c CONFIG` until left; ready when entered.
+    """Run `byheart serve -c CONFIG` while the block runs, which starts once the daemon is ready.
 
     Raises:
-        ServiceDied: It ended before it was ready.
+        ServiceDied: The daemon exited before it was ready.
     """
     logfile = data_dir / "logs" / "daemon.log"
     logfile.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iter
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            # The demo's own settings alone: it must not play in anybody's database.
+            # Without settings from the environment, which may name a real database.
             env={key: os.environ[key] for key in os.environ if not key.startswith(ENV_PREFIX)},
         )
     try:
@@ -84,15 +84,15 @@ def _ready(url: str) -> bool:
 
 
 def phase(logfile: Path) -> str:
-    """What the daemon said last that it is doing."""
-    said = [
+    """Return the last status line that the daemon printed."""
+    messages = [
         line.removeprefix("byheart: ")
         for line in logfile.read_text(errors="replace").splitlines()
         if line.startswith("byheart: ")
     ]
-    return said[-1] if said else "starting"
+    return messages[-1] if messages else "starting"
 
 
 def tail(logfile: Path, lines: int = 15) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     return "\n".join(logfile.read_text(errors="replace").splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""The shop of the demo: questions, right answers, and how to tell that an answer is right."""
+"""The demo's shop file: questions, right answers, and patterns that right answers match."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ DEFAULT = Path(__file__).parents[2] / "config" / "examples" / "shop.toml"
 
 
 class Fact(BaseModel):
-    """Something the operator knows and the model does not."""
+    """A fact that the operator knows and the model does not."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,12 +29,12 @@ class Fact(BaseModel):
         return value
 
     def is_right(self, answer: str) -> bool:
-        """Whether an answer says it."""
+        """Return whether an answer states the fact."""
         return re.search(self.expect, answer, re.IGNORECASE | re.DOTALL) is not None
 
 
 class Shop(BaseModel):
-    """All facts of a shop."""
+    """A shop and its facts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,13 +43,13 @@ class Shop(BaseModel):
 
     @property
     def measured(self) -> list["Question"]:
-        """The questions that nothing is trained on."""
+        """The test questions, which are not used in training."""
         return [Question(text, fact) for fact in self.fact for text in fact.measure]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A wording, and the fact it asks for."""
+    """A test question and the fact that it asks for."""
 
     text: str
     fact: Fact
@@ -59,14 +59,14 @@ def read_shop(path: Path) -> Shop:
     """Read a shop file.
 
     Raises:
-        ShopError: It is missing, not TOML, or not a shop.
+        ShopError: The file is missing or invalid.
     """
     try:
         return Shop.model_validate(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, re.error) as error:
-        raise ShopError(f"Cannot read the shop {path}: {error}") from error
+        raise ShopError(f"Cannot read the shop file {path}: {error}") from error
     except ValidationError as error:
-        wrong = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-        raise ShopError(f"The shop {path} is not complete: {wrong}") from error
+        raise ShopError(f"The shop file {path} is invalid: {problems}") from error

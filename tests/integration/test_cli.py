@@ -137,7 +137,7 @@ def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_kil
     (byheart.data / ADDRESS_FILE).write_text(left)
     with lock_data_dir(byheart.data):
         assert "serving at http://127.0.0.1:1" in byheart("status").stdout
-    assert "no daemon is serving" in byheart("status").stdout
+    assert "no daemon is running" in byheart("status").stdout
 
 
 def counts(byheart: Shell) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def test_an_interaction_that_is_not_there_is_wrong_usage(run: Any) -> None:
 
 
 def test_savings_are_told_by_version(db: Database, run: Any) -> None:
-    assert "Nothing was answered" in run("savings").stdout
+    assert "No requests yet" in run("savings").stdout
     with db.begin() as session:
         for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
             record(session, namespace="default", version=version, tokens_saved=saved)
