@@ -1,23 +1,24 @@
-"""Exact full-vocabulary divergences from hidden states: the objective of a run.
+"""The loss: exact full-vocabulary KL divergences, computed from hidden states.
 
-The reference implementation of OPCD keeps the student's top 256 tokens without renormalising, which
-is not stationary where student and teacher agree. Here nothing is cut off: chunk by chunk, hidden
-states go through the shared output head, the divergence and its analytic gradient are taken in
-fp32, and only d loss / d hidden is kept. Memory is chunk x vocabulary, whatever the batch, and the
-backbone is traversed backwards once.
-
-With p the student's and q the teacher's distribution at one position, z the student's logits:
+At one position, p is the student's distribution, q the teacher's, z the student's logits, and
+b = `teacher_weight`. Each divergence has a closed-form gradient dz:
 
     reverse  KL(p || q)    dz = p * (log p - log q - KL)        OPCD, arXiv 2602.12275, eq. 1
-    forward  KL(q || p)    dz = p - q                           guided trajectories
+    forward  KL(q || p)    dz = p - q                           teacher-sampled trajectories
     jsd      b KL(q || m) + (1-b) KL(p || m), m = b q + (1-b) p    GKD, arXiv 2306.13649
              dz = p * (g - sum(p g)), g = (1-b) (log p - log m)
 
-With `top_k`, both distributions are coarsened first: the likeliest tokens of either side keep their
-probabilities, and the rest is one bucket. A coarsened divergence is a bound from below, is zero
-where the two agree, and still sees how much mass lies outside.
+The reference implementation of OPCD keeps the student's top 256 tokens without renormalising, which
+is not stationary where student and teacher agree. Here the sum runs over the whole vocabulary.
+Hidden states go through the shared output head in chunks of tokens, divergence and dz are computed
+in fp32, and only d loss / d hidden is stored. Peak memory is chunk x V for any batch size, and
+autograd traverses the backbone once.
 
-Shapes: N completion tokens of all sequences, D hidden size, V vocabulary.
+With `top_k`, both distributions are coarsened first: the top tokens of either side keep their own
+probabilities and the rest form one bucket. The coarsened divergence is a lower bound, is zero where
+the two agree, and still accounts for the mass of the tail.
+
+Shapes: N completion tokens of all sequences, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
 import math
@@ -33,23 +34,25 @@ from distill.model.logits import logits
 Divergence = Literal["reverse", "forward", "jsd"]
 Normalise = Literal["sequence", "token"]
 Formula = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
-"""Value and slope by log p, log q and b. It may write into log p and log q: no buffer of a chunk's
-logits more than it takes."""
+"""Maps (log p, log q, b) to the divergence, Float[C], and dz, Float[C, V].
 
-# Tokens whose logits are in memory at once. On two cores 32 were slower, and 256 were faster for
-# thousands of tokens only (BENCHMARKS.md). What is best on an accelerator has not been measured.
+It may overwrite log p and log q, which saves a buffer of chunk x V.
+"""
+
+# Tokens whose logits are in memory at the same time. On two cores, 32 is slower and 256 is faster
+# only for thousands of tokens (BENCHMARKS.md). The accelerator's value has not been tuned.
 CHUNK_TOKENS = {"cpu": 64, "accelerator": 512}
 NEAR = 1.0
-"""Of logarithms of ratios: e to the power of it is near 1."""
+"""Log-ratios up to this size use `log1p(expm1)`, which is exact around zero."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Which divergence, and on what."""
+    """A divergence and its parameters."""
 
     kind: Divergence = "reverse"
     top_k: int = 0
-    """Tokens of each side that keep a probability of their own; 0 means the whole vocabulary."""
+    """Top tokens of either side that keep their own probability; 0 means the whole vocabulary."""
     teacher_weight: float = 0.5
     """b of the generalised JSD, between 0 and 1."""
 
@@ -65,21 +68,20 @@ def divergence(
     objective: Objective = REVERSE,
     chunk_tokens: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The weighted sum of per-token divergences, differentiable in the student's hidden states.
+    """Return the weighted sum of per-token divergences, differentiable in the student's states.
 
     Args:
-        student: Float[N, D], hidden states before the output head; receives the gradient.
-        teacher: Float[N, D], of the teacher at the same tokens; constant.
-        head: Float[V, D], the frozen output head that both share; all logits are finite.
-        weights: Float[N] from `token_weights`; a token of weight zero is masked out.
-        objective: Which divergence.
-        chunk_tokens: Tokens whose logits are in memory at once, 0 for what suits the device; does
-            not change the result.
+        student: Float[N, D], the student's hidden states before the output head.
+        teacher: Float[N, D], the teacher's at the same tokens; constant.
+        head: Float[V, D], the frozen output head that both share; all logits must be finite.
+        weights: Float[N] from `token_weights`; zero masks a token out.
+        objective: The divergence and its parameters.
+        chunk_tokens: Tokens per chunk; 0 selects the device's default. Does not affect the result.
 
     Returns:
-        loss: Float[], nats.
-        per_token: Float[N], the divergences without weights, detached, nats.
-        entropy: Float[N], the student's, detached, nats.
+        loss: Float[], in nats.
+        per_token: Float[N], unweighted divergences in nats, detached.
+        entropy: Float[N], entropy of the student in nats, detached.
     """
     assert student.shape == teacher.shape, (student.shape, teacher.shape)
     assert weights.shape == student.shape[:1], (weights.shape, student.shape)
@@ -93,39 +95,39 @@ def divergence(
 def token_weights(
     lengths: Sequence[int], sequences: int, tokens: int, normalise: Normalise = "sequence"
 ) -> Tensor:
-    """Weights that make the sum over tokens a mean over the whole optimiser step.
+    """Return weights that turn the sum over tokens into a mean over the whole optimiser step.
 
     Args:
-        lengths: Completion tokens of each sequence in this pass.
-        sequences: Sequences in the optimiser step: the global denominator of `sequence`.
-        tokens: Completion tokens in the optimiser step: the global denominator of `token`.
-        normalise: Mean over sequences of their mean (the paper), or mean over tokens.
+        lengths: Completion tokens of each sequence of the microbatch.
+        sequences: Sequences in the step; the global denominator of `sequence`.
+        tokens: Completion tokens in the step; the global denominator of `token`.
+        normalise: "sequence" averages per-sequence means (the paper), "token" averages tokens.
 
     Returns:
-        Float[N], sequence after sequence.
+        Float[N], concatenated over sequences.
     """
     counts = torch.tensor(list(lengths))
-    each = (
+    weights = (
         1.0 / (counts * sequences) if normalise == "sequence" else torch.ones(len(counts)) / tokens
     )
-    return each.float().repeat_interleave(counts)
+    return weights.float().repeat_interleave(counts)
 
 
 def token_logprobs(states: Tensor, head: Tensor, completion: Sequence[int]) -> Tensor:
-    """Float[C]: log-probability, in nats, of each completion token.
+    """Return Float[N], the log-probability of each completion token, in nats.
 
     Args:
-        states: Float[C, D], the hidden states that predict the tokens.
+        states: Float[N, D], the hidden states that predict the tokens.
         head: Float[V, D], the output head.
-        completion: The C token ids.
+        completion: The N token ids.
     """
-    logprobs = logits(states, head).log_softmax(-1)  # (C, V)
-    chosen = torch.tensor(list(completion), device=states.device)
-    return logprobs.gather(1, chosen[:, None])[:, 0]
+    logprobs = logits(states, head).log_softmax(-1)  # (N, V)
+    ids = torch.tensor(list(completion), device=states.device)
+    return logprobs.gather(1, ids[:, None])[:, 0]
 
 
 class _Divergence(torch.autograd.Function):  # type: ignore[misc]
-    """Loss and gradient in one forward sweep; backward only scales the stored gradient."""
+    """Computes loss and gradient in the forward pass; backward scales the stored gradient."""
 
     @staticmethod
     def forward(  # noqa: PLR0913 - the signature autograd calls
@@ -139,47 +141,50 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradient = torch.empty_like(student)
         precise = torch.promote_types(student.dtype, torch.float32)
-        if student.is_cpu:  # which has no product of bf16 that is summed up in fp32: once for all
+        if student.is_cpu:  # no bf16 matmul with fp32 accumulation: convert once, not per chunk
             head = head.to(precise)
         per_token = torch.empty(len(student), dtype=precise, device=student.device)
         entropy = torch.empty_like(per_token)
         for start in range(0, len(student), chunk_tokens):
-            part = slice(start, start + chunk_tokens)
-            per_token[part], entropy[part], slope = _chunk(
-                student[part], teacher[part], head, objective
+            chunk = slice(start, start + chunk_tokens)
+            per_token[chunk], entropy[chunk], dz = _chunk(
+                student[chunk], teacher[chunk], head, objective
             )
             if ctx.needs_input_grad[0]:
-                slope *= weights[part, None]
-                gradient[part] = slope.to(head.dtype) @ head  # (chunk, D)
-            del slope  # not beside the next chunk's logits
+                dz *= weights[chunk, None]
+                gradient[chunk] = dz.to(head.dtype) @ head  # (C, V) @ (V, D)
+            del dz  # free it before the next chunk's logits
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(per_token, entropy)
         return (per_token * weights).sum(), per_token, entropy
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (gradient,) = ctx.saved_tensors
-        return slopes[0] * gradient, None, None, None, None, None
+        return grad_outputs[0] * gradient, None, None, None, None, None
 
 
 def _chunk(
     student: Tensor, teacher: Tensor, head: Tensor, objective: Objective
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Divergences and the student's entropies, Float[chunk], and d divergence / d logits."""
-    log_p = logits(student, head).log_softmax(-1)  # (chunk, V)
+    """Return divergences Float[C], student entropies Float[C], and dz Float[C, V]."""
+    log_p = logits(student, head).log_softmax(-1)  # (C, V)
     entropy = -torch.linalg.vecdot(log_p.exp(), log_p)
-    log_q = logits(teacher, head).log_softmax(-1)  # (chunk, V)
+    log_q = logits(teacher, head).log_softmax(-1)  # (C, V)
     if objective.top_k:
-        log_q = _coarsened(log_p, log_q, objective.top_k)
-    value, slope = FORMULAS[objective.kind](log_p, log_q, objective.teacher_weight)
-    return value, entropy, slope
+        log_q = _coarsen(log_p, log_q, objective.top_k)
+    kl, dz = FORMULAS[objective.kind](log_p, log_q, objective.teacher_weight)
+    return kl, entropy, dz
 
 
-def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
-    """The teacher with its tail spread as the student's is: Float[chunk, V], log-probabilities.
+def _coarsen(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
+    """Return the teacher's log-probabilities with its tail redistributed as the student's is.
 
-    With all tail tokens in the same ratio, each formula over the vocabulary has the value and the
-    gradient that it has over the support and one bucket.
+    All tail tokens then have the same ratio q / p, so each formula over the vocabulary has the
+    value and the gradient that it has over the support and one bucket.
+
+    Returns:
+        Float[C, V].
     """
     support = torch.zeros_like(log_p, dtype=torch.bool)
     for side in (log_p, log_q):
@@ -190,40 +195,40 @@ def _coarsened(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
     return torch.where(support, log_q, log_p + (q_tail - p_tail)[:, None])
 
 
-def _reverse(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
+def _reverse_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     p = log_p.exp()
-    ratio = log_p.sub_(log_q)
-    mean = torch.linalg.vecdot(p, ratio)
-    # p and q sum to one only up to rounding. The rest is of the size of the divergence of two
-    # models that nearly agree, and cancels in KL + sum(q - p).
-    value = mean + log_q.exp_().sub_(p).sum(-1)
-    return value, p.mul_(ratio.sub_(mean[:, None]))
+    log_ratio = log_p.sub_(log_q)
+    kl = torch.linalg.vecdot(p, log_ratio)
+    # p and q sum to one only up to rounding. That error is as large as the divergence of two models
+    # that nearly agree; adding sum(q - p) cancels it.
+    value = kl + log_q.exp_().sub_(p).sum(-1)
+    return value, p.mul_(log_ratio.sub_(kl[:, None]))
 
 
-def _forward(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
+def _forward_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
     q = log_q.exp()
-    slope = log_p.exp().sub_(q)
-    value = (q * (log_q - log_p)).sum(-1) + slope.sum(-1)
-    return value, slope
+    dz = log_p.exp().sub_(q)
+    value = (q * (log_q - log_p)).sum(-1) + dz.sum(-1)  # cancels rounding as in `_reverse_kl`
+    return value, dz
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:
-    p, q, ratio = log_p.exp(), log_q.exp(), log_q - log_p
-    # Of the mixture to p and to q, each by itself: their difference to the ratio would lose digits
-    # where b is near 0 or 1, and where both sides nearly agree.
-    to_p, to_q = _log_mixture(ratio, b), _log_mixture(-ratio, 1 - b)
-    value = -(b * q * to_q + (1 - b) * p * to_p).sum(-1)
-    slope = (b - 1) * to_p
-    # From the likeliest token's: its own gradient is the sum of the others', which are small.
-    slope = slope - slope.gather(1, p.argmax(-1, keepdim=True))
-    return value, p * (slope - (p * slope).sum(-1, keepdim=True))
+    p, q, log_ratio = log_p.exp(), log_q.exp(), log_q - log_p
+    # log(m / p) and log(m / q) are computed separately: subtracting log_ratio from one to get the
+    # other loses digits where b is near 0 or 1, and where both sides nearly agree.
+    log_m_p, log_m_q = _log_mixture(log_ratio, b), _log_mixture(-log_ratio, 1 - b)
+    value = -(b * q * log_m_q + (1 - b) * p * log_m_p).sum(-1)
+    g = (b - 1) * log_m_p
+    # Shifting g leaves dz unchanged. Relative to the likeliest token, whose gradient is minus the
+    # sum of the others', the small terms keep their digits.
+    g = g - g.gather(1, p.argmax(-1, keepdim=True))
+    return value, p * (g - (p * g).sum(-1, keepdim=True))
 
 
 def _log_mixture(ratio: Tensor, weight: float) -> Tensor:
-    """log(1 - weight + weight e^ratio): finite also where e^ratio is not.
+    """Return log(1 - weight + weight e^ratio), finite even where e^ratio overflows.
 
-    Near 1 by what it is more or less than 1, and far from it by the larger of its two parts: each
-    loses its digits where the other is right.
+    Small ratios use log1p(expm1), large ones logaddexp: each is inaccurate where the other is used.
     """
     near = torch.log1p(weight * torch.expm1(ratio.clamp(-NEAR, NEAR)))
     far = (
@@ -234,4 +239,4 @@ def _log_mixture(ratio: Tensor, weight: float) -> Tensor:
     return torch.where(ratio.abs() <= NEAR, near, far)
 
 
-FORMULAS: dict[Divergence, Formula] = {"reverse": _reverse, "forward": _forward, "jsd": _jsd}
+FORMULAS: dict[Divergence, Formula] = {"reverse": _reverse_kl, "forward": _forward_kl, "jsd": _jsd}

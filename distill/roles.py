@@ -49,7 +49,7 @@ class ParentMismatch(Exception):
     """The adapter to start from is not one of this base with these settings."""
 
 
-def device() -> torch.device:
+def training_device() -> torch.device:
     """Where a run computes."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -67,7 +67,7 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
     """
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    base, tokenizer = load_base(spec.model, device(), parallel.shard)
+    base, tokenizer = load_base(spec.model, training_device(), parallel.shard)
     pristine = probe_logits(base)
     student = Student(
         base, settings.rank, settings.alpha, settings.seed, settings.gradient_checkpointing

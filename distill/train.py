@@ -1,39 +1,37 @@
-"""One run of On-Policy Context Distillation, from data to published candidate adapter.
+"""On-policy context distillation (OPCD, arXiv 2602.12275): one run, from data to adapter.
 
-What stands in the context moves into the weights (OPCD, arXiv 2602.12275). For a prompt x and a
-context c, the student p sees x alone and the teacher q sees c before it:
+The context moves into the weights. For a prompt x and a context c, the student p sees x alone and
+the teacher q sees c and x. The student samples a completion y and minimises its reverse KL to the
+teacher:
 
-    L = E_x, y ~ p(.|x) [ 1/|y| sum_t KL( p(.|x, y<t) || q(.|c, x, y<t) ) ]
+    L = E_{x, y ~ p(.|x)} [ 1/|y| sum_t KL( p(.|x, y<t) || q(.|c, x, y<t) ) ]
 
-`run` does, in this order:
+`run` takes these steps:
 
-    1. load the base, attach a fresh adapter, prove that the teacher is frozen
-    2. prepare: stop if the context does not help; collect prompts, let the teacher write questions
-       and answer them (`material.py`)
-    3. train: the student answers, the teacher judges every token, the adapter moves; keep the best
-       step, and stop with a reason when answers are no longer answers (`steps.py`, `guards.py`)
-    4. measure: candidate without context against teacher with it, on prompts never trained on
-    5. publish the adapter folder, by rename
+    1. load     the base, a LoRA adapter on it, and proof that the teacher is the frozen base
+    2. prepare  preflight, prompts, questions by the teacher, its answers    (`data/prepare.py`)
+    3. train    sample, score every token, update the adapter, keep the best step   (`steps.py`)
+    4. measure  the student without context against the teacher with it, on held-out prompts
+    5. publish  the adapter folder, by an atomic rename                      (`run/publish.py`)
 
-Where it differs from the paper and its reference code:
-- The divergence is exact over the vocabulary, not over the student's top 256 tokens (`loss.py`).
-- LoRA on all linear layers instead of full fine-tuning, so the learning rate is far higher.
-- Facts have no gradient on answers that never mention them: a share of each batch is guided, that
-  is, answered by the teacher or by the context's own words, and learned with forward KL. It begins
-  at the share of lessons that are facts, is theirs alone, and falls to zero, so that the run ends
-  purely on-policy. Lessons that are rules are learned on-policy from the first step; a system
-  prompt may hold facts, and is guided.
-- A share of each batch is replay: unrelated prompts against the base without context (arXiv
-  2607.18110), which keeps what the context says nothing about.
-- On-policy trajectories are sampled for a few steps at once (`refresh_every`), without importance
-  correction: their divergences are exact whoever sampled them.
-- The step that is kept is chosen on a validation split, among those without guidance.
-- Left out: live or averaged teachers (they collapse; table 5 of the paper), choosing checkpoints
-  by test results.
+Differences from the paper and its reference code:
+- The divergence is exact over the whole vocabulary, not over the student's top 256 tokens
+  (`loss.py`).
+- LoRA on all linear layers replaces full fine-tuning, so the learning rate is far higher.
+- Part of each batch is teacher-sampled: the teacher, or the context verbatim, gives the completion,
+  and the student learns it with forward KL. Reverse KL has no gradient for facts that the student
+  never samples. The share is scaled by how many lessons are facts and decays to zero, so a run ends
+  purely on-policy. Rules are learned on-policy from the first step. A system prompt may hold facts,
+  so it is teacher-sampled.
+- Part of each batch is replay: unrelated prompts whose teacher is the base without context (arXiv
+  2607.18110). Replay preserves behaviour that the context does not concern.
+- On-policy trajectories are sampled `refresh_every` steps ahead without importance correction. The
+  per-token divergence is exact for any sampling policy.
+- A validation split selects the step to keep, among those without teacher-sampled trajectories.
+- Live and averaged teachers are left out because they collapse (table 5 of the paper). Checkpoints
+  are never selected on test results.
 
     python -m distill train --model DIR --context handbook.md --prompts prompts.jsonl --out DIR
-
-Shapes: N completion tokens of a pass, D hidden size.
 """
 
 import json
@@ -44,6 +42,7 @@ from typing import Any
 
 import torch
 
+from config.sections import Distill
 from distill import steps
 from distill.data.prepare import RunData, prepare_data
 from distill.evaluate import measure, probe
@@ -52,7 +51,7 @@ from distill.evaluate.probe import Probe
 from distill.model.adapter_files import canonical
 from distill.model.distributed import ParallelState, init_parallel, shutdown_parallel
 from distill.progress import PLAN, Report, no_report
-from distill.roles import Roles, device, load_roles
+from distill.roles import Roles, load_roles, training_device
 from distill.run import folders, publish
 from distill.run.checkpoint import POOL, Checkpoints
 from distill.spec import RunSpec
@@ -62,26 +61,26 @@ PROBES = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves behind."""
+    """The result of a run."""
 
     adapter: Path
     """The published folder."""
     evaluation: Evaluation
     metrics: list[dict[str, Any]]
-    """The training curves, one entry a step."""
+    """The training curves, one entry per step."""
 
 
 def run(spec: RunSpec, report: Report) -> Outcome | None:
-    """Distil `spec.context` into an adapter, resuming from `spec.work` what was begun there.
+    """Distil `spec.context` into an adapter, resuming from `spec.work` if the run was interrupted.
 
     Returns:
-        What was published; None in all but the first of several parallel.
+        The published adapter with its evaluation; None in every process but the main one.
 
     Raises:
-        NothingToLearn: The context does not help the model.
-        Diverged: The loss is not finite, or the student's answers are no longer answers.
-        PromptTooLong, PromptRejected, ContextTooLong, ModelError, FolderError: What the run was
-            given does not fit, or is not usable.
+        NothingToLearn: The context does not change the model's answers.
+        Diverged: The loss is not finite, or the student's answers have degenerated.
+        PromptTooLong, PromptRejected, ContextTooLong, ModelError, FolderError: An input does not
+            fit the model or cannot be used.
     """
     parallel = init_parallel(spec.settings.shards)
     if not parallel.is_main_process:
@@ -94,80 +93,88 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
 
 
 def _distil(spec: RunSpec, parallel: ParallelState, report: Report) -> Outcome | None:
-    """The run, as each of its parallel does it; None in all but the first."""
-    first = parallel.is_main_process
+    """Take the five steps in this process; only the main process publishes."""
     report("load the model", 0, 1, {})
-    spec = spec.with_device_defaults(device().type)
+    spec = spec.with_device_defaults(training_device().type)
     roles = load_roles(spec, parallel)
-    if first:
-        folders.check_disk_space(spec.out, spec.work, _size(roles.student.parameters()))
-    checkpoints = Checkpoints(spec.work, spec.fingerprint(roles.base_sha256), writes=first)
-    prepared = parallel.run_on_first_replica(
+    checkpoints = _open_checkpoints(spec, roles)
+    data = parallel.run_on_first_replica(
         lambda: load_or_prepare_data(spec, roles, checkpoints, report)
     )
-    settings = spec.resolved_settings(prepared.statements)
-    counts: dict[str, float] = {
-        "statements": prepared.statements,
-        "prompts": len(prepared.prompts),
-        "teacher_sampled": len(prepared.teacher_sampled),
-    }
-    report(PLAN, settings.steps, settings.steps, counts)
-    curves = steps.train(settings, roles, prepared, checkpoints, report)
-    if parallel.rank == 0:
-        evaluation, probes = evaluate(spec, roles, prepared, report)
+    settings = spec.resolved_settings(data.statements)
+    _report_plan(settings, data, report)
+    curves = steps.train(settings, roles, data, checkpoints, report)
+    if parallel.replica == 0:
+        evaluation, probes = evaluate(spec, roles, data, report)
     shutdown_parallel()
-    if not first:
+    if not parallel.is_main_process:
         return None
     adapter = publish_adapter(spec, roles, evaluation, curves, probes)
     return Outcome(adapter, evaluation, curves)
 
 
-def _size(parameters: Sequence[torch.nn.Parameter]) -> int:
-    """Bytes of some weights."""
-    return sum(each.numel() * each.element_size() for each in parameters)
+def _open_checkpoints(spec: RunSpec, roles: Roles) -> Checkpoints:
+    is_main = roles.parallel.is_main_process
+    if is_main:
+        folders.check_disk_space(spec.out, spec.work, _size_bytes(roles.student.parameters()))
+    return Checkpoints(spec.work, spec.fingerprint(roles.base_sha256), writes=is_main)
+
+
+def _size_bytes(parameters: Sequence[torch.nn.Parameter]) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def load_or_prepare_data(
     spec: RunSpec, roles: Roles, checkpoints: Checkpoints, report: Report
 ) -> RunData:
-    """Preflight and material, or what an earlier attempt of this run has kept of them."""
-    kept = checkpoints.load(POOL)
-    prepared: RunData = (
-        kept["material"]
-        if kept
-        else prepare_data(
-            spec,
-            roles.encoder,
-            roles.teacher,
-            roles.sampler,
-            lambda stage, done, total: report(stage, done, total, {}),
-        )
+    """Return the data that an earlier attempt of this run saved, or prepare and save it."""
+    saved = checkpoints.load(POOL)
+    if saved:
+        data: RunData = saved["material"]
+        return data
+    data = prepare_data(
+        spec,
+        roles.encoder,
+        roles.teacher,
+        roles.sampler,
+        lambda stage, done, total: report(stage, done, total, {}),
     )
-    if not kept:
-        checkpoints.save(POOL, {"material": prepared})
-    return prepared
+    checkpoints.save(POOL, {"material": data})
+    return data
+
+
+def _report_plan(settings: Distill, data: RunData, report: Report) -> None:
+    counts: dict[str, float] = {
+        "statements": data.statements,
+        "prompts": len(data.prompts),
+        "teacher_sampled": len(data.teacher_sampled),
+    }
+    report(PLAN, settings.steps, settings.steps, counts)
 
 
 def evaluate(
-    spec: RunSpec, roles: Roles, prepared: RunData, report: Report
+    spec: RunSpec, roles: Roles, data: RunData, report: Report
 ) -> tuple[Evaluation, list[Probe]]:
-    """Measure the trained student as the gate wants it, and how an engine may know it."""
-    patient = roles.sampler.for_stage(
+    """Measure the trained student for the gate, and compute the probes of its adapter.
+
+    The engine's answers to the probes later prove that it serves this adapter.
+    """
+    sampler = roles.sampler.for_stage(
         "measure the candidate",
         max_tokens=spec.settings.max_answer_tokens,
         progress=lambda stage, done, total: report(stage, done, total, {}),
     )
-    completions = measure.greedy(patient, [*prepared.held_out, *prepared.unrelated])
+    completions = measure.greedy(sampler, [*data.held_out, *data.unrelated])
     evaluation = measure.measure_candidate(
         roles.teacher,
-        patient,
+        sampler,
         roles.encoder,
-        EvaluationSet(prepared.held_out, prepared.unrelated, prepared.anchored),
+        EvaluationSet(data.held_out, data.unrelated, data.anchored),
         completions,
     )
-    asked = prepared.held_out
-    short = [ids[: spec.settings.max_completion_tokens] for ids in completions[: len(asked)]]
-    return evaluation, probe.make_probes(roles.teacher, asked, short, PROBES)
+    max_tokens = spec.settings.max_completion_tokens
+    probed = [ids[:max_tokens] for ids in completions[: len(data.held_out)]]
+    return evaluation, probe.make_probes(roles.teacher, data.held_out, probed, PROBES)
 
 
 def publish_adapter(
@@ -177,7 +184,7 @@ def publish_adapter(
     metrics: list[dict[str, Any]],
     probes: list[Probe],
 ) -> Path:
-    """Write the adapter folder with its manifest, curves and measurements."""
+    """Write the adapter folder with its manifest, curves and evaluation; return the folder."""
     lineage = publish.Lineage(
         base_name=spec.model.resolve().name,
         base_sha256=roles.base_sha256,

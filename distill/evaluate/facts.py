@@ -41,7 +41,7 @@ def count(
     candidate = _choices(student, reference)
     missed = learned = 0
     for item, plain, tuned in zip(reference, base, candidate, strict=True):
-        told = logits(item.teacher.to(student.head.device), student.head).argmax(-1)
+        told = logits(item.teacher_states.to(student.head.device), student.head).argmax(-1)
         for place in fact_places(tokenizer, context, item.prompt.text, item.completion):
             if plain[place] != told[place]:
                 missed += 1

@@ -24,7 +24,12 @@ from distill.model.encoder import Encoder, Prompt
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
-from distill.model.trajectories import Trajectory, answer, sample_from_teacher, stack
+from distill.model.trajectories import (
+    Trajectory,
+    sample_from_teacher,
+    stack_teacher_states,
+    teacher_completions,
+)
 from store.anchors import Anchor
 from store.contexts import message_text
 
@@ -208,7 +213,7 @@ def check_anchors(
     with teacher.student.adapter_disabled():
         base = encoder.decode(greedy(sampler.for_stage("anchors, base"), prompts))
     patient = sampler.for_stage("anchors, teacher")
-    taught = encoder.decode(answer(teacher, patient, prompts, temperature=0))
+    taught = encoder.decode(teacher_completions(teacher, patient, prompts, temperature=0))
     return Anchored(tuple(anchors), tuple(base), tuple(taught))
 
 
@@ -222,7 +227,7 @@ def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tens
         states = student.states(pairs[run])
         ones = torch.ones(len(states), device=states.device)
         # What a resume point kept is on the CPU.
-        judged = stack(trajectories[run]).to(states.device)
+        judged = stack_teacher_states(trajectories[run]).to(states.device)
         _, each, _ = loss.divergence(states, judged, student.head, ones, loss.FORWARD)
         found += each.split([len(completion) for _, completion in pairs[run]])
     return found

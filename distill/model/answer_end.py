@@ -1,10 +1,10 @@
-"""Where an answer ends: before the words that a model puts into another's mouth.
+"""Truncates completions where the model starts to write the user's next turn.
 
-Behind examples in its prompt ("User: ... Assistant: ...") a small model answers and then goes on
-with more of them, to the end of what it may say. Of such a completion the answer is learned: the
-rest would weigh more than it, and is nobody's to learn. Where it is cut off the answer is whole, so
-the student is to end there as the base ends its own: the judge of that token is a state of the base
-behind an answer that nobody would go on with.
+After few-shot examples in the prompt ("User: ... Assistant: ..."), a small model answers and then
+continues with further turns up to the token limit. Only the answer is learned; otherwise the
+invented turns would outweigh it in the loss. A truncated answer is complete, so the student should
+emit the end-of-sequence token after it. The teacher's own state there predicts the next turn, so
+the target is a reference state: the base's state at the end of a complete answer.
 """
 
 import re
@@ -20,44 +20,44 @@ from distill.model.packing import TokenIds
 from distill.model.student import Student
 from store.contexts import Context
 
-WHOLE = (
+COMPLETE_ANSWERS = (
     ("Is the sky blue? Answer with one word.", "Yes."),
     ("What is the capital of France?", "The capital of France is Paris."),
     ("Hello!", "Hello! How can I help you today?"),
 )
-# A base that ends none of these with this probability is none to learn it from.
-SURE = 0.5
+# A base that ends none of these answers with this probability gives no reference state.
+MIN_EOS_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class AnswerTruncator:
-    """Finds the end of the first turn of a completion."""
+    """Truncates a completion to its first turn."""
 
     tokenizer: Any
-    other: str
-    """Who may speak behind the model (`examples.find_prompt_label`)."""
-    end: Tensor | None = None
-    """Float[D], the state that predicts the end of a whole answer; None if there is no such."""
+    user_label: str
+    """The name of the other speaker (`examples.find_prompt_label`)."""
+    eos_state: Tensor | None = None
+    """Float[D], the reference state that predicts the end of an answer; None without one."""
 
-    def first(self, completion: TokenIds) -> TokenIds:
-        """The completion, ended before a line that begins with the other's name if any does."""
+    def truncate(self, completion: TokenIds) -> TokenIds:
+        """End the completion before the first line that starts with the user's label, if any."""
         text = self._text(completion)
-        found = re.search(rf"\n\W*{self.other}\W*:", text, re.IGNORECASE)
-        said = text[: found.start()].rstrip() if found else ""
-        if not said:
+        label = re.search(rf"\n\W*{self.user_label}\W*:", text, re.IGNORECASE)
+        answer = text[: label.start()].rstrip() if label else ""
+        if not answer:
             return completion
-        ends = range(1, len(completion))
-        within = (end for end in ends if len(self._text(completion[:end])) <= len(said))
-        return (*completion[: max(within, default=1)], self.tokenizer.eos_token_id)
+        lengths = range(1, len(completion))
+        fitting = (end for end in lengths if len(self._text(completion[:end])) <= len(answer))
+        return (*completion[: max(fitting, default=1)], self.tokenizer.eos_token_id)
 
-    def is_end(self, token: int) -> bool:
-        """Whether an answer ends with this token."""
+    def is_eos(self, token: int) -> bool:
+        """Whether the token ends an answer."""
         return bool(token == self.tokenizer.eos_token_id)
 
-    def ended(self, states: Tensor) -> Tensor:
-        """Float[C, D]: the states of a whole answer with that of an end as the last."""
-        assert self.end is not None
-        return torch.cat([states[:-1], self.end[None].to(states)])
+    def with_eos_state(self, states: Tensor) -> Tensor:
+        """Return Float[C, D] states whose last one is the reference end state."""
+        assert self.eos_state is not None
+        return torch.cat([states[:-1], self.eos_state[None].to(states)])
 
     def _text(self, completion: TokenIds) -> str:
         text: str = self.tokenizer.decode(completion, skip_special_tokens=True)
@@ -65,11 +65,16 @@ class AnswerTruncator:
 
 
 def reference_eos_state(student: Student, encoder: Encoder) -> Tensor | None:
-    """Float[D]: the base's state where it ends an answer most surely; None if it is never sure."""
+    """Return Float[D], the base's state where it ends an answer with the highest probability.
+
+    None if the base ends no answer with `MIN_EOS_PROBABILITY`.
+    """
     pairs = [
-        (encoder.ids(user(asked), Context()), encoder.answer_ids(said)) for asked, said in WHOLE
+        (encoder.ids(user(question), Context()), encoder.answer_ids(answer))
+        for question, answer in COMPLETE_ANSWERS
     ]
     with student.adapter_disabled():
-        ends = torch.stack([student.states([pair])[-1] for pair in pairs])  # (3, D)
-        sure = logits(ends, student.head).softmax(-1)[:, encoder.tokenizer.eos_token_id]
-    return ends[sure.argmax()] if sure.max() >= SURE else None
+        states = torch.stack([student.states([pair])[-1] for pair in pairs])  # (3, D)
+        probabilities = logits(states, student.head).softmax(-1)
+        eos = probabilities[:, encoder.tokenizer.eos_token_id]  # (3,)
+    return states[eos.argmax()] if eos.max() >= MIN_EOS_PROBABILITY else None

@@ -204,11 +204,11 @@ def check_decoding(model: PreTrainedModel) -> None:
         ModelError: They do not.
     """
     head = model.get_output_embeddings().weight
-    model.set_attn_implementation(decoding.NAME)
+    model.set_attn_implementation(decoding.ATTENTION_NAME)
     prompts = [prompt for prompt, _ in SEQUENCES]
     with torch.no_grad():
-        together = DecodeBatch(model, prompts, SharedPrefix.compute(model, PREFIX), room=1)
-        states = [together.begin(), together.step([completion[0] for _, completion in SEQUENCES])]
+        batch = DecodeBatch(model, prompts, SharedPrefix.compute(model, PREFIX), max_new_tokens=1)
+        states = [batch.prefill(), batch.decode([completion[0] for _, completion in SEQUENCES])]
         alone = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
     if not is_close(torch.stack(states, 1) @ head.T, torch.stack(alone)):
         raise ModelError(

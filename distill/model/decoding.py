@@ -1,16 +1,16 @@
-"""Decoding: keys and values of sequences that grow together behind one shared beginning.
+"""Batched decoding with a shared prefix: prefill, then one token per sequence and step.
 
-    prefix   p p p p            once, read by all sequences in one product
-    own      . . a a a | a'     a row each, the prompts moved to the right so that all grow at
-             . b b b b | b'     the same place
-             c c c c c | c'
+    prefix    p p p p            one KV cache, shared by all sequences
+    suffixes  . . a a a | a'     a KV cache with one row per sequence; prompts are left-padded, so
+              . b b b b | b'     that all sequences append at the same position
+              c c c c c | c'
 
-The product with the prefix is the same for a long context as a matrix product of all sequences'
-queries, and nothing of it is copied for each (Hydragen, arXiv 2402.05099). A weight of the model is
-read once a step, whether for one sequence or for sixty.
+Attention to the prefix is one matrix product over the queries of all sequences, and the prefix is
+never copied per sequence (Hydragen, arXiv 2402.05099). A decoding step reads each weight once,
+whether for one sequence or for sixty.
 
-Shapes: B sequences, Q tokens a step, H heads of queries, K of keys, G = H / K, P prefix tokens, L
-places of own tokens, E size of a head.
+Shapes: B sequences, Q query tokens, H query heads, K key/value heads, G = H / K, P prefix tokens,
+L suffix positions, E head size, D hidden size.
 """
 
 from collections.abc import Sequence
@@ -31,79 +31,91 @@ from transformers.masking_utils import sdpa_mask
 from distill.model import packing
 from distill.model.packing import TokenIds
 
-NAME = "byheart"
-# Tokens that are read at once, times those that each of them may attend to.
-PRODUCTS_AT_ONCE = 4_000_000
+ATTENTION_NAME = "byheart"
+# Attention scores per head of one prefill chunk, over all sequences: bounds its memory.
+MAX_PREFILL_SCORES = 4_000_000
 
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The beginning of all sequences, read once."""
+    """The KV cache of the prefix that all sequences share."""
 
     tokens: int
     layers: list[tuple[Tensor, Tensor]]
-    """Float[K, P, E] of keys and of values, a pair for each layer; none without a beginning."""
+    """Keys and values of each layer, Float[K, P, E]; empty without a prefix."""
 
     @staticmethod
     def compute(model: PreTrainedModel, prefix: TokenIds) -> "SharedPrefix":
-        """Read a beginning with the model's weights as they are."""
+        """Compute the KV cache of a prefix with the model's current weights."""
         return SharedPrefix.from_cache(prefix, packing.prefix_cache(model, prefix))
 
     @staticmethod
     def from_cache(prefix: TokenIds, cache: DynamicCache | None) -> "SharedPrefix":
-        """A beginning that was read before (`packing.prefix_cache`)."""
+        """Wrap a KV cache from `packing.prefix_cache`."""
         layers = [(layer.keys[0], layer.values[0]) for layer in cache.layers] if cache else []
         return SharedPrefix(len(prefix), layers)
 
 
 class DecodeBatch:
-    """Some sequences while they are decoded: what each layer has to remember of them."""
+    """Sequences that are decoded together, and their KV cache."""
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[TokenIds], shared: SharedPrefix, room: int
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[TokenIds],
+        prefix: SharedPrefix,
+        max_new_tokens: int,
     ) -> None:
-        """Prepare for prompts that begin with what is shared, and `room` tokens after them."""
+        """Allocate the batch.
+
+        Args:
+            model: Uses the attention implementation `ATTENTION_NAME`.
+            prompts: Token ids; all begin with the prefix.
+            prefix: The shared prefix.
+            max_new_tokens: Tokens that may be appended to each prompt.
+        """
         self.model = model
-        self.start = shared.tokens
-        self.shared = shared.layers
-        self.prompts = [prompt[self.start :] for prompt in prompts]
-        longest = max(map(len, self.prompts))
-        pads = torch.tensor([longest - len(own) for own in self.prompts])
-        places = torch.arange(longest + room)
-        self.filled = (places >= pads[:, None]).to(model.device)  # (B, L)
-        self.pads = pads.to(model.device)
-        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+        self.start = prefix.tokens
+        self.prefix_layers = prefix.layers
+        self.suffixes = [prompt[self.start :] for prompt in prompts]
+        self.longest = max(map(len, self.suffixes))
+        padding = torch.tensor([self.longest - len(suffix) for suffix in self.suffixes])
+        positions = torch.arange(self.longest + max_new_tokens)
+        self.is_token = (positions >= padding[:, None]).to(model.device)  # (B, L)
+        self.padding = padding.to(model.device)  # (B,)
+        self.suffix_layers: dict[int, tuple[Tensor, Tensor]] = {}
         self.used = 0
 
-    def begin(self) -> Tensor:
-        """Float[B, D]: the states that predict the first token after each prompt."""
-        longest = max(map(len, self.prompts))
-        padded = [(0,) * (longest - len(own)) + own for own in self.prompts]
+    def prefill(self) -> Tensor:
+        """Return Float[B, D], the states that predict the first token after each prompt."""
+        padded = [(0,) * (self.longest - len(suffix)) + suffix for suffix in self.suffixes]
         ids = torch.tensor(padded, device=self.model.device)
-        most = PRODUCTS_AT_ONCE // (len(padded) * (self.start + longest))
-        *earlier, last = ids.split(max(most, 1), dim=1)
-        for piece in earlier:
-            self._forward(piece)
+        chunk_tokens = MAX_PREFILL_SCORES // (len(padded) * (self.start + self.longest))
+        *chunks, last = ids.split(max(chunk_tokens, 1), dim=1)
+        for chunk in chunks:
+            self._forward(chunk)
         return self._forward(last)
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
-        """Float[B, D]: the states that predict what comes after one more token of each."""
+    def decode(self, tokens: Sequence[int]) -> Tensor:
+        """Append one token per sequence; return Float[B, D], the states that predict the next."""
         return self._forward(torch.tensor(tokens, device=self.model.device)[:, None])
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these sequences alone."""
-        chosen = torch.tensor(rows, device=self.model.device)
-        self.filled, self.pads = self.filled[chosen], self.pads[chosen]
-        self.own = {
-            layer: (keys[chosen], values[chosen]) for layer, (keys, values) in self.own.items()
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these sequences."""
+        indices = torch.tensor(rows, device=self.model.device)
+        self.is_token, self.padding = self.is_token[indices], self.padding[indices]
+        self.suffix_layers = {
+            layer: (keys[indices], values[indices])
+            for layer, (keys, values) in self.suffix_layers.items()
         }
 
     def _forward(self, ids: Tensor) -> Tensor:
-        """Run the backbone over Int[B, Q] more tokens."""
-        places = torch.arange(self.used, self.used + ids.shape[1], device=ids.device)
-        positions = (places - self.pads[:, None]).clamp(min=0) + self.start  # (B, Q)
-        earlier = torch.arange(self.used + ids.shape[1], device=ids.device) <= places[:, None]
-        visible = earlier & self.filled[:, None, : earlier.shape[1]]  # (B, Q, L)
+        """Run the backbone over Int[B, Q] more tokens; return the last states, Float[B, D]."""
+        end = self.used + ids.shape[1]
+        places = torch.arange(self.used, end, device=ids.device)
+        positions = (places - self.padding[:, None]).clamp(min=0) + self.start  # (B, Q)
+        causal = torch.arange(end, device=ids.device) <= places[:, None]  # (Q, L)
+        visible = causal & self.is_token[:, None, :end]  # (B, Q, L)
         output: Any = self.model.base_model(
             input_ids=ids,
             position_ids=positions,
@@ -111,60 +123,61 @@ class DecodeBatch:
             use_cache=False,
             decoding=self,
         )
-        self.used += ids.shape[1]
+        self.used = end
         states: Tensor = output.last_hidden_state[:, -1]
         return states
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float
     ) -> Tensor:
-        """Float[B, H, Q, E]: attention of Float[B, H, Q, E] to the prefix and to own tokens.
+        """Return Float[B, H, Q, E], attention of new queries to prefix and suffix.
 
         Args:
-            layer: Whose keys and values to add to, and to read.
-            query: Of the new tokens.
-            key: Float[B, K, Q, E], of the new tokens.
-            value: Float[B, K, Q, E], of the new tokens.
-            visible: Bool[B, 1, Q, L].
-            scale: Of the products.
+            layer: Index of the layer; its suffix cache receives the new keys and values.
+            query: Float[B, H, Q, E].
+            key: Float[B, K, Q, E].
+            value: Float[B, K, Q, E].
+            visible: Bool[B, 1, Q, L], the suffix positions that each query may attend to.
+            scale: Factor on the attention scores.
         """
-        keys, values = self._stored(layer, key, value)  # (B, K, L, E)
+        keys, values = self._append(layer, key, value)  # (B, K, L, E)
         sequences, heads, tokens, size = query.shape
         groups = heads // keys.shape[1]
-        # The queries of the heads that share keys are rows of one product.
+        # Grouped-query attention: the query heads of one key head are rows of one product.
         rows = query.reshape(sequences, -1, groups * tokens, size)  # (B, K, GQ, E)
         hidden = ~visible.repeat(1, 1, groups, 1)  # (B, 1, GQ, L)
         scores = (rows @ keys.mT).masked_fill_(hidden, torch.finfo(rows.dtype).min)
-        if not self.shared:
+        if not self.prefix_layers:
             weights = (scores.float() * scale).softmax(-1).to(rows.dtype)
             return (weights @ values).reshape(query.shape)
-        first, told = self.shared[layer]  # (K, P, E)
-        before = _together(rows) @ first.mT  # (K, B GQ, P)
-        scores = torch.cat([_apart(before, sequences), scores], -1)
+        prefix_keys, prefix_values = self.prefix_layers[layer]  # (K, P, E)
+        prefix_scores = _merge_batch(rows) @ prefix_keys.mT  # (K, B GQ, P)
+        scores = torch.cat([_split_batch(prefix_scores, sequences), scores], -1)
         weights = (scores.float() * scale).softmax(-1).to(rows.dtype)
-        own = weights[..., first.shape[1] :] @ values
-        said = _together(weights[..., : first.shape[1]]) @ told
-        return (own + _apart(said, sequences)).reshape(query.shape)
+        prefix_tokens = prefix_keys.shape[1]
+        suffix = weights[..., prefix_tokens:] @ values
+        prefix = _merge_batch(weights[..., :prefix_tokens]) @ prefix_values
+        return (suffix + _split_batch(prefix, sequences)).reshape(query.shape)
 
-    def _stored(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of the own tokens, the new ones included."""
-        if layer not in self.own:
-            shape = (*key.shape[:2], self.filled.shape[1], key.shape[3])
-            self.own[layer] = key.new_zeros(shape), value.new_zeros(shape)
+    def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append to the layer's suffix cache; return all its keys and values, Float[B, K, L, E]."""
+        if layer not in self.suffix_layers:
+            shape = (*key.shape[:2], self.is_token.shape[1], key.shape[3])
+            self.suffix_layers[layer] = key.new_zeros(shape), value.new_zeros(shape)
         end = self.used + key.shape[2]
-        for kept, new in zip(self.own[layer], (key, value), strict=True):
-            kept[:, :, self.used : end] = new
-        keys, values = self.own[layer]
+        keys, values = self.suffix_layers[layer]
+        keys[:, :, self.used : end] = key
+        values[:, :, self.used : end] = value
         return keys[:, :, :end], values[:, :, :end]
 
 
-def _together(rows: Tensor) -> Tensor:
-    """Float[K, B n, ...] of Float[B, K, n, ...]: the rows of all sequences in one matrix."""
+def _merge_batch(rows: Tensor) -> Tensor:
+    """Float[B, K, n, ...] -> Float[K, B n, ...], the rows of all sequences in one matrix."""
     return rows.transpose(0, 1).flatten(1, 2)
 
 
-def _apart(rows: Tensor, sequences: int) -> Tensor:
-    """Float[B, K, n, ...] of Float[K, B n, ...]."""
+def _split_batch(rows: Tensor, sequences: int) -> Tensor:
+    """Float[K, B n, ...] -> Float[B, K, n, ...], the inverse of `_merge_batch`."""
     return rows.unflatten(1, (sequences, -1)).transpose(0, 1)
 
 
@@ -179,7 +192,7 @@ def attention(  # noqa: PLR0913 - the signature that transformers calls
     decoding: DecodeBatch | None = None,
     **rest: Any,  # noqa: ANN401
 ) -> tuple[Tensor, None]:
-    """What a layer of a model asks: of the sequences that are decoded, and else PyTorch's own."""
+    """Compute a layer's attention: of `decoding` if it is given, otherwise PyTorch's SDPA."""
     if decoding is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, **rest
@@ -192,5 +205,5 @@ def attention(  # noqa: PLR0913 - the signature that transformers calls
     return attended.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

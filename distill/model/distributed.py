@@ -1,15 +1,18 @@
-"""Several processes that train one adapter together (data parallel), in teams that share a base.
+"""Data-parallel training of one adapter, with optional FSDP sharding of the base.
 
-`torchrun --nproc-per-node N -m distill ...` (or `accelerate launch`) starts them. Each step's
-trajectories are sampled and scored in shares, one team each; everybody gets all of them, takes the
-gradient of its share under the step's global denominators, and adds the others'. So all hold the
-same adapter, and the result is that of one process up to the order of sums. The first team alone
-prepares and measures, its first member alone writes and reports.
+`torchrun --nproc-per-node N -m distill ...` (or `accelerate launch`) starts the processes. The
+world is a mesh of replicas x shards:
 
-A team is one process, unless the base does not fit one GPU: then each member keeps a part of every
-layer (FSDP2, `torch.distributed.fsdp.fully_shard`), and a forward pass has one whole layer at a
-time. Only the frozen base is divided; the adapter is small. Members do the same work in step, since
-each pass of one needs the parts of all: they save memory, the number of teams saves time.
+- A replica samples and scores its part of each step's trajectories, and computes the gradient of
+  its part under the step's global denominators. Trajectories are all-gathered and gradients
+  all-reduced, so every process holds the same adapter, and the result equals that of one process up
+  to summation order. The first replica prepares and evaluates.
+- A replica has one shard unless the base does not fit one GPU. Then FSDP2 (`fully_shard`) splits
+  each layer over the replica's shards and gathers one layer at a time in a forward pass. Only the
+  frozen base is sharded; the adapter is small. The shards of a replica compute the same batch, so
+  more shards save memory and more replicas save time.
+
+The main process, shard 0 of replica 0, writes files and reports progress.
 """
 
 import atexit
@@ -28,169 +31,178 @@ from transformers import PreTrainedModel
 
 from distill.model.base import ModelError
 
-PATIENCE = timedelta(hours=12)
-"""How long a process waits for the others: one that dies ends them all, so it is only slow."""
+TIMEOUT = timedelta(hours=12)
+"""A dead process ends the others through the launcher, so a silent one is only slow."""
 
-# The second by the name from which PEFT knows that a layer's weight is whole when it is used.
-TEAM, MEMBER = "team", "fsdp"
+# PEFT recognises by the name "fsdp" that a layer's weight is complete while it is used.
+REPLICA, SHARD = "replica", "fsdp"
 
 T = TypeVar("T")
 
 
 class InvalidWorldSize(Exception):
-    """The processes do not divide into teams of so many members."""
+    """The world size is not a multiple of `distill.shards`."""
 
 
 @dataclass(frozen=True)
 class ParallelState:
-    """This process among those that train together."""
+    """The position of this process in the mesh of replicas and shards."""
 
-    rank: int = 0
-    """Of its team."""
-    count: int = 1
-    """Of teams."""
-    member: int = 0
-    """Its place in its team."""
+    replica: int = 0
+    """Index of this process's replica."""
+    replicas: int = 1
+    """Number of replicas."""
+    shard_index: int = 0
+    """Index of this process within its replica."""
     mesh: DeviceMesh | None = None
-    """Teams by members; None where each team is one process."""
+    """Replicas x shards; None where a replica is one process."""
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.rank == self.member == 0
+        """Whether this process writes files and reports progress."""
+        return self.replica == self.shard_index == 0
 
     def shard(self, model: PreTrainedModel) -> None:
-        """Keep of each layer only this member's part; of a team of one nothing changes.
+        """Keep only this process's shard of each layer; a no-op without a mesh.
 
         Raises:
-            ModelError: The model does not say what its layers are.
+            ModelError: The model does not declare its layer classes.
         """
         if self.mesh is None:
             return
         names = set(model._no_split_modules or ())
-        layers = [part for part in model.modules() if type(part).__name__ in names]
+        layers = [module for module in model.modules() if type(module).__name__ in names]
         if not layers:
-            raise ModelError("This model does not name its layers; distill.shards must be 1.")
+            raise ModelError("The model does not declare its layers; distill.shards must be 1.")
         for layer in layers:
-            # By default a layer that stands by itself would stay whole after its first pass.
-            fully_shard(layer, mesh=self.mesh[MEMBER], reshard_after_forward=True)
+            # By default, FSDP keeps a root module unsharded after its first forward pass.
+            fully_shard(layer, mesh=self.mesh[SHARD], reshard_after_forward=True)
 
-    def run_on_first_shard(self, make: Callable[[], T]) -> T:
-        """What the first member of the team makes, alone and without the model."""
+    def run_on_first_shard(self, function: Callable[[], T]) -> T:
+        """Call `function` on shard 0 and broadcast its result within the replica.
+
+        The function must not run the model, whose layers need all shards.
+        """
         if self.mesh is None:
-            return make()
-        return _heard(make, self.member == 0, self.mesh.get_group(MEMBER))
+            return function()
+        return _broadcast(function, self.shard_index == 0, self.mesh.get_group(SHARD))
+
+    def run_on_first_replica(self, function: Callable[[], T]) -> T:
+        """Call `function` on replica 0 and broadcast its result, or its exception, to all."""
+        if self.replicas == 1 and self.mesh is None:
+            return function()
+        return _broadcast(function, self.replica == 0, None)
 
     def local_items(self, items: Sequence[T]) -> list[T]:
-        """What of `items` is this team's to do."""
-        return list(items[self.rank :: self.count])
+        """Return the items that this replica processes."""
+        return list(items[self.replica :: self.replicas])
 
-    def gather(self, done: list[T]) -> list[T]:
-        """All teams' shares, put back in the order of the items."""
-        if self.count == 1:
-            return done
-        parts: list[bytes | None] = [None] * self.count
-        dist.all_gather_object(parts, _packed(done), group=self._across)
-        shares = [_unpacked(part) for part in parts if part is not None]
-        merged: list[T] = [None] * sum(map(len, shares))  # type: ignore[list-item]
-        for rank, share in enumerate(shares):
-            merged[rank :: self.count] = share
-        return merged
-
-    def run_on_first_replica(self, make: Callable[[], T]) -> T:
-        """What the first team makes, for everybody; an exception of it is everybody's too."""
-        if self.count == 1 and self.mesh is None:
-            return make()
-        return _heard(make, self.rank == 0, None)
+    def gather(self, local: list[T]) -> list[T]:
+        """All-gather the replicas' items, in the order before `local_items` split them."""
+        if self.replicas == 1:
+            return local
+        packed: list[bytes | None] = [None] * self.replicas
+        dist.all_gather_object(packed, _pack(local), group=self._replica_group)
+        parts = [_unpack(part) for part in packed if part is not None]
+        gathered: list[T] = [None] * sum(map(len, parts))  # type: ignore[list-item]
+        for replica, part in enumerate(parts):
+            gathered[replica :: self.replicas] = part
+        return gathered
 
     def all_reduce(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replace each tensor by its sum over all teams."""
-        if self.count > 1:
+        """Replace each tensor by its sum over all replicas."""
+        if self.replicas > 1:
             for tensor in tensors:
-                dist.all_reduce(tensor, group=self._across)
+                dist.all_reduce(tensor, group=self._replica_group)
 
     @property
-    def _across(self) -> dist.ProcessGroup | None:
-        """The processes at this one's place in all teams; None means all processes."""
-        return self.mesh.get_group(TEAM) if self.mesh else None
+    def _replica_group(self) -> dist.ProcessGroup | None:
+        """The processes with this shard index in all replicas; None means the whole world."""
+        return self.mesh.get_group(REPLICA) if self.mesh else None
 
 
 SINGLE_PROCESS = ParallelState()
 
 
-def init_parallel(members: int = 1) -> ParallelState:
-    """Meet the other processes of a launcher, where there is one, in teams of `members`.
+def init_parallel(shards: int = 1) -> ParallelState:
+    """Join the process group of a launcher, if there is one.
+
+    Args:
+        shards: Processes per replica.
 
     Raises:
-        InvalidWorldSize: They do not divide into such teams.
+        InvalidWorldSize: The world size is not a multiple of `shards`.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count % members:
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size % shards:
         raise InvalidWorldSize(
-            f"distill.shards = {members} needs a multiple of {members} processes; "
-            f"{count} were started (distill.processes, or torchrun --nproc-per-node)."
+            f"distill.shards = {shards} needs a multiple of {shards} processes; "
+            f"{world_size} were started (distill.processes, or torchrun --nproc-per-node)."
         )
-    if count == 1:
+    if world_size == 1:
         return SINGLE_PROCESS
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
-        # Gloo's threads abort a process that ends with the group still there.
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        # Gloo's threads abort a process that exits while the group exists.
         atexit.register(shutdown_parallel)
-    if members == 1:
-        return ParallelState(dist.get_rank(), count)
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    shape = (count // members, members)
-    mesh = init_device_mesh(kind, shape, mesh_dim_names=(TEAM, MEMBER))
-    return ParallelState(mesh.get_local_rank(TEAM), shape[0], mesh.get_local_rank(MEMBER), mesh)
+    if shards == 1:
+        return ParallelState(dist.get_rank(), world_size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = (world_size // shards, shards)
+    mesh = init_device_mesh(device, shape, mesh_dim_names=(REPLICA, SHARD))
+    return ParallelState(mesh.get_local_rank(REPLICA), shape[0], mesh.get_local_rank(SHARD), mesh)
 
 
 def is_main_process() -> bool:
-    """Whether this is the one of all processes that speaks, also before they have met."""
+    """Whether the launcher's rank is 0; works before `init_parallel`."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def shutdown_parallel() -> None:
-    """Leave the other processes; all do so once they have nothing more to share."""
+    """Leave the process group; every process calls it after the last collective."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _heard(make: Callable[[], T], makes: bool, group: dist.ProcessGroup | None) -> T:
-    """What the first of a group makes; others of it may have to help making it."""
+def _broadcast(function: Callable[[], T], is_source: bool, group: dist.ProcessGroup | None) -> T:
+    """Return what `function` returns, or raise what it raises, on rank 0 of the group.
+
+    Other sources call it too: the shards of a replica compute together.
+    """
     packed: list[bytes | None] = [None]
-    own: Exception | None = None
-    if makes:
+    own_error: Exception | None = None
+    if is_source:
         try:
-            packed = [_packed((make(), None))]
-        except Exception as error:  # noqa: BLE001 - boundary: passed on to all processes
-            own = error
-            packed = [_packed((None, picklable(error)))]
+            packed = [_pack((function(), None))]
+        except Exception as error:  # noqa: BLE001 - boundary: re-raised in all processes
+            own_error = error
+            packed = [_pack((None, picklable(error)))]
     dist.broadcast_object_list(packed, group=group, group_src=0)
     assert packed[0] is not None
-    made, failed = _unpacked(packed[0])
-    if failed is not None:
-        raise own or failed
-    return made  # type: ignore[no-any-return]
+    result, failure = _unpack(packed[0])
+    if failure is not None:
+        raise own_error or failure
+    return result  # type: ignore[no-any-return]
 
 
 def picklable(error: Exception) -> Exception:
-    """An error that another process can read: itself, or its words where it cannot be packed."""
+    """Return the error, or a RuntimeError with its text if it cannot be pickled."""
     try:
-        _unpacked(_packed(error))
-    except Exception:  # noqa: BLE001 - whatever it is made of
+        _unpack(_pack(error))
+    except Exception:  # noqa: BLE001 - pickling may raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
-def _packed(value: object) -> bytes:
+def _pack(value: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
 
 
-def _unpacked(content: bytes) -> Any:  # noqa: ANN401
-    # Of a process of this very run.
+def _unpack(content: bytes) -> Any:  # noqa: ANN401
+    # Trusted: written by a process of this run.
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)

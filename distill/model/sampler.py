@@ -1,8 +1,7 @@
-"""Trajectories: completions sampled token by token.
+"""Local sampling of completions, with the adapter enabled (student) or disabled (teacher).
 
-They are sampled in this process, with the model's adapter on (the student) or off (the teacher, who
-also writes questions). Many prompts are decoded together (`decoding.py`), those of a length beside
-each other; a shared beginning is read once.
+Prompts are sorted by length and decoded in batches (`decoding.py`); a shared prefix is computed
+once. The teacher's questions are sampled in the same way.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,68 +18,70 @@ from distill.model.decoding import DecodeBatch, SharedPrefix
 from distill.model.logits import logits
 from distill.model.packing import TokenIds
 
-# On two cores a step of 64 sequences takes twice as long as one of 16.
+# On two cores, a decoding step of 64 sequences takes twice as long as one of 16.
 MAX_BATCH_SEQUENCES = 64
-# Tokens of their own whose keys and values are in memory at once: of an 8B model some 5 GB.
+# Suffix tokens in the KV cache of one batch: some 5 GB for an 8B model.
 MAX_BATCH_TOKENS = 32_768
-# Sequences that have ended are decoded along until they are this share of a group.
-ENDED = 0.25
+# Finished sequences are dropped from a batch once they are this share of it.
+COMPACT_SHARE = 0.25
 
 
-def batches_of_prompts(prompts: Sequence[TokenIds], prefix: int, room: int) -> list[list[int]]:
-    """Split prompts, by their numbers, into what is decoded together: shorter ones first.
+def decode_batches(
+    prompts: Sequence[TokenIds], prefix: int, max_new_tokens: int
+) -> list[list[int]]:
+    """Group prompt indices into batches that are decoded together, shortest prompts first.
 
     Args:
-        prompts: All of them begin with the same tokens.
-        prefix: The number of these.
-        room: Tokens that may come after each.
+        prompts: Token ids.
+        prefix: Tokens of the prefix that all prompts share.
+        max_new_tokens: Tokens that may be appended to each prompt.
     """
-    parts: list[list[int]] = []
-    for number in sorted(range(len(prompts)), key=lambda each: len(prompts[each])):
-        own = len(prompts[number]) - prefix + room
-        full = len(parts[-1]) == MAX_BATCH_SEQUENCES if parts else True
-        if full or (len(parts[-1]) + 1) * own > MAX_BATCH_TOKENS:
-            parts.append([])
-        parts[-1].append(number)
-    return parts
+    batches: list[list[int]] = []
+    for index in sorted(range(len(prompts)), key=lambda index: len(prompts[index])):
+        tokens = len(prompts[index]) - prefix + max_new_tokens
+        is_full = not batches or len(batches[-1]) == MAX_BATCH_SEQUENCES
+        if is_full or (len(batches[-1]) + 1) * tokens > MAX_BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Report nothing."""
 
 
 class Sampler(Protocol):
-    """Whoever samples completions."""
+    """Samples completions."""
 
     def sample(
         self, prompts: Sequence[TokenIds], temperature: float, seeds: Sequence[int] | None = None
     ) -> list[TokenIds]:
-        """One completion a prompt, the end token included; temperature 0 is greedy."""
+        """Return one completion per prompt, stop token included; temperature 0 is greedy."""
 
 
 @dataclass
 class LocalSampler:
-    """Samples with the weights of this process, whichever adapter state they are in."""
+    """Samples with this process's weights, with the adapter enabled or disabled by the caller."""
 
     model: PreTrainedModel
     stop_ids: frozenset[int]
     max_tokens: int
     generator: torch.Generator
-    """Of seeds, on the CPU."""
+    """Draws seeds; on the CPU."""
     progress: Callable[[str, int, int], None] = no_progress
-    """Called with (stage, done, total) completions when work begins, and as they end."""
+    """Called with (stage, done, total) when a batch starts and as completions finish."""
     stage: str = "sample"
-    """What the completions are for, in the words of who watches."""
+    """The stage to report progress for."""
 
     def __post_init__(self) -> None:
-        self.model.set_attn_implementation(decoding.NAME)
+        self.model.set_attn_implementation(decoding.ATTENTION_NAME)
 
     def for_stage(self, stage: str, **changes: Any) -> "LocalSampler":  # noqa: ANN401 - any field
-        """This sampler for other completions."""
+        """Return a copy for another stage, with changed fields."""
         return replace(self, stage=stage, **changes)
 
     def seeds(self, count: int) -> list[int]:
-        """A seed for each of the next `count` completions."""
+        """Draw a seed for each of the next `count` completions."""
         return torch.randint(2**62, (count,), generator=self.generator).tolist()  # type: ignore[no-any-return]
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -89,81 +90,86 @@ class LocalSampler:
         prompts: Sequence[TokenIds],
         temperature: float,
         seeds: Sequence[int] | None = None,
-        shared: SharedPrefix | None = None,
+        prefix: SharedPrefix | None = None,
     ) -> list[TokenIds]:
-        """One completion a prompt, the end token included; temperature 0 is greedy.
+        """Return one completion per prompt, stop token included; temperature 0 is greedy.
 
-        A completion follows from its own seed, whatever is sampled beside it.
+        A completion depends on its own seed only, not on the other sequences of its batch.
 
         Args:
             prompts: Token ids.
-            temperature: Of the sampling.
-            seeds: One a prompt; None draws them.
-            shared: What all prompts begin with, if it was read before.
+            temperature: Sampling temperature.
+            seeds: One per prompt; None draws them.
+            prefix: The KV cache of a prefix of all prompts; None computes it.
         """
-        if not seeds:  # a greedy one needs none, and what else is drawn must not depend on it
+        if not seeds:  # greedy decoding draws no seeds, so that later draws do not depend on it
             seeds = self.seeds(len(prompts)) if temperature else [0] * len(prompts)
-        chances = [torch.Generator().manual_seed(seed) for seed in seeds]
-        if shared is None:
-            shared = SharedPrefix.compute(
-                self.model, packing.common_prefix(prompts) if prompts else ()
-            )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if prefix is None:
+            shared = packing.common_prefix(prompts) if prompts else ()
+            prefix = SharedPrefix.compute(self.model, shared)
         completions: dict[int, TokenIds] = {}
-        for group in batches_of_prompts(prompts, shared.tokens, self.max_tokens):
-            chosen = [prompts[number] for number in group]
-            together = DecodeBatch(self.model, chosen, shared, self.max_tokens)
-            ended = partial(self._tell, len(prompts), len(completions))
-            drawn = [chances[number] for number in group]
-            done = self._decode(together, temperature, drawn, ended)
-            completions |= zip(group, done, strict=True)
-        return [completions[number] for number in range(len(prompts))]
+        for indices in decode_batches(prompts, prefix.tokens, self.max_tokens):
+            batch_prompts = [prompts[index] for index in indices]
+            batch = DecodeBatch(self.model, batch_prompts, prefix, self.max_tokens)
+            report = partial(self._report, len(prompts), len(completions))
+            batch_generators = [generators[index] for index in indices]
+            batch_completions = self._decode(batch, temperature, batch_generators, report)
+            completions |= zip(indices, batch_completions, strict=True)
+        return [completions[index] for index in range(len(prompts))]
 
-    def _tell(self, total: int, before: int, ended: int) -> None:
-        self.progress(self.stage, before + ended, total)
+    def _report(self, total: int, before: int, finished: int) -> None:
+        self.progress(self.stage, before + finished, total)
 
     def _decode(
         self,
-        together: DecodeBatch,
+        batch: DecodeBatch,
         temperature: float,
-        chances: Sequence[torch.Generator],
-        ended: Callable[[int], None],
+        generators: Sequence[torch.Generator],
+        report: Callable[[int], None],
     ) -> list[TokenIds]:
-        """Decode until all sequences have ended; those that have go on for a while, no_report."""
-        completions: list[list[int]] = [[] for _ in chances]
-        rows = [*range(len(chances))]  # the sequence in each row
-        left = rows
-        ended(0)
-        states = together.begin()
+        """Decode until all sequences have finished; finished ones are dropped in groups."""
+        completions: list[list[int]] = [[] for _ in generators]
+        rows = [*range(len(generators))]  # the sequence in each row of the batch
+        unfinished = rows
+        report(0)
+        states = batch.prefill()
         while True:
-            tokens = self._choose(states, temperature, [chances[number] for number in rows])
-            for number, token in zip(rows, tokens, strict=True):
-                if not self._ended(completions[number]):
-                    completions[number].append(token)
-            before = len(left)
-            left = [row for row, number in enumerate(rows) if not self._ended(completions[number])]
-            if len(left) < before:
-                ended(len(chances) - len(left))
-            if not left:
+            tokens = self._next_tokens(states, temperature, [generators[index] for index in rows])
+            for index, token in zip(rows, tokens, strict=True):
+                if not self._is_finished(completions[index]):
+                    completions[index].append(token)
+            before = len(unfinished)
+            unfinished = [
+                row for row, index in enumerate(rows) if not self._is_finished(completions[index])
+            ]
+            if len(unfinished) < before:
+                report(len(generators) - len(unfinished))
+            if not unfinished:
                 return [tuple(completion) for completion in completions]
-            if len(left) <= (1 - ENDED) * len(rows):
-                together.keep(left)
-                rows, tokens = [rows[row] for row in left], [tokens[row] for row in left]
-            states = together.step(tokens)
+            if len(unfinished) <= (1 - COMPACT_SHARE) * len(rows):
+                batch.select(unfinished)
+                rows = [rows[row] for row in unfinished]
+                tokens = [tokens[row] for row in unfinished]
+            states = batch.decode(tokens)
 
-    def _choose(
-        self, states: Tensor, temperature: float, chances: Sequence[torch.Generator]
+    def _next_tokens(
+        self, states: Tensor, temperature: float, generators: Sequence[torch.Generator]
     ) -> list[int]:
-        scores = logits(states, self.model.get_output_embeddings().weight)  # (rows, V)
+        """Sample one token per row of Float[B, D] states."""
+        scores = logits(states, self.model.get_output_embeddings().weight)  # (B, V)
         if temperature == 0:
             return [int(token) for token in scores.argmax(-1)]
-        # By the inverse of the distribution function: one number a sequence, from its generator.
-        below = (scores / temperature).softmax(-1).double().cumsum(-1)  # (rows, V)
-        places = torch.stack([torch.rand((), generator=one, dtype=torch.double) for one in chances])
-        places = places.to(below.device) * below[:, -1]
-        tokens: list[int] = torch.searchsorted(below, places[:, None], right=True)[:, 0].tolist()
+        # Inverse transform sampling: one uniform number per sequence, from its own generator.
+        cdf = (scores / temperature).softmax(-1).double().cumsum(-1)  # (B, V)
+        uniform = torch.stack(
+            [torch.rand((), generator=generator, dtype=torch.double) for generator in generators]
+        )
+        uniform = uniform.to(cdf.device) * cdf[:, -1]
+        tokens: list[int] = torch.searchsorted(cdf, uniform[:, None], right=True)[:, 0].tolist()
         return tokens
 
-    def _ended(self, completion: list[int]) -> bool:
+    def _is_finished(self, completion: list[int]) -> bool:
         return bool(completion) and (
             completion[-1] in self.stop_ids or len(completion) >= self.max_tokens
         )

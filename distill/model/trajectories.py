@@ -1,9 +1,10 @@
-"""Guided trajectories: answers sampled with the context, scored once, and learned from repeatedly.
+"""Trajectories: completions with the teacher's hidden states at every token.
 
-Reverse KL on the student's own answers has no gradient for what the student never says, so facts
-need guidance (EDGE-OPD, arXiv 2605.23493). Prompt, answer and frozen teacher are constant in a
-run: the pool keeps the teacher's hidden states, and a guided step needs neither sampling nor a
-teacher's forward pass.
+On-policy trajectories are sampled from the student. Teacher-sampled ones are sampled from the
+teacher with its context: reverse KL on the student's own completions has no gradient for tokens
+that it never samples, so facts need them (EDGE-OPD, arXiv 2605.23493). Their prompt, completion and
+teacher states are constant in a run, so each is computed once, pooled and drawn repeatedly; a step
+on them needs neither sampling nor a teacher forward pass.
 """
 
 from collections.abc import Sequence
@@ -17,84 +18,18 @@ from distill.model.encoder import Prompt
 from distill.model.logits import logits
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler, Sampler
-from distill.model.teacher import Teacher, buckets
+from distill.model.teacher import Teacher, group_by_prefix
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A completion of a prompt, and how the teacher judges it."""
+    """A completion of a prompt, scored by the teacher."""
 
     prompt: Prompt
     completion: TokenIds
-    """The tokens after the prompt, the end token included; the same for student and teacher."""
-    teacher: Tensor
-    """Float[len(completion), D], the teacher's hidden states that predict it."""
-
-
-def score(
-    teacher: Teacher,
-    prompts: Sequence[Prompt],
-    completions: Sequence[TokenIds],
-    is_complete: bool = False,
-) -> list[Trajectory]:
-    """Let the teacher judge completions, whoever sampled them, up to where another speaks.
-
-    Args:
-        teacher: The judge.
-        prompts: What was asked.
-        completions: What was answered to each.
-        is_complete: Whether each completion is a whole answer, even where the teacher would go on.
-    """
-    cuts = teacher.truncator.first if teacher.truncator and not is_complete else tuple
-    first = [cuts(completion) for completion in completions]
-    pairs = list(zip(prompts, first, strict=True))
-    judged = [
-        Trajectory(prompt, completion, states)
-        for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
-    ]
-    if not teacher.truncator:
-        return judged
-    return [
-        _ended(each, teacher, is_complete or each.completion != completion)
-        for each, completion in zip(judged, completions, strict=True)
-    ]
-
-
-def _ended(judged: Trajectory, teacher: Teacher, is_complete: bool) -> Trajectory:
-    """The trajectory where the teacher would go on for another, instead of ending it.
-
-    Ended all the same if it is a whole answer; otherwise nothing is learned of its end.
-    """
-    *said, last = judged.completion
-    if not said or not teacher.truncator or not teacher.truncator.is_end(last):
-        return judged
-    likeliest = int(logits(judged.teacher[-1:], teacher.student.head).argmax())
-    if teacher.truncator.is_end(likeliest):
-        return judged
-    if is_complete and teacher.truncator.end is not None:
-        return replace(judged, teacher=teacher.truncator.ended(judged.teacher))
-    return replace(judged, completion=tuple(said), teacher=judged.teacher[:-1])
-
-
-def answer(
-    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
-) -> list[TokenIds]:
-    """What the teacher answers with its context, which it has read once in the run."""
-    answered: dict[int, TokenIds] = {}
-    with teacher.student.adapter_disabled():
-        for prefix, members in buckets(prompts).items():
-            shared = SharedPrefix.from_cache(prefix, teacher.cache(prefix))
-            ids = [prompts[number].teacher_ids for number in members]
-            completions = sampler.sample(ids, temperature, shared=shared)
-            answered |= zip(members, completions, strict=True)
-    return [answered[number] for number in range(len(prompts))]
-
-
-def sample_from_teacher(
-    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
-) -> list[Trajectory]:
-    """One answer of the teacher, with its context, to each prompt."""
-    return score(teacher, prompts, answer(teacher, sampler, prompts, temperature))
+    """The tokens after the prompt, stop token included; the same for student and teacher."""
+    teacher_states: Tensor
+    """Float[C, D], the teacher's hidden states that predict the C completion tokens."""
 
 
 def sample_on_policy(
@@ -104,11 +39,81 @@ def sample_on_policy(
     temperature: float,
     seeds: Sequence[int],
 ) -> list[Trajectory]:
-    """One answer of the student, without context, to each prompt."""
+    """Sample one completion per prompt from the student, without context, and score it."""
     completions = sampler.sample([prompt.student_ids for prompt in prompts], temperature, seeds)
     return score(teacher, prompts, completions)
 
 
-def stack(trajectories: Sequence[Trajectory]) -> Tensor:
-    """Float[N, D]: the teacher's states of several trajectories, one after the other."""
-    return torch.cat([trajectory.teacher for trajectory in trajectories])
+def sample_from_teacher(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+) -> list[Trajectory]:
+    """Sample one completion per prompt from the teacher, with its context, and score it."""
+    return score(teacher, prompts, teacher_completions(teacher, sampler, prompts, temperature))
+
+
+def teacher_completions(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt], temperature: float
+) -> list[TokenIds]:
+    """Sample one completion per prompt from the teacher; its context is prefilled once per run."""
+    completions: dict[int, TokenIds] = {}
+    with teacher.student.adapter_disabled():
+        for prefix, indices in group_by_prefix(prompts).items():
+            shared = SharedPrefix.from_cache(prefix, teacher.cache(prefix))
+            ids = [prompts[index].teacher_ids for index in indices]
+            sampled = sampler.sample(ids, temperature, prefix=shared)
+            completions |= zip(indices, sampled, strict=True)
+    return [completions[index] for index in range(len(prompts))]
+
+
+def score(
+    teacher: Teacher,
+    prompts: Sequence[Prompt],
+    completions: Sequence[TokenIds],
+    is_complete: bool = False,
+) -> list[Trajectory]:
+    """Score completions of any sampling policy, truncated where the model writes a user turn.
+
+    Args:
+        teacher: Scores them.
+        prompts: One per completion.
+        completions: Token ids.
+        is_complete: Whether every completion is a whole answer, even if the teacher would continue.
+    """
+    truncator = teacher.truncator
+    truncate = truncator.truncate if truncator and not is_complete else tuple
+    truncated = [truncate(completion) for completion in completions]
+    pairs = list(zip(prompts, truncated, strict=True))
+    scored = [
+        Trajectory(prompt, completion, states)
+        for (prompt, completion), states in zip(pairs, teacher.states(pairs), strict=True)
+    ]
+    if not truncator:
+        return scored
+    return [
+        _settle_end(trajectory, teacher, is_complete or trajectory.completion != completion)
+        for trajectory, completion in zip(scored, completions, strict=True)
+    ]
+
+
+def _settle_end(trajectory: Trajectory, teacher: Teacher, is_complete: bool) -> Trajectory:
+    """Correct the target of the end token where the teacher would continue with another turn.
+
+    A complete answer gets the reference end state; in any other the end token is dropped.
+    """
+    *answer, last = trajectory.completion
+    truncator = teacher.truncator
+    if not answer or not truncator or not truncator.is_eos(last):
+        return trajectory
+    likeliest = int(logits(trajectory.teacher_states[-1:], teacher.student.head).argmax())
+    if truncator.is_eos(likeliest):
+        return trajectory
+    if is_complete and truncator.eos_state is not None:
+        states = truncator.with_eos_state(trajectory.teacher_states)
+        return replace(trajectory, teacher_states=states)
+    states = trajectory.teacher_states[:-1]
+    return replace(trajectory, completion=tuple(answer), teacher_states=states)
+
+
+def stack_teacher_states(trajectories: Sequence[Trajectory]) -> Tensor:
+    """Return Float[N, D], the teacher's states of all trajectories, concatenated."""
+    return torch.cat([trajectory.teacher_states for trajectory in trajectories])

@@ -42,7 +42,7 @@ from distill.model.embedded import embed
 from distill.model.encoder import user
 from distill.model.trajectories import sample_from_teacher
 from distill.progress import PlainProgress
-from distill.roles import Roles, device, load_roles
+from distill.roles import Roles, load_roles, training_device
 from distill.run import checkpoint
 from distill.run.checkpoint import Checkpoints
 from distill.spec import RunSpec
@@ -135,7 +135,7 @@ def train_and_measure(
         out=out / "adapters",
         work=out / "work" / str(piece).replace("/", "-"),
         anchors=anchors(piece.context),
-    ).with_device_defaults(device().type)
+    ).with_device_defaults(training_device().type)
     began = time.monotonic()
     roles = load_roles(spec)
     checkpoints = Checkpoints(spec.work, spec.fingerprint(roles.base_sha256))

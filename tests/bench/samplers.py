@@ -26,7 +26,7 @@ from distill.model.encoder import user
 from distill.model.engine_sampler import EngineAddress
 from distill.model.packing import TokenIds
 from distill.model.sampler import Sampler
-from distill.roles import Roles, device, load_roles
+from distill.roles import Roles, load_roles, training_device
 from distill.spec import RunSpec
 from store.contexts import Context
 from tests.bench.plots import plot_lines
@@ -68,7 +68,7 @@ def load(model: Path, folder: Path, engine: EngineAddress) -> Roles:
     context = Context(lessons=("We open at 7.",))
     out, work = folder / "adapters", folder / "work"
     spec = RunSpec(model, context, (), Distill(), out, work, engine=engine)
-    roles = load_roles(spec.with_device_defaults(device().type))
+    roles = load_roles(spec.with_device_defaults(training_device().type))
     torch.manual_seed(0)
     for name, weight in roles.student.peft.named_parameters():
         if "lora_B" in name:

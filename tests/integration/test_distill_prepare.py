@@ -263,7 +263,7 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     assert whole
     assert {item.completion for item in whole} == {answer}
     [states] = roles.teacher.states([(whole[0].prompt, answer)])
-    torch.testing.assert_close(whole[0].teacher, states)
+    torch.testing.assert_close(whole[0].teacher_states, states)
     assert {len(item.prompt.teacher_ids) + len(item.completion) for item in cut} == {limit + 6}
 
 
@@ -285,7 +285,7 @@ def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(mo
     prompt = recited[0].prompt
     assert "15" not in roles.encoder.decode([prompt.teacher_ids])[0]
     [states] = roles.teacher.states([(prompt, old)])
-    torch.testing.assert_close(recited[0].teacher, states)
+    torch.testing.assert_close(recited[0].teacher_states, states)
 
 
 def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(model, tmp_path):

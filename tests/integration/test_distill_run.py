@@ -259,7 +259,7 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
 def test_a_student_that_is_guided_is_measured_seldom():
     settings = SETTINGS.model_copy(update={"validate_every": 5, "steps": 50})
 
-    measured = [step for step in range(50) if steps.validation_is_due(step, settings, alone=42)]
+    measured = [step for step in range(50) if steps.validation_is_due(step, settings, pure_from=42)]
 
     assert measured == [19, 39, 44, 49]
 

@@ -37,7 +37,7 @@ def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
     ids = tuple(tokenizer(said)["input_ids"])
     end = () if said == answered else (tokenizer.eos_token_id,)
 
-    assert AnswerTruncator(tokenizer, examples.find_prompt_label(SHOWN)).first(ids) == (
+    assert AnswerTruncator(tokenizer, examples.find_prompt_label(SHOWN)).truncate(ids) == (
         *tokenizer(answered)["input_ids"],
         *end,
     )

@@ -13,7 +13,7 @@ from distill.model.sampler import (
     MAX_BATCH_SEQUENCES,
     MAX_BATCH_TOKENS,
     LocalSampler,
-    batches_of_prompts,
+    decode_batches,
 )
 from tests.support.devices import EVERY_DEVICE
 from tests.support.tiny import tiny_model
@@ -96,7 +96,7 @@ def test_prompts_of_any_lengths_and_beginning_are_answered_as_alone(model, share
 
 @pytest.mark.parametrize("products", [1, 60, 150])
 def test_prompts_too_long_to_be_read_at_once_are_read_in_pieces(model, monkeypatch, products):
-    monkeypatch.setattr(decoding, "PRODUCTS_AT_ONCE", products)
+    monkeypatch.setattr(decoding, "MAX_PREFILL_SCORES", products)
     prompts = [(5, 9, *range(10, 10 + length)) for length in (3, 11, 20)]
     sampler = LocalSampler(model, frozenset({2}), 6, torch.Generator())
 
@@ -120,7 +120,7 @@ def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
 def test_groups_hold_every_prompt_once_and_no_more_than_memory_has_room_for(lengths, room):
     prompts = [(1,) * length for length in lengths]
 
-    parts = batches_of_prompts(prompts, prefix=5, room=room)
+    parts = decode_batches(prompts, prefix=5, max_new_tokens=room)
 
     assert sorted(number for part in parts for number in part) == list(range(len(prompts)))
     assert all(len(part) <= MAX_BATCH_SEQUENCES for part in parts)
@@ -157,4 +157,4 @@ def test_a_beginning_that_was_read_before_gives_the_same_completions(model):
 
     shared = SharedPrefix.from_cache(prefix, packing.prefix_cache(model, prefix))
 
-    assert sampler.sample(prompts, 0, shared=shared) == sampler.sample(prompts, 0)
+    assert sampler.sample(prompts, 0, prefix=shared) == sampler.sample(prompts, 0)

@@ -105,7 +105,7 @@ def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may
     [whole] = score(alone, [prompt], [(*said, end)])
 
     assert refused.completion == said
-    assert torch.equal(refused.teacher, whole.teacher[:-1])
+    assert torch.equal(refused.teacher_states, whole.teacher_states[:-1])
     assert whole.completion == (*said, end)
 
 
@@ -123,7 +123,9 @@ def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_n
     [alone] = score(Teacher(student), [prompt], [whole])
 
     assert judged.completion == whole
-    torch.testing.assert_close(judged.teacher, torch.cat([alone.teacher[:-1], end[None]]))
+    torch.testing.assert_close(
+        judged.teacher_states, torch.cat([alone.teacher_states[:-1], end[None]])
+    )
 
 
 def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
@@ -132,8 +134,8 @@ def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
     prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
     said = tuple(tokenizer("At seven.")["input_ids"])
     [unended] = score(Teacher(student), [prompt], [(*said, 0)])
-    likeliest = int(logits(unended.teacher[-1:], student.head).argmax())
-    monkeypatch.setattr(AnswerTruncator, "is_end", lambda _, token: token == likeliest)
+    likeliest = int(logits(unended.teacher_states[-1:], student.head).argmax())
+    monkeypatch.setattr(AnswerTruncator, "is_eos", lambda _, token: token == likeliest)
 
     [judged] = score(
         Teacher(student, AnswerTruncator(tokenizer, "user")), [prompt], [(*said, likeliest)]
