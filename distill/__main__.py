@@ -1,7 +1,11 @@
-"""The trainer's command line; no database and no daemon are needed.
+"""The trainer's command line. It needs no database and no daemon.
 
-Exit codes: 0 an adapter was published, 1 the run failed, 2 bad input, 3 nothing to learn: with the
-context the model does no better than without it, 130 interrupted: the same command goes on.
+Exit codes:
+  0    the adapter was published; its folder is printed on standard output
+  1    the run failed; repeating the command resumes it
+  2    invalid input: a file, a setting or the model
+  3    nothing to learn: the context does not change the model's answers
+  130  interrupted; repeating the command resumes the run
 """
 
 import argparse
@@ -15,7 +19,7 @@ from config.settings import ConfigError
 from distill import inputs
 from store import input_files
 
-# Settings that the command line has an option for; all others are in the configuration file.
+# Settings with a command-line option; the others are set in the configuration file.
 OPTIONS = (
     "steps",
     "batch_size",
@@ -34,15 +38,35 @@ OPTIONS = (
 OLD_OPTIONS = tuple(old for old, new in RENAMED["distill"].items() if new in OPTIONS)
 """Former names of options; accepted with a warning."""
 
-VARIABLES = {
-    # How often a thread looks before it sleeps. Where waking is slow, as on virtual machines,
-    # threads that sleep at once make two cores hardly faster than one; ones that look for longer
-    # lose more beside a busy vLLM than they win on a quiet machine.
+EXAMPLE = """
+What goes in: a model folder, a context, and optionally real prompts. Without prompts, the teacher
+(the model with the context) writes questions about each statement of the context.
+
+What comes out: OUT/bh-BASE-HASH/, a LoRA adapter in PEFT's format with metrics.jsonl,
+evaluation.json and manifest.json. vLLM loads it as it is. Its path is the only standard output;
+progress and a summary go to standard error, and training curves to the work folder.
+
+Example:
+  echo "Our shop opens at 7 and closes at 18. Refunds take 3 days." > handbook.md
+  echo '{"prompt": "When do you open?"}' > prompts.jsonl
+  python -m distill embed --out models/smollm2
+  python -m distill train --model models/smollm2 --context handbook.md \\
+      --prompts prompts.jsonl --out adapters
+
+The model must be a local folder in Hugging Face format. An interrupted run continues from its last
+resume point when the same command is repeated.
+
+"""
+
+ENVIRONMENT = {
+    # Spins of an idle OpenMP thread before it sleeps. Where wake-ups are slow, as on virtual
+    # machines, sleeping immediately makes two cores hardly faster than one; spinning for longer
+    # takes more from a busy vLLM on the same machine than it gains.
     "GOMP_SPINCOUNT": "1000",
-    # Large tensors lie in huge pages: decoding reads all weights for each token.
+    # Huge pages for large tensors: decoding reads all weights for every token.
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-"""What OpenMP and torch read when they are loaded, so set before; what is set already stays."""
+"""Defaults for variables that OpenMP and torch read when they are imported."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,13 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (input_files.BadInput, ConfigError) as error:
         sys.stderr.write(f"error: {error}\n")
         return inputs.BAD_INPUT
-    os.environ.update(VARIABLES | os.environ)
+    os.environ.update(ENVIRONMENT | os.environ)
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # After the variables, which are read once, and only now: it takes seconds.
+    # Imported after the environment is set, and only for valid input: the import takes seconds.
     from distill import commands
 
-    return commands.perform(options)
+    return commands.run_command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,10 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_train(commands)
     command = commands.add_parser("embed", help="unpack the embedded model into a model folder")
-    command.add_argument("--out", type=Path, required=True, help="the folder to make or verify")
-    command = commands.add_parser("run", help="do a run of the daemon's database")
-    command.add_argument("id", help="of the run; `byheart train ls` lists them")
-    command.add_argument("--config", type=Path, help="TOML file, as for `byheart serve`")
+    command.add_argument("--out", type=Path, required=True, help="folder to create or verify")
+    command = commands.add_parser("run", help="execute a run of the daemon's database")
+    command.add_argument("id", help="identifier of the run; see `byheart train ls`")
+    command.add_argument("--config", type=Path, help="configuration file of `byheart serve`")
     return parser
 
 
@@ -86,36 +110,44 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command = commands.add_parser(
         "train",
         allow_abbrev=False,
-        help="distil a context and publish the adapter",
-        description="Distil a context into an adapter and print the adapter's folder.",
-        epilog=__doc__,
+        help="distil a context into a LoRA adapter",
+        description="Distil a context into a LoRA adapter and print the adapter's folder.",
+        epilog=EXAMPLE + (__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("--model", type=Path, required=True, help="folder of the base model")
+    add(
+        "--model", type=Path, required=True, help="folder of the base model, in Hugging Face format"
+    )
     add(
         "--context",
         type=Path,
         required=True,
-        help='.md or .txt: a system prompt; .jsonl: lessons, {"kind": "fact", "text": ...} a line',
+        help="what to learn: a system prompt (.md, .txt), or lessons (.jsonl), one per line: "
+        '{"kind": "fact", "text": "..."}',
     )
     add(
         "--prompts",
         type=Path,
-        help='real prompts, {"prompt": ...} or {"messages": [...]} a line; the teacher writes more',
+        help='real prompts (.jsonl), one per line: {"prompt": "..."} or {"messages": [...]}; the '
+        "teacher writes more",
     )
-    add("--held-out", type=Path, help="prompts that are only measured on, same format")
+    add("--held-out", type=Path, help="prompts for evaluation only, in the same format")
     add(
         "--anchors",
         type=Path,
-        help='checks, {"prompt": ..., "expect": {"contains": [...]}} a line (also contains_any, '
-        "regex, json_schema; all that is expected must hold)",
+        help='checks on answers (.jsonl), one per line: {"prompt": "...", "expect": {"contains": '
+        '["..."]}}; also contains_any, regex and json_schema; all must hold',
     )
-    add("--parent", type=Path, help="adapter folder to start from (default: a fresh adapter)")
-    add("--parent-context", type=Path, help="what the parent learned, to unlearn what is gone")
-    add("--out", type=Path, required=True, help="folder in which the adapter folder appears")
-    add("--work", type=Path, help="folder for resume points (default: one in OUT/.work)")
-    add("--config", type=Path, help="TOML file; its section [distill] gives the settings")
+    add("--parent", type=Path, help="adapter folder to start from (default: a new adapter)")
+    add(
+        "--parent-context",
+        type=Path,
+        help="the parent's context; statements that --context lacks are unlearned",
+    )
+    add("--out", type=Path, required=True, help="folder that receives the adapter folder")
+    add("--work", type=Path, help="folder for resume points (default: one per run in OUT/.work)")
+    add("--config", type=Path, help="TOML file whose section [distill] holds the settings")
     for name in OPTIONS:
         field = Distill.model_fields[name]
         add(

@@ -1,4 +1,4 @@
-"""What the trainer's commands do, and the boundary at which their errors become exit codes."""
+"""The trainer's commands, and the boundary where errors become exit codes."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from distill.data import collect
 from distill.evaluate import preflight
 from distill.evaluate.measure import Evaluation
 from distill.guards import Diverged
-from distill.inputs import BAD_INPUT, Inputs
+from distill.inputs import BAD_INPUT, TrainInputs
 from distill.model.adapter_files import MANIFEST
 from distill.model.base import ModelError, base_sha256
 from distill.model.distributed import InvalidWorldSize, is_main_process
@@ -40,7 +40,7 @@ from store.runs import UnknownRun
 
 DONE, FAILED, NOTHING_TO_LEARN, INTERRUPTED = 0, 1, 3, 130
 PUBLISHED = "published.json"
-"""In a run's folder of resume points: what came of it."""
+"""File in the work folder that names the adapter of a finished run."""
 BAD_INPUTS = (
     AdapterCorrupt,
     BadAnchor,
@@ -58,8 +58,8 @@ BAD_INPUTS = (
 )
 
 
-def perform(options: argparse.Namespace) -> int:
-    """Do the command `options.command` and return the exit code."""
+def run_command(options: argparse.Namespace) -> int:
+    """Run `options.command` and return the exit code."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -71,14 +71,15 @@ def perform(options: argparse.Namespace) -> int:
         print(f"nothing to learn: {error}", file=sys.stderr)
         return NOTHING_TO_LEARN
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last resume point.", file=sys.stderr)
+        print(
+            "interrupted: repeat the command to continue from the last resume point.",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except (Diverged, EngineUnavailable, OSError, SafetensorError) as error:
         print(f"failed: {error}", file=sys.stderr)
         if not isinstance(error, Diverged):
-            print(
-                "Once that is mended, the same command goes on from what was kept.", file=sys.stderr
-            )
+            print("Fix the cause and repeat the command to resume the run.", file=sys.stderr)
         return FAILED
     except Exception as error:  # noqa: BLE001 - boundary: the exit code is the result
         traceback.print_exc()
@@ -97,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             database.run(options.id, settings, db)
         finally:
-            # A database that is away must not replace the run's own end; the next run clears up.
+            # An unavailable database must not mask the run's own error; the next run cleans up.
             with suppress(*AWAY):
                 database.clear_finished(db, settings.data_dir / "runs")
     return DONE
@@ -105,10 +106,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     spec = _spec(options)
-    if before := _published(spec):
+    if adapter := _published(spec):
         if is_main_process():
-            print(f"Trained before: to train again, delete {spec.work}", file=sys.stderr)
-            print(before, flush=True)
+            print(f"Already trained. To train again, delete {spec.work}", file=sys.stderr)
+            print(adapter, flush=True)
         return DONE
     if sys.stderr.isatty():
         with terminal_bars() as bars:
@@ -119,8 +120,8 @@ def _train(options: argparse.Namespace) -> int:
         return DONE
     print("\n".join(summary(outcome.evaluation)), file=sys.stderr)
     print(outcome.adapter, flush=True)
-    told = {"adapter": outcome.adapter.name, "of": _identity(spec)}
-    write_file(spec.work / PUBLISHED, json.dumps(told).encode())
+    published = {"adapter": outcome.adapter.name, "of": _identity(spec)}
+    write_file(spec.work / PUBLISHED, json.dumps(published).encode())
     checkpoint.clear(spec.work)
     curves = spec.work / "curves.png"
     plot_curves(outcome.metrics, curves, outcome.adapter.name)
@@ -129,31 +130,31 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _identity(spec: RunSpec) -> str:
-    """What the run makes its adapter of, the model's weights included."""
+    """Return the run's fingerprint, with the hash of the model's weights."""
     return spec.fingerprint(base_sha256(spec.model))
 
 
 def _published(spec: RunSpec) -> Path | None:
-    """The adapter that the same run has made before, if it is still there."""
+    """Return the adapter that the same run published before, if it still exists."""
     note = spec.work / PUBLISHED
-    told = json.loads(note.read_text()) if note.is_file() else {"adapter": ""}
-    folder = spec.out / told["adapter"]
-    is_there = (folder / MANIFEST).is_file()
-    return folder if is_there and told["of"] == _identity(spec) else None
+    published = json.loads(note.read_text()) if note.is_file() else {"adapter": ""}
+    folder = spec.out / published["adapter"]
+    exists = (folder / MANIFEST).is_file()
+    return folder if exists and published["of"] == _identity(spec) else None
 
 
 def summary(measured: Evaluation) -> Iterator[str]:
-    """What a run came to, for people; the gate of `byheart serve` decides by the same numbers."""
+    """Yield the lines of a run's summary; the gate of `byheart serve` uses the same numbers."""
     yield (
         f"gap closed {measured.gap_closed:.0%} (KL to the teacher {measured.kl_base:.3f} -> "
-        f"{measured.kl_candidate:.3f} nats a token, {measured.held_out} held-out prompts), "
+        f"{measured.kl_candidate:.3f} nats per token, {measured.held_out} held-out prompts), "
         f"drift on unrelated prompts {measured.retention_kl:.3f}"
     )
     if measured.facts:
         yield f"numbers and names learned {measured.facts_learned:.0%} of {measured.facts}"
     yield (
         f"answers: {measured.repetition:.0%} more repeated words than teacher and base, length "
-        f"{measured.length_ratio:.1f} of theirs, {measured.leak_rate:.0%} speak of the context"
+        f"{measured.length_ratio:.1f} of theirs, {measured.leak_rate:.0%} mention the context"
     )
     if measured.anchors["total"]:
         counts = "{base} base, {teacher} teacher, {candidate} candidate of {total}"
@@ -161,29 +162,29 @@ def summary(measured: Evaluation) -> Iterator[str]:
     failed = [check for check in measured.checks if "candidate" not in check["passed"]]
     lost = [check for check in failed if "teacher" in check["passed"]]
     for check in lost:
-        yield f"  only the teacher: {check['prompt'][:60]!r} -> {check['candidate'][:80]!r}"
+        yield f"  teacher only: {check['prompt'][:60]!r} -> {check['candidate'][:80]!r}"
     if len(failed) > len(lost):
         count = len(failed) - len(lost)
-        yield f"  {count} that the teacher does not pass either: see evaluation.json, checks"
+        yield f"  {count} failed by the teacher too: see `checks` in evaluation.json"
 
 
 def _spec(options: argparse.Namespace) -> RunSpec:
-    given: Inputs = options.inputs
+    inputs: TrainInputs = options.inputs
     spec = RunSpec(
         model=options.model,
-        context=given.context,
-        prompts=given.prompts,
-        held_out=given.held_out,
-        anchors=given.anchors,
-        settings=given.settings.distill,
-        engine=database.sampling_engine(given.settings, given.settings.distill),
-        template=given.settings.engine.template_arguments,
+        context=inputs.context,
+        prompts=inputs.prompts,
+        held_out=inputs.held_out,
+        anchors=inputs.anchors,
+        settings=inputs.settings.distill,
+        engine=database.sampling_engine(inputs.settings, inputs.settings.distill),
+        template=inputs.settings.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",
-        lesson_kinds=given.lesson_kinds,
-        parent=Parent(options.parent, given.parent_context) if options.parent else None,
+        lesson_kinds=inputs.lesson_kinds,
+        parent=Parent(options.parent, inputs.parent_context) if options.parent else None,
     )
-    # Apart for each run, so that two of them, or one that is repeated later, lose nothing.
+    # One folder per fingerprint: different runs do not overwrite each other's resume points.
     return replace(
         spec, work=options.work or spec.work / spec.fingerprint(str(spec.model.resolve()))[:12]
     )

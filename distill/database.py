@@ -1,9 +1,8 @@
-"""A run from its row: `python -m distill run ID` reads what to do and writes what came of it.
+"""Runs of the daemon's database: `python -m distill run ID` reads a run's row and records its end.
 
-This is all that training shares with serving: database rows, and the adapter folder that appears
-by rename. The candidate's row, the run's end and the rollout job are one transaction, so a crash
-leaves either nothing or everything; a killed run is started again and resumes from its last
-checkpoint.
+Training shares only database rows and the adapter folder with serving. The folder appears by an
+atomic rename; the candidate's row, the run's end and the rollout job are one transaction. A crash
+therefore leaves all or nothing, and a killed run is restarted and resumes from its last checkpoint.
 """
 
 import json
@@ -45,15 +44,15 @@ PROGRESS_EVERY_S = 0.5
 
 
 def run(run_id: str, settings: Settings, db: Database) -> None:
-    """Do the run and record its end, whatever it is.
+    """Execute the run and record its end.
 
     Raises:
         UnknownRun: There is no such run.
-        NothingToLearn: The context changes nothing; recorded as `nothing_to_learn`.
+        NothingToLearn: The context changes no answers; recorded as `nothing_to_learn`.
         AWAY, EngineUnavailable, FolderError, OSError, SafetensorError: The database or the sampling
             engine is unavailable, a folder is unusable or locked, or the disk is full. Nothing is
             recorded or removed, and the run can be resumed.
-        Exception: What made the run fail; recorded as its reason.
+        Exception: The run failed; recorded as its reason.
     """
     if not init_parallel().is_main_process:
         train_as_worker(run_id, settings, db)
@@ -73,14 +72,14 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     except Exception as error:
         _finish(db, run_id, RunStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
-    assert outcome, "the first process has the outcome"
+    assert outcome, "the main process has the outcome"
     plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
     with db.begin() as session:
         register(session, run_id, snapshot, spec.parent, outcome, settings.data_dir)
 
 
 def train_as_worker(run_id: str, settings: Settings, db: Database) -> None:
-    """Take part in a run as one of several processes that are not the first: rows are its."""
+    """Take part in a run as a process other than the main one; writes no rows."""
     with db.read() as session:
         row = runs.get(session, run_id)
         if row is None:
@@ -90,21 +89,21 @@ def train_as_worker(run_id: str, settings: Settings, db: Database) -> None:
 
 
 def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, str]:
-    """What the run is given, from rows; and the name of its snapshot."""
+    """Read a run's specification and the name of its snapshot."""
     snapshot = snapshots.get(session, row.snapshot, row.namespace)
     if snapshot is None:
         raise UnknownRun(row.id)
-    # As of the run's beginning, so that a resumed run finds what it had.
+    # As of the run's creation, so that a resumed run reads the same prompts.
     until = row.created_at
-    asked = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
+    logged = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
     held_out = interactions.logged_prompts(session, row.namespace, True, MAX_HELD_OUT, until)
-    seeds = [seed.messages for seed in prompts.seeds(session, row.namespace)]
-    chosen = Distill.model_validate(with_current_names("distill", row.settings))
+    seed_prompts = [prompt.messages for prompt in prompts.seeds(session, row.namespace)]
+    distill = Distill.model_validate(with_current_names("distill", row.settings))
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),
-        prompts=tuple(map(tuple, [*seeds, *asked])),
-        settings=chosen,
+        prompts=tuple(map(tuple, [*seed_prompts, *logged])),
+        settings=distill,
         out=settings.data_dir / "adapters" / row.namespace,
         work=settings.data_dir / "runs" / row.id,
         held_out=tuple(map(tuple, held_out)),
@@ -115,16 +114,16 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
         drop_long=True,
         run=row.id,
-        engine=sampling_engine(settings, chosen),
+        engine=sampling_engine(settings, distill),
         template=settings.engine.template_arguments,
-        parent=parent_adapter(session, row.namespace, chosen, settings.data_dir),
+        parent=parent_adapter(session, row.namespace, distill, settings.data_dir),
     )
     return spec, snapshot.hash
 
 
-def sampling_engine(settings: Settings, chosen: Distill) -> EngineAddress | None:
-    """The first engine, where a run is to let it sample."""
-    if chosen.sampler == "local" or not settings.engine.urls:
+def sampling_engine(settings: Settings, distill: Distill) -> EngineAddress | None:
+    """Return the first engine if the run samples in the engine, otherwise None."""
+    if distill.sampler == "local" or not settings.engine.urls:
         return None
     return EngineAddress(settings.engine.urls[0], settings.engine.api_key)
 
@@ -132,16 +131,22 @@ def sampling_engine(settings: Settings, chosen: Distill) -> EngineAddress | None
 def parent_adapter(
     session: Session, namespace: str, settings: Distill, data_dir: Path
 ) -> Parent | None:
-    """The live adapter, where a run is to start from it and it has the run's shape."""
+    """Return the live adapter if the run starts from it and has the same rank and alpha."""
     live = adapters.live(session, namespace)
     if settings.generation == "from_base" or live is None:
         return None
-    learned = snapshots.get(session, live.snapshot, namespace)
-    trained = runs.get(session, live.run)
-    if learned is None or trained is None:
+    snapshot = snapshots.get(session, live.snapshot, namespace)
+    trained_by = runs.get(session, live.run)
+    if snapshot is None or trained_by is None:
         return None
-    alike = all(trained.settings.get(name) == getattr(settings, name) for name in LORA_SHAPE)
-    return Parent(adapters.folder(live, data_dir), snapshots.context_of(learned)) if alike else None
+    same_shape = all(
+        trained_by.settings.get(name) == getattr(settings, name) for name in LORA_SHAPE
+    )
+    return (
+        Parent(adapters.folder(live, data_dir), snapshots.context_of(snapshot))
+        if same_shape
+        else None
+    )
 
 
 def register(
@@ -152,7 +157,7 @@ def register(
     outcome: Outcome,
     data_dir: Path,
 ) -> None:
-    """The candidate, the run's end and the rollout job, in one transaction."""
+    """Record the candidate, the run's end and the rollout job, in one transaction."""
     row = runs.finish(
         session,
         run_id,
@@ -181,7 +186,7 @@ def register(
 def database_progress(
     db: Database, run_id: str, timer: Callable[[], float] = time.monotonic
 ) -> Report:
-    """A report that keeps the run's row up to date; a cancelled run is stopped by it."""
+    """Return a callback that updates the run's row; it raises if the run was cancelled."""
     last: dict[str, Any] = {"stage": None, "at": 0.0}
     lines = PlainProgress()
 
@@ -199,17 +204,17 @@ def database_progress(
 
 
 def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with None for what JSON has no word for."""
+    """Return the values with NaN and infinities replaced by None, for JSON."""
     cleaned: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
     return cleaned
 
 
 def clear_finished(db: Database, work: Path) -> None:
-    """Remove the resume points of all runs that are over, also of those that were cancelled.
+    """Remove the resume points of all finished runs, including cancelled ones.
 
     Args:
-        db: Knows which runs are over.
-        work: Folder of the runs' work folders, each named like its run.
+        db: Database with the runs' rows.
+        work: Folder of the runs' work folders, which are named by run.
     """
     with db.read() as session:
         for folder in work.glob("run_*"):

@@ -1,10 +1,10 @@
-"""When a run must not go on, and which of its steps to keep: decided from its curves alone.
+"""When to stop a run and which step to keep, decided from the training curves alone.
 
-Small models distilled on their own answers can fall into a state in which the loss looks well and
-the answers do not: they repeat themselves, end at once, never end, are always the same, or speak of
-"the notes above". A student is on its way from the base to the teacher, so its answers are compared
-with those of both, over a few steps, because four answers say little. The bounds are wide guesses,
-there to stop what is plainly broken; the gate judges.
+A small model distilled on its own completions can collapse while its loss looks good: answers
+repeat themselves, are empty or endless, are all the same, or mention "the notes above". The student
+moves from the base to the teacher, so its answers are compared with those of both, averaged over
+several steps because one step has few answers. The bounds are wide and stop only what is plainly
+broken; the gate judges quality.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 from distill.evaluate.measure import leak_rate, repetition
 
 Curves = Sequence[dict[str, Any]]
-"""One entry a step."""
+"""One entry per step."""
 
 ANSWER_METRICS = (
     "answer_tokens",
@@ -25,66 +25,66 @@ ANSWER_METRICS = (
     "on_policy_entropy",
     "on_policy_divergence",
 )
-"""What a step's entry says of the student's own answers, where it has any."""
+"""Metrics of a step that has on-policy answers to prompts of the context."""
 WINDOW = 5
-"""Steps with answers of the student that are looked at together."""
-MORE_REPETITION = 0.4
-MORE_LEAKS = 0.4
-LENGTH_FACTOR = 4.0
-MIN_ENTROPY, FAR = 0.01, 0.2
-"""Nats a token: a student this certain and this far from its teacher has collapsed."""
+"""Steps with such answers that are averaged."""
+MAX_EXTRA_REPETITION = 0.4
+MAX_EXTRA_LEAKS = 0.4
+MAX_LENGTH_FACTOR = 4.0
+MIN_ENTROPY, COLLAPSED_DIVERGENCE = 0.01, 0.2
+"""Nats per token: below this entropy and above this divergence, the student has collapsed."""
 
 
 class Diverged(Exception):
-    """Training cannot go on; the message says at which step and why."""
+    """Training cannot continue; the message names the step and the reason."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """What can be seen of answers without understanding them."""
+    """Surface statistics of answers."""
 
     tokens: float
-    """Mean length."""
+    """Mean length in tokens."""
     repetition: float
-    """Share of word triples said before in an answer, 0 to 1."""
+    """Share of word trigrams that repeat within an answer, 0 to 1."""
     leaks: float
-    """Share of answers that speak of a context, 0 to 1."""
+    """Share of answers that mention a context, 0 to 1."""
 
     @staticmethod
     def of(texts: Sequence[str], lengths: Sequence[int]) -> "Style":
-        """The style of some answers, given as texts and as numbers of tokens."""
+        """Compute the style of answers from their texts and token counts."""
         return Style(fmean(lengths), repetition(texts), leak_rate(texts))
 
 
 def check_finite(step: int, metrics: dict[str, float]) -> None:
-    """Stop before a broken gradient reaches the weights.
+    """Check that all metrics are finite, before a broken gradient reaches the weights.
 
     Raises:
         Diverged: A value is not finite.
     """
-    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if broken:
+    non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if non_finite:
         raise Diverged(
-            f"Step {step}: {', '.join(broken)} is not finite. Lower distill.lr, or look for a "
-            "prompt that the model cannot answer."
+            f"Step {step}: {', '.join(non_finite)} is not finite. Lower distill.lr, or look for "
+            "a prompt that the model cannot answer."
         )
 
 
-def check_answers(curves: Curves, ends: Sequence[Style]) -> None:
-    """Stop when the student's answers are no longer answers.
+def check_answers(curves: Curves, references: Sequence[Style]) -> None:
+    """Check that the student's recent answers have not degenerated.
 
     Args:
-        curves: Entries of steps with answers of the student have all of `ANSWER_METRICS`.
-        ends: The style of the base's own answers and of the teacher's.
+        curves: Steps with on-policy answers have all `ANSWER_METRICS`.
+        references: The style of the base's answers and of the teacher's.
 
     Raises:
-        Diverged: The last few steps were out of bounds on average.
+        Diverged: The mean over the last `WINDOW` steps with answers is out of bounds.
     """
     recent = [line for line in curves if "answer_tokens" in line][-WINDOW:]
     if len(recent) < WINDOW:
         return
     mean = {name: fmean(line[name] for line in recent) for name in ANSWER_METRICS}
-    reason = _reason(mean, ends)
+    reason = _reason(mean, references)
     if reason:
         raise Diverged(
             f"Step {recent[-1]['step']}: the student's answers {reason}. Lower distill.lr or "
@@ -92,28 +92,37 @@ def check_answers(curves: Curves, ends: Sequence[Style]) -> None:
         )
 
 
-def _reason(mean: dict[str, float], ends: Sequence[Style]) -> str | None:
-    repeated, leaks, tokens = (mean[f"answer_{name}"] for name in ("repetition", "leaks", "tokens"))
-    repeating, leaking = max(end.repetition for end in ends), max(end.leaks for end in ends)
-    short, *_, long = sorted(end.tokens for end in ends)
-    if repeated > repeating + MORE_REPETITION:
-        return f"repeat {repeated:.0%} of their words; base and teacher {repeating:.0%}"
-    if leaks > leaking + MORE_LEAKS:
-        return f"speak of a context ({leaks:.0%} of them; of base's and teacher's {leaking:.0%})"
-    if not short / LENGTH_FACTOR <= tokens <= long * LENGTH_FACTOR:
-        return f"have {tokens:.0f} tokens; base's and teacher's {short:.0f} to {long:.0f}"
-    if mean["on_policy_entropy"] < MIN_ENTROPY and mean["on_policy_divergence"] > FAR:
-        return "are always the same, and not the teacher's"
+def _reason(mean: dict[str, float], references: Sequence[Style]) -> str | None:
+    repetition, leaks, tokens = (
+        mean[f"answer_{name}"] for name in ("repetition", "leaks", "tokens")
+    )
+    max_repetition = max(reference.repetition for reference in references)
+    max_leaks = max(reference.leaks for reference in references)
+    shortest, *_, longest = sorted(reference.tokens for reference in references)
+    if repetition > max_repetition + MAX_EXTRA_REPETITION:
+        return f"repeat {repetition:.0%} of their words; base and teacher {max_repetition:.0%}"
+    if leaks > max_leaks + MAX_EXTRA_LEAKS:
+        return f"mention a context ({leaks:.0%} of them; of base's and teacher's {max_leaks:.0%})"
+    if not shortest / MAX_LENGTH_FACTOR <= tokens <= longest * MAX_LENGTH_FACTOR:
+        return f"have {tokens:.0f} tokens; base's and teacher's {shortest:.0f} to {longest:.0f}"
+    if (
+        mean["on_policy_entropy"] < MIN_ENTROPY
+        and mean["on_policy_divergence"] > COLLAPSED_DIVERGENCE
+    ):
+        return "have collapsed: they are always the same, and differ from the teacher's"
     return None
 
 
 def best_step(curves: Curves, since: int) -> int | None:
-    """The step from `since` on with the least `validation`, the later of equals; None for none."""
+    """Return the step from `since` on with the lowest `validation`, the latest one on ties.
+
+    None if no such step was measured.
+    """
     measured = [line for line in curves if "validation" in line and line["step"] >= since]
     return min(reversed(measured), key=lambda line: line["validation"], default={}).get("step")
 
 
 def should_stop_early(curves: Curves, since: int, patience: int) -> bool:
-    """Whether `patience` measurements in a row brought nothing better than the best before."""
+    """Whether the last `patience` measurements from `since` on did not improve on the best."""
     measured = [line["step"] for line in curves if "validation" in line and line["step"] >= since]
     return len(measured) > patience and best_step(curves, since) not in measured[-patience:]

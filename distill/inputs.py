@@ -1,6 +1,6 @@
-"""What the command line gives to a run, read and checked before the training stack is loaded.
+"""Reads and checks the inputs of the command line before the training stack is loaded.
 
-Loading it takes many seconds, and a mistake in a file or a setting should be told in one.
+Loading the stack takes many seconds; a mistake in a file or a setting is reported within one.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from store.anchors import Anchor
 from store.contexts import Context, Messages
 
 BAD_INPUT = 2
-"""The exit code."""
+"""Exit code."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """All that is in files and options, but for the model and the parent's weights."""
+class TrainInputs:
+    """The content of all files and options, except the model's and the parent's weights."""
 
     settings: Settings
     context: Context
@@ -29,12 +29,12 @@ class Inputs:
     parent_context: Context
 
 
-def read(options: argparse.Namespace) -> Inputs:
+def read(options: argparse.Namespace) -> TrainInputs:
     """Read the files of `python -m distill train`.
 
     Raises:
-        BadInput: A file or folder is not what it should be; the message names it.
-        ConfigError: A setting is not.
+        BadInput: A file or folder is invalid; the message names it.
+        ConfigError: A setting is invalid.
     """
     settings = load(options.config, overrides={"distill": options.settings})
     if settings.distill.sampler == "engine" and not settings.engine.urls:
@@ -44,30 +44,28 @@ def read(options: argparse.Namespace) -> Inputs:
     _check_model(options.model)
     if options.parent_context and not options.parent:
         raise input_files.BadInput(
-            "--parent-context says what --parent has learned: give that too."
+            "--parent-context describes what --parent learned; it needs --parent."
         )
     context, kinds = input_files.read_context(options.context)
-    former = options.parent_context
-    return Inputs(
+    parent_context = options.parent_context
+    return TrainInputs(
         settings,
         context,
         kinds,
         input_files.read_prompts(options.prompts),
         input_files.read_prompts(options.held_out),
         input_files.read_anchors(options.anchors),
-        input_files.read_context(former)[0] if former else Context(),
+        input_files.read_context(parent_context)[0] if parent_context else Context(),
     )
 
 
 def _check_model(folder: Path) -> None:
     if not folder.is_dir():
         raise input_files.BadInput(
-            f"There is no folder {folder}: --model names a model's folder on this machine. Nothing "
-            "is fetched from a hub; `hf download NAME --local-dir DIR` does that."
+            f"There is no folder {folder}: --model needs a local model folder. Nothing is "
+            "downloaded; use `hf download NAME --local-dir DIR`."
         )
     if not (folder / "config.json").is_file():
-        raise input_files.BadInput(f"{folder} has no config.json: it is not the folder of a model.")
+        raise input_files.BadInput(f"{folder} has no config.json, so it is not a model folder.")
     if not any(folder.glob("tokenizer*")):
-        raise input_files.BadInput(
-            f"{folder} has no tokenizer files: they belong beside the weights."
-        )
+        raise input_files.BadInput(f"{folder} has no tokenizer files next to the weights.")

@@ -1,6 +1,6 @@
-"""Batches: how many trajectories of each kind a step has, and which of them.
+"""The mixture of a batch: how many trajectories of each kind a step draws, and which ones.
 
-Every choice follows from the seed and the step alone, so a resumed run needs no random state.
+Every choice is a function of (seed, step), so a resumed run needs no random state.
 """
 
 import math
@@ -13,11 +13,11 @@ from typing import Literal, TypeVar
 
 from config.sections import Distill
 
-# Multiples of it, taken modulo one, lie evenly everywhere.
+# Multiples of the golden ratio modulo one are evenly spread (a low-discrepancy sequence).
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 Kind = Literal["teacher_sampled", "on_policy", "teacher_sampled_replay", "on_policy_replay"]
-# Changing one reorders the draws of every run.
+# Each kind's part of the shuffle seed. A changed string would reorder the draws of every run.
 SHUFFLE_SEEDS: dict[Kind, str] = {
     "teacher_sampled": "guided",
     "on_policy": "on_policy",
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BatchMix:
-    """How many trajectories of a step are of each kind; they add up to the batch size."""
+    """Number of trajectories of each kind in a step; they add up to the batch size."""
 
     teacher_sampled: int
     on_policy: int
@@ -41,56 +41,64 @@ class BatchMix:
 
 
 def batch_mix(step: int, settings: Distill) -> BatchMix:
-    """What step `step` (from 0) is made of.
+    """Return the mixture of step `step`, counted from 0.
 
-    Guided trajectories hold their share, then fall linearly to zero, so that the last part of the
-    run, `on_policy_tail`, is purely on-policy. Shares are kept over steps, not in each: a batch of
-    four with an eighth of replay has one replay trajectory every other step.
+    The teacher-sampled share is constant, then decays linearly to zero, so that the last
+    `on_policy_tail` of the run is purely on-policy. Shares hold over steps, not within each: a
+    batch of four with an eighth of replay has one replay trajectory every other step.
     """
-    replay = _due(step, settings.batch_size * settings.replay_share)
+    replay = _count_due(step, settings.batch_size * settings.replay_share)
     fresh = settings.batch_size - replay
-    share = settings.teacher_share * _guidance_left(step, settings)
-    # Rounded up as often as a share of its kind asks for, and not always in the same steps.
-    up = (step + 1) * GOLDEN % 1
-    guided, teacher_sampled_replay = math.floor(fresh * share + up), math.floor(replay * share + up)
-    return BatchMix(guided, fresh - guided, teacher_sampled_replay, replay - teacher_sampled_replay)
+    share = settings.teacher_share * _teacher_decay(step, settings)
+    # Dithering: counts are rounded up as often as the share requires, spread evenly over steps.
+    dither = (step + 1) * GOLDEN % 1
+    teacher_sampled = math.floor(fresh * share + dither)
+    teacher_sampled_replay = math.floor(replay * share + dither)
+    return BatchMix(
+        teacher_sampled,
+        fresh - teacher_sampled,
+        teacher_sampled_replay,
+        replay - teacher_sampled_replay,
+    )
 
 
 def draw_items(settings: Distill, kind: Kind, source: Sequence[T], step: int) -> list[T]:
-    """What step `step` draws of one kind: everything once before anything again."""
+    """Draw the items of one kind for a step; every item is drawn once before any repeats."""
     count = getattr(batch_mix(step, settings), kind)
-    already = getattr(_before(settings)[step], kind)
+    already = getattr(_drawn_before(settings)[step], kind)
     seed = f"{settings.seed}/{SHUFFLE_SEEDS[kind]}"
     return [source[index] for index in draw_indices(count, already, len(source), seed)]
 
 
 def draw_indices(count: int, already: int, size: int, seed: str) -> list[int]:
-    """The next `count` indices after `already` drawn: every epoch a new order of all `size`."""
+    """Return the next `count` indices after `already`; each epoch is a new shuffle of `size`."""
     places = [divmod(place, size) for place in range(already, already + count)]
-    return [_order(size, f"{seed}/{epoch}")[offset] for epoch, offset in places]
+    return [_shuffled(size, f"{seed}/{epoch}")[offset] for epoch, offset in places]
 
 
 @lru_cache(maxsize=2)
-def _before(settings: Distill) -> tuple[BatchMix, ...]:
-    """What all steps before each took together."""
-    each = (batch_mix(step, settings) for step in range(settings.steps))
-    return tuple(accumulate(each, initial=BatchMix(0, 0, 0, 0)))
+def _drawn_before(settings: Distill) -> tuple[BatchMix, ...]:
+    """Return, for each step, the sum of the mixtures of all steps before it."""
+    mixes = (batch_mix(step, settings) for step in range(settings.steps))
+    return tuple(accumulate(mixes, initial=BatchMix(0, 0, 0, 0)))
 
 
 @lru_cache(maxsize=16)
-def _order(size: int, seed: str) -> list[int]:
-    order = list(range(size))
-    random.Random(seed).shuffle(order)  # noqa: S311 - reproducible, not secret
-    return order
+def _shuffled(size: int, seed: str) -> list[int]:
+    indices = list(range(size))
+    random.Random(seed).shuffle(indices)  # noqa: S311 - reproducible, not secret
+    return indices
 
 
-def _due(step: int, each: float) -> int:
-    return math.floor((step + 1) * each) - math.floor(step * each)
+def _count_due(step: int, per_step: float) -> int:
+    """Return the integer count of a step whose counts average `per_step`."""
+    return math.floor((step + 1) * per_step) - math.floor(step * per_step)
 
 
-def _guidance_left(step: int, settings: Distill) -> float:
-    alone = settings.steps * settings.on_policy_tail
-    # Of a short run too, the last step is the student's own.
-    end = settings.steps - (max(alone, 1.0) if alone else 0.0)
-    start = end - alone
+def _teacher_decay(step: int, settings: Distill) -> float:
+    """Return the factor on the teacher-sampled share: 1, then a linear decay to 0."""
+    tail = settings.steps * settings.on_policy_tail
+    # With any tail, at least the last step of a short run is purely on-policy.
+    end = settings.steps - (max(tail, 1.0) if tail else 0.0)
+    start = end - tail
     return 1.0 if step < start else max(0.0, (end - step) / max(end - start, 1.0))

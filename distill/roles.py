@@ -1,4 +1,4 @@
-"""The model of a run in its roles: student, teacher and sampler share one copy of the weights."""
+"""The roles of a run: student, teacher and sampler, which share one copy of the base weights."""
 
 import json
 import math
@@ -26,44 +26,44 @@ from store.durable_files import sha256
 from store.manifests import verify_files
 
 LORA_SHAPE = ("rank", "alpha")
-"""Settings in which a run and the adapter that it starts from must agree."""
+"""Settings that a run must share with the adapter that it starts from."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Who does what in a run."""
+    """The roles of a run, and what they need."""
 
     student: Student
     teacher: Teacher
     sampler: LocalSampler
-    """Of whichever adapter state the model is in."""
+    """Samples in this process, with the adapter enabled or disabled by the caller."""
     on_policy: Sampler
-    """Of the student."""
+    """Samples on-policy completions: `sampler`, or the engine."""
     parallel: ParallelState
-    """Who trains with this one."""
+    """The position of this process in data-parallel training."""
     encoder: Encoder
     base_sha256: str
 
 
 class ParentMismatch(Exception):
-    """The adapter to start from is not one of this base with these settings."""
+    """The parent adapter has another base, rank or alpha, or is not an adapter."""
 
 
 def training_device() -> torch.device:
-    """Where a run computes."""
+    """Return the device that a run computes on."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles:
-    """Load the base, attach its adapter, and prove that the teacher is the pristine base.
+    """Load the base, attach the adapter, and prove that the teacher is the frozen base.
 
     Args:
         spec: The run, suited to the device (`RunSpec.suited`).
         parallel: Who trains with this one.
 
     Raises:
-        ModelError: The model cannot be trained.
-        AdapterCorrupt, ParentMismatch: The parent is not one to start from.
+        ModelError: The model is not supported.
+        AdapterCorrupt, ParentMismatch: The run cannot start from the parent.
     """
     settings = spec.settings
     torch.set_num_threads(settings.threads or torch.get_num_threads())
@@ -109,24 +109,24 @@ def _engine_sampler(
 
 
 def load_parent(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:
-    """Give the student the weights of a published adapter.
+    """Load the weights of a published adapter into the student.
 
     Raises:
-        AdapterCorrupt: The folder is not what was published.
+        AdapterCorrupt: The folder's files do not match its manifest.
         ParentMismatch: It holds no adapter, or one of another base, rank or alpha.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        told = {"base": manifest["base"]["sha256"]}
-        told |= {name: manifest["settings"][name] for name in LORA_SHAPE}
+        actual = {"base": manifest["base"]["sha256"]}
+        actual |= {name: manifest["settings"][name] for name in LORA_SHAPE}
         verify_files(folder, sha256(folder / MANIFEST))
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ParentMismatch(f"{folder} is not an adapter folder to start from.") from error
-    needed = {"base": base_sha256} | {name: getattr(settings, name) for name in LORA_SHAPE}
-    differing = [name for name, value in needed.items() if told[name] != value]
+        raise ParentMismatch(f"{folder} is not an adapter folder of byheart.") from error
+    expected = {"base": base_sha256} | {name: getattr(settings, name) for name in LORA_SHAPE}
+    differing = [name for name, value in expected.items() if actual[name] != value]
     if differing:
         raise ParentMismatch(
-            f"{folder.name} was trained with another {' and '.join(differing)}: give the run the "
+            f"{folder.name} was trained with another {' and '.join(differing)}: use the "
             "parent's, or start from the base."
         )
     set_peft_model_state_dict(student.peft, load_file(folder / WEIGHTS))

@@ -1,4 +1,4 @@
-"""What one run is given: everything that its result follows from."""
+"""The specification of a run: every input that determines its result."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from distill.model.engine_sampler import EngineAddress
 from store.anchors import Anchor
 from store.contexts import Context
 
-# Settings that say when a run starts, what it is given, or how it computes: up to rounding, they do
-# not change the adapter.
-IMMATERIAL = frozenset(
+# Settings that decide when a run starts, which inputs it gets, or how it computes. Up to rounding,
+# they do not change the adapter.
+NOT_FINGERPRINTED = frozenset(
     {
         "auto",
         "min_new_lessons",
@@ -27,14 +27,15 @@ IMMATERIAL = frozenset(
         "gradient_checkpointing",
     }
 )
-# Kinds of lessons that the student may never say by itself; the rest is learned on-policy alone.
+# Kinds of lessons that the student may never sample by itself; others are learned on-policy only.
 TEACHER_SAMPLED_KINDS = frozenset({"fact", "procedure", "preference", "pitfall"})
-# Of a short context too: a way of speaking or a set of labels is one statement and much to learn.
+# A short context needs as many: a way of speaking or a set of labels is one statement, but much to
+# learn.
 MIN_STEPS = 120
 
-# What 0 means. OPCD samples afresh at every step (arXiv 2602.12275), and most of what an answer has
-# to teach is in its beginning (arXiv 2602.15260); a CPU decodes too slowly for more than a part.
-SUITED = {
+# Values of settings left at 0. OPCD samples at every step (arXiv 2602.12275). The first tokens of a
+# completion carry most of its signal (arXiv 2602.15260), and a CPU decodes too slowly for more.
+DEVICE_DEFAULTS = {
     "cuda": {"max_completion_tokens": 256, "max_answer_tokens": 512, "refresh_every": 1},
     "cpu": {"max_completion_tokens": 64, "max_answer_tokens": 96, "refresh_every": 8},
 }
@@ -46,57 +47,57 @@ class Parent:
 
     folder: Path
     context: Context
-    """What it has learned; what the run's context lacks of it is unlearned."""
+    """The context it learned; statements that the run's context lacks are unlearned."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One distillation, from data to candidate adapter."""
+    """The inputs of one distillation."""
 
     model: Path
     """Folder of the base model."""
     context: Context
-    """What is internalised."""
+    """The context to distil."""
     prompts: tuple[Messages, ...]
-    """Conversations that people had, each ending with a user's message; may be empty."""
+    """Real conversations, each ending with a user message; may be empty."""
     settings: Distill
     out: Path
-    """Folder of all adapters."""
+    """Folder that receives the adapter folder."""
     work: Path
-    """Folder for the resume points of this run."""
+    """Folder of this run's resume points."""
     held_out: tuple[Messages, ...] = ()
-    """Conversations never trained on; empty means that some prompts are held back."""
+    """Conversations never trained on; if empty, some of the prompts are held out."""
     anchors: tuple[Anchor, ...] = ()
     lesson_kinds: tuple[str, ...] = ()
-    """Kind of each of the context's lessons; empty where they are not known."""
+    """Kinds of the context's lessons, in order; empty if unknown."""
     drop_long: bool = False
-    """Leave prompts out that do not fit beside the context, instead of failing: one that a client
-    sent must not end every run of its namespace."""
+    """Skip prompts that do not fit next to the context instead of failing: one client's prompt must
+    not fail every run of its namespace."""
     engine: EngineAddress | None = None
-    """Where the student's trajectories are sampled; None: in this process."""
+    """The engine that samples on-policy completions; None samples in this process."""
     template: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the chat template, as serving gives them."""
+    """Arguments of the chat template, the same as in serving."""
     run: str | None = None
-    """Identifier of the run's row; None where there is no database."""
+    """Identifier of the run's row; None without a database."""
     parent: Parent | None = None
-    """None: a fresh adapter. Either way the teacher is the base with the whole context, so nothing
-    that an adapter got wrong is taught to the next one."""
+    """None starts from a new adapter. In both cases the teacher is the base with the whole context,
+    so errors of an adapter are not passed on to the next one."""
 
     def with_device_defaults(self, device: str) -> "RunSpec":
-        """The run with what suits a device, "cuda" or "cpu", where its settings leave it open."""
+        """Return the run with settings left at 0 set for the device, "cuda" or "cpu"."""
         settings = self.settings
-        fitting = SUITED[device].items()
-        left_open = {name: value for name, value in fitting if not getattr(settings, name)}
-        return replace(self, settings=settings.model_copy(update=left_open))
+        defaults = DEVICE_DEFAULTS[device].items()
+        unset = {name: value for name, value in defaults if not getattr(settings, name)}
+        return replace(self, settings=settings.model_copy(update=unset))
 
     def fingerprint_settings(self) -> dict[str, Any]:
-        """The settings that the result follows from."""
-        return self.settings.model_dump(mode="json", exclude=set(IMMATERIAL))
+        """Return the settings that determine the result."""
+        return self.settings.model_dump(mode="json", exclude=set(NOT_FINGERPRINTED))
 
     def effective_settings(self) -> Distill:
-        """The settings, with the guided share lowered by the lessons that need no guidance.
+        """Return the settings with `teacher_share` scaled by the share of lessons that need it.
 
-        A system prompt counts as one lesson that does: what kind its sentences are is not known.
+        A system prompt counts as one such lesson, because the kinds of its sentences are unknown.
         """
         kinds = [*self.lesson_kinds] or ["fact"] * len(self.context.lessons)
         kinds += ["fact"] if self.context.system_prompt else []
@@ -105,19 +106,19 @@ class RunSpec:
         return self.settings.model_copy(update={"teacher_share": share})
 
     def resolved_settings(self, statements: int) -> Distill:
-        """The effective settings; where no steps are set, those that so many statements need."""
+        """Return the effective settings, with `steps` derived from the statements if it is 0."""
         settings = self.effective_settings()
         needed = max(MIN_STEPS, settings.steps_per_lesson * statements)
         return settings.model_copy(update={"steps": settings.steps or needed})
 
     def data_sha256(self) -> str:
-        """Hash of the prompts, held-out prompts and anchors."""
+        """Return the hash of the prompts, held-out prompts and anchors."""
         anchors = [[anchor.messages, anchor.expect] for anchor in self.anchors]
         value = [self.prompts, self.held_out, anchors, self.lesson_kinds]
         return hashlib.sha256(canonical(value)).hexdigest()
 
     def fingerprint(self, base_sha256: str) -> str:
-        """Hash of everything that the run's result follows from."""
+        """Return the hash of everything that determines the run's result."""
         value = [base_sha256, self.context.hash, self.data_sha256(), self.fingerprint_settings()]
         value += [self.template] if self.template else []
         parent = [self.parent.folder.name, self.parent.context.hash] if self.parent else None

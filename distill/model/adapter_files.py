@@ -1,4 +1,4 @@
-"""The files of a LoRA adapter, in PEFT's format as vLLM loads it, and the JSON that is hashed."""
+"""Writes a LoRA adapter in PEFT's format, which vLLM loads, and canonical JSON for hashing."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ WEIGHTS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", 
 
 
 def write_adapter(folder: Path, student: Student, base_name: str) -> None:
-    """Write the adapter as it is now, in PEFT's format, without a manifest."""
+    """Write the student's current adapter in PEFT's format, without a manifest."""
     _write_weights(folder / WEIGHTS, student)
     (folder / CONFIG).write_bytes(canonical(_adapter_config(student, base_name)))
 
@@ -24,7 +24,7 @@ def _write_weights(path: Path, student: Student) -> None:
 
 
 def _adapter_config(student: Student, base_name: str) -> dict[str, Any]:
-    """PEFT's own configuration, without anything that differs between machines."""
+    """Return PEFT's configuration without values that differ between machines."""
     config = student.peft.peft_config["default"].to_dict()
     config |= {
         "base_model_name_or_path": base_name,
@@ -35,5 +35,5 @@ def _adapter_config(student: Student, base_name: str) -> dict[str, Any]:
 
 
 def canonical(value: object) -> bytes:
-    """The one JSON encoding of a value that hashes are taken of."""
+    """Return the canonical JSON encoding of a value, for hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

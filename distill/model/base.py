@@ -1,11 +1,11 @@
-"""The base of a run: loaded from its folder, and proven to be one that this trainer can train.
+"""Loads the base model and proves that this trainer supports it.
 
-Everything here packs many sequences into one row behind a cached prefix (`packing.py`), takes the
-logits from the hidden states by the output head alone, and puts the context into a system message.
-That is right for attention over the whole text (Llama, Qwen2, Qwen3, Phi without windows, Granite
-without scaled logits, mixtures of experts) and wrong for windows, recurrent layers, scaled or
-capped logits and templates without system messages. A base of the second kind is refused when it
-is loaded: trained on, it would give an adapter that answers unlike what was judged.
+The trainer packs sequences behind a cached prefix (`packing.py`), computes logits from hidden
+states with the output head alone, and puts the context into a system message. That is correct for
+full attention (Llama, Qwen2, Qwen3, Phi without sliding windows, Granite without scaled logits,
+mixtures of experts) and wrong for sliding windows, recurrent layers, scaled or capped logits and
+chat templates without system messages. An unsupported base is rejected at load: training it would
+give an adapter that answers differently from what was evaluated.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ SEQUENCES = (
     ((*PREFIX, 4, 9, 22, 10, 16, 12, 20, 14), (18, 5, 7)),
 )
 TOLERANCE = 1e-3
-# Of rotary embeddings, those whose angles depend on how long the text is.
-CHANGING_POSITIONS = ("dynamic", "longrope")
+# RoPE types whose angles depend on the length of the text.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 BASE_FILES = (
     "*.safetensors",
     "pytorch_model*.bin",
@@ -57,19 +57,19 @@ def load_base(
 ) -> tuple[PreTrainedModel, Any]:
     """Load the frozen base and its tokenizer.
 
-    On the CPU its weights are fp32: exact for bf16 weights, and without bf16 arithmetic many times
-    faster.
+    On the CPU the weights are fp32, which is exact for bf16 weights and many times faster on CPUs
+    without bf16 arithmetic.
 
     Args:
-        folder: Of the model.
-        device: Where it goes.
-        shard: Takes out of the model what other processes keep, before it goes there.
+        folder: The model folder.
+        device: The target device.
+        shard: Shards the model in place before it moves to the device.
 
     Raises:
         ModelError: The folder holds no causal language model, or one that cannot be trained here.
     """
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}: name the folder of a model.")
+        raise ModelError(f"There is no folder {folder}; a model folder is needed.")
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -96,7 +96,7 @@ def load_base(
 
 
 def base_sha256(folder: Path) -> str:
-    """The identity of a base model: SHA-256 over `sha256sum` lines of its files, sorted by name.
+    """Return the identity of a base: SHA-256 over `sha256sum` lines of its files, sorted by name.
 
     Weights, configurations, tokenizer and chat template count (`BASE_FILES`); other files do not.
     """
@@ -107,51 +107,51 @@ def base_sha256(folder: Path) -> str:
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401
-    """The tokens that end an answer: those of the tokenizer and of the generation settings."""
+    """Return the stop tokens of the tokenizer and of the generation config."""
     configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset({*several, tokenizer.eos_token_id} - {None})
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset({*ids, tokenizer.eos_token_id} - {None})
 
 
 def max_positions(model: PreTrainedModel) -> int:
-    """The longest text of the model, in tokens, also where its text part is one of several.
+    """Return the maximum tokens of a text, also for multimodal models.
 
-    Where positions change with the length of the text, one that is short enough not to change them:
-    keys that were cached before would no longer fit.
+    With a length-dependent RoPE, return the length up to which its angles are constant; beyond it,
+    cached keys would be wrong.
     """
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in CHANGING_POSITIONS:
+    if rope.get("rope_type") in LENGTH_DEPENDENT_ROPE:
         return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
     return int(config.max_position_embeddings)
 
 
 def check_template(tokenizer: Any) -> None:  # noqa: ANN401
-    """Make sure that the chat template has a place for the context.
+    """Check that the chat template renders a system message.
 
     Raises:
-        ModelError: There is no chat template, or it refuses or drops a system message.
+        ModelError: There is no chat template, or it rejects or drops a system message.
     """
     if not tokenizer.chat_template:
         raise ModelError("The tokenizer has no chat template.")
     conversation = [{"role": "system", "content": PROBE_TEXT}, {"role": "user", "content": "Hi"}]
     try:
-        shown = tokenizer.apply_chat_template(conversation, tokenize=False)
+        rendered = tokenizer.apply_chat_template(conversation, tokenize=False)
     except TemplateError as error:
         raise ModelError(
-            f"The chat template does not take a system message ({error}), which is where a "
-            "context stands. Use a model or a template that takes one."
+            f"The chat template rejects a system message ({error}), which holds the "
+            "context. Use a model or a template that accepts one."
         ) from error
-    if PROBE_TEXT not in shown:
-        raise ModelError("The chat template drops the system message, where a context stands.")
+    if PROBE_TEXT not in rendered:
+        raise ModelError("The chat template drops the system message, which holds the context.")
 
 
 def check_layers(model: PreTrainedModel) -> None:
-    """Make sure that every layer attends to the whole text.
+    """Check that every layer attends to the whole text.
 
     Raises:
-        ModelError: One does not; the message says what it does instead. Or there is no linear layer
-            that an adapter could sit on.
+        ModelError: A layer does not; the message names its kind. Or there is no linear layer for an
+            adapter.
     """
     if not linear_names(model):
         raise ModelError(
@@ -173,24 +173,24 @@ def check_layers(model: PreTrainedModel) -> None:
 
 
 def check_packing(model: PreTrainedModel) -> None:
-    """Prove on a few tokens that packed sequences get the logits that each gets alone.
+    """Prove on a few tokens that packed sequences get the logits of unpacked ones.
 
     Raises:
-        ModelError: They do not; the message says what differs.
+        ModelError: The logits differ; the message names the cause.
     """
     head = model.get_output_embeddings().weight
     with torch.no_grad():
-        alone = torch.cat([_logits(model, *sequence) for sequence in SEQUENCES])
-        through_head = [packing.completion_states(model, [each], ()) for each in SEQUENCES]
+        reference = torch.cat([_logits(model, *sequence) for sequence in SEQUENCES])
+        through_head = [packing.completion_states(model, [pair], ()) for pair in SEQUENCES]
         cache = packing.prefix_cache(model, PREFIX)
-        # Twice: the second pass finds the cache as the first one left it.
+        # Twice, to check that the first pass restores the cache.
         packed = [packing.completion_states(model, SEQUENCES, PREFIX, cache) for _ in range(2)]
-    if not is_close(torch.cat(through_head) @ head.T, alone):
+    if not is_close(torch.cat(through_head) @ head.T, reference):
         raise ModelError(
             "A scaled, capped or biased output is not supported: hidden states through the output "
             "head are not this model's logits."
         )
-    if not all(is_close(states @ head.T, alone) for states in packed):
+    if not all(is_close(states @ head.T, reference) for states in packed):
         raise ModelError(
             "This model's attention or positions are not supported: sequences in one row behind a "
             "cached prefix do not get the logits that each gets alone."
@@ -198,10 +198,10 @@ def check_packing(model: PreTrainedModel) -> None:
 
 
 def check_decoding(model: PreTrainedModel) -> None:
-    """Prove on a few tokens that sequences decoded together get the logits that each gets alone.
+    """Prove on a few tokens that batched decoding gives the logits of the ordinary forward pass.
 
     Raises:
-        ModelError: They do not.
+        ModelError: The logits differ.
     """
     head = model.get_output_embeddings().weight
     model.set_attn_implementation(decoding.ATTENTION_NAME)
@@ -209,8 +209,8 @@ def check_decoding(model: PreTrainedModel) -> None:
     with torch.no_grad():
         batch = DecodeBatch(model, prompts, SharedPrefix.compute(model, PREFIX), max_new_tokens=1)
         states = [batch.prefill(), batch.decode([completion[0] for _, completion in SEQUENCES])]
-        alone = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
-    if not is_close(torch.stack(states, 1) @ head.T, torch.stack(alone)):
+        reference = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
+    if not is_close(torch.stack(states, 1) @ head.T, torch.stack(reference)):
         raise ModelError(
             "This model's attention is not supported: sequences that are decoded together do not "
             "get the logits that each gets alone."
@@ -220,14 +220,14 @@ def check_decoding(model: PreTrainedModel) -> None:
 def _logits(
     model: PreTrainedModel, prompt: packing.TokenIds, completion: packing.TokenIds
 ) -> Tensor:
-    """Float[C, V]: what the ordinary forward pass predicts the completion from."""
+    """Return Float[C, V], the logits of the completion by the ordinary forward pass."""
     ids = torch.tensor([prompt + completion], device=model.device)
     logits: Tensor = model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
     return logits
 
 
-def is_close(one: Tensor, other: Tensor) -> bool:
-    """Whether logits are equal up to the rounding of the device's arithmetic."""
-    scale = TOLERANCE if one.device.type == "cpu" else 50 * TOLERANCE
-    difference = (one.float() - other.float()).abs().max()
-    return bool(difference <= scale * (1 + other.abs().max()))
+def is_close(actual: Tensor, expected: Tensor) -> bool:
+    """Whether logits are equal up to the device's rounding."""
+    scale = TOLERANCE if actual.device.type == "cpu" else 50 * TOLERANCE
+    difference = (actual.float() - expected.float()).abs().max()
+    return bool(difference <= scale * (1 + expected.abs().max()))

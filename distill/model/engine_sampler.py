@@ -1,10 +1,10 @@
-"""The student's trajectories from the vLLM that serves, where that is faster than this process.
+"""Samples on-policy completions in the serving vLLM, where that is faster than in this process.
 
-For every sampling the adapter as it is now is written to a folder and loaded under a name of its
-own, asked, and unloaded: a name never changes its weights, so no answer is of a mixture and no
-cache is stale. The engine reads the folder, so it must see the same file system. Its arithmetic is
-not this process's, and depends on what else it serves: trajectories are the student's up to
-rounding, their divergences are exact whoever sampled them, and a resumed run is not bit-identical.
+For every batch, the current adapter is written to a folder, loaded into vLLM under a unique name,
+used, and unloaded. A name never changes its weights, so no completion mixes two adapters and no KV
+cache is stale. vLLM reads the folder, so it must share the file system. Its arithmetic differs from
+this process's and depends on its other requests, so completions are the student's only up to
+rounding. Divergences stay exact for any sampling policy, but a resumed run is not bit-identical.
 """
 
 import itertools
@@ -24,25 +24,25 @@ from store.durable_files import staging
 
 TIMEOUT_S = 600.0
 STUDENT = "student"
-"""In the folder of resume points: the adapter as it is now, for an engine that samples."""
-# Nothing of the model's own generation_config: a trajectory is a sample of the distribution itself.
-PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Subfolder of the work folder with the current adapter, for the engine."""
+# Overrides the model's generation_config: completions are samples of the unmodified distribution.
+UNMODIFIED = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
 class EngineUnavailable(Exception):
-    """The engine does not sample for a run; the message says what it answered."""
+    """The engine cannot be reached or rejects a request; the message has its answer."""
 
 
 @dataclass(frozen=True)
 class EngineAddress:
-    """Where the engine is."""
+    """The address and API key of the engine."""
 
     url: str
     """`http://host:port` or `unix:///path`."""
     api_key: str = field(default="", repr=False)
 
     def client(self) -> httpx.Client:
-        """A client of it."""
+        """Return an HTTP client of the engine."""
         is_socket = self.url.startswith("unix://")
         return httpx.Client(
             base_url="http://engine" if is_socket else self.url.rstrip("/").removesuffix("/v1"),
@@ -54,32 +54,30 @@ class EngineAddress:
         )
 
     def max_model_len(self) -> int:
-        """The longest prompt with its answer that the engine takes, in tokens.
+        """Return the maximum tokens of a prompt and its completion.
 
         Raises:
-            EngineUnavailable: It cannot be reached, or refuses.
+            EngineUnavailable: The engine cannot be reached or rejects the request.
         """
-        with reached(self), self.client() as client:
+        with transport_errors(self), self.client() as client:
             cards = _listed(client.get("/v1/models"), "data")
         lengths = [int(card["max_model_len"]) for card in cards if card.get("max_model_len")]
         if not lengths:
-            raise EngineUnavailable(
-                f"{self.url} does not say how long a prompt may be, as vLLM does."
-            )
+            raise EngineUnavailable(f"{self.url} does not report max_model_len, as vLLM does.")
         return min(lengths)
 
 
 @dataclass
 class EngineSampler:
-    """Samples with the student's adapter in the engine."""
+    """Samples in the engine with the student's current adapter."""
 
     engine: EngineAddress
     student: Student
     base_name: str
     folder: Path
-    """Where adapters are put for the engine to read; a killed run's goes with the next one."""
+    """The engine reads adapters from here; the next run removes those of a killed one."""
     name: str
-    """What the adapters are called, but for a number."""
+    """Prefix of the adapters' names; a number follows."""
     stop_ids: frozenset[int]
     max_tokens: int
     parallel: ParallelState = SINGLE_PROCESS
@@ -89,29 +87,33 @@ class EngineSampler:
         self,
         prompts: Sequence[TokenIds],
         temperature: float,
-        seeds: Sequence[int] | None = None,  # noqa: ARG002 - the engine does not repeat itself
+        seeds: Sequence[int] | None = None,  # noqa: ARG002 - vLLM is not deterministic
     ) -> list[TokenIds]:
-        """One completion a prompt, the end token included.
+        """Return one completion per prompt, stop token included.
 
         Raises:
-            EngineUnavailable: It cannot be reached, or refuses.
+            EngineUnavailable: The engine cannot be reached or rejects the request.
         """
         return (
-            self.parallel.run_on_first_shard(lambda: self._ask(prompts, temperature))
+            self.parallel.run_on_first_shard(lambda: self._complete(prompts, temperature))
             if prompts
             else []
         )
 
-    def _ask(self, prompts: Sequence[TokenIds], temperature: float) -> list[TokenIds]:
+    def _complete(self, prompts: Sequence[TokenIds], temperature: float) -> list[TokenIds]:
         body = {
             "prompt": [list(prompt) for prompt in prompts],
             "max_tokens": self.max_tokens,
             "temperature": temperature,
             "stop_token_ids": sorted(self.stop_ids),
             "return_token_ids": True,
-            **PLAIN,
+            **UNMODIFIED,
         }
-        with reached(self.engine), self.engine.client() as client, self._loaded(client) as model:
+        with (
+            transport_errors(self.engine),
+            self.engine.client() as client,
+            self._loaded(client) as model,
+        ):
             answer = client.post("/v1/completions", json={"model": model, **body})
             choices = _listed(answer, "choices")
         ordered = sorted(choices, key=lambda choice: choice["index"])
@@ -119,10 +121,10 @@ class EngineSampler:
 
     @contextmanager
     def _loaded(self, client: httpx.Client) -> Iterator[str]:
-        """The student as it is now, loaded under the name that is yielded."""
+        """Load the current adapter into the engine and yield its name; unload it afterwards."""
         name = f"{self.name}-{next(self.numbers)}"
         with staging(self.folder) as folder:
-            folder.chmod(0o755)  # the engine may be another user's
+            folder.chmod(0o755)  # the engine may run as another user
             write_adapter(folder, self.student, self.base_name)
             adapter = {"lora_name": name, "lora_path": str(folder.absolute())}
             _checked(client.post("/v1/load_lora_adapter", json=adapter))
@@ -133,8 +135,8 @@ class EngineSampler:
 
 
 @contextmanager
-def reached(engine: EngineAddress) -> Iterator[None]:
-    """What goes wrong on the way to the engine, as one error."""
+def transport_errors(engine: EngineAddress) -> Iterator[None]:
+    """Raise transport errors as EngineUnavailable."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -142,14 +144,14 @@ def reached(engine: EngineAddress) -> Iterator[None]:
 
 
 def _listed(answer: httpx.Response, name: str) -> list[dict[str, Any]]:
-    """A list in an answer; anything may stand in the engine's place, such as a proxy's page."""
+    """Return a list of objects from a response, which may come from a proxy instead of vLLM."""
     try:
         found = _checked(answer).json()[name]
     except (ValueError, LookupError, TypeError):
         found = None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise EngineUnavailable(
-            f"{answer.request.url} is answered with no list of {name}: {answer.text[:300]}"
+            f"{answer.request.url} answered without a list of {name}: {answer.text[:300]}"
         )
     return found
 
@@ -158,6 +160,6 @@ def _checked(answer: httpx.Response) -> httpx.Response:
     if answer.is_error:
         raise EngineUnavailable(
             f"The engine answered {answer.request.url.path} with {answer.status_code}: "
-            f"{answer.text[:300]}. With distill.sampler = 'local' a run samples by itself."
+            f"{answer.text[:300]}. Set distill.sampler = 'local' to sample in the trainer."
         )
     return answer

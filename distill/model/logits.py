@@ -1,11 +1,11 @@
 """Logits: hidden states times the output head, which student and teacher share.
 
-They are summed up in fp32 whatever the weights are: a logit of 20 in bf16 is off by up to 0.06, and
-a divergence is the difference of many such.
+They are accumulated in fp32 for any dtype of the weights: a bf16 logit of 20 is off by up to 0.06,
+and a divergence is the difference of many such values.
 
-The way round matters on the CPU: the BLAS that PyTorch brings repacks one operand of every product,
-and for some dozens of states and a vocabulary `head @ states.T` takes half the time of
-`states @ head.T`, for the same numbers up to rounding.
+On the CPU, operand order matters. The BLAS in PyTorch repacks one operand of every product; for a
+few dozen states and a vocabulary, `head @ states.T` takes half the time of `states @ head.T`, with
+the same result up to rounding.
 """
 
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 def logits(states: Tensor, head: Tensor) -> Tensor:
-    """Float[N, V], fp32 or, of float64, float64.
+    """Return Float[N, V] logits in fp32, or in float64 for float64 states.
 
     Args:
         states: Float[N, D], hidden states before the output head.
-        head: Float[V, D], its weights.
+        head: Float[V, D], the output head.
     """
     if states.is_cuda and states.dtype in (torch.bfloat16, torch.float16):
         return torch.mm(states, head.T, out_dtype=torch.float32)

@@ -1,15 +1,17 @@
-"""Many sequences in one row: the forward pass that student and teacher share.
+"""Sequence packing: the forward pass that student and teacher share.
 
-Sequences that begin with the same tokens (the chat template's system message, the teacher's
-context) keep them once, as segment 0; each sequence's own tokens are a segment of their own:
+A shared prefix of the sequences (the chat template's system message, the teacher's context) is
+packed once as segment 0; each sequence's suffix is a segment of its own:
 
     row        prefix prefix | a a a | b b b b | c c
     segment      0      0    | 1 1 1 | 2 2 2 2 | 3 3
     position     0      1    | 2 3 4 | 2 3 4 5 | 2 3
 
-A token sees segment 0 and its own segment, up to its own position. The result for each sequence is
-what it would be alone. There is no padding, and a prefix that is constant (the teacher's) stays in
-a batch-1 key/value cache that is never copied per sequence.
+A token attends to segment 0 and to its own segment, up to its own position, so each sequence gets
+the result of an unpacked forward pass. There is no padding. A constant prefix, such as the
+teacher's, stays in a batch-1 KV cache that is never copied per sequence.
+
+Shapes: T tokens of a row, N completion tokens, D hidden size.
 """
 
 from collections.abc import Sequence
@@ -22,8 +24,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 TokenIds = tuple[int, ...]
 
-# Tokens of their own that sequences may have in one row. Large enough for efficient matrix
-# products, small enough that attention between rows' strangers, masked but computed, stays cheap.
+# Suffix tokens of one row. Large enough for efficient matrix products; small enough that attention
+# between segments, which is masked but computed, stays cheap.
 MAX_ROW_TOKENS = {"cpu": 256, "accelerator": 4096}
 
 
@@ -32,15 +34,15 @@ class PackedRow:
     """Packed tokens; all tensors on the model's device."""
 
     ids: Tensor
-    """Int[T], the tokens after what is cached."""
+    """Int[T], the tokens after the cached prefix."""
     positions: Tensor
     """Int[T], each token's position within its own sequence."""
     segments: Tensor
-    """Int[T], 0 for the prefix, then one number a sequence."""
+    """Int[T], 0 for the prefix, then 1, 2, ... per sequence."""
 
 
 def common_prefix(prompts: Sequence[TokenIds]) -> TokenIds:
-    """The longest shared beginning that leaves each prompt at least one token of its own."""
+    """Return the longest common prefix that leaves each prompt a suffix of at least one token."""
     shortest = min(prompts, key=len)
     limit = len(shortest) - 1
     shared = next(
@@ -50,20 +52,20 @@ def common_prefix(prompts: Sequence[TokenIds]) -> TokenIds:
 
 
 def pack(
-    own: Sequence[TokenIds], start: int, device: torch.device, prefix: TokenIds = ()
+    suffixes: Sequence[TokenIds], start: int, device: torch.device, prefix: TokenIds = ()
 ) -> PackedRow:
-    """Pack the sequences' own tokens.
+    """Pack suffixes, and an uncached prefix, into one row.
 
     Args:
-        own: Tokens of each sequence after the prefix.
+        suffixes: Tokens of each sequence after the prefix.
         start: Length of the prefix, cached or not.
-        device: Where the row goes.
-        prefix: The prefix's tokens, if they are not cached and have to be in the row.
+        device: Device of the row's tensors.
+        prefix: The prefix's tokens, unless they are cached.
     """
-    parts = [prefix, *own]
+    parts = [prefix, *suffixes]
     positions = [*range(len(prefix))]
-    for sequence in own:
-        positions += range(start, start + len(sequence))
+    for suffix in suffixes:
+        positions += range(start, start + len(suffix))
     segments = [number for number, part in enumerate(parts) for _ in part]
     return PackedRow(
         torch.tensor([token for part in parts for token in part], device=device),
@@ -73,7 +75,7 @@ def pack(
 
 
 def attention_mask(query: PackedRow, key_positions: Tensor, key_segments: Tensor) -> Tensor:
-    """Bool[1, 1, queries, keys]: which keys each query token may attend to."""
+    """Return Bool[1, 1, queries, keys], the keys that each query may attend to."""
     same = (key_segments == 0) | (key_segments == query.segments[:, None])
     return (same & (key_positions <= query.positions[:, None]))[None, None]
 
@@ -87,13 +89,13 @@ def hidden_states(
     """Run the backbone over a packed row.
 
     Args:
-        model: A causal language model, with or without an active adapter.
-        row: The tokens.
-        cache: Keys and values of a prefix of segment 0; the row's own are appended to it.
-        mask: Bool[1, 1, T, cached + T], if more than a plain prefix is cached.
+        model: A causal language model, with its adapter enabled or disabled.
+        row: The packed tokens.
+        cache: The KV cache of segment 0; the row's keys and values are appended to it.
+        mask: Bool[1, 1, T, cached + T]; None if only a prefix is cached.
 
     Returns:
-        Float[T, D], final hidden states, ready for the output head.
+        Float[T, D], final hidden states, the input of the output head.
     """
     if mask is None:
         cached = torch.arange(cache.get_seq_length() if cache else 0, device=row.ids.device)
@@ -119,36 +121,36 @@ def completion_states(
     prefix: TokenIds,
     cache: DynamicCache | None = None,
 ) -> Tensor:
-    """Hidden states that predict the completion tokens of each sequence.
+    """Return the hidden states that predict the completion tokens of each sequence.
 
     Args:
         model: A causal language model.
-        sequences: Prompt and completion of each; every prompt begins with `prefix`.
-        prefix: The shared beginning.
-        cache: The prefix's keys and values; cropped back to the prefix before returning.
+        sequences: Pairs of prompt and completion; every prompt starts with `prefix`.
+        prefix: The shared prefix.
+        cache: The prefix's KV cache; it is cropped back to the prefix before returning.
 
     Returns:
-        Float[N, D], sequence after sequence: the states from which their tokens are predicted.
+        Float[N, D], concatenated over sequences.
     """
     start = len(prefix)
     assert all(prompt[:start] == prefix and len(prompt) > start for prompt, _ in sequences)
-    # The last completion token predicts nothing that is trained.
-    own = [prompt[start:] + completion[:-1] for prompt, completion in sequences]
-    row = pack(own, start, model.device, () if cache else prefix)
+    # The last completion token predicts no token.
+    suffixes = [prompt[start:] + completion[:-1] for prompt, completion in sequences]
+    row = pack(suffixes, start, model.device, () if cache else prefix)
     states = hidden_states(model, row, cache)
     if cache:
         cache.crop(start - cache.get_seq_length())
     offset = 0 if cache else start
-    kept = []
-    for (prompt, completion), tokens in zip(sequences, own, strict=True):
+    predicting = []
+    for (prompt, completion), tokens in zip(sequences, suffixes, strict=True):
         offset += len(tokens)
-        kept.append(torch.arange(offset - len(completion), offset))
+        predicting.append(torch.arange(offset - len(completion), offset))
         assert len(prompt) - start + len(completion) - 1 == len(tokens)
-    return states[torch.cat(kept).to(states.device)]
+    return states[torch.cat(predicting).to(states.device)]
 
 
 def prefix_cache(model: PreTrainedModel, prefix: TokenIds) -> DynamicCache | None:
-    """Keys and values of a prefix, batch 1; None for an empty one."""
+    """Compute the KV cache of a prefix, with batch size 1; None for an empty prefix."""
     if not prefix:
         return None
     cache = DynamicCache(config=model.config)
@@ -160,19 +162,19 @@ def prefix_cache(model: PreTrainedModel, prefix: TokenIds) -> DynamicCache | Non
 def microbatches(
     sequences: Sequence[tuple[TokenIds, TokenIds]], prefix: int, device: torch.device
 ) -> list[slice]:
-    """Split sequences into runs that fit one row each, in order.
+    """Split sequences, in order, into microbatches that fit one row each.
 
     Args:
-        sequences: Prompt and completion of each.
-        prefix: Tokens at the start of each prompt that the row does not repeat.
-        device: Decides how long a row may be: attention in it is quadratic.
+        sequences: Pairs of prompt and completion.
+        prefix: Tokens of the cached prefix of every prompt.
+        device: Sets the token budget of a row; attention is quadratic in it.
     """
     budget = MAX_ROW_TOKENS["cpu" if device.type == "cpu" else "accelerator"]
-    runs, start, used = [], 0, 0
+    slices, start, used = [], 0, 0
     for index, (prompt, completion) in enumerate(sequences):
         length = len(prompt) - prefix + len(completion)
         if used and used + length > budget:
-            runs.append(slice(start, index))
+            slices.append(slice(start, index))
             start, used = index, 0
         used += length
-    return [*runs, slice(start, len(sequences))] if sequences else []
+    return [*slices, slice(start, len(sequences))] if sequences else []

@@ -1,9 +1,9 @@
-"""The model of a run: one frozen copy of the base weights, and the LoRA adapter being trained.
+"""The student: one frozen copy of the base weights with the LoRA adapter that is trained.
 
-With the adapter on, it is the student; with the adapter off, it is the teacher (`teacher.py`).
-The adapter sits on every linear layer ("LoRA without regret": attention alone learns less), keeps
-fp32 master weights, and has no dropout: a step's trajectories are the only noise. Where experts are
-one stacked tensor and no linear layers, as in mixtures of experts, they stay as they are.
+With the adapter enabled the model is the student; disabled, it is the teacher (`teacher.py`). The
+adapter covers every linear layer ("LoRA without regret": attention alone learns less), keeps fp32
+master weights and has no dropout, so trajectories are the only noise of a step. Experts stored as
+one stacked tensor, as in mixtures of experts, are not linear layers and get no adapter.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ Tokenizer = Any
 
 
 def linear_names(base: PreTrainedModel) -> list[str]:
-    """Names of all linear layers except the output head, as every layer of the model calls them."""
+    """Return the module names of all linear layers but the output head, for LoRA's targets."""
     head = base.get_output_embeddings()
     names = {
         name.rsplit(".", 1)[-1]
@@ -33,10 +33,15 @@ def linear_names(base: PreTrainedModel) -> list[str]:
 
 
 class Student:
-    """The base with its adapter, and the switch between the two."""
+    """The base with its adapter, which can be disabled."""
 
     def __init__(
-        self, base: PreTrainedModel, rank: int, alpha: int, seed: int, recompute: bool = False
+        self,
+        base: PreTrainedModel,
+        rank: int,
+        alpha: int,
+        seed: int,
+        gradient_checkpointing: bool = False,
     ) -> None:
         config = LoraConfig(
             r=rank,
@@ -52,38 +57,38 @@ class Student:
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
         self.model: PreTrainedModel = self.peft.get_base_model()
-        self.recomputed: list[torch.nn.Module] = []
-        if recompute:
+        self.checkpointed_layers: list[torch.nn.Module] = []
+        if gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-            parts = self.model.modules()
-            self.recomputed = [
-                part for part in parts if isinstance(part, GradientCheckpointingLayer)
+            modules = self.model.modules()
+            self.checkpointed_layers = [
+                module for module in modules if isinstance(module, GradientCheckpointingLayer)
             ]
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """The adapter's weights, in a fixed order."""
+        """Return the adapter's weights, in a fixed order."""
         return [parameter for parameter in self.peft.parameters() if parameter.requires_grad]
 
     @property
     def head(self) -> Tensor:
-        """Float[V, D], the output head; frozen and shared by student and teacher."""
+        """Float[V, D], the frozen output head that student and teacher share."""
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
 
     @contextmanager
     def adapter_disabled(self) -> Iterator[PreTrainedModel]:
-        """The pristine base, without gradients, inside the block."""
+        """Yield the base model, without gradients."""
         with self.peft.disable_adapter(), torch.no_grad():
             yield self.model
 
     def states(self, sequences: list[tuple[packing.TokenIds, packing.TokenIds]]) -> Tensor:
-        """Float[N, D]: hidden states predicting the completions, with the adapter on."""
+        """Return Float[N, D], the hidden states that predict the completions, adapter enabled."""
         prefix = packing.common_prefix([prompt for prompt, _ in sequences])
-        with self._recomputing(), self._in_base_precision():
+        with self._gradient_checkpointing(), self._in_base_precision():
             return packing.completion_states(self.model, sequences, prefix)
 
     def _in_base_precision(self) -> AbstractContextManager[object]:
-        """The adapter's weights are fp32, and without this so would be each layer's kept inputs."""
+        """Autocast to the base's dtype; the fp32 adapter would make saved activations fp32."""
         if self.model.dtype == torch.float32:
             return nullcontext()
         cast: AbstractContextManager[object] = torch.autocast(
@@ -92,12 +97,12 @@ class Student:
         return cast
 
     @contextmanager
-    def _recomputing(self) -> Iterator[None]:
-        """Layers check this flag of their own; what is in them stays in evaluation, undropped."""
-        for layer in self.recomputed:
+    def _gradient_checkpointing(self) -> Iterator[None]:
+        """Set the layers' training flag, which enables checkpointing; submodules stay in eval."""
+        for layer in self.checkpointed_layers:
             layer.training = torch.is_grad_enabled()
         try:
             yield
         finally:
-            for layer in self.recomputed:
+            for layer in self.checkpointed_layers:
                 layer.training = False

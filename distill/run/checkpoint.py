@@ -1,15 +1,15 @@
 """Resume points of a run, in its work folder: a killed run continues bit-identically.
 
-    pool.pt      what is constant in a run: questions, guided trajectories
-    latest.pt    step, weights, the best so far, optimiser state, trajectories sampled ahead, curves
-    given.json   of a run with a row, what was read from rows that may change (`FrozenInputs`)
-    metrics.jsonl  one line a step, for whoever watches; a resume writes it anew from latest.pt
-    student/     the adapter as it is now, for the engine that samples (`engine_sampler.py`)
+    pool.pt        the prepared data, constant in a run: prompts, teacher-sampled trajectories
+    latest.pt      step, weights, best weights, optimiser state, trajectories sampled ahead, curves
+    given.json     for a run with a row, the inputs read from rows that may change (`FrozenInputs`)
+    metrics.jsonl  the curves for watchers, one line per step; a resume rewrites it from latest.pt
+    student/       the current adapter, for an engine that samples (`engine_sampler.py`)
 
-All random choices follow from (seed, step), so there is no random state to keep. The first line of
-a `.pt` file names its release, format and run, and the hash of the rest. One of another run or
-release, and a damaged one, is ignored without unpacking it, so nobody need delete it. A pickle runs
-what it names, so nothing but plain values, tensors and the classes of `SAFE_CLASSES` is unpacked.
+Random choices are functions of (seed, step), so no random state is stored. The first line of a
+`.pt` file holds the release, the format, the run's fingerprint and the SHA-256 of the rest. A file
+of another run or release, or a corrupt one, is ignored before it is unpickled. Unpickling executes
+what a pickle names, so only plain values, tensors and the classes in `SAFE_CLASSES` are allowed.
 """
 
 import hashlib
@@ -41,25 +41,25 @@ from store.contexts import Messages
 
 log = logging.getLogger(__name__)
 
-POOL, LATEST, GIVEN, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
+POOL, LATEST, INPUTS, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
 FORMAT = 2
 """Raise it when a class of `SAFE_CLASSES` moves or changes: older files cannot be loaded then."""
 SAFE_CLASSES = [Anchor, Anchored, RunData, Prompt, Trajectory]
-"""What a resume point has beside plain values and tensors."""
+"""The classes that a resume point may contain besides plain values and tensors."""
 
 
 class ResumeState(NamedTuple):
-    """Where a run stands, beside its weights and its optimiser."""
+    """The state of a run, apart from its weights and its optimiser."""
 
     step: int
-    """The next one, from 0."""
-    fresh: dict[int, Any]
-    """Trajectories that were sampled for later steps."""
+    """The next step, counted from 0."""
+    ahead: dict[int, Any]
+    """On-policy trajectories sampled ahead, by step."""
     best: list[Tensor] | None
-    """The weights that the run would keep if it ended here, if not the last."""
+    """The best weights so far; None if the last ones are to be kept."""
     curves: list[dict[str, Any]]
-    """What was measured so far, one entry a step."""
+    """The metrics so far, one entry per step."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class Checkpoints:
     fingerprint: str
     """Hash of everything that the run's result follows from."""
     writes: bool = True
-    """Of several processes only the first does."""
+    """Whether this process writes; of several, only the main one does."""
 
     def _line(self, packed: bytes) -> bytes:
-        """The first line of a file of this run with this behind it."""
+        """Return the first line of a file of this run with this content."""
         digest = hashlib.sha256(packed).hexdigest()
         return f"{self._origin} {self.fingerprint} {digest}".encode()
 
@@ -82,7 +82,7 @@ class Checkpoints:
         return f"byheart {RELEASE} format {FORMAT}"
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Replace one resume point, whole or not at all."""
+        """Replace one resume point atomically."""
         if not self.writes:
             return
         buffer = io.BytesIO()
@@ -91,17 +91,20 @@ class Checkpoints:
         durable_files.write_file(self.folder / name, self._line(packed) + b"\n" + packed)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """The state saved under `name`, or None if there is none of this run, as it was written.
+        """Return the state saved under `name`, or None without an intact file of this run.
 
         Raises:
-            FolderError: What is there was not written by this program.
+            FolderError: The file was not written by byheart.
         """
         path = self.folder / name
         content = path.read_bytes() if path.is_file() else b""
         line, _, packed = content.partition(b"\n")
         if line != self._line(packed):
             if content and not line.startswith(f"{self._origin} ".encode()):
-                log.warning("%s is of another release of byheart: the run begins anew.", path)
+                log.warning(
+                    "%s was written by another release of byheart: the run restarts from scratch.",
+                    path,
+                )
             return None
         try:
             with torch.serialization.safe_globals(SAFE_CLASSES):
@@ -110,12 +113,12 @@ class Checkpoints:
                 )
         except pickle.UnpicklingError as error:
             raise FolderError(
-                f"{path} was not written by byheart: delete it, and the run begins anew."
+                f"{path} was not written by byheart. Delete it to restart the run from scratch."
             ) from error
         return state
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one step to the curves, for whoever watches."""
+        """Append one step to metrics.jsonl, for watchers."""
         if not self.writes:
             return
         with (self.folder / METRICS).open("a") as file:
@@ -125,48 +128,50 @@ class Checkpoints:
         self,
         parameters: Sequence[torch.nn.Parameter],
         optimiser: torch.optim.Optimizer,
-        at: ResumeState,
+        progress: ResumeState,
     ) -> None:
-        """Keep where the run stands, with what is sampled for later steps."""
+        """Save the run's state, with the trajectories of later steps."""
         state = {
             "weights": [parameter.detach() for parameter in parameters],
             "optimiser": optimiser.state_dict(),
-            "step": at.step,
-            "fresh": {ahead: kept for ahead, kept in at.fresh.items() if ahead >= at.step},
-            "best": at.best,
-            "curves": at.curves,
+            "step": progress.step,
+            "ahead": {
+                step: items for step, items in progress.ahead.items() if step >= progress.step
+            },
+            "best": progress.best,
+            "curves": progress.curves,
         }
         self.save(LATEST, state)
 
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
     ) -> ResumeState:
-        """Restore the latest resume point; where to go on from, the beginning without one."""
-        kept = self.load(LATEST)
-        if kept is None:
-            at = ResumeState(0, {}, None, [])
+        """Restore the latest resume point; without one, return the initial state."""
+        saved = self.load(LATEST)
+        if saved is None:
+            state = ResumeState(0, {}, None, [])
         else:
             with torch.no_grad():
-                for parameter, value in zip(parameters, kept["weights"], strict=True):
+                for parameter, value in zip(parameters, saved["weights"], strict=True):
                     parameter.copy_(value)
-            optimiser.load_state_dict(kept["optimiser"])
-            at = ResumeState(kept["step"], kept["fresh"], kept["best"], kept["curves"])
+            optimiser.load_state_dict(saved["optimiser"])
+            state = ResumeState(saved["step"], saved["ahead"], saved["best"], saved["curves"])
         if self.writes:
-            curves = "".join(json.dumps(line) + "\n" for line in at.curves)
+            curves = "".join(json.dumps(line) + "\n" for line in state.curves)
             durable_files.write_file(self.folder / METRICS, curves.encode())
-        return at
+        return state
 
 
 def clear(folder: Path) -> None:
-    """Remove the resume points of a run that is over: they can be larger than its adapter."""
-    for name in (POOL, LATEST, GIVEN):
+    """Remove the resume points of a finished run; they can be larger than its adapter."""
+    for name in (POOL, LATEST, INPUTS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class FrozenInputs:
-    """What is read from rows that may change."""
+    """The inputs of a run that are read from rows that may change."""
 
     prompts: tuple[Messages, ...]
     held_out: tuple[Messages, ...]
@@ -178,29 +183,29 @@ INPUTS_JSON: TypeAdapter[Any] = TypeAdapter(FrozenInputs)
 
 
 def freeze_inputs(spec: RunSpec, writes: bool) -> RunSpec:
-    """Load the inputs saved at the first start; save them where this is the first.
+    """Return the run with the inputs saved at its first start, saving them at the first start.
 
     Args:
-        spec: The run, as rows have it now.
-        writes: Whether this process is the one that keeps it.
+        spec: The run with the current inputs.
+        writes: Whether this process may save them.
     """
-    path = spec.work / GIVEN
+    path = spec.work / INPUTS
     if not path.is_file() and not writes:
         return spec
     if not path.is_file():
         parent = spec.parent
-        if parent and parent.folder.is_relative_to(spec.out):  # the data folder may be moved
+        if parent and parent.folder.is_relative_to(spec.out):  # the data folder may move
             parent = replace(parent, folder=parent.folder.relative_to(spec.out))
-        now = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, parent)
+        inputs = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, parent)
         path.parent.mkdir(parents=True, exist_ok=True)
-        durable_files.write_file(path, INPUTS_JSON.dump_json(now))
+        durable_files.write_file(path, INPUTS_JSON.dump_json(inputs))
         return spec
-    begun: FrozenInputs = INPUTS_JSON.validate_json(path.read_bytes())
-    parent = begun.parent
+    saved: FrozenInputs = INPUTS_JSON.validate_json(path.read_bytes())
+    parent = saved.parent
     return replace(
         spec,
-        prompts=begun.prompts,
-        held_out=begun.held_out,
-        anchors=begun.anchors,
+        prompts=saved.prompts,
+        held_out=saved.held_out,
+        anchors=saved.anchors,
         parent=replace(parent, folder=spec.out / parent.folder) if parent else None,
     )

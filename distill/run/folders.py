@@ -1,7 +1,7 @@
-"""The folders of a run: made and tried before anything is computed, and one run's alone.
+"""The folders of a run: checked before anything is computed, and locked by one run.
 
-A run takes long, so what its end needs is looked at in its beginning: that both folders can be
-written to and have room, and that no other run has its resume points in the same place.
+A run takes long, so the requirements of its end are checked at its start: both folders are writable
+and have space, and no other run keeps resume points in the same work folder.
 """
 
 import fcntl
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A resume point holds the weights, the best ones and two moments of each in the optimiser. While
-# one is written, the one before it is there; what the teacher answered is as large as one of these.
+# In sizes of the adapter: a resume point holds the weights, the best weights and two Adam moments,
+# and exists twice while it is replaced; the pool of trajectories is about one more.
 RESUME_POINT_COPIES = 9
 
 
@@ -23,10 +23,10 @@ class FolderError(Exception):
 
 @contextmanager
 def lock_folder(work: Path) -> Iterator[None]:
-    """Hold the folder of a run's resume points; a killed process lets go of it.
+    """Lock the folder of a run's resume points; the lock of a killed process is released.
 
     Raises:
-        FolderError: Another run holds it.
+        FolderError: Another process holds the lock.
     """
     folder = os.open(work, os.O_RDONLY)
     try:
@@ -41,37 +41,39 @@ def _lock(folder: int, work: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise FolderError(
-            f"Another process is at work in {work}: wait for it, or train in another folder."
+            f"Another process is using {work}: wait for it, or choose another folder."
         ) from error
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder, and write to it.
+    """Create a folder and check that it is writable.
 
     Raises:
-        FolderError: That does not work.
+        FolderError: It cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"byheart")
     except FileExistsError as error:
-        raise FolderError(f"{folder} is a file: name a folder.") from error
+        raise FolderError(f"{folder} is a file; a folder is needed.") from error
     except OSError as error:
         raise FolderError(f"Cannot write to {folder}: {error.strerror}.") from error
 
 
 def check_disk_space(out: Path, work: Path, adapter_bytes: int) -> None:
-    """Make sure that an adapter and its resume points fit, or the rest of them in a resumed run.
+    """Check that the disk has space for an adapter and its resume points.
+
+    The files of an interrupted run count as available, because the run replaces them.
 
     Raises:
-        FolderError: There is not enough room.
+        FolderError: There is not enough space.
     """
     for folder, needed in ((out, adapter_bytes), (work, RESUME_POINT_COPIES * adapter_bytes)):
-        kept = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        room = shutil.disk_usage(folder).free + kept
-        if room < needed:
+        reusable = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        available = shutil.disk_usage(folder).free + reusable
+        if available < needed:
             raise FolderError(
-                f"{folder} has room for {room / 2**20:.0f} MiB; this run needs about "
-                f"{needed / 2**20:.0f} MiB there."
+                f"{folder} has {available / 2**20:.0f} MiB of free space; this run needs about "
+                f"{needed / 2**20:.0f} MiB."
             )

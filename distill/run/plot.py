@@ -1,4 +1,4 @@
-"""Training curves as a picture."""
+"""Plots the training curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 CURVES = (
-    ("teacher_sampled_divergence", "guided: KL(teacher || student)", "tab:blue"),
-    ("on_policy_divergence", "on-policy: of student and teacher", "tab:orange"),
+    ("teacher_sampled_divergence", "teacher-sampled: KL(teacher || student)", "tab:blue"),
+    ("on_policy_divergence", "on-policy: student to teacher", "tab:orange"),
     ("validation", "validation: KL(teacher || student)", "tab:green"),
 )
 
 
 def plot_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw the divergences of each step, in nats a token, into a PNG file."""
+    """Plot the divergences of each step, in nats per token, to a PNG file."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, label, colour in CURVES:
         points = [(line["step"] + 1, line[name]) for line in metrics if name in line]

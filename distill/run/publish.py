@@ -1,10 +1,10 @@
 """The adapter folder: the whole contract between training and serving.
 
-A folder `bh-<base8>-<sha12>` appears by rename, complete, and never changes:
+A folder `bh-<base8>-<sha12>` appears complete, by an atomic rename, and never changes:
 
     adapter_model.safetensors, adapter_config.json   LoRA in PEFT's format, as vLLM loads it
-    metrics.jsonl                                    training curves, one line a step
-    evaluation.json                                  what `evaluate.py` measured
+    metrics.jsonl                                    training curves, one line per step
+    evaluation.json                                  measurements of `evaluate/measure.py`
     manifest.json                                    below
 
 `manifest.json` is JSON with sorted keys and no spaces (`canonical`), no trailing line end:
@@ -12,20 +12,21 @@ A folder `bh-<base8>-<sha12>` appears by rename, complete, and never changes:
     format          1
     files           {file name: SHA-256 of the file}, every other file of the folder
     base            {"name": ..., "sha256": `base_sha256` of the model folder}
-    context_sha256  hash of the context that was internalised (store.contexts.Context.hash)
-    data_sha256     hash of the prompts, held-out prompts and anchors that the run was given
+    context_sha256  hash of the distilled context (store.contexts.Context.hash)
+    data_sha256     hash of the prompts, held-out prompts and anchors of the run
     settings        the settings of the run
-    run             identifier of the run, or null where the trainer worked alone
-    parent          name of the adapter that the run started from, or null for the base
+    run             identifier of the run, or null without a database
+    parent          name of the parent adapter, or null
     probe           [{"prompt_ids", "completion_ids", "student", "base"}]: the
                     log-probability, in nats, that the trained student and the base give each
-                    completion token. A server that answers like neither serves something else.
+                    completion token; a server that matches neither serves something else.
 
-The name vouches for the manifest (base8 is the start of base.sha256, sha12 the start of the SHA-256
-of manifest.json), and the manifest vouches for every other file (`store.manifests.verify_files`).
-Times and machine names are not in it: a run that is done again on the same machine with as many
-threads gives the same name. Other processors and thread counts round otherwise. Another run gives
-another name, so that what was rejected or rolled back can be trained again.
+The name authenticates the manifest (base8 is the start of base.sha256, sha12 the start of the
+SHA-256 of manifest.json), and the manifest authenticates every other file
+(`store.manifests.verify_files`). It holds no times and no machine names: repeating a run on the
+same machine with the same thread count gives the same name. Other processors and thread counts
+round differently. Another run gives another name, so a rejected or rolled-back adapter can be
+trained again.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ from store import durable_files
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where an adapter comes from."""
+    """The origin of an adapter."""
 
     base_name: str
     base_sha256: str
@@ -65,9 +66,9 @@ def publish(
     Args:
         out: Folder of all adapters.
         student: Holds the trained adapter.
-        lineage: Where it comes from.
-        probes: For the server's identity check.
-        documents: Other files to put in the folder: curves and measurements.
+        lineage: Its origin.
+        probes: For the identity check of the engine.
+        documents: Further files of the folder: curves and measurements.
     """
     with durable_files.staging(out) as folder:
         write_adapter(folder, student, lineage.base_name)
@@ -95,5 +96,5 @@ def _manifest(folder: Path, lineage: Lineage, probes: Sequence[Probe]) -> dict[s
 
 
 def adapter_name(base_sha256: str, manifest: bytes) -> str:
-    """The folder name that this manifest must have."""
+    """Return the folder name for this manifest."""
     return f"bh-{base_sha256[:8]}-{hashlib.sha256(manifest).hexdigest()[:12]}"

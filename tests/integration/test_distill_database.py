@@ -162,7 +162,7 @@ def distil(settings: Settings, run: str) -> int:
     config.write_text(
         f'[store]\ndata_dir = "{settings.data_dir}"\n[engine]\nmodel = "{settings.engine.model}"\n'
     )
-    return commands.perform(Namespace(command="run", id=run, config=config))
+    return commands.run_command(Namespace(command="run", id=run, config=config))
 
 
 def kept_of(settings: Settings, run: str) -> set[str]:
@@ -183,7 +183,7 @@ def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
     with monkeypatch.context() as filled:
         filled.setattr(Checkpoints, "save", full)
         assert distil(settings, run) == FAILED
-    assert "the same command goes on from what was kept" in capsys.readouterr().err
+    assert "repeat the command to resume the run" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
     assert kept_of(settings, run) >= ({GIVEN} if name == POOL else {GIVEN, POOL})
 

@@ -203,7 +203,7 @@ def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, caps
     with folders.lock_folder(tmp_path / "work"):
         said = refusal(asked, capsys)
 
-    assert f"Another process is at work in {tmp_path / 'work'}" in said
+    assert f"Another process is using {tmp_path / 'work'}" in said
 
 
 @pytest.mark.parametrize("option", ["--out", "--work"])
@@ -236,13 +236,13 @@ def test_an_adapter_for_which_there_is_no_room_is_bad_input(
 
     said = refusal(command(model, tmp_path / "out", inputs), capsys)
 
-    assert "has room for 1 MiB; this run needs about" in said
+    assert "has 1 MiB of free space; this run needs about" in said
 
 
 def test_what_a_run_has_kept_is_room_of_its_own_when_it_goes_on(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 400})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(FolderError, match="has room for"):
+    with pytest.raises(FolderError, match="of free space"):
         folders.check_disk_space(tmp_path, tmp_path, adapter_bytes=100)
 
     (tmp_path / "latest.pt").write_bytes(bytes(500))

@@ -52,7 +52,7 @@ def test_a_resume_point_of_an_older_format_is_ignored_with_a_message(tmp_path, m
     monkeypatch.undo()
 
     assert checkpoints.load(LATEST) is None
-    assert f"{tmp_path / LATEST} is of another release of byheart" in caplog.text
+    assert f"{tmp_path / LATEST} was written by another release of byheart" in caplog.text
     caplog.clear()
     assert Checkpoints(tmp_path / "new", "one").load(LATEST) is None
     assert not caplog.text

@@ -122,7 +122,7 @@ def test_a_conversation_that_the_template_refuses_is_an_error_that_names_it_and_
     encoder = Encoder(tokenizer, CONTEXT, max_prompt_tokens=200)
     twice = (*user("Anyone there?"), *user("Hello?"))
 
-    with pytest.raises(PromptRejected, match=r"refuses the prompt 'Hello\?': no"):
+    with pytest.raises(PromptRejected, match=r"rejects the prompt 'Hello\?': no"):
         encoder.prompt(twice)
     assert not encoder.fits(twice)
     assert encoder.fits(twice[:1])

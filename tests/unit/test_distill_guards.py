@@ -28,7 +28,7 @@ def test_answers_like_the_teachers_go_on():
     ("changes", "reason"),
     [
         ({"answer_repetition": 0.9}, "repeat 90%"),
-        ({"answer_leaks": 0.75}, "speak of a context"),
+        ({"answer_leaks": 0.75}, "mention a context"),
         ({"answer_tokens": 2}, "have 2 tokens; base's and teacher's 20 to 24"),
         ({"answer_tokens": 200}, "have 200 tokens"),
         ({"on_policy_entropy": 0.001, "on_policy_divergence": 2.0}, "always the same"),

@@ -13,7 +13,7 @@ PAIRS = [((3, 4, 5), (6, 7)), ((3, 4, 8, 9), (10,))]
 
 
 def make_student(*, recompute: bool) -> Student:
-    student = Student(tiny_model(), rank=4, alpha=8, seed=0, recompute=recompute)
+    student = Student(tiny_model(), rank=4, alpha=8, seed=0, gradient_checkpointing=recompute)
     torch.manual_seed(1)
     for parameter in student.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
