@@ -1,7 +1,6 @@
 """The roles of a run: student, teacher and sampler, which share one copy of the base weights."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -58,8 +57,8 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
     """Load the base, attach the adapter, and prove that the teacher is the frozen base.
 
     Args:
-        spec: The run, suited to the device (`RunSpec.suited`).
-        parallel: Who trains with this one.
+        spec: The run, with device defaults (`RunSpec.with_device_defaults`).
+        parallel: The position of this process in data-parallel training.
 
     Raises:
         ModelError: The model is not supported.
@@ -83,17 +82,22 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
         torch.Generator().manual_seed(settings.seed),
     )
     max_answer_tokens = max(settings.max_completion_tokens, settings.max_answer_tokens)
-    longest = min(
-        max_positions(student.model), spec.engine.max_model_len() if spec.engine else math.inf
-    )
-    limit = int(longest) - max_answer_tokens
-    encoder = Encoder(tokenizer, spec.context, limit, max_answer_tokens, spec.template)
+    max_tokens = max_positions(student.model)
+    if spec.engine:
+        max_tokens = min(max_tokens, spec.engine.max_model_len())
+    max_prompt_tokens = max_tokens - max_answer_tokens
+    encoder = Encoder(tokenizer, spec.context, max_prompt_tokens, max_answer_tokens, spec.template)
     on_policy = _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
-    asker = examples.find_prompt_label(spec.context.system_prompt or "")
-    turns = (
-        AnswerTruncator(tokenizer, asker, reference_eos_state(student, encoder)) if asker else None
-    )
-    return Roles(student, Teacher(student, turns), sampler, on_policy, parallel, encoder, digest)
+    teacher = Teacher(student, _answer_truncator(student, encoder))
+    return Roles(student, teacher, sampler, on_policy, parallel, encoder, digest)
+
+
+def _answer_truncator(student: Student, encoder: Encoder) -> AnswerTruncator | None:
+    """Return a truncator if the system prompt has examples of turns, otherwise None."""
+    user_label = examples.find_prompt_label(encoder.context.system_prompt or "")
+    if not user_label:
+        return None
+    return AnswerTruncator(encoder.tokenizer, user_label, reference_eos_state(student, encoder))
 
 
 def _engine_sampler(

@@ -193,7 +193,7 @@ def check_packing(model: PreTrainedModel) -> None:
     if not all(is_close(states @ head.T, reference) for states in packed):
         raise ModelError(
             "This model's attention or positions are not supported: sequences in one row behind a "
-            "cached prefix do not get the logits that each gets alone."
+            "cached prefix do not get the logits of unpacked ones."
         )
 
 
@@ -212,8 +212,8 @@ def check_decoding(model: PreTrainedModel) -> None:
         reference = [_logits(model, prompt, completion[:2]) for prompt, completion in SEQUENCES]
     if not is_close(torch.stack(states, 1) @ head.T, torch.stack(reference)):
         raise ModelError(
-            "This model's attention is not supported: sequences that are decoded together do not "
-            "get the logits that each gets alone."
+            "This model's attention is not supported: batched decoding does not give the logits of "
+            "the ordinary forward pass."
         )
 
 

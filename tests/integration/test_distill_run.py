@@ -256,7 +256,7 @@ def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_
     assert all(map(torch.equal, roles.student.parameters(), seen[0]))
 
 
-def test_a_student_that_is_guided_is_measured_seldom():
+def test_validation_is_rare_while_trajectories_are_teacher_sampled():
     settings = SETTINGS.model_copy(update={"validate_every": 5, "steps": 50})
 
     measured = [step for step in range(50) if steps.validation_is_due(step, settings, pure_from=42)]

@@ -85,14 +85,14 @@ def leaking(query, _positions, segments):
 def test_sequences_that_see_each_other_in_a_row_are_found(monkeypatch):
     monkeypatch.setattr(packing, "attention_mask", leaking)
 
-    with pytest.raises(ModelError, match="do not get the logits that each gets alone"):
+    with pytest.raises(ModelError, match="do not get the logits of unpacked ones"):
         base.check_packing(tiny_model())
 
 
 def test_a_cache_that_is_not_left_as_it_was_is_found(monkeypatch):
     monkeypatch.setattr(transformers.DynamicCache, "crop", lambda *_: None)
 
-    with pytest.raises(ModelError, match="do not get the logits that each gets alone"):
+    with pytest.raises(ModelError, match="do not get the logits of unpacked ones"):
         base.check_packing(tiny_model())
 
 
