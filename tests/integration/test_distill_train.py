@@ -121,7 +121,7 @@ def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inpu
 
     assert again.returncode == 0, again.stderr
     assert again.stdout == first.stdout
-    assert f"to train again, delete {work}" in again.stderr
+    assert f"To train again, delete {work}" in again.stderr
     assert "load the model" not in again.stderr
     of_a_group = run(asked, RANK="1")
     assert (of_a_group.returncode, of_a_group.stdout) == (0, "")
@@ -265,7 +265,7 @@ def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
     _, said = process.communicate(timeout=DEADLINE_S)
 
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "repeat the command to continue" in said
     assert "Traceback" not in said
 
 

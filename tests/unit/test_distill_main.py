@@ -113,8 +113,8 @@ def test_the_anchors_that_only_the_teacher_passes_are_named_and_others_counted()
 
     assert said[2:] == [
         "anchors passed: 0 base, 2 teacher, 1 candidate of 3",
-        "  only the teacher: 'When?' -> 'At 9.'",
-        "  1 that the teacher does not pass either: see evaluation.json, checks",
+        "  teacher only: 'When?' -> 'At 9.'",
+        "  1 failed by the teacher too: see `checks` in evaluation.json",
     ]
 
 
