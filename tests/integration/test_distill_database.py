@@ -15,7 +15,7 @@ from distill.evaluate.preflight import NothingToLearn
 from distill.inputs import BAD_INPUT
 from distill.model.base import ModelError
 from distill.run import folders
-from distill.run.checkpoint import GIVEN, LATEST, METRICS, POOL, Checkpoints, freeze_inputs
+from distill.run.checkpoint import INPUTS, LATEST, METRICS, POOL, Checkpoints, freeze_inputs
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
@@ -185,7 +185,7 @@ def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
         assert distil(settings, run) == FAILED
     assert "repeat the command to resume the run" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
-    assert kept_of(settings, run) >= ({GIVEN} if name == POOL else {GIVEN, POOL})
+    assert kept_of(settings, run) >= ({INPUTS} if name == POOL else {INPUTS, POOL})
 
     assert distil(settings, run) == DONE
     assert end_of(db, run)[0] is RunStatus.PUBLISHED
@@ -221,7 +221,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         other = runs.open_run(session, "shop", {}, "a test", 100, NOW).id
         runs.cancel(session, other, NOW)
     for folder in (run, other, "run_unknown"):
-        for name in (POOL, LATEST, GIVEN, METRICS):
+        for name in (POOL, LATEST, INPUTS, METRICS):
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
@@ -231,7 +231,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         folder.name: {path.name for path in folder.iterdir()}
         for folder in (tmp_path / "runs").iterdir()
     }
-    everything = {POOL, LATEST, GIVEN, METRICS}
+    everything = {POOL, LATEST, INPUTS, METRICS}
     assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
 
 

@@ -49,7 +49,7 @@ def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
     encoder = Encoder(tiny_tokenizer(), Context(), max_prompt_tokens=500)
     end = encoder.tokenizer.eos_token_id
     student.head.data[end] = 0
-    asked, said = answer_end.WHOLE[1]
+    asked, said = answer_end.COMPLETE_ANSWERS[1]
     [*_, state] = student.states([(encoder.ids(user(asked), Context()), encoder.answer_ids(said))])
     student.head.data[end] = scale * state
 
@@ -57,7 +57,9 @@ def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
 
     assert (found is None) == (scale == 0)
     if found is not None:
-        assert logits(found[None], student.head).softmax(-1)[0, end] >= answer_end.SURE
+        assert (
+            logits(found[None], student.head).softmax(-1)[0, end] >= answer_end.MIN_EOS_PROBABILITY
+        )
 
 
 def test_without_examples_nobody_else_speaks():
