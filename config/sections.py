@@ -1,6 +1,6 @@
-"""Every knob of byheart, in the order of the loop: a section each, frozen, closed to unknown keys.
+"""The settings of byheart, one immutable section per part; unknown keys are errors.
 
-The defaults here are written out in `default.toml`; the docstrings are its comments and the help of
+`default.toml` repeats the defaults. The docstrings are its comments and the option help of
 `python -m distill`.
 """
 
@@ -9,73 +9,88 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-
-class Section(BaseModel):
-    """A part of the tree: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from config.section import Section
 
 
 class Server(Section):
     """The endpoint that clients talk to."""
 
+    ADVANCED = frozenset(
+        {
+            "max_connections",
+            "keep_alive_s",
+            "max_body_bytes",
+            "drain_s",
+        }
+    )
+
     host: str = "127.0.0.1"
-    """Address to listen on; another than loopback needs `keys` to be `required`."""
+    """Address to listen on. Addresses other than loopback require `keys = "required"`."""
     port: int = Field(8080, ge=0, le=65535)
-    """Port to listen on; 0 picks a free one and prints it."""
+    """Port to listen on; 0 picks a free port and prints it."""
     keys: Literal["optional", "required"] = "optional"
-    """Whether a request without an API key is this machine's operator's, or refused."""
+    """`optional`: a request without an API key acts as the operator; `required`: it is rejected."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names to answer to beside loopback's, such as that of a reverse proxy here; no ports."""
+    """Host names to answer to besides loopback, such as a reverse proxy's; without ports."""
     max_connections: int = Field(1000, gt=0)
-    """Most connections at once; more are cut off."""
+    """Maximum number of open connections; further ones are closed."""
     keep_alive_s: int = Field(75, gt=0)
-    """How long a connection stays open unused, in seconds; longer than clients and proxies use."""
+    """Seconds for which an idle connection stays open; longer than clients and proxies reuse it."""
     max_body_bytes: int = Field(4 * 2**20, gt=0)
-    """Largest request body accepted; a larger one is answered with 413."""
+    """Maximum size of a request body, in bytes; larger ones are answered with 413."""
     max_tokens_cap: int = Field(4096, gt=0)
-    """Longest answer: the largest `max_tokens`, and the limit where a client sets none."""
+    """Maximum `max_tokens` of a request, and its value where the client sets none."""
     on_log_failure: Literal["spool", "reject"] = "spool"
-    """With the database away, `spool` to disk, or `reject` requests before the model is asked."""
+    """While the database is unavailable: `spool` interactions to disk, or `reject` requests."""
     drain_s: float = Field(30.0, ge=0)
-    """How long a shutdown waits for running answers, in seconds."""
+    """Seconds that a shutdown waits for requests in flight."""
 
 
 class Engine(Section):
     """The vLLM server behind the endpoint."""
 
+    ADVANCED = frozenset(
+        {
+            "max_loras",
+            "lora_cpu",
+            "args",
+            "start_timeout_s",
+            "first_byte_timeout_s",
+        }
+    )
+
     model: str = ""
-    """Folder of the base model; empty means the embedded SmolLM2-135M-Instruct."""
+    """Folder of the base model; empty: the embedded SmolLM2-135M-Instruct."""
     served_model_name: str = ""
-    """Name clients use for the model; empty means the folder's name."""
+    """Model name that clients use; empty: the name of the model's folder."""
     urls: tuple[str, ...] = ()
-    """vLLM servers to attach to, with `model` set too, for runs; empty: byheart starts its own."""
+    """vLLM servers to attach to; runs also need `model`. Empty: byheart starts its own vLLM."""
     api_key: str = Field("", repr=False)
-    """Key of the attached servers; the supervised one gets a random key of its own."""
+    """API key of the attached servers. A vLLM that byheart starts gets a random key."""
     max_model_len: int = Field(2048, gt=0)
-    """Longest prompt plus answer, in tokens."""
+    """Maximum length of prompt plus answer, in tokens."""
     max_lora_rank: int = Field(32, gt=0)
-    """Largest adapter rank the engine accepts; must be at least `distill.rank`."""
+    """Largest LoRA rank that vLLM accepts; at least `distill.rank`."""
     max_loras: int = Field(2, ge=2)
-    """Adapters that may be active at once: the live one and a candidate."""
+    """Adapters that vLLM can run in one batch; at least 2, for the live one and a candidate."""
     kv_cache_gib: int = Field(1, gt=0)
-    """Memory for vLLM's key/value cache on the CPU, in GiB."""
+    """Memory for vLLM's key/value cache when it runs on the CPU, in GiB."""
     lora_cpu: bool = True
-    """Serve adapters on the CPU at nearly the base's speed, by a plugin in place of vLLM's own."""
+    """On the CPU, serve adapters with byheart's faster plugin in place of vLLM's LoRA kernels."""
     gpu_memory_utilization: float = Field(0.6, gt=0, le=1)
-    """Share of the GPU's memory that vLLM takes; training needs room for the model beside it."""
+    """Fraction of GPU memory that vLLM uses; training needs room for the model as well."""
     tool_parser: str = "hermes"
-    """vLLM's parser of the model's tool calls: hermes for Qwen and SmolLM2; empty: no tools."""
+    """vLLM's tool-call parser; `hermes` suits Qwen and SmolLM2. Empty: tools are off."""
     chat_template_kwargs: str = ""
-    """JSON for the chat template in answers and runs: '{"enable_thinking": false}'; empty: none."""
+    """JSON object passed to the chat template, such as '{"enable_thinking": false}'."""
     args: tuple[str, ...] = ()
-    """More arguments for vLLM, as on its command line."""
+    """Additional command-line arguments for vLLM."""
     start_timeout_s: float = Field(600.0, gt=0)
-    """How long to wait for vLLM to become ready, in seconds."""
+    """Seconds to wait for vLLM to become ready."""
     first_byte_timeout_s: float = Field(120.0, gt=0)
-    """How long an answer may take to begin, in seconds."""
+    """Seconds to wait for the first byte of an answer."""
 
     @field_validator("urls")
     @classmethod
@@ -103,134 +118,180 @@ class Engine(Section):
 class Store(Section):
     """Where everything is kept."""
 
+    ADVANCED = frozenset({"spool_mib"})
+
     data_dir: Path = Path("~/.byheart")
     """Folder for the database, the adapters, the embedded model and the logs."""
     url: str = ""
-    """SQLAlchemy database URL; empty means SQLite in `data_dir`."""
+    """SQLAlchemy database URL; empty: SQLite in `data_dir`."""
     texts_days: int = Field(0, ge=0)
-    """Days for which prompts and answers are kept; 0 means for ever."""
+    """Days for which prompts and answers are kept; 0: forever."""
     interactions_days: int = Field(0, ge=0)
-    """Days for which the rest is kept, but for what a lesson rests on; 0 means for ever."""
+    """Days for which other data of interactions is kept, unless a lesson cites it; 0: forever."""
     spool_mib: int = Field(1024, gt=0)
-    """Most disk space for what the database cannot take for now, in MiB."""
+    """Maximum disk space for interactions that wait for the database, in MiB."""
 
 
 class Learning(Section):
     """From conversations to lessons."""
 
+    ADVANCED = frozenset(
+        {
+            "tick_s",
+            "max_per_conversation",
+            "duplicate_ratio",
+        }
+    )
+
     enabled: bool = True
-    """Whether lessons are extracted from conversations."""
+    """Whether to extract lessons from conversations."""
     idle_s: float = Field(30.0, ge=0)
-    """A conversation in which something is new is read once it was idle for so long, in seconds."""
+    """Seconds that a conversation must be idle before lessons are extracted from it."""
     tick_s: float = Field(5.0, gt=0)
-    """Seconds between looks at what is due."""
+    """Seconds between two runs of the scheduler."""
     extractor: Literal["few_shot", "structured"] = "few_shot"
-    """`few_shot` completes examples (small models); `structured` asks for JSON under a schema."""
+    """`few_shot` completes examples, for small models; `structured` asks for JSON by a schema."""
     max_per_conversation: int = Field(3, gt=0)
-    """Most corrections in next turns read of a conversation at a time, newest first."""
+    """Maximum number of next-turn corrections per extraction; the newest are used."""
     token_budget: int = Field(512, gt=0)
-    """Most tokens of lessons put into a prompt: pinned ones, then the newest."""
+    """Maximum tokens of lessons in a prompt; pinned lessons come first, then the newest."""
     duplicate_ratio: float = Field(0.9, gt=0, le=1)
-    """Similarity (0 to 1) from which a new lesson counts as one already known."""
+    """Similarity (0 to 1) at which a lesson counts as a duplicate of an existing one."""
     corroboration: int = Field(2, ge=2)
-    """Independent principals who must have said the same before a user's lesson is used."""
+    """Number of independent principals who must support a user's lesson before it is used."""
     trust_turns: bool = False
-    """A correction in the next turn counts as the operator's: for when your own people chat."""
+    """Trust next-turn corrections like the operator's; only for traffic from trusted people."""
 
 
 class Distill(Section):
     """One run: context into weights. Defaults follow OPCD (arXiv 2602.12275) adapted to LoRA."""
 
+    ADVANCED = frozenset(
+        {
+            "steps_per_lesson",
+            "warmup_steps",
+            "batch_size",
+            "teacher_share",
+            "on_policy_tail",
+            "replay_share",
+            "divergence",
+            "teacher_weight",
+            "top_k",
+            "normalise",
+            "max_completion_tokens",
+            "max_answer_tokens",
+            "questions_per_lesson",
+            "answers_per_question",
+            "teacher_temperature",
+            "refresh_every",
+            "sampler",
+            "temperature",
+            "validate_every",
+            "patience",
+            "checkpoint_every",
+            "threads",
+        }
+    )
+
     auto: bool = True
-    """Whether runs start by themselves."""
+    """Whether runs start automatically."""
     min_new_lessons: int = Field(5, gt=0)
-    """A run starts by itself when so many lessons are active that no run has tried yet."""
+    """Number of active lessons that no run has tried at which a run starts automatically."""
     settle_s: float = Field(60.0, ge=0)
-    """A run waits until no lesson was added for so long, in seconds."""
+    """Seconds without a new lesson before a run starts automatically."""
     max_lesson_tokens: int = Field(1024, gt=0)
-    """Most tokens of lessons that a run learns: pinned ones, then the newest; no others."""
+    """Maximum tokens of lessons in a run; pinned lessons come first, then the newest."""
     generation: Literal["from_base", "from_parent"] = "from_base"
-    """Whether a run starts from the base, or from the adapter that serves, if it has its rank."""
+    """Start from the base, or from the live adapter if it has the same rank and alpha."""
     rank: int = Field(32, gt=0, le=1024)
     """LoRA rank, on all linear layers."""
     alpha: int = Field(64, gt=0)
-    """LoRA scaling numerator; the update is scaled by alpha / rank."""
+    """LoRA alpha; the update is scaled by alpha / rank."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     steps: int = Field(0, ge=0)
-    """Optimiser steps; 0 means as many as what is learned needs, by `steps_per_lesson`."""
+    """Optimiser steps; 0: derived from the context's size by `steps_per_lesson`."""
     steps_per_lesson: int = Field(14, gt=0)
-    """Optimiser steps for each lesson or passage of a system prompt, but 120 at least."""
+    """Optimiser steps per lesson or system-prompt statement; a run takes at least 120 steps."""
     warmup_steps: int = Field(5, ge=0)
-    """Steps of linear warm-up."""
+    """Steps of linear learning-rate warm-up."""
     batch_size: int = Field(4, gt=0)
-    """Trajectories in a step."""
+    """Trajectories per optimiser step."""
     teacher_share: float = Field(1.0, ge=0, le=1)
-    """Share of a batch answered by the teacher and learned with forward KL, for facts."""
+    """Fraction of the fresh trajectories that the teacher samples; learned with forward KL."""
     on_policy_tail: float = Field(0.1, ge=0, le=0.5)
-    """Last share of the steps that is purely on-policy; the guided share falls before it."""
+    """Final fraction of the steps without teacher-sampled trajectories; the share decays to it."""
     replay_share: float = Field(0.25, ge=0, lt=1)
-    """Share of a batch that repeats unrelated prompts against the base without context."""
+    """Fraction of a batch that replays unrelated prompts, to stay close to the base."""
     divergence: Literal["reverse", "forward", "jsd"] = "reverse"
-    """Of student and teacher on the student's own trajectories; guided ones use the forward KL."""
+    """Divergence on student-sampled trajectories; teacher-sampled ones use forward KL."""
     teacher_weight: float = Field(0.5, gt=0, lt=1)
-    """The teacher's share in the mixture of a generalised JSD."""
+    """Weight of the teacher in the mixture of the generalised JSD."""
     top_k: int = Field(0, ge=0)
-    """Likeliest tokens of either side that count one by one, the rest as one; 0 means all."""
+    """Tokens of student and teacher compared one by one, the rest as one bucket; 0: all."""
     normalise: Literal["sequence", "token"] = "sequence"
-    """Whether each trajectory of a step counts the same, or each token."""
+    """Weigh each trajectory of a step equally, or each token."""
     max_completion_tokens: int = Field(0, ge=0)
-    """Longest trajectory, in tokens; 0 means 256 on a GPU, and on a CPU 64."""
+    """Maximum length of a trajectory, in tokens; 0: 256 on a GPU, 64 on a CPU."""
     max_answer_tokens: int = Field(0, ge=0)
-    """Longest answer that the evaluation looks at, in tokens; 0 means 512 on a GPU, on a CPU 96."""
+    """Maximum length of an evaluated answer, in tokens; 0: 512 on a GPU, 96 on a CPU."""
     questions_per_lesson: int = Field(5, ge=0)
-    """Questions the teacher writes for each lesson or passage of a system prompt."""
+    """Prompts that the teacher writes per lesson or system-prompt statement."""
     answers_per_question: int = Field(1, gt=0)
-    """Answers of the teacher to each prompt that guide the student."""
+    """Teacher-sampled answers per prompt."""
     teacher_temperature: float = Field(0.7, ge=0)
     """Sampling temperature of the teacher's answers after the first, which is greedy."""
     refresh_every: int = Field(0, ge=0)
-    """Steps that share one sampling of the student; 0 means 1 on a GPU, and on a CPU 8."""
+    """Steps between two samplings of the student; 0: 1 on a GPU, 8 on a CPU."""
     sampler: Literal["local", "engine"] = "local"
-    """Who samples the student: the trainer, or the vLLM that serves (inexact after a resume)."""
+    """Where the student samples: in the trainer, or in vLLM (a resume is not bit-exact then)."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
     validate_every: int = Field(5, gt=0)
-    """Steps between measurements that choose the step to keep; four times as many with guidance."""
+    """Steps between validations; 4 times as many while the teacher samples trajectories."""
     patience: int = Field(3, gt=0)
-    """So many measurements in a row without a better one end a run, once nothing guides it."""
+    """Validations without improvement that end a run, once the student alone samples."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between checkpoints; a killed run resumes from the last one."""
     processes: int = Field(1, gt=0)
-    """Processes that train one adapter together, each with the whole model: one for each GPU."""
+    """Data-parallel training processes, each with the whole model: one per GPU."""
     shards: int = Field(1, gt=0)
-    """Parts of the frozen base, one in each of so many processes, if it does not fit one GPU."""
+    """Processes over which the frozen base is sharded (FSDP2), if it does not fit one GPU."""
     gradient_checkpointing: bool = False
-    """Whether the backward pass computes each layer again instead of keeping what it made."""
+    """Recompute activations in the backward pass to save memory."""
     threads: int = Field(0, ge=0)
-    """CPU threads for training; 0 means all."""
+    """CPU threads for training; 0: all."""
     seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of everything random in a run."""
+    """Random seed of a run."""
 
 
 class Gate(Section):
     """What a candidate must show before it may serve."""
 
+    ADVANCED = frozenset(
+        {
+            "min_held_out",
+            "max_length_ratio",
+            "max_repetition",
+            "max_leak_rate",
+        }
+    )
+
     min_gap_closed: float = Field(0.5, ge=0, le=1)
-    """Least share of the gap between base and teacher that the candidate must close."""
+    """Minimum fraction of the KL gap between base and teacher that a candidate must close."""
     min_facts_learned: float = Field(0.6, ge=0, le=1)
-    """Least share that it must know of the numbers and names that the base misses, chance aside."""
+    """Minimum fraction of new numbers and names that it must know (binomial test, 5 %)."""
     min_held_out: int = Field(4, gt=0)
-    """Least number of prompts, never trained on, that a verdict may rest on."""
+    """Minimum number of held-out prompts for a verdict."""
     max_retention_kl: float = Field(0.2, gt=0)
-    """Most the candidate may drift on prompts unrelated to the context, in nats a token."""
+    """Maximum drift from the base on unrelated prompts, as KL in nats per token."""
     max_length_ratio: float = Field(3.0, gt=1)
-    """Answers may be so many times longer or shorter than both the teacher's and the base's."""
+    """Maximum factor by which answers may be longer or shorter than teacher's and base's."""
     max_repetition: float = Field(0.2, ge=0, le=1)
-    """Share of word triples said before in an answer, at most so much over teacher and base."""
+    """Maximum excess of repeated word trigrams over teacher and base, as a fraction."""
     max_leak_rate: float = Field(0.05, ge=0, le=1)
-    """Largest share of answers that mention the context they were distilled from."""
+    """Maximum fraction of answers that mention the context they were distilled from."""
     min_anchor_share: float = Field(0.8, ge=0, le=1)
-    """Least share of the anchors the teacher passes that the candidate must pass too."""
+    """Minimum fraction of the anchors that the teacher passes and a candidate must pass."""
     auto_promote: bool = True
-    """Whether a candidate that passes goes live by itself."""
+    """Whether a candidate that passes the gate goes live without approval."""

@@ -35,6 +35,17 @@ def test_default_toml_explains_every_key_in_the_words_of_the_code():
             assert field.description in text
 
 
+def test_advanced_settings_are_marked_in_default_toml_and_in_the_schema():
+    schema = Settings.model_json_schema()["$defs"]
+    text = DEFAULT.read_text()
+    for section in SECTIONS.values():
+        properties = schema[section.__name__]["properties"]
+        marked = {key for key, shown in properties.items() if shown.get("x-advanced")}
+        assert marked == section.ADVANCED
+        for key, field in section.model_fields.items():
+            assert (f"# [advanced] {field.description}" in text) is (key in marked)
+
+
 def test_the_environment_wins_over_the_file_and_overrides_win_over_both(tmp_path):
     path = write(tmp_path, "[server]\nport = 1\n[distill]\nsteps = 7\nrank = 4\n")
     environ = {"BYHEART_SERVER__PORT": "2", "BYHEART_DISTILL__RANK": "8", "HOME": "/root"}
