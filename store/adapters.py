@@ -1,4 +1,4 @@
-"""Adapters: where each comes from, what was measured of it, and which an engine must have.
+"""Adapters: their origin, their evaluation, and which of them an engine must load.
 
 A row appears when training has published the folder; `rollouts.py` alone changes its status.
 """
@@ -45,7 +45,7 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
     measured: dict[str, Any],
     now: datetime,
 ) -> Adapter:
-    """Enter a trained adapter as candidate, with what was measured of it; once per name.
+    """Register a trained adapter as a candidate, with its evaluation; idempotent per name.
 
     Raises:
         NameTaken: The name belongs to other content.
@@ -78,7 +78,7 @@ def get(session: Session, name: str) -> Adapter | None:
 
 
 def live(session: Session, namespace: str) -> Adapter | None:
-    """The adapter that serves a namespace; None: the base."""
+    """Return the live adapter of a namespace; None if the base serves."""
     alias = session.get(Alias, namespace)
     return session.get(Adapter, alias.adapter) if alias and alias.adapter else None
 
@@ -103,20 +103,20 @@ def evaluation(session: Session, name: str) -> Evaluation:
 
 
 def candidates(session: Session) -> list[Adapter]:
-    """Adapters of all namespaces that are on their way to be live, oldest first."""
+    """Return the candidates of all namespaces, oldest first."""
     rows = select(Adapter).where(Adapter.status == AdapterStatus.CANDIDATE)
     return list(session.scalars(rows.order_by(Adapter.created_at, Adapter.name)))
 
 
 def wanted(session: Session) -> list[Adapter]:
-    """The adapters that an engine must have loaded: the live ones, and those to roll back to."""
+    """Return the adapters that an engine must load: the live ones and their rollback targets."""
     live = list(session.scalars(select(Adapter).join(Alias, Alias.adapter == Adapter.name)))
     spare = [last_good(session, adapter.namespace) for adapter in live]
     return live + [adapter for adapter in spare if adapter]
 
 
-def strays(session: Session, loaded: Collection[str]) -> list[str]:
-    """Those of the loaded adapters that are ours, and neither wanted nor on their way."""
+def unneeded(session: Session, loaded: Collection[str]) -> list[str]:
+    """Return the loaded adapters of this database that are neither required nor candidates."""
     needed = {adapter.name for adapter in [*wanted(session), *candidates(session)]}
     ours = session.scalars(select(Adapter.name).where(Adapter.name.in_(loaded)))
     return [name for name in ours if name not in needed]

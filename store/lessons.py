@@ -1,4 +1,4 @@
-"""Lessons: what was learned, where from, and whether it is in the prompt or in the weights.
+"""Lessons, their origins, and whether each is in the prompt or in the weights.
 
 Extraction and the operator add lessons; the view puts active ones into prompts; promotion and
 rollback move them between prompt and weights. Invariants others rely on:
@@ -43,7 +43,7 @@ class Support:
     trust: Trust
 
 
-def add(  # noqa: PLR0913 — a lesson has so many parts
+def add(  # noqa: PLR0913 - all columns of a lesson
     session: Session,
     namespace: str,
     *,
@@ -89,17 +89,17 @@ def add(  # noqa: PLR0913 — a lesson has so many parts
 
 
 def text(lesson: Lesson) -> str:
-    """The lesson as it stands in a prompt."""
+    """Return the text of a lesson as prompts contain it."""
     return render(lesson.when, lesson.do)
 
 
 def render(when: str | None, do: str) -> str:
-    """A condition and what to do, as one sentence."""
+    """Join a condition and an instruction into one sentence."""
     return f"When {when}: {do}" if when else do
 
 
 def rendered(ordered: Sequence[Lesson]) -> list[dict[str, str]]:
-    """Lessons as a snapshot holds them."""
+    """Return lessons in the form that a snapshot stores."""
     return [{"id": each.id, "kind": each.kind.value, "text": text(each)} for each in ordered]
 
 
@@ -119,7 +119,7 @@ def listing(
 
 
 def in_use(session: Session, namespace: str) -> list[Lesson]:
-    """Lessons that count, in the order of the prompt: pinned, most trusted, oldest first."""
+    """Return the lessons in use in prompt order: pinned, then most trusted, then oldest."""
     return sorted(
         listing(session, namespace, IN_USE),
         key=lambda lesson: (not lesson.pinned, lesson.trust.rank, lesson.created_at, lesson.id),
@@ -141,10 +141,10 @@ def _urgency(lesson: Lesson) -> tuple[bool, datetime, str]:
 
 
 def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
-    """Move a lesson; one made active is internalised where the live adapter has it already.
+    """Change a lesson's status; `active` becomes `internalised` if the live adapter holds it.
 
     Raises:
-        IllegalTransition: It cannot go there from where it is.
+        IllegalTransition: The lesson cannot change to that status.
     """
     namespaces.bump(session, lesson.namespace)
     session.refresh(lesson)
@@ -156,8 +156,8 @@ def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
     session.flush()
 
 
-def follow(session: Session, namespace: str) -> None:
-    """Make the lessons in use match the live adapter; for the transaction that changed it."""
+def sync_with_live_adapter(session: Session, namespace: str) -> None:
+    """Mark each lesson in use as internalised or active, by the live adapter's snapshot."""
     snapshot = namespaces.internalised(session, namespace)
     held = snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     for lesson in listing(session, namespace, IN_USE):
@@ -171,8 +171,8 @@ def snapshot_texts(rendered: Sequence[dict[str, str]]) -> frozenset[str]:
     return frozenset(lesson["text"] for lesson in rendered)
 
 
-def taken_out(session: Session, snapshot: Snapshot) -> list[str]:
-    """Lessons that a snapshot holds and the namespace no longer uses, such as a retired one."""
+def texts_no_longer_used(session: Session, snapshot: Snapshot) -> list[str]:
+    """Return the texts in a snapshot that no lesson in use has, such as a retired lesson's."""
     used = {text(lesson) for lesson in in_use(session, snapshot.namespace)}
     return [each["text"] for each in snapshot.lessons if each["text"] not in used]
 
@@ -184,7 +184,7 @@ def find_duplicate(
     ratio: float,
     statuses: Collection[LessonStatus] = (*IN_USE, LessonStatus.CANDIDATE),
 ) -> Lesson | None:
-    """The lesson of those statuses that says most nearly the same, if alike by `ratio`."""
+    """Return the most similar lesson of those statuses; None if none reaches `ratio`."""
     rows = listing(session, namespace, statuses)
     scored = [(statement_similarity(text, render(row.when, row.do)), row) for row in rows]
     alike = [(score, lesson) for score, lesson in scored if score > 0 and score >= ratio]
@@ -192,7 +192,7 @@ def find_duplicate(
 
 
 def add_support(session: Session, lesson: Lesson, support: Support) -> bool:
-    """Add an origin to a lesson; False where it has it already."""
+    """Add an origin to a lesson; return False if the lesson already has it."""
     namespaces.hold(session, lesson.namespace)  # positions are given one after another
     known = supports(session, lesson)
     if any(_origin(row) == _origin(support) for row in known):
@@ -213,7 +213,7 @@ def add_support(session: Session, lesson: Lesson, support: Support) -> bool:
 
 
 def has_taught(session: Session, origin: Support) -> bool:
-    """Whether a lesson, whatever became of it, rests on this interaction or feedback."""
+    """Return whether a lesson of any status cites this interaction or feedback."""
     rows = select(LessonSupport.lesson).where(
         LessonSupport.interaction == origin.interaction,
         LessonSupport.feedback.is_not_distinct_from(origin.feedback),
@@ -229,15 +229,15 @@ def resting_on(session: Session, interaction: str) -> list[Lesson]:
 
 
 def supports(session: Session, lesson: Lesson) -> list[LessonSupport]:
-    """Where a lesson comes from, first origin first."""
+    """Return the origins of a lesson, oldest first."""
     rows = select(LessonSupport).where(LessonSupport.lesson == lesson.id)
     return list(session.scalars(rows.order_by(LessonSupport.position)))
 
 
 def principals(session: Session, lesson: Lesson) -> set[str]:
-    """Who independently said so.
+    """Return the independent principals that support a lesson.
 
-    A caller whose users are told apart is none beside them: it may be one of them, not named.
+    A caller does not count besides its own end users, since it may speak for one of them.
     """
     rows = select(LessonSupport.principal).where(
         LessonSupport.lesson == lesson.id, LessonSupport.polarity > 0
@@ -247,10 +247,9 @@ def principals(session: Session, lesson: Lesson) -> set[str]:
 
 
 def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) -> Lesson:
-    """Replace a lesson by the operator's wording; a new row, with the old one's origins.
+    """Replace a lesson by a new row with the operator's text and the same origins.
 
-    Where the old wording is in the live adapter, the new one stands in the prompt until the next
-    run.
+    If the live adapter holds the old text, the new one is in the prompt until the next run.
 
     Raises:
         IllegalTransition: The lesson is retired.
@@ -280,7 +279,7 @@ def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) 
 
 
 def count_new(session: Session, namespace: str) -> int:
-    """How many lessons are in use that the live adapter has not internalised."""
+    """Return the number of active lessons, which the live adapter has not internalised."""
     count = select(func.count()).where(
         Lesson.namespace == namespace, Lesson.status == LessonStatus.ACTIVE
     )

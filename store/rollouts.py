@@ -56,7 +56,7 @@ class NothingToRollBack(Exception):
 def judge(
     session: Session, name: str, passed: bool, reasons: Sequence[str], now: datetime
 ) -> Evaluation:
-    """Write down the gate's verdict on a candidate; the same verdict again changes nothing.
+    """Record the gate's verdict on a candidate; recording it again changes nothing.
 
     Raises:
         UnknownAdapter: There is no such adapter.
@@ -78,7 +78,7 @@ def judge(
 
 
 def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> None:
-    """Let a candidate that waits for it go on to be live; its rollout is enqueued."""
+    """Approve a candidate that waits for approval and enqueue its rollout."""
     payload = {"adapter": candidate.name, "approved": True}
     jobs.enqueue(session, "rollout", payload, now, unique_key=f"approved {candidate.name}")
     detail = {"namespace": candidate.namespace}
@@ -86,7 +86,7 @@ def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> 
 
 
 def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
-    """Take an adapter out for good: it is not, or no longer, what was trained.
+    """Withdraw an adapter for good, because it does not match what was trained.
 
     A candidate is rejected; the live one is rolled back; one that was live is not rolled back to.
 
@@ -135,7 +135,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
             session, existing(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now
         )
     _move(session, adapter, AdapterStatus.LIVE, reason, now)
-    lessons.follow(session, namespace)
+    lessons.sync_with_live_adapter(session, namespace)
     detail = {"namespace": namespace, "before": expected, "reason": reason}
     audit.append(session, audit.BYHEART, "promote", name, detail, now)
 
@@ -143,7 +143,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
 def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | None:
     """Why what the adapter learned is no longer what is to be known; None where it is."""
     snapshot = session.get_one(Snapshot, (adapter.snapshot, adapter.namespace))
-    if gone := lessons.taken_out(session, snapshot):
+    if gone := lessons.texts_no_longer_used(session, snapshot):
         return f"was trained on lessons that are no longer used: {' | '.join(gone)}"
     registered = prompts.system_prompt(session, adapter.namespace)
     if snapshot.system_prompt not in (None, registered.text if registered else None):
@@ -165,7 +165,7 @@ def rollback(
     now: datetime,
     expected: str | None = None,
 ) -> tuple[str, str | None]:
-    """Take the live adapter out for good and let the last good one, or the base, serve again.
+    """Roll back the live adapter for good; the previous good one, or the base, serves again.
 
     Args:
         session: In a write transaction.
@@ -194,7 +194,7 @@ def rollback(
     _move(session, bad, AdapterStatus.ROLLED_BACK, reason, now)
     if good:
         _move(session, good, AdapterStatus.LIVE, f"{bad.name} was rolled back.", now)
-    lessons.follow(session, namespace)
+    lessons.sync_with_live_adapter(session, namespace)
     after = good.name if good else None
     detail = {"namespace": namespace, "after": after, "reason": reason}
     audit.append(session, actor, "rollback", bad.name, detail, now)
@@ -243,4 +243,4 @@ def _move(
             created_at=now,
         )
     )
-    session.flush()  # in this order: at no moment are two live
+    session.flush()  # keeps the order of the updates: never two live adapters

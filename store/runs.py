@@ -90,7 +90,7 @@ def all_unfinished(session: Session) -> list[Run]:
 
 
 def start(session: Session, run_id: str, now: datetime) -> Run:
-    """Begin a run, or take it up again after its process was killed.
+    """Start a run, or resume it after its process was killed.
 
     Raises:
         UnknownRun: There is no such run.
@@ -102,11 +102,11 @@ def start(session: Session, run_id: str, now: datetime) -> Run:
 
 
 def progress(session: Session, run_id: str, values: dict[str, Any]) -> None:
-    """Note how far a running run is; replaces the values of the same names.
+    """Update the progress of a running run; values of the same names are replaced.
 
     Raises:
         UnknownRun: There is no such run.
-        IllegalTransition: It is over or not begun; a cancelled run's process stops by this.
+        IllegalTransition: The run is not running; this stops the process of a cancelled run.
     """
     run = _move(session, run_id, RunStatus.RUNNING)
     run.progress = run.progress | values
@@ -120,7 +120,7 @@ def finish(
     now: datetime,
     adapter: str | None = None,
 ) -> Run:
-    """End a run with its reason in plain words.
+    """End a run and record the reason.
 
     Raises:
         UnknownRun: There is no such run.
@@ -134,7 +134,7 @@ def finish(
 
 
 def cancel(session: Session, run_id: str, now: datetime) -> Run:
-    """End a run because the operator says so.
+    """Cancel a run on behalf of the operator.
 
     Raises:
         UnknownRun: There is no such run.

@@ -16,12 +16,12 @@ from store.views import View
 
 
 def chosen(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
-    """The lessons that a snapshot taken at this moment holds, in its order."""
+    """Return the lessons that a snapshot taken in this transaction would hold, in its order."""
     return lessons.fit(lessons.in_use(session, namespace), token_budget)
 
 
 def take(session: Session, namespace: str, token_budget: int, now: datetime) -> Snapshot:
-    """Write down the whole context of a namespace, in the prompt and in the weights alike."""
+    """Store the whole context of a namespace, whether it is in the prompt or in the weights."""
     registered = prompts.system_prompt(session, namespace)
     used = chosen(session, namespace, token_budget)
     context = Context(registered.text if registered else None, tuple(map(lessons.text, used)))
@@ -40,7 +40,7 @@ def take(session: Session, namespace: str, token_budget: int, now: datetime) -> 
 
 
 def note(session: Session, view: View, now: datetime) -> None:
-    """Write down what stands in prompts, so that an answer can be explained by it later."""
+    """Store the context in prompts, so that answers can be explained later."""
     values = {
         "hash": view.snapshot,
         "namespace": view.namespace,

@@ -71,7 +71,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                 live = adapters.live(session, name)
                 run = runs.unfinished(session, name)
                 learned = namespaces.internalised(session, name)
-                gone = lessons.taken_out(session, learned) if learned else []
+                gone = lessons.texts_no_longer_used(session, learned) if learned else []
                 rows.append(
                     {
                         "namespace": name,

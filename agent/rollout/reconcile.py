@@ -43,7 +43,7 @@ async def reconcile(runtime: Runtime) -> None:
         # be mistaken for a stray.
         with runtime.db.read() as session:
             wanted = adapters.wanted(session)
-            strays = adapters.strays(session, loaded)
+            strays = adapters.unneeded(session, loaded)
         unverified = [adapter for adapter in wanted if (url, adapter.name) not in runtime.verified]
         # Requests run concurrently: the base answers for these until they are verified.
         runtime.unloadable_adapters.update(adapter.name for adapter in unverified)

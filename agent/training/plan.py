@@ -37,13 +37,13 @@ def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[
     """
     live = namespaces.internalised(session, namespace)
     tried = _last_tried(session, namespace)
-    retired = lessons.taken_out(session, live) if live else []
+    retired = lessons.texts_no_longer_used(session, live) if live else []
     nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
         session, namespace
     )
     tried_recently = (
         tried is not None
-        and not lessons.taken_out(session, tried)
+        and not lessons.texts_no_longer_used(session, tried)
         and runs.listing(session, namespace)[0].created_at > now - UNLEARN_RETRY_AFTER
     )
     return [] if nothing_left or tried_recently else retired
@@ -56,7 +56,7 @@ def untried_lessons(session: Session, namespace: str, token_budget: int) -> list
     last run that held lessons which were retired since is disregarded.
     """
     snapshot = _last_tried(session, namespace)
-    if snapshot and lessons.taken_out(session, snapshot):
+    if snapshot and lessons.texts_no_longer_used(session, snapshot):
         snapshot = None
     tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     return [
