@@ -1,7 +1,6 @@
 """Chat through the gateway, over real HTTP, with the official client and without one."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -75,11 +74,11 @@ async def test_a_stream_arrives_while_it_is_generated(fake: FakeVllm, rig: Rig) 
     fake.token_delay_s = 0.1
     async with rig.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
-        times = [time.monotonic() async for _ in stream]
+        running = [fake.running async for _ in stream]
     [said] = rig.said()
 
-    assert len(times) >= 7
-    assert times[-1] - times[0] > 0.4
+    assert len(running) >= 7
+    assert running[:3] == [1, 1, 1]
     assert said.payload.response == "one two three four five six"
     assert said.interaction.completion_tokens >= 6
     assert said.interaction.first_token_ms < said.interaction.total_ms - 400
@@ -114,7 +113,7 @@ async def test_nothing_is_complete_before_it_is_durable(rig: Rig) -> None:
             head = b""
             while b'"finish_reason":"stop"' not in head:
                 head += await stream.content.readany()
-            await asyncio.sleep(0.2)
+            await asyncio.wait({plain}, timeout=0.2)
             assert not plain.done()
             assert DONE not in head
         assert await stream.content.read() == DONE
@@ -247,14 +246,12 @@ async def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kep
         for _ in range(4):
             await response.content.readany()
         response.close()
-        left = time.monotonic()
         await until(lambda: fake.aborted)
 
-    assert time.monotonic() - left < 1
     [said] = await rig.recorded(1)
     assert said.interaction.status is InteractionStatus.ABORTED
     assert said.payload.response.startswith("word")
-    assert len(said.payload.response) < 200
+    assert len(said.payload.response) < len("word " * 25), "a second after the client left"
     await until(lambda: rig.state.inflight.count() == 0)
 
 

@@ -88,8 +88,8 @@ async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_reques
         for body, status in ((orjson.dumps(ASK), b"200"), (b"GET /x HTTP/1.1\r\n\r\n", b"400")):
             head = HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body)
             writer.write(head + body if at_once else head)
-            await asyncio.sleep(0.1)
             if not at_once:
+                await asyncio.sleep(0.1)  # a slow client
                 writer.write(body)
             answered = await reader.readuntil(b"\r\n\r\n")
             assert answered.startswith(b"HTTP/1.1 " + status)
@@ -151,9 +151,8 @@ async def test_idle_connections_cost_the_others_nothing(fake: FakeVllm, tmp_path
         contextlib.AsyncExitStack() as stack,
     ):
         idle = [await stack.enter_async_context(connected(rig)) for _ in range(49)]
-        begun = time.monotonic()
-        assert await is_served(rig)
-        assert time.monotonic() - begun < 2
+        async with asyncio.timeout(connections.HEAD_TIMEOUT_S / 2):  # before any is cut off
+            assert await is_served(rig)
         for _ in range(20):
             await stack.enter_async_context(connected(rig))
         assert await is_served(rig)

@@ -1,12 +1,12 @@
 """What clients are told when a request cannot be served: OpenAI's shape, and what to do."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import openai
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agent.gateway.exchange import Exchange
 from config.sections import Server
@@ -89,7 +89,7 @@ async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path
     async def endless():
         while True:
             yield b" " * 1000
-            await asyncio.sleep(0)
+            await checkpoint()
 
     small = Server(max_body_bytes=100_000)
     async with gateway(tmp_path, fake, settings=small) as rig:

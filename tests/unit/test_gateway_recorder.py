@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agent.gateway.log.group_commit import LARGE_RECORD_CHARS, GroupCommit, QueueFull
 from agent.gateway.log.recorder import Recorder
@@ -254,7 +255,7 @@ async def test_closing_writes_what_is_waiting() -> None:
 
     group = GroupCommit("test", written.extend, capacity=500)
     waiting = [asyncio.ensure_future(group.submit(make_record())) for _ in range(300)]
-    await asyncio.sleep(0)
+    await checkpoint()
     group.start()
     assert await asyncio.to_thread(group.close, 5)
     await asyncio.gather(*waiting)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agent.gateway.access.uploads import Uploads
 from agent.gateway.errors import RequestError
@@ -31,7 +32,7 @@ async def test_a_body_counts_until_its_request_is_done() -> None:
 async def test_slow_uploads_of_a_caller_are_limited_without_a_wait() -> None:
     uploads, never = Uploads(max_uploads_per_caller=2), asyncio.Event()
     slow = [asyncio.ensure_future(uploads.read("ann", call(never.wait), 10)) for _ in range(2)]
-    await asyncio.sleep(0)
+    await checkpoint()
     with pytest.raises(RequestError) as refused:
         await uploads.read("ann", call(), 10)
     assert refused.value.status == 429
