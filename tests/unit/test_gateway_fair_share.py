@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from agent.gateway.access.fair_share import ByteBudget, FairShare
 from agent.gateway.errors import RequestError
@@ -19,9 +20,9 @@ async def hold(share: FairShare, caller: str, done: asyncio.Event, log: list[str
 async def test_a_caller_waits_for_its_own_operations_and_not_for_anothers() -> None:
     share, done, log = FairShare(per_caller=2), asyncio.Event(), []
     tasks = [asyncio.ensure_future(hold(share, "ann", done, log)) for _ in range(5)]
-    await asyncio.sleep(0)
+    await checkpoint()
     tasks.append(asyncio.ensure_future(hold(share, "bob", done, log)))
-    await asyncio.sleep(0)
+    await checkpoint()
     assert log == ["ann", "ann", "bob"]
     done.set()
     await asyncio.gather(*tasks)
@@ -31,7 +32,7 @@ async def test_a_caller_waits_for_its_own_operations_and_not_for_anothers() -> N
 async def test_a_caller_over_its_pending_limit_is_rejected_until_some_end() -> None:
     share, done, log = FairShare(per_caller=1, max_pending_per_caller=2), asyncio.Event(), []
     tasks = [asyncio.ensure_future(hold(share, "ann", done, log)) for _ in range(2)]
-    await asyncio.sleep(0)
+    await checkpoint()
     with pytest.raises(RequestError) as refused:
         await hold(share, "ann", done, log)
     assert (refused.value.status, refused.value.code) == (429, "too_many_at_once")
@@ -44,9 +45,9 @@ async def test_a_caller_over_its_pending_limit_is_rejected_until_some_end() -> N
 async def test_a_cancelled_wait_takes_no_slot() -> None:
     share, done, log = FairShare(per_caller=1), asyncio.Event(), []
     first = asyncio.ensure_future(hold(share, "ann", done, log))
-    await asyncio.sleep(0)
+    await checkpoint()
     second = asyncio.ensure_future(hold(share, "ann", done, log))
-    await asyncio.sleep(0)
+    await checkpoint()
     second.cancel()
     done.set()
     await first
@@ -58,7 +59,7 @@ async def test_operations_over_the_total_wait_in_order_of_arrival() -> None:
     share, done, log = FairShare(total=2, per_caller=1), asyncio.Event(), []
     callers = ["ann", "bob", "cem", "dan"]
     tasks = [asyncio.ensure_future(hold(share, caller, done, log)) for caller in callers]
-    await asyncio.sleep(0)
+    await checkpoint()
     assert log == ["ann", "bob"]
     done.set()
     await asyncio.gather(*tasks)
@@ -68,7 +69,7 @@ async def test_operations_over_the_total_wait_in_order_of_arrival() -> None:
 async def test_a_share_without_a_limit_per_caller_rejects_no_operation() -> None:
     share, done, log = FairShare(total=1), asyncio.Event(), []
     tasks = [asyncio.ensure_future(hold(share, "ann", done, log)) for _ in range(100)]
-    await asyncio.sleep(0)
+    await checkpoint()
     assert log == ["ann"]
     done.set()
     await asyncio.gather(*tasks)
@@ -83,7 +84,7 @@ async def test_a_caller_slot_may_outlast_the_total_slot() -> None:
             pass
         await hold(share, "bob", done, log)
         waiting = asyncio.ensure_future(hold(share, "ann", done, log))
-        await asyncio.sleep(0)
+        await checkpoint()
         assert log == ["bob"]
     await waiting
     assert log == ["bob", "ann"]
