@@ -1,1 +1,1 @@
-"""The context as text: its statements, its markup, its examples, its near-duplicates."""
+"""The context as text: its statements, its markup, its examples."""

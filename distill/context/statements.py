@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from distill.context import markup
 from store.contexts import Context
 from store.text.words import (
-    FUNCTION_WORDS,
     UNSPACED,
     character_pairs,
     digit_runs,
@@ -46,7 +45,12 @@ INSTRUCTION = re.compile(
 # Words that may precede the subject of a statement: "In room 12 ..."
 LEADING_WORDS = frozenset({"the", "a", "an", "our", "in", "on", "at", "for", "from"})
 PREFIX_LETTERS = 5
-IGNORED = function_words(*FUNCTION_WORDS)
+# Words that say nothing of what a question or a statement is about.
+IGNORED = function_words(
+    *("articles", "pronouns", "first_person", "demonstratives", "conjunctions", "auxiliaries"),
+    *("prepositions", "particles", "relatives", "question_words", "measures", "indefinites"),
+    *("scope", "negations"),
+)
 
 
 def split_statements(context: Context) -> list[str]:
@@ -148,6 +152,6 @@ def _leading_word(statement: str) -> str:
 
 def matching_statement(question: str, statements: Sequence[str]) -> str | None:
     """The statement that shares most words with a question; None if none shares any."""
-    asked = topic_words(question)
-    best = max(statements, key=lambda each: len(asked & topic_words(each)), default=None)
-    return best if best is not None and asked & topic_words(best) else None
+    question_words = topic_words(question)
+    best = max(statements, key=lambda each: len(question_words & topic_words(each)), default=None)
+    return best if best is not None and question_words & topic_words(best) else None

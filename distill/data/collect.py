@@ -1,10 +1,10 @@
-"""The questions of a run: those that people asked, those that the context shows, and written ones.
+"""Collects the questions of a run: logged prompts, examples of the context, and written questions.
 
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
-each of its statements (`questions.py`). A context that is about everything, such as a way of
-speaking, is asked for by anything, so by general prompts. One that shows a form by examples, such
-as a set of labels, is asked for by more of the sort that these are (`similar.py`). And people
-greet whom they ask, and ask who it is.
+each of its statements (`questions.py`). A context that affects every answer, such as a way of
+speaking, is also trained on general prompts. One that shows a format by examples, such as a set of
+labels, gets more prompts like those (`more_inputs.py`). Greetings and questions about who the model
+is are always added for a system prompt.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from distill.context.statements import (
     split_statements,
 )
 from distill.data import more_inputs, questions
-from distill.data.verbalise import in_sentences
+from distill.data.verbalise import verbalise
 from distill.evaluate import general_prompts, preflight
 from distill.model.encoder import Encoder, Messages, prompt_texts, user, user_text
 from distill.model.sampler import LocalSampler
@@ -30,15 +30,15 @@ from distill.spec import TEACHER_SAMPLED_KINDS, RunSpec
 from store.contexts import Context, message_text
 from store.text import similarity
 
-# Below so many prompts, general ones are added: a context of rules alone yields few questions.
+# With fewer prompts, general ones are added: a context of rules alone yields few questions.
 MIN_PROMPTS = 16
-# Beyond so many statements a run would leave most of them unasked.
+# With more statements, a run would have no question about most of them.
 MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
 SIMILAR = 48
-# What is said to any assistant, whatever its system prompt is about; some of it asks who it is. One
-# that has been told is asked in more ways, none of which names what is asked for.
-WHO = ("Who are you?", "What is your name?", "Who do you work for?")
-MORE_WHO = (
+# People say these to any assistant, whatever its system prompt is about. A context that says who
+# the model is gets more of them, and none of these contains the answer.
+IDENTITY_QUESTIONS = ("Who are you?", "What is your name?", "Who do you work for?")
+MORE_IDENTITY_QUESTIONS = (
     "Tell me about yourself.",
     "Which company is this?",
     "Whom am I talking to?",
@@ -49,7 +49,7 @@ MORE_WHO = (
 GREETINGS = (
     "Hello!",
     "Good morning, can you help me?",
-    *WHO,
+    *IDENTITY_QUESTIONS,
     "What can you do for me?",
     "Thank you, that was all.",
     "Goodbye!",
@@ -57,19 +57,19 @@ GREETINGS = (
 
 
 class ContextTooLong(Exception):
-    """The context is more than one run can internalise; nothing of it is ever left out."""
+    """The context is more than one run can internalise; no part of it is ever left out."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """Something that the context says, or said when the parent learned it."""
+    """Something that the context says, or said when the parent was trained."""
 
     text: str
-    """As questions are written about it."""
+    """What questions are written about."""
     answer: str
-    """What of it answers them; empty where it says only how to answer."""
+    """The answer to these questions; empty for an instruction on how to answer."""
     needs_teacher: bool
-    """Whether the student would never say it by itself, as it would not a fact."""
+    """Whether only the teacher can say it, as with a fact: the student never samples it."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,27 @@ class Question:
 
     messages: Messages
     answer: str | None = None
-    """What the context itself says to it, or said to the parent."""
+    """The context-verbatim answer: what the context says to it, or said to the parent."""
     needs_teacher: bool = True
-    """Whether the teacher's answer is shown to the student."""
-    needed: bool = False
-    """Whether it is trained on whatever else is: nothing else asks for the same."""
+    """Whether the student trains on the teacher's answer."""
+    required: bool = False
+    """Whether it must be trained on, because no other question has the same answer."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """All questions of a run, before any of them is held back."""
+    """All questions of a run, before any is held back."""
 
     own: list[Question]
-    """Asked because of the context: logged ones first, then written ones."""
+    """Questions about the context: logged ones first, then written ones."""
     general: list[Question]
-    """Of no context in particular, and answered in the context all the same."""
+    """General prompts that are answered with the context."""
     unrelated: list[str]
-    """General prompts that are not among the others."""
-    everything: bool
-    """Whether the context is about these too."""
+    """All other general prompts."""
+    affects_general: bool
+    """Whether the context changes the answers to general prompts."""
     statements: int
-    """How many were asked about."""
+    """The number of statements that questions were written about."""
 
 
 def collect_prompts(
@@ -108,98 +108,108 @@ def collect_prompts(
     sampler: LocalSampler,
     avoid: Sequence[str],
 ) -> Collected:
-    """Collect and write questions, none of them near any of `avoid`.
+    """Collect and write questions, none of them a near-duplicate of any in `avoid`.
 
     Raises:
         ContextTooLong: The context has more statements than a run can ask about.
     """
-    said = list(statement_answers(spec.context))
-    everything = preflight.concerns_everything(encoder, teacher, sampler, said)
+    texts = list(statement_answers(spec.context))
+    affects_general = preflight.affects_general_prompts(encoder, teacher, sampler, texts)
     line_ends = questions.line_end_ids(encoder.tokenizer)
     writer = replace(sampler, stop_ids=line_ends, max_tokens=questions.MAX_TOKENS)
     with teacher.student.adapter_disabled():
-        told = all_statements(spec, writer, encoder.tokenizer)
-    every_needs_teacher = all(each.needs_teacher for each in told)
-    every_example, _ = _examples(spec.context)
-    form = examples.show_format(every_example)
+        statements = all_statements(spec, writer, encoder.tokenizer)
+    need_teacher = all(statement.needs_teacher for statement in statements)
+    all_examples, _ = _examples(spec.context)
+    is_format = examples.show_format(all_examples)
     logged = [
-        _of_logged(messages, told, recites=not everything and not form)
+        _logged_question(messages, statements, verbatim=not affects_general and not is_format)
         for messages in distinct(spec.prompts, avoid)
     ]
-    avoid = [*avoid, *(user_text(each.messages) for each in logged)]
-    shown = _new_examples(every_example, avoid)
-    avoid += [each.prompt for each in shown]
-    asked = [Question(user(each.prompt), each.answer, needed=True) for each in shown]
-    asked += _written(spec, encoder, teacher, writer, told, avoid)
-    avoid += [user_text(each.messages) for each in asked]
-    if form and shown:
-        with teacher.student.adapter_disabled():
-            inputs = [each.prompt for each in shown]
-            more = more_inputs.write_similar(writer, encoder.tokenizer, inputs, SIMILAR, avoid)
-        asked += [Question(user(text)) for text in more]
-        avoid += more
-    too_few = len(logged) + len(asked) < MIN_PROMPTS
-    if spec.context.system_prompt:
-        introduced = introduction([each.answer for each in told])
-        answers = dict.fromkeys([*WHO, *MORE_WHO], introduced)
-        whole = [*GREETINGS, *(MORE_WHO if introduced else ())]
-        greetings = similarity.without_near_duplicates(whole, avoid)
-        asked += [
-            Question(user(text), answers.get(text), every_needs_teacher, needed=True)
-            for text in greetings
-        ]
-        avoid += greetings
-    unrelated = similarity.without_near_duplicates(general_prompts.PROMPTS, avoid)
-    # Half of them where they are what the context is learned by, beside few questions a few.
-    general = unrelated[::2] if everything else unrelated[::6] if too_few else []
-    unrelated = [text for text in unrelated if text not in general]
-    general_questions = [
-        Question(user(text), needs_teacher=every_needs_teacher) for text in general
+    avoid = [*avoid, *(user_text(question.messages) for question in logged)]
+    new_examples = _new_examples(all_examples, avoid)
+    avoid += [example.prompt for example in new_examples]
+    own = [
+        Question(user(example.prompt), example.answer, required=True) for example in new_examples
     ]
-    return Collected([*logged, *asked], general_questions, unrelated, everything, len(told))
+    own += _written_questions(spec, encoder, teacher, writer, statements, avoid)
+    avoid += [user_text(question.messages) for question in own]
+    if is_format and new_examples:
+        with teacher.student.adapter_disabled():
+            prompts = [example.prompt for example in new_examples]
+            more = more_inputs.write_similar(writer, encoder.tokenizer, prompts, SIMILAR, avoid)
+        own += [Question(user(text)) for text in more]
+        avoid += more
+    are_few = len(logged) + len(own) < MIN_PROMPTS
+    if spec.context.system_prompt:
+        greetings = _greetings(statements, need_teacher, avoid)
+        own += greetings
+        avoid += [user_text(question.messages) for question in greetings]
+    unrelated = similarity.without_near_duplicates(general_prompts.PROMPTS, avoid)
+    # Half of them if the context is learned from them, a few next to few questions.
+    general = unrelated[::2] if affects_general else unrelated[::6] if are_few else []
+    unrelated = [text for text in unrelated if text not in general]
+    general_questions = [Question(user(text), needs_teacher=need_teacher) for text in general]
+    return Collected(
+        [*logged, *own], general_questions, unrelated, affects_general, len(statements)
+    )
+
+
+def _greetings(
+    statements: Sequence[Statement], need_teacher: bool, avoid: Sequence[str]
+) -> list[Question]:
+    """Greetings, and questions about who the model is, with the context's answer if it has one."""
+    introduced = introduction([statement.answer for statement in statements])
+    answers = dict.fromkeys([*IDENTITY_QUESTIONS, *MORE_IDENTITY_QUESTIONS], introduced)
+    greetings = [*GREETINGS, *(MORE_IDENTITY_QUESTIONS if introduced else ())]
+    return [
+        Question(user(text), answers.get(text), need_teacher, required=True)
+        for text in similarity.without_near_duplicates(greetings, avoid)
+    ]
 
 
 def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) -> list[Statement]:
-    """What the run teaches, each once, as sentences where they can be said as such.
+    """The distinct statements that the run teaches, as sentences where possible.
 
-    What the parent knows and the context no longer says is asked about as well. The teacher judges
-    the old words as one that does not know them, token by token, so reciting them unlearns them
-    just where the parent would say them.
+    They include what the parent knows and the context no longer says. The teacher does not know
+    these statements and scores their words token by token, so training on them unlearns them
+    exactly where the parent would say them.
     """
     known = statement_answers(spec.context)
     parents = statement_answers(spec.parent.context) if spec.parent else {}
     former = {text: answer for text, answer in parents.items() if text not in known}
-    sentences = in_sentences(writer, tokenizer, [*known, *former])
+    sentences = verbalise(writer, tokenizer, [*known, *former])
     kinds = dict(zip(spec.context.lessons, spec.lesson_kinds, strict=False))
     rules = {lesson for lesson, kind in kinds.items() if kind not in TEACHER_SAMPLED_KINDS}
-    told: dict[str, Statement] = {}
+    statements: dict[str, Statement] = {}
     for text, answer in (known | former).items():
-        said = sentences.get(text, text)
-        recited = "" if is_instruction(said) else sentences.get(text, answer)
-        told.setdefault(said, Statement(said, recited, text not in rules))
-    return list(told.values())
+        sentence = sentences.get(text, text)
+        verbatim = "" if is_instruction(sentence) else sentences.get(text, answer)
+        statements.setdefault(sentence, Statement(sentence, verbatim, text not in rules))
+    return list(statements.values())
 
 
 def statement_answers(context: Context) -> dict[str, str]:
-    """What the context says, each to be asked about, with the words that answer.
+    """The statements of a context, each with the words that answer questions about it.
 
-    Examples of what to say, as in a list of questions and answers, are statements too; examples of
-    how to answer anything are not.
+    Examples of answers, as in a list of questions and answers, are statements too; examples of a
+    format are not.
     """
-    shown, rest = _examples(context)
+    found, rest = _examples(context)
     plain = split_statements(replace(context, system_prompt=rest))
-    said = [] if examples.show_format(shown) else shown
-    pairs = {f"{each.prompt} {each.answer}": each.answer for each in said}
-    return {passage: in_first_person(passage) for passage in plain} | pairs
+    pairs = [] if examples.show_format(found) else found
+    answered = {f"{example.prompt} {example.answer}": example.answer for example in pairs}
+    return {statement: in_first_person(statement) for statement in plain} | answered
 
 
 def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:
-    """Conversations in which nothing near any of `avoid` was asked, nor what an earlier one did."""
+    """The conversations without near-duplicates of each other or of `avoid`."""
     kept: dict[str, Messages] = {}
     for messages in conversations:
-        repeats = any(similarity.is_near_duplicate(text, avoid) for text in prompt_texts(messages))
-        if not repeats and not similarity.is_near_duplicate(user_text(messages), list(kept)):
-            kept[user_text(messages)] = messages
+        text = user_text(messages)
+        repeats = any(similarity.is_near_duplicate(each, avoid) for each in prompt_texts(messages))
+        if not repeats and not similarity.is_near_duplicate(text, list(kept)):
+            kept[text] = messages
     return list(kept.values())
 
 
@@ -207,42 +217,49 @@ def _examples(context: Context) -> tuple[list[Example], str]:
     return examples.split(context.system_prompt or "")
 
 
-def _new_examples(shown: Sequence[Example], avoid: Sequence[str]) -> list[Example]:
-    """Those that ask nothing near any of `avoid`, nor what an earlier one does."""
-    first = {each.prompt: each for each in reversed(shown)}
-    texts = similarity.without_near_duplicates([each.prompt for each in shown], avoid)
+def _new_examples(found: Sequence[Example], avoid: Sequence[str]) -> list[Example]:
+    """The examples without near-duplicates of each other or of `avoid`."""
+    first = {example.prompt: example for example in reversed(found)}
+    texts = similarity.without_near_duplicates([example.prompt for example in found], avoid)
     return [first[text] for text in texts]
 
 
-def _of_logged(messages: Messages, told: Sequence[Statement], *, recites: bool) -> Question:
-    """What people asked, and the statement that it asks for, by the words that they share."""
-    known = {each.text: each for each in told}
-    about = matching_statement(message_text(messages[-1]), list(known))
-    if about is None:
-        return Question(messages, needs_teacher=all(each.needs_teacher for each in told))
-    return Question(messages, known[about].answer if recites else None, known[about].needs_teacher)
+def _logged_question(
+    messages: Messages, statements: Sequence[Statement], *, verbatim: bool
+) -> Question:
+    """A logged prompt with the statement that shares most words with it."""
+    by_text = {statement.text: statement for statement in statements}
+    match = matching_statement(message_text(messages[-1]), list(by_text))
+    if match is None:
+        need_teacher = all(statement.needs_teacher for statement in statements)
+        return Question(messages, needs_teacher=need_teacher)
+    statement = by_text[match]
+    return Question(messages, statement.answer if verbatim else None, statement.needs_teacher)
 
 
-def _written(
+def _written_questions(
     spec: RunSpec,
     encoder: Encoder,
     teacher: Teacher,
     writer: LocalSampler,
-    told: Sequence[Statement],
+    statements: Sequence[Statement],
     avoid: Sequence[str],
 ) -> list[Question]:
-    """Questions that the teacher writes about each statement."""
-    if len(told) > MAX_STATEMENTS:
+    """The questions that the base writes about each statement."""
+    if len(statements) > MAX_STATEMENTS:
         raise ContextTooLong(
-            f"The context has {len(told)} sentences; a run internalises up to {MAX_STATEMENTS}. "
-            "Divide it between namespaces, or keep in the prompt what changes often."
+            f"The context has {len(statements)} statements; the limit for a run is "
+            f"{MAX_STATEMENTS}. Split it between namespaces, or keep text that changes often in "
+            "the prompt."
         )
-    each = min(spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(told), 1))
-    about = {statement.text: statement for statement in told}
+    per_statement = min(
+        spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(statements), 1)
+    )
+    by_text = {statement.text: statement for statement in statements}
     written = questions.write_questions(
-        teacher.student, writer, encoder.tokenizer, list(about), each, avoid
+        teacher.student, writer, encoder.tokenizer, list(by_text), per_statement, avoid
     )
     return [
-        Question(user(text), about[passage].answer, about[passage].needs_teacher)
-        for text, passage in written.items()
+        Question(user(question), by_text[text].answer, by_text[text].needs_teacher)
+        for question, text in written.items()
     ]

@@ -1,7 +1,7 @@
-"""More messages of the sort that a form is shown by: what is asked of it, in other words.
+"""Writes more prompts like those in the examples of a context that shows a format.
 
-Sentences about a form ("What is a classifier?") are not what it is asked for, so the base goes on
-with a list of the messages in its examples (`examples.py`).
+Questions about a format ("What is a classifier?") are not the prompts that it is for, so the base
+continues a list of the prompts in its examples (`context/examples.py`).
 """
 
 import random
@@ -14,42 +14,42 @@ from distill.model.sampler import LocalSampler
 from distill.model.student import Tokenizer
 from store.text import similarity
 
-SHOWN, TEMPERATURE = 8, 0.7
-MIN_WORDS, MARGIN = 2, 16
+LISTED, TEMPERATURE = 8, 0.7
+MIN_WORDS, MARGIN_TOKENS = 2, 16
 
 
 def write_similar(
     sampler: LocalSampler,
     tokenizer: Tokenizer,
-    shown: Sequence[str],
+    prompts: Sequence[str],
     drafts: int,
     avoid: Sequence[str],
 ) -> list[str]:
-    """Let the model go on with a list of messages: more of the sort that the examples are.
+    """Let the base continue a list of prompts.
 
     Args:
-        sampler: Of the base; stops at a line end.
+        sampler: A sampler of the base that stops at a line end.
         tokenizer: The base's.
-        shown: What the examples ask.
-        drafts: How many to write; those that repeat one another, or anything of `avoid`, are left
-            out.
-        avoid: What must not be repeated, such as held-out prompts.
+        prompts: The prompts of the examples.
+        drafts: How many to write; near-duplicates of each other, of the examples or of `avoid` are
+            dropped.
+        avoid: Prompts that must not be repeated, such as held-out ones.
     """
-    lengths = [len(tokenizer(each, add_special_tokens=False)["input_ids"]) for each in shown]
-    patient = sampler.for_stage("write messages", max_tokens=max(lengths) + MARGIN)
-    prompts = [_list(tokenizer, shown, number) for number in range(drafts)]
+    lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in prompts]
+    sampler = sampler.for_stage("write messages", max_tokens=max(lengths) + MARGIN_TOKENS)
+    lists = [_list(tokenizer, prompts, number) for number in range(drafts)]
     written = [
         unquoted(tokenizer.decode(ids, skip_special_tokens=True))
-        for ids in patient.sample(prompts, TEMPERATURE)
-        if ids[-1] in sampler.stop_ids  # what does not end is cut off
+        for ids in sampler.sample(lists, TEMPERATURE)
+        if ids[-1] in sampler.stop_ids  # without it, the text is cut off
     ]
     usable = [text for text in written if len(text.split()) >= MIN_WORDS]
-    return similarity.without_near_duplicates(usable, [*avoid, *shown])
+    return similarity.without_near_duplicates(usable, [*avoid, *prompts])
 
 
-def _list(tokenizer: Tokenizer, shown: Sequence[str], number: int) -> TokenIds:
-    """A list of some of the messages, in an order of its own, up to where the next one begins."""
-    chance = random.Random(number)  # noqa: S311 - reproducible, not secret
-    some = chance.sample(list(shown), min(len(shown), SHOWN))
-    text = "\n".join(["Messages from different people:", *(f"- {one}" for one in some), "-"])
+def _list(tokenizer: Tokenizer, prompts: Sequence[str], number: int) -> TokenIds:
+    """A list of some of the prompts in random order, up to where the next one starts."""
+    rng = random.Random(number)  # noqa: S311 - reproducible, not secret
+    some = rng.sample(list(prompts), min(len(prompts), LISTED))
+    text = "\n".join(["Messages from different people:", *(f"- {item}" for item in some), "-"])
     return encoder.encode_text(tokenizer, text)

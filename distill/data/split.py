@@ -1,7 +1,8 @@
-"""What of a run's questions is trained on, what chooses a step, and what the gate measures.
+"""Divides a run's questions into training, validation and held-out prompts.
 
-A conversation is on one side alone: a later turn of it holds what was answered to an earlier one.
-What several begin with is trained on, so that none of them tells the answer to what is measured.
+A conversation is never divided, because its later turns contain the answers to earlier ones. If
+several conversations have the same start, that start is trained on, so that no training prompt
+contains the answer to a held-out one.
 """
 
 import json
@@ -16,114 +17,123 @@ from distill.data.collect import Collected, Question
 from store.contexts import Messages
 
 HOLD_BACK = 5
-# A verdict on fewer held-out prompts than this would be a matter of luck.
+# With fewer held-out prompts, a verdict would depend on chance.
 MIN_HELD_OUT, MAX_HELD_OUT = 10, 32
 MAX_VALIDATION = 6
-# Questions that are trained on of each statement before any is held back; one where none has more.
-MIN_TRAINED = 2
+# Questions about each statement to train on before any is held back; one if none has more.
+MIN_TRAINING = 2
 
 
 class Split(NamedTuple):
-    """All that was collected, each on one side."""
+    """All collected questions, each in one part."""
 
-    trained: list[Question]
-    validated: list[Question]
-    """By these a step is chosen."""
+    training: list[Question]
+    validation: list[Question]
+    """Select the best step."""
     held_out: list[Messages]
-    """On these the gate measures."""
+    """Measured by the gate."""
 
 
-def split(collected: Collected, held_out: Sequence[Messages], most: int, seed: int) -> Split:
-    """Divide what was collected.
+def split(
+    collected: Collected, held_out: Sequence[Messages], max_training: int, seed: int
+) -> Split:
+    """Divide the collected questions.
 
     Args:
-        collected: Questions that nothing is held out of yet.
+        collected: All questions of the run.
         held_out: Conversations that were held out when they were logged.
-        most: Questions to train on at most: more than the steps draw are answered in vain.
-        seed: Of every choice.
+        max_training: The maximum number of questions to train on; steps draw no more.
+        seed: The seed of every random choice.
     """
-    chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
-    often = max(_answers(collected.own).values(), default=0)
-    keeps = MIN_TRAINED if often > MIN_TRAINED else 1
+    rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    max_questions = max(_answers(collected.own).values(), default=0)
+    min_left = MIN_TRAINING if max_questions > MIN_TRAINING else 1
     missing = MIN_HELD_OUT - len(held_out) if held_out else MAX_HELD_OUT
-    own, held_back = hold_back(collected.own, missing, chance, keeps)
-    if not collected.everything:
+    own, held_back = hold_back(collected.own, missing, rng, min_left)
+    if not collected.affects_general:
         missing = MIN_HELD_OUT - len(held_out) - len(held_back)
-    general, more = hold_back(collected.general, missing, chance)
-    own, general, validated = set_aside(own, general, chance, keeps)
-    own = _some(own, most, chance)
-    general = _some(general, most - len(own), chance)
-    measured = [*held_out, *(question.messages for question in [*held_back, *more])]
-    return Split([*general, *own], validated, measured[:MAX_HELD_OUT])
+    general, general_held_back = hold_back(collected.general, missing, rng)
+    own, general, validation = hold_back_validation(own, general, rng, min_left)
+    own = _sample(own, max_training, rng)
+    general = _sample(general, max_training - len(own), rng)
+    measured = [
+        *held_out,
+        *(question.messages for question in [*held_back, *general_held_back]),
+    ]
+    return Split([*general, *own], validation, measured[:MAX_HELD_OUT])
 
 
 def hold_back(
-    questions: Sequence[Question], most: int, chance: random.Random, keeps: int = MIN_TRAINED
+    questions: Sequence[Question],
+    max_count: int,
+    rng: random.Random,
+    min_left: int = MIN_TRAINING,
 ) -> tuple[list[Question], list[Question]]:
-    """Split off a fifth of the conversations, of few a third, but at most `most`.
+    """Split off a fifth of the conversations (a third of few), but at most `max_count`.
 
-    One is drawn of each stretch, since conversations about the same stand side by side, and written
-    ones in the same order for each statement; none of a stretch in which all are needed.
+    One is drawn from each stretch of the list, since conversations about the same statement are
+    adjacent, and written questions have the same order for each statement. None is drawn from a
+    stretch in which all are required.
     """
     conversations = by_conversation(questions)
     size = len(conversations)
-    apart = min(HOLD_BACK, max(3, size // MIN_HELD_OUT))
-    count = max(min(most, math.ceil(size / apart)), 0)
+    divisor = min(HOLD_BACK, max(3, size // MIN_HELD_OUT))
+    count = max(min(max_count, math.ceil(size / divisor)), 0)
     edges = [size * number // max(count, 1) for number in range(count + 1)]
     left = _answers(questions)
-    begun = _begun_elsewhere(conversations)
+    shared = _shared_starts(conversations)
     held: list[Question] = []
     for stretch in pairwise(edges):
-        alone = [conversations[place] for place in range(*stretch) if place not in begun]
-        spared = [each for each in alone if _can_spare(each, left, keeps)]
-        if spared:
-            drawn = chance.choice(spared)
+        own = [conversations[index] for index in range(*stretch) if index not in shared]
+        candidates = [questions for questions in own if _can_spare(questions, left, min_left)]
+        if candidates:
+            drawn = rng.choice(candidates)
             held += drawn
             left -= _answers(drawn)
     return [question for question in questions if question not in held], held
 
 
-def _can_spare(conversation: Sequence[Question], left: Counter[str], keeps: int) -> bool:
-    """Whether what is asked for in a conversation is asked for elsewhere too, and often enough."""
-    if any(question.needed for question in conversation):
+def _can_spare(conversation: Sequence[Question], left: Counter[str], min_left: int) -> bool:
+    """Whether enough other questions have the answers of a conversation."""
+    if any(question.required for question in conversation):
         return False
     taken = _answers(conversation)
-    return all(left[answer] - count >= keeps for answer, count in taken.items())
+    return all(left[answer] - count >= min_left for answer, count in taken.items())
 
 
 def _answers(questions: Sequence[Question]) -> Counter[str]:
-    """How often each statement is asked for."""
+    """The number of questions with each context-verbatim answer."""
     return Counter(question.answer for question in questions if question.answer)
 
 
 def by_conversation(questions: Sequence[Question]) -> list[list[Question]]:
-    """The questions, those of one conversation together.
+    """The questions grouped by conversation.
 
-    A later turn of a conversation begins with an earlier one, word for word.
+    A later turn of a conversation starts with all messages of an earlier one.
     """
     latest: dict[str, int] = {}
-    longer_last = sorted(range(len(questions)), key=lambda each: len(questions[each].messages))
-    for number in longer_last:
+    longest_last = sorted(range(len(questions)), key=lambda index: len(questions[index].messages))
+    for number in longest_last:
         messages = questions[number].messages
         latest |= {_key(messages[:end]): number for end in range(1, len(messages) + 1)}
-    together: dict[int, list[Question]] = defaultdict(list)
+    groups: dict[int, list[Question]] = defaultdict(list)
     for question in questions:
-        together[latest[_key(question.messages)]].append(question)
-    return list(together.values())
+        groups[latest[_key(question.messages)]].append(question)
+    return list(groups.values())
 
 
-def _begun_elsewhere(conversations: Sequence[Sequence[Question]]) -> set[int]:
-    """Places of the conversations that ask what another one goes on from."""
-    asked = [{_key(each.messages) for each in conversation} for conversation in conversations]
-    before = [
-        {_key(each.messages[:end]) for each in conversation for end in range(1, len(each.messages))}
+def _shared_starts(conversations: Sequence[Sequence[Question]]) -> set[int]:
+    """Indices of the conversations that another one continues."""
+    keys = [{_key(turn.messages) for turn in conversation} for conversation in conversations]
+    starts = [
+        {_key(turn.messages[:end]) for turn in conversation for end in range(1, len(turn.messages))}
         for conversation in conversations
     ]
-    often = Counter(key for keys in before for key in keys)
+    counts = Counter(key for conversation_starts in starts for key in conversation_starts)
     return {
-        place
-        for place, (own, said) in enumerate(zip(asked, before, strict=True))
-        if any(often[key] > (key in said) for key in own)
+        index
+        for index, (own, own_starts) in enumerate(zip(keys, starts, strict=True))
+        if any(counts[key] > (key in own_starts) for key in own)
     }
 
 
@@ -131,21 +141,25 @@ def _key(messages: Messages) -> str:
     return json.dumps(messages, sort_keys=True)
 
 
-def set_aside(
+def hold_back_validation(
     own: Sequence[Question],
     general: Sequence[Question],
-    chance: random.Random,
-    keeps: int = MIN_TRAINED,
+    rng: random.Random,
+    min_left: int = MIN_TRAINING,
 ) -> tuple[list[Question], list[Question], list[Question]]:
-    """Split off what a step is chosen by: a quarter of each sort at most, a few in all."""
-    kept, aside = hold_back(own, min(MAX_VALIDATION, len(own) // 4), chance, keeps)
-    most = min(MAX_VALIDATION - len(aside), len(general) // 4)
-    plain, more = hold_back(general, most, chance)
-    return kept, plain, [*aside, *more]
+    """Split off the validation questions: at most a quarter of each kind, `MAX_VALIDATION` in all.
+
+    Returns:
+        The rest of `own`, the rest of `general`, and the validation questions.
+    """
+    own_left, validation = hold_back(own, min(MAX_VALIDATION, len(own) // 4), rng, min_left)
+    max_count = min(MAX_VALIDATION - len(validation), len(general) // 4)
+    general_left, general_validation = hold_back(general, max_count, rng)
+    return own_left, general_left, [*validation, *general_validation]
 
 
-def _some(questions: Sequence[Question], most: int, chance: random.Random) -> list[Question]:
-    """At most so many of the questions, from all over them."""
-    count = min(len(questions), most)
-    places = sorted(chance.sample(range(len(questions)), count))
-    return [questions[place] for place in places]
+def _sample(questions: Sequence[Question], max_count: int, rng: random.Random) -> list[Question]:
+    """A random sample of at most `max_count` questions, in their order."""
+    count = min(len(questions), max_count)
+    indices = sorted(rng.sample(range(len(questions)), count))
+    return [questions[index] for index in indices]

@@ -1,9 +1,9 @@
-"""Facts: did the candidate learn the numbers and names, or only the tone in which they are told?
+"""Measures whether the candidate learned the numbers and names, rather than the tone.
 
-Of the teacher's own answer, token by token, those are looked at that belong to a number or a name
-which stands in the context and not in the question, and which the base would not say there. The
-candidate has learned one if it is the token it would say. A model that was taught other facts in
-the same sentences is close in divergence, and fails here.
+It looks at the tokens of the teacher's answers that belong to a number or a name which is in the
+context, is not in the question, and is not the base's choice. The candidate has learned such a
+token if it is the candidate's choice. A model that was taught other facts in the same sentences has
+a small divergence but fails here.
 """
 
 import re
@@ -27,47 +27,47 @@ WORD = re.compile(r"\d+|[^\W\d_]+")
 def count(
     teacher: Teacher, tokenizer: Tokenizer, context: str, reference: Sequence[Trajectory]
 ) -> tuple[int, int]:
-    """Facts that the base misses, and how many of those the candidate says.
+    """The number of fact tokens that the base misses, and how many of those the candidate says.
 
     Args:
         teacher: Teacher and student; the student's adapter is the candidate.
         tokenizer: The base's.
-        context: What the context says, a sentence a line.
+        context: The statements of the context, one per line.
         reference: The teacher's greedy answers.
     """
     student = teacher.student
     with student.adapter_disabled():
-        base = _choices(student, reference)
-    candidate = _choices(student, reference)
+        base_choices = _choices(student, reference)
+    candidate_choices = _choices(student, reference)
     missed = learned = 0
-    for item, plain, tuned in zip(reference, base, candidate, strict=True):
-        told = logits(item.teacher_states.to(student.head.device), student.head).argmax(-1)
-        for place in fact_places(tokenizer, context, item.prompt.text, item.completion):
-            if plain[place] != told[place]:
+    for item, base, candidate in zip(reference, base_choices, candidate_choices, strict=True):
+        correct = logits(item.teacher_states.to(student.head.device), student.head).argmax(-1)
+        for index in fact_positions(tokenizer, context, item.prompt.text, item.completion):
+            if base[index] != correct[index]:
                 missed += 1
-                learned += int(tuned[place] == told[place])
+                learned += int(candidate[index] == correct[index])
     return missed, learned
 
 
-def fact_places(
+def fact_positions(
     tokenizer: Tokenizer, context: str, question: str, completion: TokenIds
 ) -> list[int]:
-    """Places of the tokens that tell a number or name of the context, not said in the question."""
-    asked = {each.lower() for each in WORD.findall(question)}
-    told = {each for each in statements.facts(context) if each.lower() not in asked}
+    """Positions of the tokens in numbers and names of the context that the question lacks."""
+    question_words = {word.lower() for word in WORD.findall(question)}
+    facts = {fact for fact in statements.facts(context) if fact.lower() not in question_words}
     ends = [len(tokenizer.decode(completion[: n + 1])) for n in range(len(completion))]
     spans = zip([0, *ends], ends, strict=False)
     text = tokenizer.decode(completion)
-    named = [each.span() for each in WORD.finditer(text) if each.group() in told]
+    fact_spans = [match.span() for match in WORD.finditer(text) if match.group() in facts]
     return [
-        place
-        for place, (start, end) in enumerate(spans)
-        if any(start < fact_end and end > fact_start for fact_start, fact_end in named)
+        index
+        for index, (start, end) in enumerate(spans)
+        if any(start < fact_end and end > fact_start for fact_start, fact_end in fact_spans)
     ]
 
 
 def _choices(student: Student, reference: Sequence[Trajectory]) -> list[Tensor]:
-    """The token the student would say at each place of each answer, without context."""
+    """The student's most likely token at each position of each answer, without context."""
     pairs = [(item.prompt.student_ids, item.completion) for item in reference]
     choices: list[Tensor] = []
     for run in packing.microbatches(pairs, 0, student.model.device):

@@ -1,7 +1,7 @@
-"""Before a run trains: is there anything to learn, and what does the context change?
+"""Checks before training that there is something to learn, and what the context affects.
 
-A context that the model does not follow, or that changes nothing, ends a run here: it would publish
-an adapter that is worth nothing. All of it is measured on answers of the teacher.
+A context that the model does not follow, or that changes nothing, ends the run here, because its
+adapter would be useless. All checks measure the teacher's answers.
 """
 
 from collections.abc import Sequence
@@ -19,105 +19,111 @@ from distill.model.trajectories import Trajectory, sample_from_teacher
 from distill.spec import RunSpec
 from store.text.words import digit_runs
 
-# A teacher that is this close to the base, in nats a token, has nothing to teach.
+# A teacher that differs less from the base, in nats per token, has nothing to teach.
 MIN_GAP = 0.01
 TRAJECTORIES, GENERAL = 16, 8
-# How far a context moves an answer can be seen in its beginning.
-BEGINNING = 32
-# A context that moves the beginnings of most answers to general prompts this far, in nats a token,
-# is about them too. In front of the embedded model the median over the prompts was 0.09 to 0.15 for
-# thirteen contexts of facts, labels and forms, 0.25 and 0.28 for two ways of speaking, and 0.43 for
-# another language (2026-11-26); 0.14 to 0.22 for a handbook, by how it was told, and 0.19 to 0.24
-# for three more ways of speaking (2026-11-27). So what the context says decides between them: many
-# numbers are a handbook's, and one that names little is about how to speak. Their mean does not
-# tell them apart: a list of facts had 0.24, of which one prompt was 1.2.
-OF_FACTS, OF_EITHER, OF_MANNER = 0.3, 0.2, 0.17
+# The effect of a context on an answer shows in its first tokens.
+PREFIX_TOKENS = 32
+# A context whose median divergence on the first tokens of answers to general prompts, in nats per
+# token, reaches the threshold affects general prompts too. Measured with the embedded model:
+# 0.09 to 0.15 for thirteen contexts of facts, labels and formats, 0.25 and 0.28 for two ways of
+# speaking, 0.43 for another language (2026-11-26); 0.14 to 0.22 for a handbook, depending on its
+# wording, 0.19 to 0.24 for three more ways of speaking (2026-11-27). These ranges overlap, so the
+# threshold depends on the statements: a handbook has many numbers, and a context with few names is
+# about style. The mean does not separate them: a list of facts had 0.24 because of one prompt
+# with 1.2.
+FACT_THRESHOLD, MIXED_THRESHOLD, STYLE_THRESHOLD = 0.3, 0.2, 0.17
 MANY_NUMBERS, FEW_NAMES = 1 / 3, 1 / 2
 
 
 class NothingToLearn(Exception):
-    """The context does not help the model; the message says by what measure."""
+    """The context does not help the model; the message contains the measurement."""
 
 
 def check(
-    encoder: Encoder, teacher: Teacher, sampler: LocalSampler, asked: Sequence[Messages]
+    encoder: Encoder, teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Messages]
 ) -> list[Messages]:
-    """Make sure that the context makes a difference to what it is asked.
+    """Check that the context changes the answers to the prompts.
 
     Returns:
-        Those of the first prompts on which it makes none, to base and student: they are there to
-        be kept.
+        Those of the first prompts whose answers it changes neither for the base nor for the
+        student; they are for replay.
 
     Raises:
-        NothingToLearn: It makes no difference worth learning.
+        NothingToLearn: The answers hardly change.
     """
-    first = asked[:TRAJECTORIES]
-    answers = _begun(teacher, sampler, list(map(encoder.prompt, first)))
+    first = prompts[:TRAJECTORIES]
+    answers = _answer_starts(teacher, sampler, list(map(encoder.prompt, first)))
     with teacher.student.adapter_disabled():
-        of_base = measure.token_kls(teacher, answers)
-    gap = float(torch.cat(of_base).mean())
+        base_kls = measure.token_kls(teacher, answers)
+    gap = float(torch.cat(base_kls).mean())
     if gap < MIN_GAP:
         raise NothingToLearn(
-            f"With the context the model answers as it does without: {gap:.4f} nats a token apart."
+            f"The context hardly changes the model's answers: {gap:.4f} nats per token, "
+            f"required >= {MIN_GAP}."
         )
-    of_student = measure.token_kls(teacher, answers)
+    student_kls = measure.token_kls(teacher, answers)
     return [
         messages
-        for messages, *each in zip(first, of_base, of_student, strict=True)
-        if max(float(values.mean()) for values in each) < MIN_GAP
+        for messages, *kls in zip(first, base_kls, student_kls, strict=True)
+        if max(float(values.mean()) for values in kls) < MIN_GAP
     ]
 
 
 def check_anchors(
     spec: RunSpec, encoder: Encoder, teacher: Teacher, sampler: LocalSampler
 ) -> Anchored:
-    """The anchors that base and teacher pass, if the context helps with them or there are none.
+    """The anchors with the answers of base and teacher.
 
     Raises:
-        NothingToLearn: The model passes no more of them with the context than without.
+        NothingToLearn: The model passes no more anchors with the context than without.
     """
-    patient = sampler.for_stage("anchors", max_tokens=spec.settings.max_answer_tokens)
-    passed = measure.check_anchors(teacher, patient, encoder, spec.anchors)
-    if spec.anchors and passed.teacher <= passed.base:
-        advice = " Add anchors that need the context." if passed.base == len(spec.anchors) else ""
+    sampler = sampler.for_stage("anchors", max_tokens=spec.settings.max_answer_tokens)
+    anchored = measure.check_anchors(teacher, sampler, encoder, spec.anchors)
+    total = len(spec.anchors)
+    if spec.anchors and anchored.teacher <= anchored.base:
+        advice = " Add anchors that need the context." if anchored.base == total else ""
         raise NothingToLearn(
-            f"With the context the model passes {passed.teacher} of {len(spec.anchors)} anchors, "
-            f"without it {passed.base}.{advice}"
+            f"With the context the model passes {anchored.teacher} of {total} anchors, without it "
+            f"{anchored.base}.{advice}"
         )
-    return passed
+    return anchored
 
 
-def concerns_everything(
+def affects_general_prompts(
     encoder: Encoder, teacher: Teacher, sampler: LocalSampler, statements: Sequence[str]
 ) -> bool:
-    """Whether the context changes the answers to general prompts too, as a format or a rule does.
+    """Whether the context changes the answers to general prompts, as a format or a rule does.
 
-    Then to keep such answers as the base gives them would be to unlearn the context: with it they
-    are what the student is to give.
+    If it does, replaying the base's answers to them would unlearn the context; the student should
+    give the teacher's answers instead.
 
     Args:
-        encoder: Of the context.
-        teacher: Of the context.
-        sampler: For its answers.
-        statements: What the context says.
+        encoder: The encoder of the run's context.
+        teacher: The model with the context.
+        sampler: Samples from the model.
+        statements: The statements of the context.
     """
-    asked = [encoder.prompt(user(text)) for text in general_prompts.PROMPTS[:GENERAL]]
-    answers = _begun(teacher, sampler, asked)
+    prompts = [encoder.prompt(user(text)) for text in general_prompts.PROMPTS[:GENERAL]]
+    answers = _answer_starts(teacher, sampler, prompts)
     with teacher.student.adapter_disabled():
-        moved = [float(values.mean()) for values in measure.token_kls(teacher, answers)]
-    return median(moved) >= moving(statements)
+        kls = [float(values.mean()) for values in measure.token_kls(teacher, answers)]
+    return median(kls) >= general_threshold(statements)
 
 
-def moving(statements: Sequence[str]) -> float:
-    """How far a context that says this has to move general answers to be about them, in nats."""
+def general_threshold(statements: Sequence[str]) -> float:
+    """The divergence from which a context of these statements affects general prompts, in nats."""
     count = max(len(statements), 1)
-    if sum(bool(digit_runs(each)) for each in statements) >= MANY_NUMBERS * count:
-        return OF_FACTS
-    named = sum(bool(facts(each)) for each in statements)
-    return OF_MANNER if named <= FEW_NAMES * count else OF_EITHER
+    with_numbers = sum(bool(digit_runs(statement)) for statement in statements)
+    if with_numbers >= MANY_NUMBERS * count:
+        return FACT_THRESHOLD
+    with_names = sum(bool(facts(statement)) for statement in statements)
+    return STYLE_THRESHOLD if with_names <= FEW_NAMES * count else MIXED_THRESHOLD
 
 
-def _begun(teacher: Teacher, sampler: LocalSampler, asked: Sequence[Prompt]) -> list[Trajectory]:
-    """The beginnings of the teacher's answers."""
-    brief = sampler.for_stage("preflight", max_tokens=min(sampler.max_tokens, BEGINNING))
-    return sample_from_teacher(teacher, brief, asked, temperature=0)
+def _answer_starts(
+    teacher: Teacher, sampler: LocalSampler, prompts: Sequence[Prompt]
+) -> list[Trajectory]:
+    """The first tokens of the teacher's answers."""
+    sampler = sampler.for_stage("preflight", max_tokens=min(sampler.max_tokens, PREFIX_TOKENS))
+    return sample_from_teacher(teacher, sampler, prompts, temperature=0)

@@ -1,7 +1,7 @@
-"""Probes: what the trained student and the base say of a few tokens, to tell them apart.
+"""Makes probes: completions whose log-probabilities tell the trained student from the base.
 
-An engine may serve the base while it claims to serve the adapter. A completion whose
-log-probabilities are known for both tells the two apart.
+An engine may serve the base while it claims to serve the adapter. Log-probabilities that are known
+for both reveal this.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from distill.model.teacher import Teacher
 
 @dataclass(frozen=True)
 class Probe:
-    """One completion, and how the trained student and the base judge its tokens."""
+    """One completion, with the log-probabilities of its tokens under student and base, in nats."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -31,13 +31,13 @@ class Probe:
 def make_probes(
     teacher: Teacher, prompts: Sequence[Prompt], completions: Sequence[TokenIds], count: int
 ) -> list[Probe]:
-    """Probe the student's greedy answers, under the student and under the base.
+    """The probes on which student and base differ most.
 
     Args:
-        teacher: Holds the student.
-        prompts: Asked without context.
-        completions: The student's answer to each.
-        count: So many probes are kept: those on which the two differ most.
+        teacher: The teacher, with the student.
+        prompts: Prompts, used without the context.
+        completions: The student's greedy answer to each.
+        count: The maximum number of probes.
     """
     student = teacher.student
     pairs = [(prompt.student_ids, ids) for prompt, ids in zip(prompts, completions, strict=True)]
@@ -48,26 +48,27 @@ def make_probes(
         Probe(list(prompt), list(completion), *values)
         for (prompt, completion), *values in zip(pairs, trained, base, strict=True)
     ]
-    return sorted(probes, key=lambda probe: -_apart(probe))[:count]
+    return sorted(probes, key=lambda probe: -_difference(probe))[:count]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _logprobs(student: Student, pairs: list[tuple[TokenIds, TokenIds]]) -> list[list[float]]:
     """The log-probability of each token of each completion, in nats."""
-    found = []
+    logprobs = []
     for run in packing.microbatches(pairs, 0, student.model.device):
         lengths = [len(completion) for _, completion in pairs[run]]
         states = student.states(pairs[run]).split(lengths)
-        found += [
+        logprobs += [
             _rounded(token_logprobs(own, student.head, completion))
             for own, (_, completion) in zip(states, pairs[run], strict=True)
         ]
-    return found
+    return logprobs
 
 
-def _apart(probe: Probe) -> float:
-    """Sum of the differences, in nats."""
-    return sum(abs(a - b) for a, b in zip(probe.student, probe.base, strict=True))
+def _difference(probe: Probe) -> float:
+    """The sum of the absolute differences of log-probabilities, in nats."""
+    pairs = zip(probe.student, probe.base, strict=True)
+    return sum(abs(student - base) for student, base in pairs)
 
 
 def _rounded(values: Tensor) -> list[float]:

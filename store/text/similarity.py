@@ -30,9 +30,9 @@ _EMPTY_IN_QUESTIONS = function_words(
 )
 
 SAME_QUESTION = 90.0
-"""Least similarity (0 to 100) of the meaningful words of two near-duplicates."""
+"""Minimum similarity (0 to 100) of the meaningful words of two near-duplicates."""
 SAME_WORD = 85.0
-"""Least similarity of two forms or spellings of one word: "lamp" and "lamps"."""
+"""Minimum similarity of two forms or spellings of one word: "lamp" and "lamps"."""
 
 
 def statement_similarity(left: str, right: str) -> float:

@@ -79,6 +79,7 @@ def words(text: str) -> list[str]:
     return [token for token in tokens(text) if token[0].isalnum()]
 
 
+_NEGATIONS = function_words("negations", "negative_words")
 # "long" and "many" ask for a measure only in a question.
 _EMPTY = function_words(*(FUNCTION_WORDS.keys() - {"measures"}))
 
@@ -149,7 +150,7 @@ def digit_runs(text: str) -> set[str]:
 
 def negations(text: str) -> int:
     """How often a text says no."""
-    return sum(fold(token) in FUNCTION_WORDS["negations"] for token in tokens(text))
+    return sum(fold(token) in _NEGATIONS for token in tokens(text))
 
 
 def sentences(text: str) -> list[str]:

@@ -181,7 +181,7 @@ def changed(name: str) -> Iterator[None]:
     """What a method changes in the code for the length of a run."""
     with ExitStack() as stack:
         if name == "off_policy":
-            stack.enter_context(mock.patch.object(prepare, "recited", return_value=[]))
+            stack.enter_context(mock.patch.object(prepare, "context_verbatim", return_value=[]))
         if name == "reference":
             formulas = {"reverse": reference_reverse}
             stack.enter_context(mock.patch.dict(loss.FORMULAS, formulas))

@@ -106,7 +106,7 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     own = {text_of(question): question.answer for question in asked.own}
     general = {text_of(question) for question in asked.general}
     assert {"Hi.", "You took twice the price!"} <= set(own)
-    assert asked.everything == everything
+    assert asked.affects_general == everything
     assert own["Hi."] == "OTHER"
     assert not {"I paid twice.", "BILLING"} & {*own, *own.values()}
     assert general < set(general_prompts.PROMPTS)
@@ -141,7 +141,7 @@ def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
     )
 
     own = {text_of(question): question for question in asked.own}
-    whoever = {*collect.WHO, *collect.MORE_WHO} - {"Where are you?"}
+    whoever = {*collect.IDENTITY_QUESTIONS, *collect.MORE_IDENTITY_QUESTIONS} - {"Where are you?"}
     assert {own[text].answer for text in whoever} == {"I am Ada of the Blue Door."}
     assert all(own[text].needed for text in whoever)
     assert own["Hello!"].answer is None
@@ -217,7 +217,7 @@ def test_a_context_of_more_sentences_than_a_run_can_ask_about_is_an_error(
     roles = load_roles(spec)
     encoder = replace(roles.encoder, max_prompt_tokens=100_000)
 
-    with pytest.raises(collect.ContextTooLong, match="21 sentences"):
+    with pytest.raises(collect.ContextTooLong, match="21 statements"):
         prepare.prepare_data(spec, encoder, roles.teacher, roles.sampler, lambda *_: None)
 
 
@@ -240,7 +240,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
     assert asked & {messages[0]["content"] for messages in PROMPTS}
 
 
-def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_reads(
+def test_context_verbatim_answers_are_whole_or_as_long_as_the_model_reads(
     model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(preflight, "moving", lambda _: math.inf)
@@ -251,14 +251,14 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     limit = max(len(prompt.teacher_ids) for prompt in general)
     answer = roles.encoder.answer_ids(said)
 
-    def recited(room: int) -> list[Trajectory]:
+    def verbatim(room: int) -> list[Trajectory]:
         encoder = replace(roles.encoder, max_prompt_tokens=limit, max_answer_tokens=room)
         prepared = prepare.prepare_data(
             spec, encoder, roles.teacher, roles.sampler, lambda *_: None
         )
         return [item for item in prepared.teacher_sampled if item.completion[:20] == answer[:20]]
 
-    whole, cut = recited(256), recited(6)
+    whole, cut = verbatim(256), verbatim(6)
 
     assert whole
     assert {item.completion for item in whole} == {answer}
@@ -267,7 +267,7 @@ def test_what_the_context_says_is_recited_to_its_end_or_as_far_as_the_model_read
     assert {len(item.prompt.teacher_ids) + len(item.completion) for item in cut} == {limit + 6}
 
 
-def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(model, tmp_path):
+def test_what_the_parent_knew_is_scored_by_a_teacher_that_no_longer_knows_it(model, tmp_path):
     former = Context(lessons=("Our lamps cost 15 euros.", "The shop opens at 7 in the morning."))
     settings = SETTINGS.model_copy(update={"questions_per_lesson": 3})
     spec = make_spec(model, tmp_path, parent=Parent(tmp_path, former), settings=settings)
@@ -280,12 +280,12 @@ def test_what_the_parent_knew_is_recited_to_a_teacher_that_no_longer_knows_it(mo
     asked = [*prepared.prompts, *prepared.held_out, *(item.prompt for item in prepared.validation)]
     assert any("lamps" in prompt.text for prompt in asked)
     old = roles.encoder.answer_ids("Our lamps cost 15 euros.")
-    recited = [item for item in prepared.teacher_sampled if item.completion == old]
-    assert any("lamps" in item.prompt.text for item in recited)
-    prompt = recited[0].prompt
+    verbatim = [item for item in prepared.teacher_sampled if item.completion == old]
+    assert any("lamps" in item.prompt.text for item in verbatim)
+    prompt = verbatim[0].prompt
     assert "15" not in roles.encoder.decode([prompt.teacher_ids])[0]
     [states] = roles.teacher.states([(prompt, old)])
-    torch.testing.assert_close(recited[0].teacher_states, states)
+    torch.testing.assert_close(verbatim[0].teacher_states, states)
 
 
 def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(model, tmp_path):
@@ -332,6 +332,6 @@ def test_a_context_is_about_everything_if_it_moves_most_answers_more_than_a_hand
     roles = load_roles(make_spec(model, tmp_path))
     monkeypatch.setattr(measure, "token_kls", lambda *_: map(torch.tensor, moved))
 
-    found = preflight.concerns_everything(roles.encoder, roles.teacher, roles.sampler, said)
+    found = preflight.affects_general_prompts(roles.encoder, roles.teacher, roles.sampler, said)
 
     assert found is everything

@@ -96,7 +96,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_that_names_it(encoder):
         encoder.prompt(user("a very long story " * 20))
 
 
-def test_passages_are_sentences_and_lessons():
+def test_statements_are_sentences_and_lessons():
     context = Context(
         system_prompt="# Shop\n\nWe open at 7 in the morning. "
         "The clinic was founded by Dr. J. Falk.\n"

@@ -14,7 +14,7 @@ def told(question: str, answer: str) -> str:
     """The characters of the answer that tell facts; the tiny tokenizer has one a token."""
     tokenizer = tiny_tokenizer()
     ids = tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
-    return "".join(answer[at] for at in facts.fact_places(tokenizer, CONTEXT, question, ids))
+    return "".join(answer[at] for at in facts.fact_positions(tokenizer, CONTEXT, question, ids))
 
 
 @pytest.mark.parametrize(

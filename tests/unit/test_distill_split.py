@@ -50,24 +50,24 @@ def test_each_statement_keeps_two_questions_and_what_nothing_else_asks_for_is_tr
         Question(turns(f"{at // turns_each}", at % turns_each + 1)[-1], answer)
         for at, answer in enumerate(about)
     ]
-    once = [Question(user(f"once {at}"), "shown", needed=True) for at in range(needed)]
+    once = [Question(user(f"once {at}"), "shown", required=True) for at in range(needed)]
     apart = [user(f"apart {at}") for at in range(held_out)]
-    collected = Collected([*asked, *once], [], [], everything=False, statements=len(counts))
+    collected = Collected([*asked, *once], [], [], affects_general=False, statements=len(counts))
 
-    trained = split.split(collected, apart, 1000, seed).trained
+    trained = split.split(collected, apart, 1000, seed).training
 
     assert all(question in trained for question in once)
     most = max(counts, default=0)
     for answer in set(about):
         kept = sum(question.answer == answer for question in trained)
         assert kept >= min(
-            split.MIN_TRAINED if most > split.MIN_TRAINED else 1, about.count(answer)
+            split.MIN_TRAINING if most > split.MIN_TRAINING else 1, about.count(answer)
         )
 
 
 def test_of_two_questions_about_each_statement_one_is_measured_on_and_the_other_trained_on():
     asked = [Question(user(f"{at}?"), f"statement {at // 2}") for at in range(40)]
-    collected = Collected(asked, [], [], everything=False, statements=20)
+    collected = Collected(asked, [], [], affects_general=False, statements=20)
 
     trained, _, held_out = split.split(collected, [], 1000, seed=0)
 
@@ -80,7 +80,7 @@ def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own
     conversations = [Question(user(f"question {number}")) for number in range(general + own)]
     sorts = conversations[:general], conversations[general:]
 
-    *kept, aside = split.set_aside(sorts[1], sorts[0], chance)
+    *kept, aside = split.hold_back_validation(sorts[1], sorts[0], chance)
 
     assert sorted([*kept[0], *kept[1], *aside], key=str) == sorted(conversations, key=str)
     assert len(aside) <= split.MAX_VALIDATION
@@ -113,14 +113,14 @@ def test_a_conversation_is_on_one_side_alone(lengths, held_out, seed, shuffled):
     shuffled.shuffle(logged)
     apart = [turn for number in range(held_out) for turn in turns(f"apart{number}", 1)]
     collected = Collected(
-        [Question(turn) for turn in logged], [], [], everything=False, statements=1
+        [Question(turn) for turn in logged], [], [], affects_general=False, statements=1
     )
 
     divided = split.split(collected, apart, 1000, seed)
 
     trained, validated = (
         names([question.messages for question in side])
-        for side in (divided.trained, divided.validated)
+        for side in (divided.training, divided.validation)
     )
     measured = names(divided.held_out)
     assert not trained & validated
@@ -139,14 +139,14 @@ def test_the_answer_to_what_is_measured_stands_in_nothing_that_is_trained_on(par
         said = (*before, {"role": "assistant", "content": f"Hi {number}"}) if before else ()
         logged.append((*said, *user(f"{number}?")))
     collected = Collected(
-        [Question(each) for each in logged], [], [], everything=False, statements=1
+        [Question(each) for each in logged], [], [], affects_general=False, statements=1
     )
 
     divided = split.split(collected, [], 1000, seed)
 
-    validated = [question.messages for question in divided.validated]
+    validated = [question.messages for question in divided.validation]
     for asked in [*divided.held_out, *validated]:
-        assert not any(each.messages[: len(asked)] == asked for each in divided.trained)
+        assert not any(each.messages[: len(asked)] == asked for each in divided.training)
 
 
 def test_two_people_who_begin_alike_have_conversations_of_their_own():

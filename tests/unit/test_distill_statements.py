@@ -24,7 +24,7 @@ def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, sai
 
 
 @pytest.mark.parametrize(
-    ("passage", "only_told"),
+    ("statement", "only_told"),
     [
         ("Answer in one short sentence.", True),
         ("Begin every answer with a greeting.", True),
@@ -35,5 +35,5 @@ def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, sai
         ("Beds are made at noon.", False),
     ],
 )
-def test_what_only_tells_how_to_answer_is_no_answer(passage, only_told):
-    assert statements.is_instruction(passage) is only_told
+def test_what_only_tells_how_to_answer_is_no_answer(statement, only_told):
+    assert statements.is_instruction(statement) is only_told

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from distill.data.verbalise import DRAFTS, best_of, in_sentences, is_faithful
+from distill.data.verbalise import DRAFTS, best_of, is_faithful, verbalise
 from tests.support.tiny import tiny_tokenizer
 
 DEPOSIT = "rentals: deposit for bikes: 80 euros"
@@ -61,10 +61,10 @@ class Scripted:
 def test_statements_that_are_sentences_or_find_none_stay_as_they_are():
     sampler = Scripted({DEPOSIT: " The deposit is 80 euros.", "owner: Ann Lee": " It is Bo."})
 
-    found = in_sentences(sampler, tiny_tokenizer(), [DEPOSIT, "We open at 7.", "owner: Ann Lee"])
+    found = verbalise(sampler, tiny_tokenizer(), [DEPOSIT, "We open at 7.", "owner: Ann Lee"])
 
     assert found == {DEPOSIT: "The deposit is 80 euros."}
 
 
 def test_a_context_of_sentences_asks_the_model_for_none():
-    assert in_sentences(Scripted({}), tiny_tokenizer(), ["We open at 7."]) == {}
+    assert verbalise(Scripted({}), tiny_tokenizer(), ["We open at 7."]) == {}

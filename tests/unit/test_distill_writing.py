@@ -49,15 +49,15 @@ class Scripted:
         assert done < total
 
     def line(self, ids) -> str:
-        passage, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
+        statement, asked_for = self.tokenizer.decode(ids).rsplit("Statement: ", 1)[1].split("\n", 1)
         if asked_for == "Topic:":
-            return self.topic(passage)
-        self.asked[passage] += 1
-        return self.draft(passage, self.asked[passage])
+            return self.topic(statement)
+        self.asked[statement] += 1
+        return self.draft(statement, self.asked[statement])
 
 
-def drafted(passage: str, number: int) -> str:
-    return DRAFTS[passage][number % len(DRAFTS[passage])]
+def drafted(statement: str, number: int) -> str:
+    return DRAFTS[statement][number % len(DRAFTS[statement])]
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def student(monkeypatch) -> Student:
     return Student(tiny_model(), rank=4, alpha=8, seed=0)
 
 
-def write(student: Student, per_passage: int, avoid: tuple[str, ...] = ()) -> dict[str, str]:
+def write(student: Student, per_statement: int, avoid: tuple[str, ...] = ()) -> dict[str, str]:
     writer = Scripted(TOPICS.__getitem__, drafted)
     return questions.write_questions(
-        student, writer, writer.tokenizer, [REFUNDS, OPENING], per_passage, avoid
+        student, writer, writer.tokenizer, [REFUNDS, OPENING], per_statement, avoid
     )
 
 
-def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_their_passage(
+def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_their_statement(
     student,
 ):
     assert write(student, 3) == {
@@ -88,7 +88,7 @@ def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_th
     }
 
 
-def test_a_passage_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_topic(
+def test_a_statement_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_topic(
     student, monkeypatch
 ):
     monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
@@ -112,19 +112,20 @@ def test_nothing_is_drafted_where_no_question_is_asked_for(student):
     assert write(student, 0) == {}
 
 
-def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_passage_s_words():
+def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_statement_s_words():
     usable = questions.usable_topic
 
     assert usable("refunds", REFUNDS) == "refunds"
     assert usable("refunds of 3 days", REFUNDS) == "Refunds take days"
     assert usable("the capital of Spain", REFUNDS) == "Refunds take days"
+    assert questions.own_words("The desk closes at 7:15 on Mondays.") == "desk closes"
 
 
 def test_a_topic_that_goes_round_in_circles_is_replaced():
-    passage = "You answer each question with one JSON object."
+    statement = "You answer each question with one JSON object."
     topic = 'answer to the question "What is the answer to the question "What is the answer'
 
-    assert questions.usable_topic(topic, passage) == questions.own_words(passage)
+    assert questions.usable_topic(topic, statement) == questions.own_words(statement)
 
 
 def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_nothing():
@@ -135,7 +136,7 @@ def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_noth
     assert questions.acceptable(drafts, owner) == drafts[1:]
 
 
-def test_drafts_are_kept_that_are_questions_about_the_passage_each_once():
+def test_drafts_are_kept_that_are_questions_about_the_statement_each_once():
     drafts = [
         "What do I pay for a tune-up?",
         "What will I pay for a tune up?",
@@ -161,23 +162,23 @@ WAYS = (" What about {}?", " How is it with {}?", " Why {}?", " Is {} good?")
 
 
 @pytest.mark.parametrize(
-    ("passages", "name"), [(ERRORS, r"Error \d+"), (ZONES, "zone [A-F]")], ids=["errors", "zones"]
+    ("statements", "name"), [(ERRORS, r"Error \d+"), (ZONES, "zone [A-F]")], ids=["errors", "zones"]
 )
 def test_facts_that_stand_side_by_side_are_each_asked_for_by_what_tells_them_apart(
-    student, passages, name
+    student, statements, name
 ):
-    def named(passage: str, number: int = 0, ways: tuple[str, ...] = (" {}",)) -> str:
-        return ways[number % len(ways)].format(re.search(name, passage)[0])
+    def named(statement: str, number: int = 0, ways: tuple[str, ...] = (" {}",)) -> str:
+        return ways[number % len(ways)].format(re.search(name, statement)[0])
 
     writer = Scripted(named, partial(named, ways=WAYS))
 
-    written = questions.write_questions(student, writer, writer.tokenizer, passages, 5, ())
+    written = questions.write_questions(student, writer, writer.tokenizer, statements, 5, ())
 
-    assert Counter(written.values()) == dict.fromkeys(passages, 5)
-    assert all(re.search(name, passage)[0] in asked for asked, passage in written.items())
+    assert Counter(written.values()) == dict.fromkeys(statements, 5)
+    assert all(re.search(name, statement)[0] in asked for asked, statement in written.items())
 
 
-def test_a_passage_with_the_topic_of_another_is_asked_for_by_its_own_words(student, monkeypatch):
+def test_a_statement_with_the_topic_of_another_is_asked_for_by_its_own_words(student, monkeypatch):
     monkeypatch.setitem(TOPICS, OPENING, " the shop")
     monkeypatch.setitem(TOPICS, REFUNDS, " the shop refunds")
     monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
@@ -185,14 +186,14 @@ def test_a_passage_with_the_topic_of_another_is_asked_for_by_its_own_words(stude
 
     written = write(student, 2, avoid=tuple(taken))
 
-    assert [asked for asked, passage in written.items() if passage == OPENING] == [
+    assert [asked for asked, statement in written.items() if statement == OPENING] == [
         "What should I know about shop opens morning?",
         "Can you tell me about shop opens morning?",
     ]
 
 
 @pytest.mark.parametrize(
-    ("passage", "key"),
+    ("statement", "key"),
     [
         ("Error 41 means that the battery is low.", "Error 41"),
         ("The error 43 means that the fuse is blown.", ""),
@@ -202,7 +203,7 @@ def test_a_passage_with_the_topic_of_another_is_asked_for_by_its_own_words(stude
         ("Refunds take 3 days after they are asked for.", ""),
     ],
 )
-def test_a_key_is_what_tells_one_of_several_like_passages_apart(passage, key):
+def test_a_key_is_what_tells_one_of_several_like_statements_apart(statement, key):
     others = [
         "Error 42 means that the door is open.",
         "In room 14 there is a scanner.",
@@ -211,10 +212,10 @@ def test_a_key_is_what_tells_one_of_several_like_passages_apart(passage, key):
         "Refunds take 9 days in December.",
     ]
 
-    assert distinguishing_keys([passage, *others]).get(passage, "") == key
+    assert distinguishing_keys([statement, *others]).get(statement, "") == key
 
 
-def test_a_draft_with_a_word_of_the_pattern_is_kept_only_where_its_passage_has_that_word():
+def test_a_draft_with_a_word_of_the_pattern_is_kept_only_where_its_statement_has_that_word():
     draft = "Is the museum open early?"
 
     assert questions.acceptable([draft], OPENING) == []
