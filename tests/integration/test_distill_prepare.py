@@ -77,7 +77,7 @@ def test_served_prompts_that_the_context_leaves_alone_are_there_to_be_kept(
 def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is_about_them_too(
     model, tmp_path, monkeypatch, bound, with_context
 ):
-    monkeypatch.setattr(preflight, "moving", lambda _: bound)
+    monkeypatch.setattr(preflight, "general_threshold", lambda _: bound)
     spec = make_spec(model, tmp_path)
     roles = load_roles(spec)
 
@@ -93,7 +93,7 @@ def test_general_prompts_are_kept_as_the_base_answers_them_unless_the_context_is
 def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     model, tmp_path, monkeypatch, everything
 ):
-    monkeypatch.setattr(preflight, "moving", lambda _: 0.0 if everything else math.inf)
+    monkeypatch.setattr(preflight, "general_threshold", lambda _: 0.0 if everything else math.inf)
     monkeypatch.setattr(more_inputs, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
@@ -143,7 +143,7 @@ def test_whoever_was_told_who_it_is_says_so_to_each_who_asks(model, tmp_path):
     own = {text_of(question): question for question in asked.own}
     whoever = {*collect.IDENTITY_QUESTIONS, *collect.MORE_IDENTITY_QUESTIONS} - {"Where are you?"}
     assert {own[text].answer for text in whoever} == {"I am Ada of the Blue Door."}
-    assert all(own[text].needed for text in whoever)
+    assert all(own[text].required for text in whoever)
     assert own["Hello!"].answer is None
     # What it is told to do is asked about, and nobody is answered by it.
     assert {question.answer for question in asked.own} == {
@@ -243,7 +243,7 @@ def test_anchors_are_in_nothing_that_is_trained_on(model, tmp_path, monkeypatch)
 def test_context_verbatim_answers_are_whole_or_as_long_as_the_model_reads(
     model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(preflight, "moving", lambda _: math.inf)
+    monkeypatch.setattr(preflight, "general_threshold", lambda _: math.inf)
     said = f"The shop opens at 7 in the morning{', and the door is open' * 9}."
     spec = make_spec(model, tmp_path, context=Context(system_prompt=said))
     roles = load_roles(spec)
