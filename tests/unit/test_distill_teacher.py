@@ -37,7 +37,7 @@ def test_a_base_weight_that_moved_is_found():
     with torch.no_grad():
         student.model.model.layers[0].self_attn.q_proj.base_layer.weight.add_(0.1)
 
-    with pytest.raises(ContaminatedTeacher, match="off"):
+    with pytest.raises(ContaminatedTeacher, match="disabled"):
         check_frozen(student, pristine)
 
 
@@ -45,7 +45,7 @@ def test_an_adapter_that_stays_on_is_found(monkeypatch):
     student, pristine = make_student()
     monkeypatch.setattr(student.peft, "disable_adapter", torch.no_grad)
 
-    with pytest.raises(ContaminatedTeacher, match="off"):
+    with pytest.raises(ContaminatedTeacher, match="disabled"):
         check_frozen(student, pristine)
 
 
@@ -55,7 +55,7 @@ def test_an_adapter_without_effect_is_found():
         if isinstance(module, LoraLayer):
             module.scaling["default"] = 0.0
 
-    with pytest.raises(ContaminatedTeacher, match="on"):
+    with pytest.raises(ContaminatedTeacher, match="enabled"):
         check_frozen(student, pristine)
 
 
