@@ -201,7 +201,7 @@ def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, cap
     with folders.lock_folder(work):
         assert distil(settings, run) == BAD_INPUT
 
-    assert "Another process is at work" in capsys.readouterr().err
+    assert "Another process is using" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
     assert kept_of(settings, run) >= {POOL}
 
