@@ -1,7 +1,7 @@
-"""Renamed settings: the old name is accepted for one release, with a warning.
+"""Renamed and removed settings: the old name is accepted for one release, with a warning.
 
-To rename a setting, rename its field in `sections.py` and add a line to `RENAMED`; remove the line
-in the release after.
+To rename a setting, rename its field in `sections.py` and add a line to `RENAMED`; to remove one,
+add it to `REMOVED` with the reason. Remove the line in the release after.
 """
 
 import logging
@@ -20,6 +20,12 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """By section: the old name of a setting and its current one."""
 
+_TRAINER_ONLY = "it is an option of `python -m distill train` only"
+REMOVED: dict[str, dict[str, str]] = {
+    "distill": dict.fromkeys(("divergence", "teacher_weight", "top_k", "normalise"), _TRAINER_ONLY)
+}
+"""By section: a setting that the configuration ignores, and why."""
+
 
 def current_name(section: str, key: str) -> str:
     """Return the current name of a setting."""
@@ -32,7 +38,7 @@ def with_current_names(section: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def replace_old_names(tree: dict[str, Any], spell: Callable[[str, str], str]) -> None:
-    """Rename the settings of one source in place and warn about each.
+    """Rename and remove the old settings of one source in place, and warn about each.
 
     Args:
         tree: What the source sets, by section.
@@ -45,6 +51,9 @@ def replace_old_names(tree: dict[str, Any], spell: Callable[[str, str], str]) ->
         values = tree.get(section)
         if not isinstance(values, dict):
             continue
+        for name in REMOVED.get(section, {}).keys() & values.keys():
+            del values[name]
+            log.warning("%s is ignored: %s.", spell(section, name), REMOVED[section][name])
         for old in names.keys() & values.keys():
             new = names[old]
             if new in values:

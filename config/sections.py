@@ -174,10 +174,6 @@ class Distill(Section):
             "teacher_share",
             "on_policy_tail",
             "replay_share",
-            "divergence",
-            "teacher_weight",
-            "top_k",
-            "normalise",
             "max_completion_tokens",
             "max_answer_tokens",
             "questions_per_lesson",
@@ -223,14 +219,6 @@ class Distill(Section):
     """Final fraction of the steps without teacher-sampled trajectories; the share decays to it."""
     replay_share: float = Field(0.25, ge=0, lt=1)
     """Fraction of a batch that replays unrelated prompts, to stay close to the base."""
-    divergence: Literal["reverse", "forward", "jsd"] = "reverse"
-    """Divergence on student-sampled trajectories; teacher-sampled ones use forward KL."""
-    teacher_weight: float = Field(0.5, gt=0, lt=1)
-    """Weight of the teacher in the mixture of the generalised JSD."""
-    top_k: int = Field(0, ge=0)
-    """Tokens of student and teacher compared one by one, the rest as one bucket; 0: all."""
-    normalise: Literal["sequence", "token"] = "sequence"
-    """Weigh each trajectory of a step equally, or each token."""
     max_completion_tokens: int = Field(0, ge=0)
     """Maximum length of a trajectory, in tokens; 0: 256 on a GPU, 64 on a CPU."""
     max_answer_tokens: int = Field(0, ge=0)

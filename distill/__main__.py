@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from config.renamed import RENAMED
-from config.sections import Distill
 from config.settings import ConfigError
 from distill import inputs
+from distill.settings import LOSS_OPTIONS, TrainerSettings
 from store import input_files
 
 # Settings with a command-line option; the others are set in the configuration file.
@@ -34,6 +34,7 @@ OPTIONS = (
     "checkpoint_every",
     "threads",
     "seed",
+    *LOSS_OPTIONS,
 )
 OLD_OPTIONS = tuple(old for old, new in RENAMED["distill"].items() if new in OPTIONS)
 """Former names of options; accepted with a warning."""
@@ -149,7 +150,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--work", type=Path, help="folder for resume points (default: one per run in OUT/.work)")
     add("--config", type=Path, help="TOML file whose section [distill] holds the settings")
     for name in OPTIONS:
-        field = Distill.model_fields[name]
+        field = TrainerSettings.model_fields[name]
         add(
             f"--{name.replace('_', '-')}",
             metavar=name.upper(),

@@ -14,7 +14,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from config.renamed import with_current_names
-from config.sections import Distill
 from config.settings import Settings
 from distill import train
 from distill.data.split import MAX_HELD_OUT
@@ -28,6 +27,7 @@ from distill.run import checkpoint
 from distill.run.checkpoint import freeze_inputs
 from distill.run.folders import FolderError
 from distill.run.plot import plot_curves
+from distill.settings import TrainerSettings
 from distill.spec import Parent, RunSpec
 from distill.train import Outcome
 from store import adapters, interactions, jobs, prompts, runs, snapshots
@@ -98,7 +98,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     logged = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
     held_out = interactions.logged_prompts(session, row.namespace, True, MAX_HELD_OUT, until)
     seed_prompts = [prompt.messages for prompt in prompts.seeds(session, row.namespace)]
-    distill = Distill.model_validate(with_current_names("distill", row.settings))
+    distill = TrainerSettings.model_validate(with_current_names("distill", row.settings))
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),
@@ -121,7 +121,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     return spec, snapshot.hash
 
 
-def sampling_engine(settings: Settings, distill: Distill) -> EngineAddress | None:
+def sampling_engine(settings: Settings, distill: TrainerSettings) -> EngineAddress | None:
     """Return the first engine if the run samples in the engine, otherwise None."""
     if distill.sampler == "local" or not settings.engine.urls:
         return None
@@ -129,7 +129,7 @@ def sampling_engine(settings: Settings, distill: Distill) -> EngineAddress | Non
 
 
 def parent_adapter(
-    session: Session, namespace: str, settings: Distill, data_dir: Path
+    session: Session, namespace: str, settings: TrainerSettings, data_dir: Path
 ) -> Parent | None:
     """Return the live adapter if the run starts from it and has the same rank and alpha."""
     live = adapters.live(session, namespace)

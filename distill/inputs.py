@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.settings import Settings, load
+from distill.settings import LOSS_OPTIONS, TrainerSettings, with_loss_options
 from store import input_files
 from store.anchors import Anchor
 from store.contexts import Context, Messages
@@ -21,6 +22,7 @@ class TrainInputs:
     """The content of all files and options, except the model's and the parent's weights."""
 
     settings: Settings
+    training: TrainerSettings
     context: Context
     lesson_kinds: tuple[str, ...]
     prompts: tuple[Messages, ...]
@@ -36,7 +38,9 @@ def read(options: argparse.Namespace) -> TrainInputs:
         BadInput: A file or folder is invalid; the message names it.
         ConfigError: A setting is invalid.
     """
-    settings = load(options.config, overrides={"distill": options.settings})
+    loss = {name: value for name, value in options.settings.items() if name in LOSS_OPTIONS}
+    chosen = {name: value for name, value in options.settings.items() if name not in loss}
+    settings = load(options.config, overrides={"distill": chosen})
     if settings.distill.sampler == "engine" and not settings.engine.urls:
         raise input_files.BadInput(
             "distill.sampler = 'engine' needs the engine's address: engine.urls."
@@ -50,6 +54,7 @@ def read(options: argparse.Namespace) -> TrainInputs:
     parent_context = options.parent_context
     return TrainInputs(
         settings,
+        with_loss_options(settings.distill, loss),
         context,
         kinds,
         input_files.read_prompts(options.prompts),

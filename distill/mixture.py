@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal, TypeVar
 
-from config.sections import Distill
+from distill.settings import TrainerSettings
 
 # Multiples of the golden ratio modulo one are evenly spread (a low-discrepancy sequence).
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -40,7 +40,7 @@ class BatchMix:
         return BatchMix(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
-def batch_mix(step: int, settings: Distill) -> BatchMix:
+def batch_mix(step: int, settings: TrainerSettings) -> BatchMix:
     """Return the mixture of step `step`, counted from 0.
 
     The teacher-sampled share is constant, then decays linearly to zero, so that the last
@@ -62,7 +62,7 @@ def batch_mix(step: int, settings: Distill) -> BatchMix:
     )
 
 
-def draw_items(settings: Distill, kind: Kind, source: Sequence[T], step: int) -> list[T]:
+def draw_items(settings: TrainerSettings, kind: Kind, source: Sequence[T], step: int) -> list[T]:
     """Draw the items of one kind for a step; every item is drawn once before any repeats."""
     count = getattr(batch_mix(step, settings), kind)
     already = getattr(_drawn_before(settings)[step], kind)
@@ -77,7 +77,7 @@ def draw_indices(count: int, already: int, size: int, seed: str) -> list[int]:
 
 
 @lru_cache(maxsize=2)
-def _drawn_before(settings: Distill) -> tuple[BatchMix, ...]:
+def _drawn_before(settings: TrainerSettings) -> tuple[BatchMix, ...]:
     """Return, for each step, the sum of the mixtures of all steps before it."""
     mixes = (batch_mix(step, settings) for step in range(settings.steps))
     return tuple(accumulate(mixes, initial=BatchMix(0, 0, 0, 0)))
@@ -95,7 +95,7 @@ def _count_due(step: int, per_step: float) -> int:
     return math.floor((step + 1) * per_step) - math.floor(step * per_step)
 
 
-def _teacher_decay(step: int, settings: Distill) -> float:
+def _teacher_decay(step: int, settings: TrainerSettings) -> float:
     """Return the factor on the teacher-sampled share: 1, then a linear decay to 0."""
     tail = settings.steps * settings.on_policy_tail
     # With any tail, at least the last step of a short run is purely on-policy.

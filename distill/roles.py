@@ -9,7 +9,6 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from config.sections import Distill
 from distill.context import examples
 from distill.model.adapter_files import MANIFEST, WEIGHTS
 from distill.model.answer_end import AnswerTruncator, reference_eos_state
@@ -20,6 +19,7 @@ from distill.model.engine_sampler import STUDENT, EngineSampler
 from distill.model.sampler import LocalSampler, Sampler
 from distill.model.student import Student
 from distill.model.teacher import Teacher, check_frozen, probe_logits
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 from store.durable_files import sha256
 from store.manifests import verify_files
@@ -112,7 +112,9 @@ def _engine_sampler(
     )
 
 
-def load_parent(student: Student, folder: Path, base_sha256: str, settings: Distill) -> None:
+def load_parent(
+    student: Student, folder: Path, base_sha256: str, settings: TrainerSettings
+) -> None:
     """Load the weights of a published adapter into the student.
 
     Raises:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from config.sections import Distill
 from distill.model.adapter_files import canonical
 from distill.model.encoder import Messages
 from distill.model.engine_sampler import EngineAddress
+from distill.settings import TrainerSettings
 from store.anchors import Anchor
 from store.contexts import Context
 
@@ -60,7 +60,7 @@ class RunSpec:
     """The context to distil."""
     prompts: tuple[Messages, ...]
     """Real conversations, each ending with a user message; may be empty."""
-    settings: Distill
+    settings: TrainerSettings
     out: Path
     """Folder that receives the adapter folder."""
     work: Path
@@ -94,7 +94,7 @@ class RunSpec:
         """Return the settings that determine the result."""
         return self.settings.model_dump(mode="json", exclude=set(NOT_FINGERPRINTED))
 
-    def effective_settings(self) -> Distill:
+    def effective_settings(self) -> TrainerSettings:
         """Return the settings with `teacher_share` scaled by the share of lessons that need it.
 
         A system prompt counts as one such lesson, because the kinds of its sentences are unknown.
@@ -105,7 +105,7 @@ class RunSpec:
         share = self.settings.teacher_share * needing / max(len(kinds), 1)
         return self.settings.model_copy(update={"teacher_share": share})
 
-    def resolved_settings(self, statements: int) -> Distill:
+    def resolved_settings(self, statements: int) -> TrainerSettings:
         """Return the effective settings, with `steps` derived from the statements if it is 0."""
         settings = self.effective_settings()
         needed = max(MIN_STEPS, settings.steps_per_lesson * statements)

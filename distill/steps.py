@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from config.sections import Distill
 from distill import guards, loss
 from distill.data.prepare import RunData
 from distill.evaluate import measure
@@ -39,6 +38,7 @@ from distill.model.trajectories import Trajectory, sample_on_policy, stack_teach
 from distill.progress import RESUME, Meter, Report
 from distill.roles import Roles
 from distill.run.checkpoint import Checkpoints, ResumeState
+from distill.settings import TrainerSettings
 
 MAX_GRAD_NORM = 1.0
 ADAM_BETAS = (0.9, 0.99)
@@ -48,7 +48,7 @@ SPARSE_VALIDATION = 4
 
 
 def train(
-    settings: Distill, roles: Roles, data: RunData, checkpoints: Checkpoints, report: Report
+    settings: TrainerSettings, roles: Roles, data: RunData, checkpoints: Checkpoints, report: Report
 ) -> list[dict[str, Any]]:
     """Take the remaining steps, saving resume points, and restore the best weights.
 
@@ -93,7 +93,7 @@ def train(
     return curves
 
 
-def first_purely_on_policy_step(settings: Distill) -> int:
+def first_purely_on_policy_step(settings: TrainerSettings) -> int:
     """Return the first step from which no trajectory is teacher-sampled.
 
     Only weights from this step on may be kept, and only from it on may a run stop early.
@@ -118,7 +118,7 @@ def style(roles: Roles, completions: Sequence[TokenIds]) -> Style:
 
 
 def sample_on_policy_ahead(
-    settings: Distill, roles: Roles, data: RunData, step: int
+    settings: TrainerSettings, roles: Roles, data: RunData, step: int
 ) -> dict[int, list[Trajectory]]:
     """Sample the on-policy trajectories of the next `refresh_every` steps in one batch.
 
@@ -146,7 +146,9 @@ def sample_on_policy_ahead(
     return {ahead: [next(sampled) for _ in of_step] for ahead, of_step in prompts_of.items()}
 
 
-def teacher_sampled_of_step(settings: Distill, data: RunData, step: int) -> list[Trajectory]:
+def teacher_sampled_of_step(
+    settings: TrainerSettings, data: RunData, step: int
+) -> list[Trajectory]:
     """Draw the step's teacher-sampled trajectories from the pool."""
     return [
         *draw_items(settings, "teacher_sampled", data.teacher_sampled, step),
@@ -155,7 +157,7 @@ def teacher_sampled_of_step(settings: Distill, data: RunData, step: int) -> list
 
 
 def optimiser_step(
-    settings: Distill,
+    settings: TrainerSettings,
     roles: Roles,
     optimiser: torch.optim.Optimizer,
     step: int,
@@ -190,7 +192,7 @@ def backward(
     student: Student,
     teacher_sampled: list[Trajectory],
     on_policy: list[Trajectory],
-    settings: Distill,
+    settings: TrainerSettings,
     parallel: ParallelState = SINGLE_PROCESS,
 ) -> dict[str, float]:
     """Accumulate the gradient of one step over its microbatches and all replicas.
@@ -276,7 +278,7 @@ def count_tokens(trajectories: Sequence[Trajectory]) -> int:
     return sum(len(trajectory.completion) for trajectory in trajectories)
 
 
-def validation_is_due(step: int, settings: Distill, pure_from: int) -> bool:
+def validation_is_due(step: int, settings: TrainerSettings, pure_from: int) -> bool:
     """Whether the student is measured on the validation split after this step.
 
     Before `pure_from` it is measured rarely: those values are shown, and select nothing.

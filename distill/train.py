@@ -42,7 +42,6 @@ from typing import Any
 
 import torch
 
-from config.sections import Distill
 from distill import steps
 from distill.data.prepare import RunData, prepare_data
 from distill.evaluate import measure, probe
@@ -54,6 +53,7 @@ from distill.progress import PLAN, Report, no_report
 from distill.roles import Roles, load_roles, training_device
 from distill.run import folders, publish
 from distill.run.checkpoint import POOL, Checkpoints
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 
 PROBES = 3
@@ -143,7 +143,7 @@ def load_or_prepare_data(
     return data
 
 
-def _report_plan(settings: Distill, data: RunData, report: Report) -> None:
+def _report_plan(settings: TrainerSettings, data: RunData, report: Report) -> None:
     counts: dict[str, float] = {
         "statements": data.statements,
         "prompts": len(data.prompts),

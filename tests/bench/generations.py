@@ -21,10 +21,10 @@ from typing import Any, Literal, get_args
 import tests.bench.as_trainer  # noqa: F401 - before torch
 
 # isort: split
-from config.sections import Distill
 from distill import train
 from distill.model.embedded import embed
 from distill.progress import PlainProgress
+from distill.settings import TrainerSettings
 from distill.spec import Parent, RunSpec
 from store.contexts import Context
 from tests.bench.pieces import append, read
@@ -81,7 +81,7 @@ def measure(
         model=model,
         context=context,
         prompts=(),
-        settings=Distill(generation=mode),
+        settings=TrainerSettings(generation=mode),
         out=out / "adapters",
         work=out / "work" / f"{mode}-{generation}",
         anchors=anchors(NAME),

@@ -33,7 +33,6 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 import torch
 from torch import Tensor
 
-from config.sections import Distill
 from distill import guards, loss, steps
 from distill.data import prepare
 from distill.evaluate import measure, preflight
@@ -45,6 +44,7 @@ from distill.progress import PlainProgress
 from distill.roles import Roles, load_roles, training_device
 from distill.run import checkpoint
 from distill.run.checkpoint import Checkpoints
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 from store.anchors import Anchor
 from store.contexts import Context
@@ -131,7 +131,7 @@ def train_and_measure(
         model=model,
         context=Context(system_prompt=context),
         prompts=(),
-        settings=Distill(seed=piece.seed, **METHODS[piece.method] | rate),
+        settings=TrainerSettings(seed=piece.seed, **METHODS[piece.method] | rate),
         out=out / "adapters",
         work=out / "work" / str(piece).replace("/", "-"),
         anchors=anchors(piece.context),
@@ -191,7 +191,7 @@ def changed(name: str) -> Iterator[None]:
 @contextmanager
 def same_end(taken: int) -> Iterator[None]:
     """All methods keep the best of the same last steps."""
-    since = steps.first_purely_on_policy_step(Distill(steps=taken))
+    since = steps.first_purely_on_policy_step(TrainerSettings(steps=taken))
     with mock.patch.object(steps, "first_purely_on_policy_step", return_value=since):
         yield
 

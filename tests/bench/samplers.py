@@ -19,7 +19,7 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 import torch
 
 from agent.engine.supervisor import Supervisor
-from config.sections import Distill, Engine
+from config.sections import Engine
 from distill.evaluate.general_prompts import PROMPTS
 from distill.model.embedded import embed
 from distill.model.encoder import user
@@ -27,6 +27,7 @@ from distill.model.engine_sampler import EngineAddress
 from distill.model.packing import TokenIds
 from distill.model.sampler import Sampler
 from distill.roles import Roles, load_roles, training_device
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 from store.contexts import Context
 from tests.bench.plots import plot_lines
@@ -67,7 +68,7 @@ def load(model: Path, folder: Path, engine: EngineAddress) -> Roles:
     """The student with an adapter that does something."""
     context = Context(lessons=("We open at 7.",))
     out, work = folder / "adapters", folder / "work"
-    spec = RunSpec(model, context, (), Distill(), out, work, engine=engine)
+    spec = RunSpec(model, context, (), TrainerSettings(), out, work, engine=engine)
     roles = load_roles(spec.with_device_defaults(training_device().type))
     torch.manual_seed(0)
     for name, weight in roles.student.peft.named_parameters():
@@ -96,7 +97,7 @@ def report(roles: Roles, rounds: int) -> Points:
 def speed(sampler: Sampler, prompts: list[TokenIds]) -> float:
     """Tokens a second of one sampling."""
     began = time.monotonic()
-    tokens = sum(map(len, sampler.sample(prompts, Distill().temperature)))
+    tokens = sum(map(len, sampler.sample(prompts, TrainerSettings().temperature)))
     return tokens / (time.monotonic() - began)
 
 

@@ -30,13 +30,13 @@ import tests.bench.as_trainer  # noqa: F401 - before torch
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from config.sections import Distill
 from distill.model.base import check_decoding, check_packing, load_base
 from distill.model.embedded import embed
 from distill.model.encoder import Prompt
 from distill.model.packing import TokenIds
 from distill.model.student import Student
 from distill.roles import training_device
+from distill.settings import TrainerSettings
 from tests.bench.apart import forget_peak, measure_apart, memory_mib
 from tests.bench.pieces import append, read
 from tests.bench.plots import plot_lines
@@ -133,7 +133,7 @@ def draw(cells: Cells, path: Path) -> None:
 
 def measure(model: str, way: str, context: int, rounds: int) -> None:
     """Print the median seconds of a step, what is computed once, and the peak memory of both."""
-    settings, place = Distill(), training_device()
+    settings, place = TrainerSettings(), training_device()
     base = of_shape(model, place) if model in SHAPES else load_base(Path(model), place)[0]
     student = Student(base, settings.rank, settings.alpha, settings.seed)
     step = WAYS[way](student)

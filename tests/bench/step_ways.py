@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.sections import Distill
 from distill import steps
 from distill.model import trajectories
 from distill.model.encoder import Prompt
 from distill.model.packing import TokenIds
 from distill.model.student import Student
 from distill.model.teacher import Teacher
+from distill.settings import TrainerSettings
 
 TOP_K = 256
 
@@ -32,7 +32,7 @@ Step = Callable[[Batch], None]
 
 def ours(student: Student) -> Step:
     """A step as runs take it."""
-    teacher, settings = Teacher(student), Distill()
+    teacher, settings = Teacher(student), TrainerSettings()
 
     def step(batch: Batch) -> None:
         scored = trajectories.score(teacher, batch.prompts, batch.completions)

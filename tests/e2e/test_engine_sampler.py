@@ -4,11 +4,11 @@ import httpx
 import pytest
 import torch
 
-from config.sections import Distill
 from distill.model.base import max_positions
 from distill.model.encoder import user
 from distill.model.engine_sampler import EngineAddress, EngineSampler, EngineUnavailable
 from distill.roles import Roles, load_roles
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 from store.contexts import Context, compose
 from tests.e2e.conftest import RealVllm
@@ -24,7 +24,7 @@ def roles(real_vllm: RealVllm, tmp_path_factory: pytest.TempPathFactory) -> Role
         model=real_vllm.folder,
         context=Context(lessons=("We open at 7.",)),
         prompts=(),
-        settings=Distill(rank=8, max_completion_tokens=12),
+        settings=TrainerSettings(rank=8, max_completion_tokens=12),
         out=folder / "adapters",
         work=folder,
         engine=EngineAddress(real_vllm.url, real_vllm.api_key),

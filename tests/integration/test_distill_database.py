@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from config.sections import Distill
 from config.settings import Settings, load
 from distill import commands, database
 from distill.commands import DONE, FAILED
@@ -16,6 +15,7 @@ from distill.inputs import BAD_INPUT
 from distill.model.base import ModelError
 from distill.run import folders
 from distill.run.checkpoint import INPUTS, LATEST, METRICS, POOL, Checkpoints, freeze_inputs
+from distill.settings import TrainerSettings
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
 from store.manifests import verify_files
@@ -23,7 +23,7 @@ from store.schema import AdapterStatus, RunStatus
 from tests.support.factories import NOW, add_lesson, later, record, user
 from tests.support.tiny import save_tiny_model
 
-DISTILL = Distill(
+DISTILL = TrainerSettings(
     steps=2,
     batch_size=2,
     rank=4,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from config.sections import Distill
 from distill import guards, loss, steps, train
 from distill.data import prepare
 from distill.evaluate import measure
@@ -20,6 +19,7 @@ from distill.model.trajectories import Trajectory
 from distill.progress import PLAN, RESUME
 from distill.roles import ParentMismatch, load_roles
 from distill.run.checkpoint import Checkpoints
+from distill.settings import TrainerSettings
 from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
@@ -158,8 +158,8 @@ def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
 
 
 def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(model, tmp_path):
-    by_itself = make_spec(model, tmp_path, settings=Distill(steps_per_lesson=10))
-    told = make_spec(model, tmp_path, settings=Distill(steps=7))
+    by_itself = make_spec(model, tmp_path, settings=TrainerSettings(steps_per_lesson=10))
+    told = make_spec(model, tmp_path, settings=TrainerSettings(steps=7))
 
     assert [by_itself.resolved_settings(n).steps for n in (1, 12, 40)] == [120, 120, 400]
     assert told.resolved_settings(40).steps == 7
@@ -170,8 +170,10 @@ def test_what_the_settings_leave_open_suits_the_device_and_what_is_set_stays(
     model, tmp_path, device, suits
 ):
     names = ("max_completion_tokens", "max_answer_tokens", "refresh_every")
-    left_open = make_spec(model, tmp_path, settings=Distill()).with_device_defaults(device).settings
-    told = Distill(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
+    left_open = (
+        make_spec(model, tmp_path, settings=TrainerSettings()).with_device_defaults(device).settings
+    )
+    told = TrainerSettings(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
 
     assert tuple(getattr(left_open, name) for name in names) == suits
     assert make_spec(model, tmp_path, settings=told).with_device_defaults(device).settings == told

@@ -21,7 +21,7 @@ def test_the_example_of_a_run_publishes_an_adapter(tmp_path, monkeypatch):
     save_tiny_model(tmp_path / "model")
     (tmp_path / "policy.md").write_text("The shop opens at 7 in the morning.\n")
     monkeypatch.chdir(tmp_path)
-    code = RUN.replace("prompts=()", "prompts=PROMPTS").replace("Distill()", "SETTINGS")
+    code = RUN.replace("prompts=()", "prompts=PROMPTS").replace("TrainerSettings()", "SETTINGS")
     assert code.count("PROMPTS") == code.count("SETTINGS") == 1
     names: dict[str, object] = {"PROMPTS": PROMPTS, "SETTINGS": SETTINGS}
     exec(code, names)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from config.sections import Distill
 from distill.model.encoder import user
+from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 from store.contexts import Context
 
-SETTINGS = Distill(
+SETTINGS = TrainerSettings(
     steps=6,
     warmup_steps=1,
     batch_size=4,

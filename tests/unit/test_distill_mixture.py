@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.sections import Distill
 from distill import mixture
+from distill.settings import TrainerSettings
 
 
 def test_a_run_ends_purely_on_policy():
-    settings = Distill(steps=50, batch_size=8, teacher_share=1.0, on_policy_tail=0.2)
+    settings = TrainerSettings(steps=50, batch_size=8, teacher_share=1.0, on_policy_tail=0.2)
 
     shares = [mixture.batch_mix(step, settings) for step in range(50)]
 
@@ -29,7 +29,7 @@ def test_a_run_ends_purely_on_policy():
 
 @given(steps=st.integers(1, 300), tail=st.floats(0.001, 0.5), batch=st.integers(1, 32))
 def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, batch):
-    settings = Distill(steps=steps, batch_size=batch, on_policy_tail=tail)
+    settings = TrainerSettings(steps=steps, batch_size=batch, on_policy_tail=tail)
 
     share = mixture.batch_mix(steps - 1, settings)
 
@@ -38,7 +38,7 @@ def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, 
 
 @pytest.mark.parametrize("teacher_share", [0.1, 0.25, 0.5])
 def test_guidance_for_one_lesson_of_many_is_given(teacher_share):
-    settings = Distill(
+    settings = TrainerSettings(
         steps=100, teacher_share=teacher_share, replay_share=0.25, on_policy_tail=0.0
     )
 
@@ -65,7 +65,7 @@ def test_nothing_is_drawn_from_nothing():
 
 
 def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
-    settings = Distill(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
+    settings = TrainerSettings(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
 
     shares = [mixture.batch_mix(step, settings) for step in range(16)]
 
@@ -80,7 +80,7 @@ def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
     size=st.integers(1, 30),
 )
 def test_the_steps_of_a_run_draw_evenly_from_what_there_is(steps, batch, share, size):
-    settings = Distill(steps=steps, batch_size=batch, teacher_share=share)
+    settings = TrainerSettings(steps=steps, batch_size=batch, teacher_share=share)
 
     drawn = [
         each

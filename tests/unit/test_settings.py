@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.renamed import RENAMED
+from config.renamed import REMOVED, RENAMED
 from config.settings import SECTIONS, ConfigError, Settings, load, valid_keys
 from store.db import Database
 from store.upgrade import upgrade
@@ -111,6 +111,13 @@ def test_a_setting_given_under_both_its_names_is_an_error_that_names_both(tmp_pa
     path = write(tmp_path, "[distill]\nguided_share = 0.5\nteacher_share = 0.5\n")
     with pytest.raises(ConfigError, match=r"distill\.guided_share and distill\.teacher_share"):
         load(path, {})
+
+
+@pytest.mark.parametrize("name", REMOVED["distill"])
+def test_an_option_of_the_trainer_alone_is_ignored_with_a_warning(tmp_path, caplog, name):
+    settings = load(write(tmp_path, f'[distill]\n{name} = "x"\n'), environ={})
+    assert settings.distill == Settings().distill
+    assert f"distill.{name} is ignored: it is an option of `python -m distill train`" in caplog.text
 
 
 def test_every_renamed_setting_exists_under_its_current_name_only():
