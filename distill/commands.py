@@ -33,7 +33,7 @@ from distill.run.plot import plot_curves
 from distill.spec import Parent, RunSpec
 from store import input_files
 from store.anchors import BadAnchor
-from store.db import AWAY, Database
+from store.db import DATABASE_UNAVAILABLE, Database
 from store.durable_files import write_file
 from store.manifests import AdapterCorrupt
 from store.runs import UnknownRun
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
             database.run(options.id, settings, db)
         finally:
             # An unavailable database must not mask the run's own error; the next run cleans up.
-            with suppress(*AWAY):
+            with suppress(*DATABASE_UNAVAILABLE):
                 database.clear_finished(db, settings.data_dir / "runs")
     return DONE
 

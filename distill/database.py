@@ -33,7 +33,7 @@ from distill.train import Outcome
 from store import adapters, interactions, jobs, prompts, runs, snapshots
 from store.anchors import Anchor
 from store.clock import utcnow
-from store.db import AWAY, Database, Session
+from store.db import DATABASE_UNAVAILABLE, Database, Session
 from store.durable_files import sha256
 from store.models import Run
 from store.runs import TRAINED, UnknownRun
@@ -49,9 +49,9 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
     Raises:
         UnknownRun: There is no such run.
         NothingToLearn: The context changes no answers; recorded as `nothing_to_learn`.
-        AWAY, EngineUnavailable, FolderError, OSError, SafetensorError: The database or the sampling
-            engine is unavailable, a folder is unusable or locked, or the disk is full. Nothing is
-            recorded or removed, and the run can be resumed.
+        DATABASE_UNAVAILABLE, EngineUnavailable, FolderError, OSError, SafetensorError: The database
+            or the sampling engine is unavailable, a folder is unusable or locked, or the disk is
+            full. Nothing is recorded or removed, and the run can be resumed.
         Exception: The run failed; recorded as its reason.
     """
     if not init_parallel().is_main_process:
@@ -64,7 +64,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
             spec, snapshot = read_spec(session, row, settings)
         spec = freeze_inputs(spec, writes=True)
         outcome = train.run(spec, database_progress(db, run_id))
-    except (*AWAY, EngineUnavailable, FolderError, OSError, SafetensorError):
+    except (*DATABASE_UNAVAILABLE, EngineUnavailable, FolderError, OSError, SafetensorError):
         raise
     except preflight.NothingToLearn as error:
         _finish(db, run_id, RunStatus.NOTHING_TO_LEARN, str(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from store.db import Session, insert_new, new_id
+from store.db import Session, insert_if_absent, new_id
 from store.models import Adapter, Alias, Evaluation, RolloutEvent
 from store.schema import AdapterStatus
 
@@ -53,8 +53,8 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
     origin = {"namespace": namespace, "manifest_sha256": manifest_sha256}
     values = {"run": run, "parent": parent, "snapshot": snapshot, "path": path} | origin
     state = {"name": name, "status": AdapterStatus.CANDIDATE, "created_at": now}
-    added = insert_new(session, Adapter, values | state)
-    adapter = existing(session, name)
+    added = insert_if_absent(session, Adapter, values | state)
+    adapter = get_one(session, name)
     if (adapter.namespace, adapter.manifest_sha256) != (namespace, manifest_sha256):
         raise NameTaken(name)
     if added:
@@ -122,7 +122,7 @@ def unneeded(session: Session, loaded: Collection[str]) -> list[str]:
     return [name for name in ours if name not in needed]
 
 
-def existing(session: Session, name: str) -> Adapter:
+def get_one(session: Session, name: str) -> Adapter:
     """The adapter of that name, read again.
 
     Raises:

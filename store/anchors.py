@@ -21,13 +21,13 @@ from referencing.jsonschema import DRAFT202012
 
 from store.contexts import Messages
 
-UNUSABLE = (
+INVALID_EXPECTATION = (
     *(TypeError, regex.error, OverflowError, RecursionError),  # the last two of regular expressions
     *(jsonschema.SchemaError, Unresolvable),
 )
 # Of one expression on one answer: nested repetition takes years, and whoever waits is a run.
-REGEX_S = 2.0
-SAMPLES: tuple[Any, ...] = (None, 0, "", [], {})
+REGEX_TIMEOUT_S = 2.0
+PROBE_VALUES: tuple[Any, ...] = (None, 0, "", [], {})
 """Of each type of JSON: a schema that refers to itself in circles never ends on one of them."""
 
 
@@ -49,7 +49,7 @@ class Anchor:
         for name, wanted in self.expect.items():
             try:
                 CHECKS[name]("", wanted)
-            except UNUSABLE as error:
+            except INVALID_EXPECTATION as error:
                 reason = getattr(error, "message", error)  # a schema's error in one line
                 raise BadAnchor(f"expect.{name} cannot be used: {reason}") from error
 
@@ -82,11 +82,11 @@ def _regex(answer: str, wanted: str) -> bool:
         raise TypeError("an empty expression is found in any answer.")
     flags = regex.IGNORECASE | regex.DOTALL
     try:
-        return regex.search(wanted, answer, flags, timeout=REGEX_S) is not None
+        return regex.search(wanted, answer, flags, timeout=REGEX_TIMEOUT_S) is not None
     except TimeoutError as error:
         raise BadAnchor(
-            f"the regular expression {wanted!r} takes more than {REGEX_S:g} s on an answer of "
-            f"{len(answer)} characters; repeat nothing that itself repeats, as in (a+)+."
+            f"the regular expression {wanted!r} takes more than {REGEX_TIMEOUT_S:g} s on an answer "
+            f"of {len(answer)} characters; repeat nothing that itself repeats, as in (a+)+."
         ) from error
 
 
@@ -112,7 +112,7 @@ def _validator(wanted: dict[str, Any]) -> Any:  # noqa: ANN401
     for reference in _references(wanted):
         registry.resolver().lookup(reference)
     validator = SCHEMA(wanted, registry=registry)
-    for sample in SAMPLES:
+    for sample in PROBE_VALUES:
         validator.is_valid(sample)
     return validator
 
@@ -130,10 +130,10 @@ def _references(schema: object) -> Iterator[str]:
 def _pattern(_: object, wanted: str, value: object, __: object) -> Iterator[Exception]:
     """The keyword of a schema, in limited time."""
     try:
-        if isinstance(value, str) and not regex.search(wanted, value, timeout=REGEX_S):
+        if isinstance(value, str) and not regex.search(wanted, value, timeout=REGEX_TIMEOUT_S):
             yield jsonschema.ValidationError(f"{value!r} does not match {wanted!r}")
     except TimeoutError as error:
-        raise BadAnchor(f"the pattern {wanted!r} takes more than {REGEX_S:g} s.") from error
+        raise BadAnchor(f"the pattern {wanted!r} takes more than {REGEX_TIMEOUT_S:g} s.") from error
 
 
 SCHEMA = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})

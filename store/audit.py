@@ -17,7 +17,7 @@ from store.db import Session
 from store.operations import Audit, AuditHead
 from store.schema import storable
 
-ORIGIN = "0" * 64
+GENESIS_HASH = "0" * 64
 """What the first row has as the hash of the row before it."""
 BYHEART = "byheart"
 """The actor of what nobody asked for."""
@@ -62,7 +62,7 @@ def verify(session: Session) -> int:
     Raises:
         Tampered: A row was changed, removed or added by something else than `append`.
     """
-    seq, previous = 0, ORIGIN
+    seq, previous = 0, GENESIS_HASH
     rows = select(Audit).order_by(Audit.seq).execution_options(yield_per=500)
     with session.scalars(rows) as chain:
         for row in chain:

@@ -62,7 +62,7 @@ def compose(
     return [{"role": "system", "content": text}, *rest] if text else rest
 
 
-def still_says(messages: Sequence[Message], registered: str) -> bool:
+def still_contains(messages: Sequence[Message], registered: str) -> bool:
     """Whether a system text of the client has the registered prompt where `compose` leaves it."""
     own, rest = split_system(messages)
     later = [message_text(message) for message in rest if message["role"] in SYSTEM_ROLES]

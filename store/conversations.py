@@ -37,7 +37,7 @@ KEY_PREFIX = "extract "
 
 
 @dataclass(frozen=True)
-class Sign:
+class Activity:
     """A sign of life of a conversation, which may be its first."""
 
     conversation: str
@@ -47,7 +47,7 @@ class Sign:
     """Whether it also has to be read."""
 
 
-def touch_all(connection: Connection, signs: Sequence[Sign]) -> None:
+def touch_all(connection: Connection, signs: Sequence[Activity]) -> None:
     """Move the last sign of life of conversations on; those that are not there begin."""
     insert_all(connection, _UPSERT[connection.dialect.name], [_row(sign) for sign in signs])
 
@@ -82,7 +82,7 @@ _UPSERT = {
 """Built once: it is executed for every batch."""
 
 
-def _row(sign: Sign) -> dict[str, Any]:
+def _row(sign: Activity) -> dict[str, Any]:
     digest = hashlib.sha256(sign.conversation.encode()).digest()
     return {
         "id": sign.conversation,

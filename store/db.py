@@ -34,7 +34,7 @@ from store.schema import Base
 
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT_MS = 10_000
-HIDDEN = "***"
+REDACTED = "***"
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 60_000
 
@@ -42,7 +42,7 @@ STATEMENT_TIMEOUT_MS = 60_000
 _to_json = partial(json.dumps, allow_nan=False)
 
 
-AWAY = (OperationalError, InterfaceError, PoolTimeout)
+DATABASE_UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
 """What a database raises that cannot be reached, is locked or is full: worth another try."""
 
 
@@ -51,7 +51,7 @@ class DatabaseError(Exception):
 
 
 @contextmanager
-def damage_told() -> Iterator[None]:
+def report_corruption() -> Iterator[None]:
     """Raises DatabaseError where the file is none, or broken; what SQLite says of it, in words."""
     try:
         yield
@@ -85,7 +85,7 @@ class Database:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def begin_connection(self) -> Iterator[Connection]:
         """A bare connection in one write transaction, for what is written many times a second.
 
         Raises:
@@ -114,7 +114,7 @@ class Database:
         """
         if self.engine.dialect.name != "sqlite":
             return
-        with damage_told(), self.read() as session:
+        with report_corruption(), self.read() as session:
             problems = [
                 row[0] for row in session.execute(text("PRAGMA quick_check")) if row[0] != "ok"
             ]
@@ -134,8 +134,8 @@ def without_password(url: str) -> str:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        return HIDDEN
-    secret = {key: HIDDEN for key in parsed.query if "password" in key}
+        return REDACTED
+    secret = {key: REDACTED for key in parsed.query if "password" in key}
     return parsed.update_query_dict(secret).render_as_string(hide_password=True)
 
 
@@ -144,7 +144,7 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid_utils.uuid7().hex}"
 
 
-def insert_new(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
+def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
     """Insert a row unless one with its key is there; whether it was inserted.
 
     Two writers at once are the ordinary case: the later one waits for the earlier one's end.

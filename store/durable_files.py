@@ -54,7 +54,7 @@ def _opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def settle(folder: Path, target: Path) -> None:
+def publish(folder: Path, target: Path) -> None:
     """Give a staged folder its final name, with everything in it on stable storage.
 
     If another process has put `target` there in the meantime, that one stays: the names used here

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from store import conversations
-from store.db import Session, insert_new, new_id
+from store.db import Session, insert_if_absent, new_id
 from store.models import Feedback, Interaction
 from store.schema import Trust, storable
 
@@ -34,7 +34,7 @@ class UnknownFeedback(Exception):
         super().__init__(f"There is no feedback {feedback!r} of this caller.")
 
 
-class Conflict(Exception):
+class FeedbackConflict(Exception):
     """Other feedback has the identifier."""
 
     def __init__(self, feedback: str) -> None:
@@ -73,7 +73,7 @@ def add(
 
     Raises:
         UnknownTarget: There is no such interaction.
-        Conflict: The identifier is taken by other feedback.
+        FeedbackConflict: The identifier is taken by other feedback.
     """
     kept = {"read": True, "key_share": True}  # retention waits, or it is gone already
     target = session.get(Interaction, new.target_id, with_for_update=kept)
@@ -82,12 +82,12 @@ def add(
     feedback_id = storable(new.id) if new.id else new_id("fb")
     content = _content(new)
     identity = {"namespace": namespace, "id": feedback_id}
-    added = insert_new(
+    added = insert_if_absent(
         session, Feedback, identity | content | {"trust": new.trust, "created_at": now}
     )
     row = session.get_one(Feedback, identity)
     if not added and _written(content) != _written({name: getattr(row, name) for name in content}):
-        raise Conflict(feedback_id)
+        raise FeedbackConflict(feedback_id)
     if added:
         target.auxiliary = False  # feedback shows that people read it as a turn
         conversations.touch(session, target.conversation, now, is_signal=target.learn)

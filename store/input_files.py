@@ -28,7 +28,7 @@ def read_context(path: Path) -> tuple[Context, tuple[str, ...]]:
     system prompt.
     """
     if path.suffix == ".jsonl":
-        lessons = read_lines(path, _lesson)
+        lessons = read_json_lines(path, _lesson)
         kinds, texts = zip(*lessons, strict=True) if lessons else ((), ())
         return Context(lessons=texts), kinds
     return Context(system_prompt=read_system_prompt(path)), ()
@@ -48,15 +48,15 @@ def read_system_prompt(path: Path) -> str:
 
 def read_prompts(path: Path | None) -> tuple[Messages, ...]:
     """Conversations, one `{"prompt": ...}` or `{"messages": [...]}` a line."""
-    return tuple(read_lines(path, _messages)) if path else ()
+    return tuple(read_json_lines(path, _messages)) if path else ()
 
 
 def read_anchors(path: Path | None) -> tuple["Anchor", ...]:
     """Anchors, one `{"prompt": ..., "expect": {...}}` a line."""
-    return tuple(read_lines(path, _anchor)) if path else ()
+    return tuple(read_json_lines(path, _anchor)) if path else ()
 
 
-def read_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+def read_json_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
     """Parse each line of a JSON-lines file; blank lines are skipped.
 
     Raises:

@@ -17,7 +17,7 @@ from store.db import Session
 from store.models import Conversation, Feedback, Interaction, Payload
 from store.schema import InteractionStatus
 
-AT_ONCE = 8
+FETCH_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
 
 def turns(session: Session, conversation_id: str) -> list[Turn]:
     """A conversation from its beginning: what is no turn of it, or has no texts, left out."""
-    return list(each_turn(session, conversation_id))
+    return list(iter_turns(session, conversation_id))
 
 
-def each_turn(session: Session, conversation_id: str, after: str | None = None) -> Generator[Turn]:
+def iter_turns(session: Session, conversation_id: str, after: str | None = None) -> Generator[Turn]:
     """The turns of a conversation, a few of them in memory at once; to be closed before its end.
 
     Args:
@@ -81,7 +81,7 @@ def each_turn(session: Session, conversation_id: str, after: str | None = None) 
             ~Interaction.auxiliary,
         )
         .order_by(Interaction.created_at, Interaction.id)
-        .execution_options(yield_per=AT_ONCE)
+        .execution_options(yield_per=FETCH_SIZE)
     )
     if after is not None:
         texts = texts.where(Interaction.id > after)  # identifiers sort by time

@@ -15,14 +15,14 @@ from typing import Any
 
 from sqlalchemy import Select, and_, func, or_, select
 
-from store.db import Session, insert_new, new_id
+from store.db import Session, insert_if_absent, new_id
 from store.operations import Job
 from store.schema import JobStatus
 
 UNFINISHED = (JobStatus.READY, JobStatus.RUNNING)
 
 
-class LostLease(Exception):
+class LeaseLost(Exception):
     """The job belongs to another worker by now, or is over."""
 
     def __init__(self, job: str) -> None:
@@ -58,7 +58,7 @@ def enqueue(  # noqa: PLR0913 — what a job is
     be visible in rows, to the next look for due work.
     """
     job = new_id("job")
-    added = insert_new(
+    added = insert_if_absent(
         session,
         Job,
         {
@@ -107,7 +107,7 @@ def finish(session: Session, claim: Claim, now: datetime) -> None:
     """Mark the job done, after its effects.
 
     Raises:
-        LostLease: It is not this worker's any more.
+        LeaseLost: It is not this worker's any more.
     """
     _end(_must_hold(session, claim), JobStatus.DONE, None, now)
 
@@ -125,7 +125,7 @@ def fail(
         retry_in_s: Seconds until the next attempt; None gives the job up.
 
     Raises:
-        LostLease: It is not this worker's any more.
+        LeaseLost: It is not this worker's any more.
     """
     job = _must_hold(session, claim)
     if retry_in_s is None or job.attempts >= job.max_attempts:
@@ -137,11 +137,11 @@ def fail(
     job.error = error
 
 
-def give_back(session: Session, claim: Claim, now: datetime) -> None:
+def release(session: Session, claim: Claim, now: datetime) -> None:
     """Let another worker have the job at once, because this one shuts down; no attempt is counted.
 
     Raises:
-        LostLease: It is not this worker's any more.
+        LeaseLost: It is not this worker's any more.
     """
     job = _must_hold(session, claim)
     job.status = JobStatus.READY
@@ -199,7 +199,7 @@ def _held(session: Session, claim: Claim) -> Job | None:
 def _must_hold(session: Session, claim: Claim) -> Job:
     job = _held(session, claim)
     if job is None:
-        raise LostLease(claim.id)
+        raise LeaseLost(claim.id)
     return job
 
 

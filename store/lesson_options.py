@@ -12,7 +12,7 @@ from store.schema import LessonStatus
 
 def set_pinned(session: Session, lesson: Lesson, pinned: bool) -> None:
     """Pin or unpin a lesson: a pinned one is the first to get a place in prompts and runs."""
-    namespaces.bump(session, lesson.namespace)
+    namespaces.bump_revision(session, lesson.namespace)
     lesson.pinned = pinned
     session.flush()
 
@@ -36,7 +36,9 @@ def retire_expired(session: Session, namespace: str, now: datetime) -> list[Less
     )
     if session.scalar(expired.limit(1)) is None:
         return []
-    namespaces.bump(session, namespace)  # serialises with other changes of the same lessons
+    namespaces.bump_revision(
+        session, namespace
+    )  # serialises with other changes of the same lessons
     found = list(session.scalars(expired.execution_options(populate_existing=True)))
     for lesson in found:
         lessons.set_status(session, lesson, LessonStatus.RETIRED)

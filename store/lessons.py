@@ -65,7 +65,7 @@ def add(  # noqa: PLR0913 - all columns of a lesson
     Raises:
         UnknownNamespace: There is no such namespace.
     """
-    namespaces.bump(session, namespace)
+    namespaces.bump_revision(session, namespace)
     lesson = Lesson(
         id=new_id("les"),
         namespace=namespace,
@@ -146,7 +146,7 @@ def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
     Raises:
         IllegalTransition: The lesson cannot change to that status.
     """
-    namespaces.bump(session, lesson.namespace)
+    namespaces.bump_revision(session, lesson.namespace)
     session.refresh(lesson)
     if status not in TRANSITIONS[lesson.status]:
         legal = ", ".join(TRANSITIONS[lesson.status]) or "nothing else: add it anew"
@@ -158,7 +158,7 @@ def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
 
 def sync_with_live_adapter(session: Session, namespace: str) -> None:
     """Mark each lesson in use as internalised or active, by the live adapter's snapshot."""
-    snapshot = namespaces.internalised(session, namespace)
+    snapshot = namespaces.internalised_snapshot(session, namespace)
     held = snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     for lesson in listing(session, namespace, IN_USE):
         in_weights = text(lesson) in held
@@ -193,7 +193,7 @@ def find_duplicate(
 
 def add_support(session: Session, lesson: Lesson, support: Support) -> bool:
     """Add an origin to a lesson; return False if the lesson already has it."""
-    namespaces.hold(session, lesson.namespace)  # positions are given one after another
+    namespaces.lock(session, lesson.namespace)  # positions are given one after another
     known = supports(session, lesson)
     if any(_origin(row) == _origin(support) for row in known):
         return False
@@ -290,7 +290,7 @@ def _placed(session: Session, lesson: Lesson, status: LessonStatus) -> LessonSta
     """`status`, or internalised instead of active where the weights hold the text."""
     if status not in IN_USE:
         return status
-    snapshot = namespaces.internalised(session, lesson.namespace)
+    snapshot = namespaces.internalised_snapshot(session, lesson.namespace)
     in_weights = snapshot is not None and text(lesson) in snapshot_texts(snapshot.lessons)
     return LessonStatus.INTERNALISED if in_weights else LessonStatus.ACTIVE
 

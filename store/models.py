@@ -194,7 +194,7 @@ class Snapshot(Base):
     created_at: Mapped[datetime]
 
 
-class Seed(Base):
+class SeedPrompt(Base):
     """A prompt given by the operator for distillation, where there is no traffic yet."""
 
     __tablename__ = "seeds"

@@ -1,9 +1,9 @@
 """Namespaces: one application or tenant each.
 
-Everything else in the store hangs off a namespace, and nothing crosses from one to another.
-`bump` is the sign to readers that a namespace's prompt may differ from now on. It also holds the
-namespace's row until the transaction ends, as `hold` does: transactions that read a namespace's
-state to change it begin with one of the two, and so come one after another, in the same order.
+All other rows belong to one namespace, and nothing crosses from one namespace to another.
+`bump_revision` signals to readers that the namespace's prompt may have changed. Like `lock`, it
+locks the namespace's row until the transaction ends. A transaction that reads a namespace's state
+in order to change it starts with one of the two, so such transactions run one after another.
 """
 
 import re
@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from store.db import Session, insert_new
+from store.db import Session, insert_if_absent
 from store.models import Adapter, Alias, Namespace, Snapshot
 
 DEFAULT = "default"
@@ -47,7 +47,7 @@ def ensure(session: Session, name: str, now: datetime) -> bool:
     """
     if not _NAME.fullmatch(name):
         raise BadName(name)
-    return insert_new(session, Namespace, {"name": name, "created_at": now})
+    return insert_if_absent(session, Namespace, {"name": name, "created_at": now})
 
 
 def require(session: Session, name: str) -> None:
@@ -65,7 +65,7 @@ def names(session: Session) -> list[str]:
     return list(session.scalars(select(Namespace.name).order_by(Namespace.name)))
 
 
-def bump(session: Session, name: str) -> int:
+def bump_revision(session: Session, name: str) -> int:
     """Say that what a prompt would contain changes with this transaction; the new revision.
 
     Raises:
@@ -83,7 +83,7 @@ def bump(session: Session, name: str) -> int:
     return revision
 
 
-def hold(session: Session, name: str) -> None:
+def lock(session: Session, name: str) -> None:
     """Wait for other changes to the namespace, and hold them off until this transaction's end.
 
     Raises:
@@ -95,7 +95,7 @@ def hold(session: Session, name: str) -> None:
         raise UnknownNamespace(name)
 
 
-def internalised(session: Session, name: str) -> Snapshot | None:
+def internalised_snapshot(session: Session, name: str) -> Snapshot | None:
     """The context that the namespace's live adapter has in its weights; None: the base serves."""
     return session.scalar(
         select(Snapshot)

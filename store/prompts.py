@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from store import namespaces
 from store.contexts import Message
 from store.db import Session, new_id
-from store.models import Anchor, Seed, SystemPrompt
+from store.models import Anchor, SeedPrompt, SystemPrompt
 from store.schema import storable
 
 
@@ -25,7 +25,7 @@ def register_system_prompt(
     Raises:
         UnknownNamespace: There is no such namespace.
     """
-    namespaces.bump(session, namespace)
+    namespaces.bump_revision(session, namespace)
     newest = system_prompt(session, namespace)
     if newest is not None and newest.text == storable(text):
         return newest
@@ -50,7 +50,7 @@ def clear(session: Session, namespace: str, now: datetime) -> None:
     Raises:
         UnknownNamespace: There is no such namespace.
     """
-    namespaces.bump(session, namespace)
+    namespaces.bump_revision(session, namespace)
     if system_prompt(session, namespace):
         register_system_prompt(session, namespace, "", 0, now)
     replace_seeds(session, namespace, [])
@@ -59,16 +59,16 @@ def clear(session: Session, namespace: str, now: datetime) -> None:
 
 def replace_seeds(session: Session, namespace: str, seeds: Sequence[list[Message]]) -> None:
     """Set the prompts that runs train on beside, or before, logged ones."""
-    session.execute(delete(Seed).where(Seed.namespace == namespace))
+    session.execute(delete(SeedPrompt).where(SeedPrompt.namespace == namespace))
     session.add_all(
-        Seed(id=new_id("seed"), namespace=namespace, messages=messages) for messages in seeds
+        SeedPrompt(id=new_id("seed"), namespace=namespace, messages=messages) for messages in seeds
     )
     session.flush()
 
 
-def seeds(session: Session, namespace: str) -> list[Seed]:
-    """Seed prompts in the order in which they were given."""
-    rows = select(Seed).where(Seed.namespace == namespace).order_by(Seed.id)
+def seeds(session: Session, namespace: str) -> list[SeedPrompt]:
+    """SeedPrompt prompts in the order in which they were given."""
+    rows = select(SeedPrompt).where(SeedPrompt.namespace == namespace).order_by(SeedPrompt.id)
     return list(session.scalars(rows))
 
 

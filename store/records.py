@@ -1,11 +1,11 @@
 """Records: how a served request gets into the tables, once, and in few statements for many.
 
-The gateway hands over a record when a request begins, which is `running`, and one with the same id
-when it ends; directly, or from its spool. Keeping is idempotent by id: an end replaces a beginning,
-also one that was given up (`DIED`), and nothing replaces an end. Everything derived (conversation,
-held-out draw, prefix hash) depends on the record alone or on its namespace's rows, so that a replay
-after a crash changes nothing. A conversation belongs to one namespace, whatever identifier the
-client gave it.
+The gateway hands over a `running` record when a request starts and a final record with the same id
+when it ends, either directly or from its spool. `save` is idempotent by id: a final record replaces
+a running or an interrupted one (`INTERRUPTED`), and nothing replaces a final record. All derived
+values (conversation, held-out assignment, prefix hash) depend only on the record and on rows of its
+namespace, so a replay after a crash changes nothing. A conversation belongs to one namespace, even
+if clients of two namespaces use the same conversation id.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from store.db import Session
 from store.models import Interaction, Payload
 from store.schema import InteractionStatus, Trust
 
-NEWEST = 32
+MAX_CONTINUED = 32
 """Of the conversations that went the same way, those that are looked at: a greeting that comes with
 every visitor is said by thousands."""
-DIED = "the answer was cut off before its end could be recorded"
+INTERRUPTED = "the answer was cut off before its end could be recorded"
 """The error of interactions whose process was killed, or that nothing would take."""
 
 
@@ -92,7 +92,7 @@ class Record:
         )
 
 
-def keep(connection: Connection, records: Sequence[Record], new: Collection[str] = ()) -> int:
+def save(connection: Connection, records: Sequence[Record], new: Collection[str] = ()) -> int:
     """Keep interactions and their texts; how many of them are new, or have ended by it.
 
     Args:
@@ -113,7 +113,7 @@ def keep(connection: Connection, records: Sequence[Record], new: Collection[str]
         if row is None:
             kept.begin(record)
         elif (
-            row.status is InteractionStatus.RUNNING or row.error == DIED
+            row.status is InteractionStatus.RUNNING or row.error == INTERRUPTED
         ) and not record.is_running:
             kept.end(record, row.conversation)
     kept.flush()
@@ -131,7 +131,7 @@ class _Kept:
     def _forget(self) -> None:
         self._said: set[str] = set()
         """Prefix hashes of rows that no query finds yet."""
-        self._conversations: list[conversations.Sign] = []
+        self._conversations: list[conversations.Activity] = []
         self._begun: list[dict[str, Any]] = []
         self._ended: list[dict[str, Any]] = []
         self._texts: list[dict[str, Any]] = []
@@ -178,7 +178,7 @@ class _Kept:
     def _touch(self, record: Record, conversation: str) -> None:
         is_signal = record.learn and not (record.auxiliary or record.is_running)
         self._conversations.append(
-            conversations.Sign(conversation, record.namespace, record.created_at, is_signal)
+            conversations.Activity(conversation, record.namespace, record.created_at, is_signal)
         )
 
     def _conversation_of(self, record: Record) -> str:
@@ -221,7 +221,7 @@ def abort_running(session: Session, server: str, unended: Collection[str]) -> in
     died = (
         update(Interaction)
         .where(Interaction.status == InteractionStatus.RUNNING, Interaction.server == server, over)
-        .values(status=InteractionStatus.ABORTED, error=DIED)
+        .values(status=InteractionStatus.ABORTED, error=INTERRUPTED)
         .returning(Interaction.id)
         .execution_options(synchronize_session=False)
     )
@@ -272,7 +272,7 @@ _same = (
         Interaction.created_at <= bindparam("at"),
     )
     .order_by(Interaction.created_at.desc(), Interaction.id.desc())
-    .limit(NEWEST)
+    .limit(MAX_CONTINUED)
     .subquery()
 )
 _later = aliased(Interaction)

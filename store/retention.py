@@ -13,7 +13,7 @@ from sqlalchemy import delete, exists, select
 from store.db import Session
 from store.models import Conversation, Feedback, Interaction, LessonSupport, Payload
 
-AT_A_TIME = 200
+BATCH_SIZE = 200
 
 
 def old_texts(session: Session, before: datetime) -> list[str]:
@@ -24,7 +24,7 @@ def old_texts(session: Session, before: datetime) -> list[str]:
         .where(Interaction.created_at < before)
         .order_by(Payload.interaction)  # identifiers sort by time
     )
-    return list(session.scalars(old.limit(AT_A_TIME)))
+    return list(session.scalars(old.limit(BATCH_SIZE)))
 
 
 def drop_texts(session: Session, ids: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def drop_texts(session: Session, ids: Sequence[str]) -> None:
 def old_interactions(session: Session, before: datetime) -> list[str]:
     """Some interactions that began before a time and that no lesson rests on, the oldest first."""
     old = select(Interaction.id).where(Interaction.created_at < before, _IS_FREE)
-    return list(session.scalars(old.order_by(Interaction.id).limit(AT_A_TIME)))
+    return list(session.scalars(old.order_by(Interaction.id).limit(BATCH_SIZE)))
 
 
 def drop_interactions(session: Session, ids: Sequence[str]) -> None:

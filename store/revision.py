@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 REVISION = "SELECT revision FROM namespaces WHERE name = ?"
 
 
-class Peek:
+class RevisionReader:
     """Looks into the database at a URL; opened on the first look."""
 
     def __init__(self, url: str) -> None:

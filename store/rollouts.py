@@ -17,8 +17,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from store import audit, jobs, lessons, namespaces, prompts
-from store.adapters import evaluation, existing, last_good
-from store.db import Session, insert_new, new_id
+from store.adapters import evaluation, get_one, last_good
+from store.db import Session, insert_if_absent, new_id
 from store.models import Adapter, Alias, Evaluation, RolloutEvent, Run, Snapshot
 from store.schema import AdapterStatus
 from store.schema import IllegalTransition as IllegalTransition
@@ -42,7 +42,7 @@ class StaleAlias(Exception):
         )
 
 
-class Outdated(Exception):
+class OutdatedAdapter(Exception):
     """A candidate holds what was taken out since its run began, or a later run's adapter serves."""
 
 
@@ -62,8 +62,8 @@ def judge(
         UnknownAdapter: There is no such adapter.
         IllegalTransition: The gate has decided otherwise before.
     """
-    namespaces.hold(session, existing(session, name).namespace)
-    adapter, verdict = existing(session, name), evaluation(session, name)
+    namespaces.lock(session, get_one(session, name).namespace)
+    adapter, verdict = get_one(session, name), evaluation(session, name)
     if verdict.passed is not None:
         if verdict.passed is not passed:
             words = {True: "passed by its gate", False: "rejected by its gate"}
@@ -93,8 +93,8 @@ def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
     Raises:
         UnknownAdapter: There is no such adapter.
     """
-    namespaces.hold(session, existing(session, name).namespace)
-    adapter = existing(session, name)
+    namespaces.lock(session, get_one(session, name).namespace)
+    adapter = get_one(session, name)
     if adapter.status is AdapterStatus.LIVE:
         rollback(session, adapter.namespace, audit.BYHEART, reason, now)
     elif adapter.status is AdapterStatus.RETIRED:
@@ -114,13 +114,13 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
     Raises:
         UnknownAdapter: There is no such adapter.
         IllegalTransition: It has not passed its gate, or was rejected or rolled back.
-        Outdated: It holds a lesson or a system prompt that is no longer used, or is older than
-            what serves.
+        OutdatedAdapter: It holds a lesson or a system prompt that is no longer used, or comes from
+            an earlier run than the live adapter.
         StaleAlias: Another one serves.
     """
-    namespace = existing(session, name).namespace
-    namespaces.bump(session, namespace)  # holds off other promotions until the end
-    adapter = existing(session, name)
+    namespace = get_one(session, name).namespace
+    namespaces.bump_revision(session, namespace)  # holds off other promotions until the end
+    adapter = get_one(session, name)
     if adapter.status is AdapterStatus.LIVE:
         return
     if not evaluation(session, name).passed:
@@ -128,12 +128,10 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
             f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Let it be judged."
         )
     if reason_against := _outdated(session, adapter, expected):
-        raise Outdated(f"{name} {reason_against}")
+        raise OutdatedAdapter(f"{name} {reason_against}")
     _swap(session, namespace, expected, name)
     if expected is not None:
-        _move(
-            session, existing(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now
-        )
+        _move(session, get_one(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now)
     _move(session, adapter, AdapterStatus.LIVE, reason, now)
     lessons.sync_with_live_adapter(session, namespace)
     detail = {"namespace": namespace, "before": expected, "reason": reason}
@@ -148,7 +146,7 @@ def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | Non
     registered = prompts.system_prompt(session, adapter.namespace)
     if snapshot.system_prompt not in (None, registered.text if registered else None):
         return "was trained on a system prompt that is no longer registered."
-    if live and _began(session, existing(session, live)) > _began(session, adapter):
+    if live and _began(session, get_one(session, live)) > _began(session, adapter):
         return f"is of an earlier run than {live}, which serves."
     return None
 
@@ -182,13 +180,13 @@ def rollback(
         NothingToRollBack: The base serves.
         StaleAlias: Another one than expected serves.
     """
-    namespaces.bump(session, namespace)
+    namespaces.bump_revision(session, namespace)
     alias = session.get(Alias, namespace, populate_existing=True)
     if alias is None or alias.adapter is None:
         raise NothingToRollBack(namespace)
     if expected not in (None, alias.adapter):
         raise StaleAlias(namespace, expected)
-    bad = existing(session, alias.adapter)
+    bad = get_one(session, alias.adapter)
     good = last_good(session, namespace)
     _swap(session, namespace, bad.name, good.name if good else None)
     _move(session, bad, AdapterStatus.ROLLED_BACK, reason, now)
@@ -212,7 +210,7 @@ def events(
 
 
 def _swap(session: Session, namespace: str, expected: str | None, name: str | None) -> None:
-    insert_new(session, Alias, {"namespace": namespace, "adapter": None})
+    insert_if_absent(session, Alias, {"namespace": namespace, "adapter": None})
     swapped = session.scalar(
         update(Alias)
         .where(Alias.namespace == namespace, Alias.adapter.is_not_distinct_from(expected))

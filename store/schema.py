@@ -106,7 +106,7 @@ class IllegalTransition(Exception):
         super().__init__(f"{subject} is {before} and cannot become {after}. {remedy}".rstrip())
 
 
-FAST = 1
+ZLIB_LEVEL = 1
 """Level of compression: the next one saves a few per cent of space for twice the time."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -132,7 +132,7 @@ class StorableText(TypeDecorator[str]):
         return None if value is None else storable(value)
 
 
-SHORT, PACKED = 512, b"x"
+MIN_COMPRESSED_BYTES, ZLIB_PREFIX = 512, b"x"
 """Bytes that compressing would make little less; how compressed ones begin, and no JSON does."""
 
 
@@ -145,13 +145,13 @@ class Compressed(TypeDecorator[Any]):
     def process_bind_param(self, value: Any, _dialect: Dialect) -> bytes:  # noqa: ANN401 - JSON
         """Pack; NaN is refused, as in every other JSON column."""
         plain = json.dumps(value, allow_nan=False).encode()
-        return plain if len(plain) < SHORT else zlib.compress(plain, FAST)
+        return plain if len(plain) < MIN_COMPRESSED_BYTES else zlib.compress(plain, ZLIB_LEVEL)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> Any:  # noqa: ANN401
         """Unpack."""
         if value is None:
             return None
-        return json.loads(zlib.decompress(value) if value.startswith(PACKED) else value)
+        return json.loads(zlib.decompress(value) if value.startswith(ZLIB_PREFIX) else value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):

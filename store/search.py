@@ -2,7 +2,7 @@
 
 A page goes on from the identifier at which the last one ended: identifiers sort by time, so what is
 recorded meanwhile shifts nothing. Texts are compressed and cannot be searched by the database; a
-search in them reads `MOST_TEXTS` a page, and may so give a page with little in it.
+search in them reads `MAX_TEXTS` a page, and may so give a page with little in it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ from store.db import Session
 from store.models import Conversation, Interaction, Payload
 from store.schema import InteractionStatus
 
-MOST_TEXTS, AT_ONCE = 1000, 20
+MAX_TEXTS, FETCH_SIZE = 1000, 20
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InteractionFilter:
     """Which interactions are looked for; None where it does not matter."""
 
     conversation: str | None = None
@@ -35,7 +35,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Found:
+class InteractionPage:
     """A page of interactions."""
 
     rows: list[Interaction]
@@ -44,8 +44,8 @@ class Found:
 
 
 def interactions(
-    session: Session, namespace: str, wanted: Wanted, after: str | None, limit: int
-) -> Found:
+    session: Session, namespace: str, wanted: InteractionFilter, after: str | None, limit: int
+) -> InteractionPage:
     """A page of the interactions that are wanted.
 
     Args:
@@ -61,11 +61,11 @@ def interactions(
     rows = rows.order_by(Interaction.id.desc())
     if wanted.contains is None:
         found = list(session.scalars(rows.limit(limit + 1)))
-        return Found(found[:limit], found[limit - 1].id if len(found) > limit else None)
+        return InteractionPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
     return _containing(session, rows, wanted.contains.casefold(), limit)
 
 
-def _of(namespace: str, wanted: Wanted) -> Select[Interaction]:
+def _of(namespace: str, wanted: InteractionFilter) -> Select[Interaction]:
     rows = select(Interaction).where(Interaction.namespace == namespace)
     for column in ("conversation", "principal", "status", "version"):
         value = getattr(wanted, column)
@@ -78,12 +78,14 @@ def _of(namespace: str, wanted: Wanted) -> Select[Interaction]:
     return rows
 
 
-def _containing(session: Session, rows: Select[Interaction], contains: str, limit: int) -> Found:
+def _containing(
+    session: Session, rows: Select[Interaction], contains: str, limit: int
+) -> InteractionPage:
     """Read texts until a page is full, or enough were read for one."""
     found: list[Interaction] = []
     read = rows.join(Payload, Payload.interaction == Interaction.id).add_columns(Payload)
     last, count = None, 0
-    few = read.limit(MOST_TEXTS).execution_options(yield_per=AT_ONCE)  # texts may be long
+    few = read.limit(MAX_TEXTS).execution_options(yield_per=FETCH_SIZE)  # texts may be long
     with session.execute(few) as texts:
         for interaction, payload in texts:
             last, count = interaction.id, count + 1
@@ -91,8 +93,8 @@ def _containing(session: Session, rows: Select[Interaction], contains: str, limi
                 found.append(interaction)
                 if len(found) == limit:
                     break
-    is_all = count < MOST_TEXTS and len(found) < limit
-    return Found(found, None if is_all else last)
+    is_all = count < MAX_TEXTS and len(found) < limit
+    return InteractionPage(found, None if is_all else last)
 
 
 def _texts(payload: Payload) -> Iterator[str]:

@@ -9,13 +9,13 @@ from datetime import datetime
 
 from store import lessons, prompts
 from store.contexts import Context
-from store.db import Session, insert_new
+from store.db import Session, insert_if_absent
 from store.lessons import rendered
 from store.models import Lesson, Snapshot
 from store.views import View
 
 
-def chosen(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
+def select_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
     """Return the lessons that a snapshot taken in this transaction would hold, in its order."""
     return lessons.fit(lessons.in_use(session, namespace), token_budget)
 
@@ -23,9 +23,9 @@ def chosen(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
 def take(session: Session, namespace: str, token_budget: int, now: datetime) -> Snapshot:
     """Store the whole context of a namespace, whether it is in the prompt or in the weights."""
     registered = prompts.system_prompt(session, namespace)
-    used = chosen(session, namespace, token_budget)
+    used = select_lessons(session, namespace, token_budget)
     context = Context(registered.text if registered else None, tuple(map(lessons.text, used)))
-    insert_new(
+    insert_if_absent(
         session,
         Snapshot,
         {
@@ -39,7 +39,7 @@ def take(session: Session, namespace: str, token_budget: int, now: datetime) -> 
     return session.get_one(Snapshot, (context.hash, namespace))
 
 
-def note(session: Session, view: View, now: datetime) -> None:
+def save_prompt_context(session: Session, view: View, now: datetime) -> None:
     """Store the context in prompts, so that answers can be explained later."""
     values = {
         "hash": view.snapshot,
@@ -48,7 +48,7 @@ def note(session: Session, view: View, now: datetime) -> None:
         "lessons": list(view.rendered),
         "created_at": now,
     }
-    insert_new(session, Snapshot, values)
+    insert_if_absent(session, Snapshot, values)
 
 
 def get(session: Session, content_hash: str, namespace: str) -> Snapshot | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from store.db import Database, DatabaseError, damage_told
+from store.db import Database, DatabaseError, report_corruption
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -31,14 +31,14 @@ def upgrade(db: Database) -> None:
     Raises:
         DatabaseError: The database was written by a newer release, or is damaged.
     """
-    with damage_told():
+    with report_corruption():
         with db.engine.connect() as connection:
             present = _revision(connection)
         if present != HEAD:
-            run_revisions(db.engine)
+            run_migrations(db.engine)
 
 
-def run_revisions(engine: Engine, revision: str = "head") -> None:
+def run_migrations(engine: Engine, revision: str = "head") -> None:
     """Run all revisions that the database does not have yet, in one transaction.
 
     Raises:

@@ -16,7 +16,7 @@ from store.schema import AdapterStatus
 
 BASE = "base"
 """The version that is no adapter: nothing is internalised."""
-PROVEN = (AdapterStatus.LIVE, AdapterStatus.RETIRED)
+SELECTABLE = (AdapterStatus.LIVE, AdapterStatus.RETIRED)
 
 # Built once: it is asked for with every request.
 _REVISION = select(Namespace.revision).where(Namespace.name == bindparam("namespace"))
@@ -96,7 +96,9 @@ def read_view(
 
 
 def _proven(session: Session, namespace: str) -> tuple[str, ...]:
-    rows = select(Adapter.name).where(Adapter.namespace == namespace, Adapter.status.in_(PROVEN))
+    rows = select(Adapter.name).where(
+        Adapter.namespace == namespace, Adapter.status.in_(SELECTABLE)
+    )
     newest = rows.order_by(Adapter.created_at.desc(), Adapter.run.desc(), Adapter.name)
     return tuple(session.scalars(newest))
 
@@ -111,7 +113,7 @@ def _serving(
     """
     if version is None:
         alias = session.get(Alias, namespace)
-        snapshot = namespaces.internalised(session, namespace)
+        snapshot = namespaces.internalised_snapshot(session, namespace)
         return (alias.adapter if alias else None), snapshot
     if version == BASE:
         return None, None

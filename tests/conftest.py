@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from store import namespaces
-from store.audit import ORIGIN
+from store.audit import GENESIS_HASH
 from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
@@ -147,4 +147,4 @@ def _empty(database: Database) -> None:
     with database.begin() as session:
         for table in reversed(Base.metadata.sorted_tables):
             session.execute(table.delete())
-        session.add(AuditHead(id=1, seq=0, hash=ORIGIN))
+        session.add(AuditHead(id=1, seq=0, hash=GENESIS_HASH))

@@ -14,7 +14,7 @@ from agent.process.data_dir import SecretCorrupt, StartError
 from config.settings import ConfigError
 from store.adapters import UnknownAdapter
 from store.audit import Tampered
-from store.db import AWAY, DatabaseError
+from store.db import DATABASE_UNAVAILABLE, DatabaseError
 from store.input_files import BadInput
 from store.keys import TrustConflict, UnknownKey
 from store.manifests import AdapterCorrupt
@@ -29,7 +29,7 @@ class InputError(Exception):
 
 
 FAILED = (
-    *AWAY,
+    *DATABASE_UNAVAILABLE,
     AdapterCorrupt,
     DatabaseError,
     DemoFailed,

@@ -70,7 +70,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
             for name in namespaces.names(session):
                 live = adapters.live(session, name)
                 run = runs.unfinished(session, name)
-                learned = namespaces.internalised(session, name)
+                learned = namespaces.internalised_snapshot(session, name)
                 gone = lessons.texts_no_longer_used(session, learned) if learned else []
                 rows.append(
                     {

@@ -37,7 +37,7 @@ def plan(
     with opened(config) as (settings, db), db.read() as session:
         namespaces.require(session, namespace)
         budget = settings.distill.max_lesson_tokens
-        used = snapshots.chosen(session, namespace, budget)
+        used = snapshots.select_lessons(session, namespace, budget)
         left_out = len(lessons.in_use(session, namespace)) - len(used)
         registered = prompts.system_prompt(session, namespace)
         fresh = len(untried_lessons(session, namespace, budget))

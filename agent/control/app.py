@@ -26,7 +26,7 @@ from agent.learning.operator_edits import (
 )
 from agent.process.data_dir import StartError
 from store.adapters import UnknownAdapter
-from store.db import AWAY
+from store.db import DATABASE_UNAVAILABLE
 from store.keys import TrustConflict, UnknownKey
 from store.namespaces import UnknownNamespace
 from store.rollouts import NothingToRollBack, StaleAlias
@@ -65,7 +65,7 @@ def build(control: Control) -> FastAPI:
         ((LessonTooLong,), _as(400, "lesson_too_long")),
         ((ExpiryInPast,), _as(400, "expiry_in_past")),
         ((PromptTooLong,), _as(400, "prompt_too_long")),
-        (AWAY, _database_unavailable),
+        (DATABASE_UNAVAILABLE, _database_unavailable),
     ]
     for kinds, handler in handlers:
         for kind in kinds:

@@ -25,7 +25,7 @@ from store.db import Session
 from store.interactions import Turn
 from store.models import Conversation, Interaction
 from store.schema import InteractionStatus
-from store.search import Wanted
+from store.search import InteractionFilter
 
 PAGE_BYTES = 4 * 2**20
 """Maximum size of the texts in a page, which may be exceeded by its last turn."""
@@ -48,7 +48,7 @@ def search_interactions(  # noqa: PLR0913 - one for each query parameter
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Interaction]:
     """List interactions, newest first. `contains` searches the last message and the answer."""
-    wanted = Wanted(conversation, principal, status, version, since, until, contains)
+    wanted = InteractionFilter(conversation, principal, status, version, since, until, contains)
     rows = search.interactions(session, caller.namespace, wanted, after, limit)
     shown = [schemas.Interaction.model_validate(row) for row in rows.rows]
     return schemas.Page(data=shown, next=rows.next)
@@ -97,7 +97,7 @@ def get_conversation(
     row = session.get(Conversation, conversation_id)
     own: Conversation | None = row if row and row.namespace == caller.namespace else None
     conversation = found_or_404(own, "conversation", conversation_id)
-    with closing(interactions.each_turn(session, conversation.id, after)) as all_turns:
+    with closing(interactions.iter_turns(session, conversation.id, after)) as all_turns:
         turns, following = _page(all_turns, limit)
     shown = _conversation(conversation)
     return schemas.ConversationTurns(**shown, turns=turns, next=following)

@@ -54,7 +54,7 @@ class Why(BaseModel):
 def get_context(session: ReadSession, caller: CallerDep) -> schemas.Context:
     """Get the system prompt and the lessons in use, and which of them are in the weights."""
     registered = prompts.system_prompt(session, caller.namespace)
-    learned = namespaces.internalised(session, caller.namespace)
+    learned = namespaces.internalised_snapshot(session, caller.namespace)
     internalised = lessons.snapshot_texts(learned.lessons) if learned else frozenset()
     used = lessons.in_use(session, caller.namespace)
     texts = [(lesson.id, lessons.text(lesson)) for lesson in used]

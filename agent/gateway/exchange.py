@@ -29,7 +29,7 @@ from agent.gateway.log.recorder import NotLogged
 from agent.gateway.route import Route, unrouted
 from agent.gateway.state import GatewayState
 from agent.learning import auxiliary
-from store.contexts import Context, compose, message_text, still_says
+from store.contexts import Context, compose, message_text, still_contains
 from store.db import new_id
 from store.records import Record
 from store.schema import InteractionStatus, Trust
@@ -92,7 +92,7 @@ class Exchange:
         self.route = route if self.api.is_conversation else route.without_context()
         view = self.route.view
         self._tokens_saved = view.saved_tokens
-        if view.saved_prompt_tokens and still_says(self._messages, view.registered or ""):
+        if view.saved_prompt_tokens and still_contains(self._messages, view.registered or ""):
             self._tokens_saved -= view.saved_prompt_tokens
 
     def compose_body(self) -> dict[str, Any]:

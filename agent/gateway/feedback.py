@@ -19,8 +19,8 @@ from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.gateway.http.asgi import Call, send_json
 from agent.gateway.state import GatewayState
 from store import feedback
-from store.db import AWAY
-from store.feedback import Conflict, NewFeedback, UnknownFeedback, UnknownTarget
+from store.db import DATABASE_UNAVAILABLE
+from store.feedback import FeedbackConflict, NewFeedback, UnknownFeedback, UnknownTarget
 from store.keys import Scope
 from store.models import Feedback
 
@@ -129,7 +129,7 @@ async def get_one(state: GatewayState, call: Call) -> None:
         await send_json(call.send, 200, await asyncio.to_thread(find), [])
     except UnknownFeedback as error:
         raise RequestError(404, str(error), code="feedback_not_found") from error
-    except AWAY as error:
+    except DATABASE_UNAVAILABLE as error:
         raise _database_unavailable("The database is unavailable. Try again shortly.") from error
 
 
@@ -159,7 +159,7 @@ async def list_page(state: GatewayState, call: Call) -> None:
 
     try:
         rows = await asyncio.to_thread(find)
-    except AWAY as error:
+    except DATABASE_UNAVAILABLE as error:
         raise _database_unavailable("The database is unavailable. Try again shortly.") from error
     payload = {"object": "list", "data": rows[:PAGE_ROWS], "has_more": len(rows) > PAGE_ROWS}
     await send_json(call.send, 200, payload, [])
@@ -191,9 +191,9 @@ async def _store(
             return await asyncio.to_thread(add)
     except UnknownTarget as error:
         raise _not_found(state, error) from error
-    except Conflict as error:
+    except FeedbackConflict as error:
         raise RequestError(409, str(error), code="feedback_conflict", param="id") from error
-    except AWAY as error:
+    except DATABASE_UNAVAILABLE as error:
         message = "The database is unavailable; the feedback is not stored. Send it again shortly."
         raise _database_unavailable(message) from error
 

@@ -20,7 +20,7 @@ from agent.gateway.metrics import Metrics
 from store import snapshots
 from store.clock import utcnow
 from store.db import Database
-from store.revision import Peek
+from store.revision import RevisionReader
 from store.views import View, read_view, revision
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Views:
         timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._db = db
-        self._peek = Peek(db.url)
+        self._peek = RevisionReader(db.url)
         self._token_budget = token_budget
         self._metrics = metrics
         self._timeout_s = timeout_s
@@ -122,7 +122,7 @@ class Views:
     def _write_snapshot(self, view: View) -> None:
         try:
             with self._db.begin() as session:
-                snapshots.note(session, view, utcnow())
+                snapshots.save_prompt_context(session, view, utcnow())
         except Exception as error:  # noqa: BLE001 — boundary: a database error fails no request
             self._saved.discard((view.namespace, view.snapshot))
             log.warning("snapshot not saved", namespace=view.namespace, error=repr(error))

@@ -30,7 +30,7 @@ from agent.training.trainer import train
 from store import jobs
 from store.clock import utcnow
 from store.db import Database
-from store.jobs import Claim, LostLease
+from store.jobs import Claim, LeaseLost
 
 log = structlog.get_logger(__name__)
 
@@ -121,14 +121,14 @@ async def run_job(runtime: Runtime, claim: Claim, stop: asyncio.Event) -> None:
         await wait_or_cancel(task, stop)
         try:
             _record_outcome(runtime.db, claim, task)
-        except LostLease:
+        except LeaseLost:
             log.warning("job lease lost", job=claim.id, kind=claim.kind)
 
 
 def _record_outcome(db: Database, claim: Claim, task: "asyncio.Future[None]") -> None:
     with db.begin() as session:
         if task.cancelled():
-            jobs.give_back(session, claim, utcnow())
+            jobs.release(session, claim, utcnow())
         elif error := task.exception():
             log.error("job failed", job=claim.id, kind=claim.kind, exc_info=error)
             jobs.fail(session, claim, f"{type(error).__name__}: {error}", utcnow(), RETRY_S)

@@ -73,7 +73,7 @@ def _enqueue_extractions(db: Database, settings: Settings, now: datetime) -> Non
 
 def _open_due_run(session: Session, namespace: str, settings: Settings, now: datetime) -> None:
     """Open a training run if one is due, and none is unfinished."""
-    namespaces.hold(session, namespace)  # another process may be opening the same run
+    namespaces.lock(session, namespace)  # another process may be opening the same run
     if runs.unfinished(session, namespace):
         return
     fresh = untried_lessons(session, namespace, settings.distill.max_lesson_tokens)

@@ -42,7 +42,7 @@ def save(
     Each proposed lesson is added, or supports the lesson that says the same. A correction that has
     taught a lesson before changes nothing.
     """
-    namespaces.hold(session, namespace)  # locked, so that nobody adds a duplicate meanwhile
+    namespaces.lock(session, namespace)  # locked, so that nobody adds a duplicate meanwhile
     if lessons.has_taught(session, support):
         return []
     return [_save_one(session, namespace, support, item, settings, now) for item in proposed]

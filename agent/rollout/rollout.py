@@ -110,7 +110,7 @@ async def promote(runtime: Runtime, candidate: Adapter, reason: str) -> None:
             rollouts.promote(
                 session, candidate.name, expected=previous, reason=reason, now=utcnow()
             )
-    except rollouts.Outdated as error:
+    except rollouts.OutdatedAdapter as error:
         _reject(runtime, candidate, str(error))
         await reconcile(runtime)
         return

@@ -35,7 +35,7 @@ def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[
     Empty if the last run was already without them and is less than a day old, or if no lesson and
     no system prompt would be left to train on: then only a rollback helps.
     """
-    live = namespaces.internalised(session, namespace)
+    live = namespaces.internalised_snapshot(session, namespace)
     tried = _last_tried(session, namespace)
     retired = lessons.texts_no_longer_used(session, live) if live else []
     nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
@@ -61,7 +61,7 @@ def untried_lessons(session: Session, namespace: str, token_budget: int) -> list
     tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     return [
         lesson
-        for lesson in snapshots.chosen(session, namespace, token_budget)
+        for lesson in snapshots.select_lessons(session, namespace, token_budget)
         if lesson.status is LessonStatus.ACTIVE and lessons.text(lesson) not in tried
     ]
 

@@ -19,7 +19,7 @@ from agent.process.children import guarded_command, terminate
 from agent.runtime import Runtime
 from config.environment import ENV_PREFIX
 from store import runs
-from store.db import AWAY
+from store.db import DATABASE_UNAVAILABLE
 from store.schema import RunStatus
 
 log = structlog.get_logger(__name__)
@@ -87,7 +87,7 @@ async def _wait(runtime: Runtime, run: str, child: asyncio.subprocess.Process) -
     while not waiting.done():
         await asyncio.wait({waiting}, timeout=POLL_S)
         # If the database is unavailable, training goes on and the next poll asks again.
-        with suppress(*AWAY):
+        with suppress(*DATABASE_UNAVAILABLE):
             if _status(runtime, run) is RunStatus.CANCELLED:
                 await terminate(child)
     return waiting.result()

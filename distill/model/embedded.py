@@ -40,7 +40,7 @@ def embed(out: Path) -> Path:
     with durable_files.staging(out.parent) as folder:
         convert(source, folder)
         write_checksums(folder)
-        durable_files.settle(folder, out)
+        durable_files.publish(folder, out)
     return out
 
 

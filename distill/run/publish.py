@@ -77,7 +77,7 @@ def publish(
         manifest = canonical(_manifest(folder, lineage, probes))
         (folder / MANIFEST).write_bytes(manifest)
         target = out / adapter_name(lineage.base_sha256, manifest)
-        durable_files.settle(folder, target)
+        durable_files.publish(folder, target)
     return target
 
 

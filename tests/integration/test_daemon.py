@@ -151,7 +151,7 @@ def test_a_data_folder_that_was_moved_serves_the_same_adapter(fake, tmp_path):
     settings = {"BYHEART_ENGINE__URLS": fake.url}
     with daemon(here, settings) as served, served.database() as db, db.begin() as session:
         name = go_live(session, namespaces.DEFAULT)
-        adapter = adapters.existing(session, name)
+        adapter = adapters.get_one(session, name)
         adapter.manifest_sha256 = write_adapter(adapters.folder(adapter, here))
     here.rename(there)
     fake.adapters.clear()

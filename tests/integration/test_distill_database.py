@@ -79,7 +79,7 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
 
     with db.read() as session:
         row = runs.get(session, run)
-        adapter = adapters.existing(session, row.adapter)
+        adapter = adapters.get_one(session, row.adapter)
         assert (row.status, adapter.status) == (RunStatus.PUBLISHED, AdapterStatus.CANDIDATE)
         assert row.progress["phase"].startswith("measure")
         assert row.progress[runs.TRAINED] == DISTILL.steps
@@ -282,4 +282,4 @@ def test_the_next_generation_names_its_parent(db, settings, run):
     database.run(second, settings, db)
 
     with db.read() as session:
-        assert adapters.existing(session, runs.get(session, second).adapter).parent == live
+        assert adapters.get_one(session, runs.get(session, second).adapter).parent == live

@@ -173,10 +173,10 @@ async def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_
     async with gateway(tmp_path, fake) as rig:
         with rig.state.db.begin() as session:
             died = make_record(namespace="default", server="rig", status=InteractionStatus.RUNNING)
-            records.keep(session.connection(), [died])
+            records.save(session.connection(), [died])
     async with gateway(tmp_path, fake) as rig:
         await until(lambda: rig.said()[0].interaction.status is InteractionStatus.ABORTED)
-        assert rig.said()[0].interaction.error == records.DIED
+        assert rig.said()[0].interaction.error == records.INTERRUPTED
 
 
 async def test_stopping_makes_durable_what_is_being_answered(

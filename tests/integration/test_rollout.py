@@ -73,7 +73,7 @@ class Shop:
 
     def status(self, name: str) -> AdapterStatus:
         with self.runtime.db.read() as session:
-            return adapters.existing(session, name).status
+            return adapters.get_one(session, name).status
 
     def reasons(self, name: str) -> str:
         with self.runtime.db.read() as session:

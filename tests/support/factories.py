@@ -56,7 +56,7 @@ def make_record(**values: Any) -> Record:
 
 def record(session: Session, **values: Any) -> Record:
     made = make_record(**values)
-    assert records.keep(session.connection(), [made])
+    assert records.save(session.connection(), [made])
     return made
 
 

@@ -203,7 +203,7 @@ def locked(db: Database) -> Iterator[None]:
     with db.begin() as session:
         if is_postgres(db):
             session.execute(text("LOCK TABLE interactions IN EXCLUSIVE MODE"))
-        namespaces.bump(session, "default")
+        namespaces.bump_revision(session, "default")
         yield
 
 

@@ -35,7 +35,7 @@ def storm(db: Database) -> None:
         with db.begin() as session:
             interactions.recent(session, "shop", 1)  # reads first, then writes
             made = make_record()
-            records.keep(session.connection(), [made])
+            records.save(session.connection(), [made])
         with db.read() as session:
             assert interactions.get(session, made.id)
         print(made.id, flush=True)
@@ -46,7 +46,7 @@ def record(db: Database) -> None:
     while True:
         made = make_record()
         with db.begin() as session:
-            records.keep(session.connection(), [made])
+            records.save(session.connection(), [made])
         print(made.id, flush=True)
 
 

@@ -14,7 +14,7 @@ from agent.gateway.log.spool import QUARANTINE, Spool, SpoolFull, encode
 from agent.gateway.metrics import Metrics
 from store import interactions, namespaces
 from store.db import Database
-from store.records import Record, keep
+from store.records import Record, save
 from tests.support.factories import NOW, make_record
 from tests.support.until import until
 
@@ -131,7 +131,7 @@ async def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_remo
     Spool(tmp_path / "spool").append(records)
     with shop.begin() as session:
         for record in records[:3]:
-            keep(session.connection(), [record])
+            save(session.connection(), [record])
 
     recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
     recorder.start()

@@ -196,7 +196,7 @@ def test_ticks_of_two_processes_open_one_run(any_db: Database, eager: Settings) 
         add_lesson(session, "Open until 5.", "race")
     other = threading.Thread(target=enqueue_due, args=(db, eager, LONG_AFTER))
     with db.begin() as session:
-        namespaces.hold(session, "race")
+        namespaces.lock(session, "race")
         other.start()
         until_waiting(db)
         open_run(session, "race", eager, "the first tick", NOW)

@@ -22,7 +22,7 @@ from store.rollouts import (
     TRANSITIONS,
     IllegalTransition,
     NothingToRollBack,
-    Outdated,
+    OutdatedAdapter,
     StaleAlias,
 )
 from store.schema import AdapterStatus, LessonStatus
@@ -105,10 +105,10 @@ class Rollout(RuleBasedStateMachine):
         if name == self.live:
             write()
         elif name in self.over or not self.passed[name]:
-            with pytest.raises((IllegalTransition, StaleAlias, Outdated)):
+            with pytest.raises((IllegalTransition, StaleAlias, OutdatedAdapter)):
                 write()
         elif not self.held[name] <= used:
-            with pytest.raises(Outdated):
+            with pytest.raises(OutdatedAdapter):
                 write()
         elif expected != self.live:
             with pytest.raises(StaleAlias):
@@ -227,11 +227,11 @@ def test_a_refused_promotion_changes_nothing(shop: Database) -> None:
     with shop.begin() as session:
         live = go_live(session)
         unjudged = add_adapter(session)
-        revision = namespaces.bump(session, "shop")
+        revision = namespaces.bump_revision(session, "shop")
     with pytest.raises(IllegalTransition, match="not passed"), shop.begin() as session:
         rollouts.promote(session, unjudged.name, live, "Hope.", NOW)
     with shop.begin() as session:
-        assert namespaces.bump(session, "shop") == revision + 1
+        assert namespaces.bump_revision(session, "shop") == revision + 1
         assert len(rollouts.events(session, "shop", 10)) == 1
         assert audit.verify(session) == 1
 
@@ -306,7 +306,7 @@ def test_an_adapter_of_a_system_prompt_that_is_no_longer_registered_does_not_go_
         name = add_adapter(session).name
         rollouts.judge(session, name, True, ["Good."], NOW)
         prompts.register_system_prompt(session, "shop", "The second policy.", 4, NOW)
-    with shop.begin() as session, pytest.raises(Outdated, match="no longer registered"):
+    with shop.begin() as session, pytest.raises(OutdatedAdapter, match="no longer registered"):
         rollouts.promote(session, name, None, "Better.", NOW)
 
 
@@ -317,7 +317,7 @@ def test_an_adapter_of_an_earlier_run_does_not_replace_that_of_a_later_one(shop:
         for adapter in (old, new):
             rollouts.judge(session, adapter.name, True, ["Good."], NOW)
         rollouts.promote(session, new.name, None, "Better.", NOW)
-    with shop.begin() as session, pytest.raises(Outdated, match="earlier run"):
+    with shop.begin() as session, pytest.raises(OutdatedAdapter, match="earlier run"):
         rollouts.promote(session, old.name, new.name, "Late.", NOW)
 
 

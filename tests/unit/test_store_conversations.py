@@ -116,7 +116,7 @@ def test_a_record_and_feedback_that_come_twice_are_one_signal_each(shop: Databas
     made = make_record()
     with shop.begin() as session:
         for _ in range(2):
-            records.keep(session.connection(), [made])
+            records.save(session.connection(), [made])
             give_feedback(session, made.id, 1, id="f1")
         assert conversations.signals(session, conversation_of(session, made.id)) == 2
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import StatementError
 from store import db as store_db
 from store import interactions, namespaces, operations, prompts, records
 from store import upgrade as store_upgrade
-from store.db import Database, DatabaseError, insert_new, without_password
+from store.db import Database, DatabaseError, insert_if_absent, without_password
 from store.models import Namespace, Payload
 from store.schema import Base
 from tests.support.factories import NOW, make_record, user
@@ -123,7 +123,7 @@ def test_an_upgrade_waits_for_another_one(
 ) -> None:
     monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 1)
     impatient = Database(shared_postgres.url)
-    upgrade = threading.Thread(target=store_upgrade.run_revisions, args=[impatient.engine])
+    upgrade = threading.Thread(target=store_upgrade.run_migrations, args=[impatient.engine])
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with shared_postgres.begin() as session:
         session.execute(text(f"SELECT pg_advisory_xact_lock({store_upgrade.UPGRADE_LOCK})"))
@@ -183,8 +183,8 @@ def test_a_dangling_row_is_damage(db: Database) -> None:
 def test_insert_new_inserts_once(any_db: Database) -> None:
     values = {"name": "shop", "created_at": NOW}
     with any_db.begin() as session:
-        assert insert_new(session, Namespace, values)
-        assert not insert_new(session, Namespace, values)
+        assert insert_if_absent(session, Namespace, values)
+        assert not insert_if_absent(session, Namespace, values)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -193,7 +193,7 @@ def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) ->
     sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        assert records.keep(session.connection(), [sent])
+        assert records.save(session.connection(), [sent])
     with any_db.read() as session:
         payload = interactions.payload(session, sent.id)
         assert payload is not None
@@ -249,7 +249,7 @@ def test_a_bad_namespace_name_is_refused(db: Database, name: str) -> None:
 
 def test_an_unknown_namespace_cannot_be_bumped(any_db: Database) -> None:
     with pytest.raises(namespaces.UnknownNamespace), any_db.begin() as session:
-        namespaces.bump(session, "nowhere")
+        namespaces.bump_revision(session, "nowhere")
 
 
 def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ with durable_files.staging(Path(sys.argv[1])):
 def test_a_staged_folder_is_gone_unless_it_was_settled(tmp_path):
     with durable_files.staging(tmp_path) as kept:
         (kept / "file").write_text("text")
-        durable_files.settle(kept, tmp_path / "target")
+        durable_files.publish(kept, tmp_path / "target")
     with durable_files.staging(tmp_path):
         pass
 

@@ -112,7 +112,7 @@ def write(folder: Path, *lines: object) -> Path:
 
 
 def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatch):
-    monkeypatch.setattr(anchors, "REGEX_S", 0.05)
+    monkeypatch.setattr(anchors, "REGEX_TIMEOUT_S", 0.05)
     anchor = Anchor(ASKED, {"regex": "^(?:a|[a-z ]|[a-z])+$"})
 
     with pytest.raises(BadAnchor, match=r"takes more than 0\.05 s on an answer of 60 characters"):
@@ -121,7 +121,7 @@ def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatc
 
 
 def test_a_pattern_of_a_schema_that_takes_years_is_an_error_in_seconds(monkeypatch):
-    monkeypatch.setattr(anchors, "REGEX_S", 0.05)
+    monkeypatch.setattr(anchors, "REGEX_TIMEOUT_S", 0.05)
     anchor = Anchor(ASKED, {"json_schema": {"pattern": "^(?:a|[a-z ]|[a-z])+$"}})
 
     with pytest.raises(BadAnchor, match=r"takes more than 0\.05 s"):

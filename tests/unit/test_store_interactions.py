@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from store import feedback, interactions, namespaces, records
 from store.db import Database, Session
-from store.feedback import Conflict, NewFeedback, UnknownTarget
+from store.feedback import FeedbackConflict, NewFeedback, UnknownTarget
 from store.models import Conversation, Feedback, Interaction
 from store.records import Record
 from store.schema import InteractionStatus, Trust
@@ -25,9 +25,9 @@ def _conversation(session: Session, made: Record) -> str:
 def test_recording_twice_is_recording_once(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        assert records.keep(session.connection(), [made])
+        assert records.save(session.connection(), [made])
     with shop.begin() as session:
-        assert not records.keep(session.connection(), [made])
+        assert not records.save(session.connection(), [made])
     with shop.read() as session:
         assert [row.id for row in interactions.recent(session, "shop", 10)] == [made.id]
 
@@ -118,11 +118,11 @@ def test_a_conversation_named_by_the_client_belongs_to_its_namespace(shop: Datab
 def test_a_replay_finds_the_same_conversation(shop: Database, db: Database) -> None:
     made = make_record()
     with shop.begin() as session:
-        records.keep(session.connection(), [made])
+        records.save(session.connection(), [made])
         here = session.get_one(Conversation, _conversation(session, made))
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
-        records.keep(session.connection(), [made])
+        records.save(session.connection(), [made])
         there = session.get_one(Conversation, _conversation(session, made))
     assert (here.id, here.held_out) == (there.id, there.held_out)
 
@@ -234,7 +234,7 @@ def test_other_feedback_with_the_same_id_is_a_conflict(
     with shop.begin() as session:
         made = record(session)
         feedback.add(session, "shop", _feedback(made.id, id="f1"), NOW)
-    with pytest.raises(Conflict, match="new id"), shop.begin() as session:
+    with pytest.raises(FeedbackConflict, match="new id"), shop.begin() as session:
         feedback.add(session, "shop", _feedback(made.id, id="f1", **change), NOW)
 
 

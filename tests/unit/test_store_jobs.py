@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from store import jobs
 from store.db import Database
-from store.jobs import Claim, LostLease
+from store.jobs import Claim, LeaseLost
 from store.operations import Job
 from store.schema import JobStatus
 from tests.support.factories import NOW, later
@@ -102,7 +102,7 @@ class Queue(RuleBasedStateMachine):
         elif is_held:
             self._end(claim, how)
         else:
-            with pytest.raises(LostLease):
+            with pytest.raises(LeaseLost):
                 self._end(claim, how)
         if is_held:
             self._expect(one, how)
@@ -112,7 +112,7 @@ class Queue(RuleBasedStateMachine):
             if how == "finish":
                 jobs.finish(session, claim, self.now)
             elif how == "give back":
-                jobs.give_back(session, claim, self.now)
+                jobs.release(session, claim, self.now)
             else:
                 jobs.fail(session, claim, "Broken.", self.now, 5.0 if how == "retry" else None)
 
@@ -204,7 +204,7 @@ def test_the_effects_of_a_zombie_are_not_committed(any_db: Database) -> None:
             jobs.enqueue(session, "effect", {}, NOW)
             jobs.finish(session, zombie, later(32))
 
-    with pytest.raises(LostLease, match="taken over"):
+    with pytest.raises(LeaseLost, match="taken over"):
         finish_with_effects()
     with any_db.begin() as session:
         assert jobs.claim(session, ["effect"], later(32), LEASE_S) is None

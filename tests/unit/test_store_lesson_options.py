@@ -20,7 +20,7 @@ def test_a_pinned_lesson_comes_first_and_gets_its_place_before_newer_ones(shop: 
 
         assert read_view(session, "shop", 100).context.lessons == ("Old.", "New.")
         assert read_view(session, "shop", old.tokens).context.lessons == ("Old.",)
-        assert [one.id for one in snapshots.chosen(session, "shop", old.tokens)] == [old.id]
+        assert [one.id for one in snapshots.select_lessons(session, "shop", old.tokens)] == [old.id]
 
 
 def test_pinning_and_expiry_move_the_revision_so_that_gateways_read_again(shop: Database) -> None:

@@ -6,14 +6,14 @@ from sqlalchemy import text
 
 from store import adapters
 from store.db import Database
-from store.upgrade import run_revisions, upgrade
+from store.upgrade import run_migrations, upgrade
 
 NAME = "bh-1"
 
 
 def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) -> None:
     database = Database(blank_url)
-    run_revisions(database.engine, "0006_auxiliary")
+    run_migrations(database.engine, "0006_auxiliary")
     stored = {
         NAME: f"/srv/byheart/adapters/shop/{NAME}",
         "bh-2": "/mnt/of a worker/adapters/shop/bh-2",
@@ -25,8 +25,7 @@ def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) ->
 
     with database.read() as session:
         folders = {
-            name: adapters.folder(adapters.existing(session, name), Path("/data"))
-            for name in stored
+            name: adapters.folder(adapters.get_one(session, name), Path("/data")) for name in stored
         }
     assert folders == {
         NAME: Path("/data/adapters/shop", NAME),

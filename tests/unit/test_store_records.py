@@ -11,9 +11,9 @@ from sqlalchemy import text
 from store import conversations, interactions, namespaces, records
 from store.db import Database, Session
 from store.models import Interaction
-from store.records import DIED, Record
-from store.schema import SHORT, InteractionStatus
-from store.upgrade import run_revisions, upgrade
+from store.records import INTERRUPTED, Record
+from store.schema import MIN_COMPRESSED_BYTES, InteractionStatus
+from store.upgrade import run_migrations, upgrade
 from tests.support.factories import NOW, assistant, make_record, user
 
 RUNNING, DONE, ABORTED = (
@@ -40,23 +40,32 @@ def kept(session: Session, one: Record) -> dict[str, Any]:
 def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -> None:
     ended = make_record()
     with shop.begin() as session:
-        assert records.keep(session.connection(), [begun(ended)]) == 1
+        assert records.save(session.connection(), [begun(ended)]) == 1
         row = session.get_one(Interaction, ended.id)
         assert row.status is RUNNING
         assert interactions.turns(session, row.conversation) == []
         assert conversations.signals(session, row.conversation) == 0
-        assert records.keep(session.connection(), [ended]) == 1
+        assert records.save(session.connection(), [ended]) == 1
         session.expire_all()
         (turn,) = interactions.turns(session, row.conversation)
         assert (turn.interaction.status, turn.response) == (DONE, "Yes.")
         assert conversations.signals(session, row.conversation) == 1
 
 
-@pytest.mark.parametrize("length", [0, SHORT - 3, SHORT - 2, SHORT - 1, 9 * SHORT])
+@pytest.mark.parametrize(
+    "length",
+    [
+        0,
+        MIN_COMPRESSED_BYTES - 3,
+        MIN_COMPRESSED_BYTES - 2,
+        MIN_COMPRESSED_BYTES - 1,
+        9 * MIN_COMPRESSED_BYTES,
+    ],
+)
 def test_texts_of_every_length_come_back_as_they_were(shop: Database, length: int) -> None:
     said = make_record(messages=[user("x" * length)], response="x" * length)
     with shop.begin() as session:
-        records.keep(session.connection(), [said])
+        records.save(session.connection(), [said])
         assert kept(session, said)["texts"] == (said.messages, said.params, said.response)
 
 
@@ -72,12 +81,12 @@ def test_however_a_record_arrives_the_end_counts_once_and_stays(
     alone = dataclasses.replace(ended, id=alone.id)
     with shop.begin() as session:
         for batch in batches:
-            records.keep(
+            records.save(
                 session.connection(), [ended if is_end else begun(ended) for is_end in batch]
             )
-        records.keep(session.connection(), [ended])
-        records.keep(session.connection(), [begun(ended)])
-        records.keep(session.connection(), [alone])
+        records.save(session.connection(), [ended])
+        records.save(session.connection(), [begun(ended)])
+        records.save(session.connection(), [alone])
         differ = {"id", "conversation"}
         one, other = kept(session, ended), kept(session, alone)
         assert {key: one[key] for key in one.keys() - differ} == {
@@ -94,7 +103,7 @@ def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> No
         batch.append(make_record(messages=said, response=f"Answer {turn}."))
         said = [*said, assistant(f"Answer {turn}.")]
     with shop.begin() as session:
-        assert records.keep(session.connection(), batch) == 3
+        assert records.save(session.connection(), batch) == 3
         found = {session.get_one(Interaction, one.id).conversation for one in batch}
     assert len(found) == 1
 
@@ -110,22 +119,22 @@ def test_a_daemon_marks_what_it_will_not_end_and_nothing_else(shop: Database) ->
         )
     )
     with shop.begin() as session:
-        records.keep(session.connection(), [dead, fresh, elsewhere, over])
+        records.save(session.connection(), [dead, fresh, elsewhere, over])
         assert records.abort_running(session, "here", {fresh.id}) == 1
         states = [session.get_one(Interaction, one.id) for one in (dead, fresh, elsewhere, over)]
         assert [row.status for row in states] == [ABORTED, RUNNING, RUNNING, DONE]
-        assert states[0].error == DIED
+        assert states[0].error == INTERRUPTED
 
 
 def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: Database) -> None:
     late, left = (make_record(server="here", status=status) for status in (RUNNING, ABORTED))
     with shop.begin() as session:
-        records.keep(session.connection(), [late, left])
+        records.save(session.connection(), [late, left])
         records.abort_running(session, "here", ())
     with shop.begin() as session:
         ends = [dataclasses.replace(one, status=DONE, response="End.") for one in (late, left)]
-        assert records.keep(session.connection(), ends) == 1
-        assert records.keep(session.connection(), ends) == 0
+        assert records.save(session.connection(), ends) == 1
+        assert records.save(session.connection(), ends) == 0
         states = [session.get_one(Interaction, one.id) for one in (late, left)]
         assert [row.status for row in states] == [DONE, ABORTED]
         assert states[0].error is None
@@ -137,7 +146,7 @@ def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: 
 @pytest.mark.parametrize("rows", [0, 3, 1203])
 def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: int) -> None:
     database = Database(blank_url)
-    run_revisions(database.engine, "0001_first")
+    run_migrations(database.engine, "0001_first")
     with database.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         session.execute(

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from agent.jobs.retention import Drop, Find
 from store import feedback, interactions, retention
-from store.db import Database, Session, insert_new
+from store.db import Database, Session, insert_if_absent
 from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Conversation, Feedback, Interaction, Payload
@@ -40,7 +40,7 @@ def drain(db: Database, kind: tuple[Find, Drop], seconds: float) -> list[int]:
 def test_texts_go_and_the_interactions_stay(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "AT_A_TIME", 4)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 4)
     with shop.begin() as session:
         old = [record(session, created_at=later(n)) for n in range(10)]
         new = record(session, created_at=later(100))
@@ -82,9 +82,9 @@ def test_what_feedback_is_given_on_meanwhile_goes_after_it(
     def insert_late(*arguments: Any) -> bool:
         dropping.start()
         dropping.join(0.5)
-        return insert_new(*arguments)
+        return insert_if_absent(*arguments)
 
-    monkeypatch.setattr(feedback, "insert_new", insert_late)
+    monkeypatch.setattr(feedback, "insert_if_absent", insert_late)
     said = NewFeedback(None, made.id, "thumbs", {}, None, None, {}, "customer", Trust.USER)
     with shop.begin() as session:
         assert feedback.add(session, "shop", said, NOW)[1]

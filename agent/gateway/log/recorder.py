@@ -194,8 +194,8 @@ class Recorder:
         self._aborted_marked = False
 
     def _commit(self, batch: list[Record]) -> None:
-        with self._db.writing() as connection:
-            kept = records.keep(connection, batch, self._unwritten)
+        with self._db.begin_connection() as connection:
+            kept = records.save(connection, batch, self._unwritten)
             reach("before commit")
         reach("committed")
         self._new_rows += kept
