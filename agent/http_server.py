@@ -138,9 +138,9 @@ def _gateway_state(settings: Settings, runtime: Runtime, ready: Callable[[], boo
 
 def _control(settings: Settings, db: Database, secret: str) -> App:
     from agent.control.app import build  # large, and many deployments never use it
-    from agent.control.dependencies import Control
+    from agent.control.dependencies import ControlState
 
-    return build(Control(db, settings, secret, utcnow))
+    return build(ControlState(db, settings, secret, utcnow))
 
 
 def _recorder(settings: Settings, db: Database, metrics: Metrics) -> Recorder:

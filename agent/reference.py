@@ -12,7 +12,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from agent.control.app import build
-from agent.control.dependencies import Control
+from agent.control.dependencies import ControlState
 from agent.gateway import count_tokens
 from agent.gateway.apis import APIS
 from agent.gateway.apis.anthropic import CountRequest
@@ -146,7 +146,7 @@ def fields(request: type[BaseModel]) -> str:
 
 def _control() -> Iterator[str]:
     # The description alone is asked for: no route runs, so nothing opens the database.
-    app = build(Control(cast(Database, None), Settings(), "", utcnow))
+    app = build(ControlState(cast(Database, None), Settings(), "", utcnow))
     document = app.openapi()
     definitions = document["components"]["schemas"]
     yield (

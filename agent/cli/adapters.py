@@ -4,7 +4,14 @@ from pathlib import Path
 
 import typer
 
-from agent.cli.options import ConfigOption, Output, OutputOption, opened, show, show_one
+from agent.cli.options import (
+    ConfigOption,
+    Output,
+    OutputOption,
+    open_settings_and_database,
+    print_row,
+    print_rows,
+)
 from store import adapters, rollouts, snapshots
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
@@ -19,9 +26,9 @@ app = typer.Typer(
 @app.command("ls")
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """List adapters, newest first."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         rows = [_row(adapter) for adapter in adapters.listing(session)]
-    show(rows, output, "No adapters yet. `byheart train now` starts a run that makes one.")
+    print_rows(rows, output, "No adapters yet. `byheart train now` starts a run that makes one.")
 
 
 @app.command("show")
@@ -32,7 +39,7 @@ def show_adapter(
 
     Example: byheart adapters show NAME, with a name from `byheart adapters ls`.
     """
-    with opened(config) as (settings, db), db.read() as session:
+    with open_settings_and_database(config) as (settings, db), db.read() as session:
         adapter = adapters.get(session, name)
         if adapter is None:
             raise UnknownAdapter(name)
@@ -54,7 +61,7 @@ def show_adapter(
                 if event.adapter == name
             ],
         }
-    show_one(row, output)
+    print_row(row, output)
 
 
 @app.command("verify")
@@ -63,12 +70,12 @@ def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
 
     Compares SHA-256 hashes. Exits with 1 if any file differs.
     """
-    with opened(config) as (settings, db), db.read() as session:
+    with open_settings_and_database(config) as (settings, db), db.read() as session:
         rows = [
             {"name": adapter.name, "files": _state(adapter, settings.data_dir)}
             for adapter in adapters.listing(session)
         ]
-    show(rows, output, "No adapters yet.")
+    print_rows(rows, output, "No adapters yet.")
     if any(row["files"] != "intact" for row in rows):
         raise typer.Exit(1)
 

@@ -10,7 +10,13 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.options import OPERATOR, ConfigOption, NamespaceOption, console, opened
+from agent.cli.options import (
+    OPERATOR,
+    ConfigOption,
+    NamespaceOption,
+    console,
+    open_settings_and_database,
+)
 from agent.cli.progress import stages
 from agent.learning.operator_edits import prompt_length
 from agent.process.checks import check_trainable
@@ -58,7 +64,7 @@ def compile_prompt(
     text = input_files.read_system_prompt(file)
     seed_prompts = input_files.read_prompts(seeds)
     checks_in_file = input_files.read_anchors(anchors)
-    with opened(config) as (settings, db):
+    with open_settings_and_database(config) as (settings, db):
         check_trainable(settings)
         length = prompt_length(settings, text)
         with db.begin() as session:

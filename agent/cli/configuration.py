@@ -4,7 +4,14 @@ import json
 
 import typer
 
-from agent.cli.options import ConfigOption, Output, OutputOption, console, opened, show_one
+from agent.cli.options import (
+    ConfigOption,
+    Output,
+    OutputOption,
+    console,
+    open_settings_and_database,
+    print_row,
+)
 from agent.gateway.log.spool import QUARANTINE
 from config.settings import Settings, load
 from store import audit
@@ -37,7 +44,7 @@ def schema() -> None:
 @db_app.command("upgrade")
 def upgrade(config: ConfigOption = None) -> None:
     """Upgrade the database to this release's schema (`byheart serve` does so when it starts)."""
-    with opened(config):
+    with open_settings_and_database(config):
         console.print("the database schema is up to date")
 
 
@@ -47,11 +54,11 @@ def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
 
     Also counts interaction records that were corrupt on disk; the daemon has quarantined them.
     """
-    with opened(config) as (settings, db):
+    with open_settings_and_database(config) as (settings, db):
         db.check()
         with db.read() as session:
             entries = audit.verify(session)
         quarantine = settings.data_dir / "spool" / QUARANTINE
         damaged = quarantine.read_bytes().count(b"\n") if quarantine.exists() else 0
     row = {"database": "agrees with itself", "audit_entries": entries, "records_damaged": damaged}
-    show_one(row, output)
+    print_row(row, output)

@@ -8,9 +8,9 @@ from agent.cli.options import (
     NamespaceOption,
     Output,
     OutputOption,
-    opened,
-    show,
-    show_one,
+    open_settings_and_database,
+    print_row,
+    print_rows,
 )
 from store import interactions, namespaces, search
 
@@ -26,7 +26,7 @@ def why(
     """
     from agent.control.explain import explain  # with the control API's schemas
 
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         row = interactions.get(session, interaction)
         if row is None:
             raise InputError(f"Unknown interaction {interaction!r}.")
@@ -36,7 +36,7 @@ def why(
             f"{lesson['id']} ({lesson['status']}) {lesson['text']}"
             for lesson in explanation["learned"]
         ]
-    show_one(explanation, output)
+    print_row(explanation, output)
 
 
 def savings(
@@ -45,7 +45,7 @@ def savings(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show prompt tokens per version: sent, and saved because lessons are in the weights."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = search.savings(session, namespace)
-    show(rows, output, "No requests yet.")
+    print_rows(rows, output, "No requests yet.")

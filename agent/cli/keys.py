@@ -13,9 +13,9 @@ from agent.cli.options import (
     OutputOption,
     YesOption,
     console,
-    opened,
-    show,
-    show_one,
+    open_settings_and_database,
+    print_row,
+    print_rows,
 )
 from agent.gateway.access.api_key import issue_key, pepper
 from store import keys, namespaces
@@ -79,10 +79,10 @@ def create(
         limits=Limits(concurrent, requests_per_minute, tokens_per_minute),
         expires_at=expires_at,
     )
-    with opened(config) as (settings, db), db.begin() as session:
+    with open_settings_and_database(config) as (settings, db), db.begin() as session:
         text = issue_key(session, pepper(settings.data_dir), grant, OPERATOR, now)
     if output is Output.JSON:
-        show_one({"key": text}, output)
+        print_row({"key": text}, output)
         return
     console.print(text, markup=False, soft_wrap=True)
     console.print(
@@ -94,9 +94,9 @@ def create(
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """List API keys without their secrets."""
     now = utcnow()
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         rows = [_row(key, is_valid=key.is_valid(now)) for key in keys.keys(session)]
-    show(rows, output, "No keys yet. `byheart keys create NAME` creates one.")
+    print_rows(rows, output, "No keys yet. `byheart keys create NAME` creates one.")
 
 
 @app.command("revoke")
@@ -107,7 +107,7 @@ def revoke(key_id: str, yes: YesOption = False, config: ConfigOption = None) -> 
     """
     if not yes:
         typer.confirm(f"Revoke {key_id}? Its clients will be rejected.", abort=True)
-    with opened(config) as (_, db), db.begin() as session:
+    with open_settings_and_database(config) as (_, db), db.begin() as session:
         keys.revoke(session, key_id, OPERATOR, utcnow())
     console.print(f"{key_id} is revoked.", markup=False)
 

@@ -13,9 +13,9 @@ from agent.cli.options import (
     Output,
     OutputOption,
     console,
-    opened,
-    show,
-    show_one,
+    open_settings_and_database,
+    print_row,
+    print_rows,
 )
 from agent.learning.operator_edits import WAITING, LessonEditor
 from config.settings import Settings
@@ -38,10 +38,12 @@ def ls(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the lessons of a namespace."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = [_row(lesson) for lesson in lessons.listing(session, namespace)]
-    show(rows, output, "No lessons yet. Send feedback on an answer, or use `byheart lessons add`.")
+    print_rows(
+        rows, output, "No lessons yet. Send feedback on an answer, or use `byheart lessons add`."
+    )
     waiting = [row for row in rows if row["status"] in WAITING]
     if waiting and output is Output.TABLE:
         console.print(f"\n{len(waiting)} waiting for approval: {APPROVE}", markup=False)
@@ -52,13 +54,13 @@ def show_lesson(
     lesson_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Show a lesson and the interactions that support it."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         lesson = _get(session, lesson_id)
         support = [
             f"{row.trust} {row.principal} {row.interaction or '-'}: {row.span!r}"
             for row in lessons.supports(session, lesson)
         ]
-    show_one(
+    print_row(
         {**_row(lesson), "why": lesson.why, "expires_at": lesson.expires_at, "support": support},
         output,
     )
@@ -82,7 +84,7 @@ def add(
     """
     if not text.strip():
         raise InputError("A lesson needs a text: TEXT must not be blank.")
-    with opened(config) as (settings, db), db.begin() as session:
+    with open_settings_and_database(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
         lesson = _editor(settings).add(
             session,
@@ -114,7 +116,7 @@ def edit(
         raise InputError("A lesson needs a text: `byheart lessons retire` retires one.")
     if (text, pin, expires) == (None, None, None):
         raise InputError("Nothing to change: give a text, --pin, --no-pin or --expires.")
-    with opened(config) as (settings, db), db.begin() as session:
+    with open_settings_and_database(config) as (settings, db), db.begin() as session:
         lesson, editor = _get(session, lesson_id), _editor(settings)
         if text is not None:
             lesson = editor.reword(session, lesson, text.strip())
@@ -144,7 +146,7 @@ def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
 
 
 def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
-    with opened(config) as (settings, db), db.begin() as session:
+    with open_settings_and_database(config) as (settings, db), db.begin() as session:
         for lesson_id in lesson_ids:
             _editor(settings).set_status(session, _get(session, lesson_id), status)
 

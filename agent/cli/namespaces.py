@@ -11,8 +11,8 @@ from agent.cli.options import (
     OutputOption,
     YesOption,
     console,
-    opened,
-    show,
+    open_settings_and_database,
+    print_rows,
 )
 from store import audit, namespaces, prompts
 from store.clock import utcnow
@@ -25,9 +25,9 @@ app = typer.Typer(
 @app.command("ls")
 def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """List namespaces by name. `byheart status` shows which version serves each."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         rows = [{"namespace": name} for name in namespaces.names(session)]
-    show(rows, output, "No namespaces yet.")
+    print_rows(rows, output, "No namespaces yet.")
 
 
 @app.command("add")
@@ -38,7 +38,7 @@ def add(
     config: ConfigOption = None,
 ) -> None:
     """Create a namespace with its own lessons and adapters; does nothing if it exists."""
-    with opened(config) as (_, db), db.begin() as session:
+    with open_settings_and_database(config) as (_, db), db.begin() as session:
         if name not in namespaces.names(session):
             namespaces.ensure(session, name, utcnow())
             audit.append(session, OPERATOR, "namespace added", name, {}, utcnow())
@@ -58,7 +58,7 @@ def clear(
     """
     if not yes:
         typer.confirm(f"Remove the system prompt, seeds and anchors of {name}?", abort=True)
-    with opened(config) as (_, db), db.begin() as session:
+    with open_settings_and_database(config) as (_, db), db.begin() as session:
         namespaces.require(session, name)
         prompts.clear(session, name, utcnow())
         audit.append(session, OPERATOR, "namespace cleared", name, {}, utcnow())

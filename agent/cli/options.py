@@ -52,7 +52,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for con
 
 
 @contextmanager
-def opened(config: Path | None) -> Iterator[tuple[Settings, Database]]:
+def open_settings_and_database(config: Path | None) -> Iterator[tuple[Settings, Database]]:
     """Load the settings and open the database until the block is left."""
     settings = load(config)
     with open_database(settings) as db:
@@ -64,7 +64,7 @@ def plain(value: object) -> str:
     return CONTROL.sub("\ufffd", str(value))
 
 
-def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
+def print_rows(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     """Print rows with equal keys as a table or a JSON list; `empty` if there are none."""
     if output is Output.JSON:
         print(json.dumps(rows, indent=2, default=str))
@@ -83,7 +83,7 @@ def show(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     console.print(table)
 
 
-def show_one(row: dict[str, Any], output: Output) -> None:
+def print_row(row: dict[str, Any], output: Output) -> None:
     """Print one row, a line per field, or as a JSON object."""
     if output is Output.JSON:
         print(json.dumps(row, indent=2, default=str))

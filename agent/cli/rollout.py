@@ -11,8 +11,8 @@ from agent.cli.options import (
     OutputOption,
     YesOption,
     console,
-    opened,
-    show,
+    open_settings_and_database,
+    print_rows,
 )
 from store import adapters, namespaces, rollouts
 from store.clock import utcnow
@@ -29,7 +29,7 @@ def status(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the version changes of a namespace, newest first, with reasons."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         namespaces.require(session, namespace)
         rows = [
             {
@@ -40,7 +40,7 @@ def status(
             }
             for event in rollouts.events(session, namespace, 20)
         ]
-    show(rows, output, "The base model serves; no adapter has been rolled out.")
+    print_rows(rows, output, "The base model serves; no adapter has been rolled out.")
 
 
 @app.command("promote")
@@ -49,7 +49,7 @@ def promote(name: str, config: ConfigOption = None) -> None:
 
     The daemon loads the candidate, probes it, and makes it live.
     """
-    with opened(config) as (_, db), db.begin() as session:
+    with open_settings_and_database(config) as (_, db), db.begin() as session:
         adapter = adapters.get(session, name)
         if adapter is None:
             raise adapters.UnknownAdapter(name)
@@ -69,7 +69,7 @@ def rollback(
 
     Example: byheart rollback --reason "wrong prices"
     """
-    with opened(config) as (_, db):
+    with open_settings_and_database(config) as (_, db):
         with db.read() as session:
             live = adapters.live(session, namespace)
         if live and not yes:

@@ -6,7 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.lessons import APPROVE
-from agent.cli.options import ConfigOption, Output, OutputOption, console, opened, show
+from agent.cli.options import (
+    ConfigOption,
+    Output,
+    OutputOption,
+    console,
+    open_settings_and_database,
+    print_rows,
+)
 from agent.learning.operator_edits import WAITING
 from agent.process.data_dir import read_address
 from config.settings import load
@@ -57,13 +64,13 @@ def worker(config: ConfigOption = None) -> None:
     from agent.worker import check_worker_settings, run_remote_worker
 
     check_worker_settings(load(config))
-    with opened(config) as (settings, db):
+    with open_settings_and_database(config) as (settings, db):
         asyncio.run(run_remote_worker(settings, db, _say))
 
 
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Show which version serves each namespace, its lessons, and the run in progress."""
-    with opened(config) as (settings, db):
+    with open_settings_and_database(config) as (settings, db):
         serving = read_address(settings.data_dir)
         with db.read() as session:
             rows = []
@@ -89,7 +96,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
     if output is Output.TABLE:
         console.print(f"serving at {serving}" if serving else "no daemon is running", markup=False)
         console.print(f"unfinished jobs: {waiting}\n")
-    show(rows, output, "No namespaces yet.")
+    print_rows(rows, output, "No namespaces yet.")
     if output is Output.TABLE and any(row["lessons_waiting"] for row in rows):
         console.print(f"\nlessons waiting for approval: {APPROVE}", markup=False)
 

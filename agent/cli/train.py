@@ -10,9 +10,9 @@ from agent.cli.options import (
     Output,
     OutputOption,
     console,
-    opened,
-    show,
-    show_one,
+    open_settings_and_database,
+    print_row,
+    print_rows,
 )
 from agent.process.checks import check_trainable
 from agent.training.plan import open_run, untried_lessons
@@ -34,7 +34,7 @@ def plan(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what a run would train on now, and what the next automatic run waits for."""
-    with opened(config) as (settings, db), db.read() as session:
+    with open_settings_and_database(config) as (settings, db), db.read() as session:
         namespaces.require(session, namespace)
         budget = settings.distill.max_lesson_tokens
         used = snapshots.select_lessons(session, namespace, budget)
@@ -54,7 +54,7 @@ def plan(
             "anchors": len(prompts.anchors(session, namespace)),
             "next_run": _next_run(settings.distill, fresh, running.id if running else None),
         }
-    show_one(row, output)
+    print_row(row, output)
 
 
 def _next_run(settings: Distill, fresh: int, running: str | None) -> str:
@@ -73,7 +73,7 @@ def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = 
 
     Prints the run's id. The daemon does the work; `byheart train show ID` shows its progress.
     """
-    with opened(config) as (settings, db), db.begin() as session:
+    with open_settings_and_database(config) as (settings, db), db.begin() as session:
         check_trainable(settings)
         namespaces.require(session, namespace)
         if not lessons.in_use(session, namespace) and not prompts.system_prompt(session, namespace):
@@ -93,17 +93,17 @@ def ls(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List runs, newest first; of all namespaces by default."""
-    with opened(config) as (_, db), db.read() as session:
+    with open_settings_and_database(config) as (_, db), db.read() as session:
         if namespace:
             namespaces.require(session, namespace)
         rows = [_row(run) for run in runs.listing(session, namespace or None)]
-    show(rows, output, "No runs yet. `byheart train plan` shows what the next one waits for.")
+    print_rows(rows, output, "No runs yet. `byheart train plan` shows what the next one waits for.")
 
 
 @app.command("show")
 def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Show a run: its trigger, progress, measurements, gate results and log file."""
-    with opened(config) as (settings, db), db.read() as session:
+    with open_settings_and_database(config) as (settings, db), db.read() as session:
         run = runs.get(session, run_id)
         if run is None:
             raise runs.UnknownRun(run_id)
@@ -113,13 +113,13 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
             verdict = adapters.evaluation(session, run.adapter)
             row |= {"gate": list(verdict.reasons), "measured": verdict.measured}
         row["log"] = settings.data_dir / "logs" / f"{run.id}.log"
-    show_one(row, output)
+    print_row(row, output)
 
 
 @app.command("cancel")
 def cancel(run_id: str, config: ConfigOption = None) -> None:
     """Cancel a run. The live version keeps serving."""
-    with opened(config) as (_, db), db.begin() as session:
+    with open_settings_and_database(config) as (_, db), db.begin() as session:
         run = runs.cancel(session, run_id, utcnow())
         detail = {"namespace": run.namespace}
         audit.append(session, OPERATOR, "run cancelled", run_id, detail, utcnow())

@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from agent.control import interactions, keys_and_audit, lessons, versions
-from agent.control.dependencies import Control
+from agent.control.dependencies import ControlState
 from agent.control.schemas import Failure
 from agent.gateway.errors import RequestError, unavailable, unknown_parameter
 from agent.learning.operator_edits import (
@@ -40,7 +40,7 @@ CONFLICTS = (IllegalTransition, NothingToRollBack, StaleAlias, StartError, Trust
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
-def build(control: Control) -> FastAPI:
+def build(control: ControlState) -> FastAPI:
     """Return the application."""
     app = FastAPI(
         title="byheart control API",

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlState:
     """State that all requests share."""
 
     db: Database
@@ -34,9 +34,9 @@ class Control:
     now: Callable[[], datetime]
 
 
-def control_of(request: Request) -> Control:
+def control_of(request: Request) -> ControlState:
     """Return the shared state."""
-    control: Control = request.app.state.control
+    control: ControlState = request.app.state.control
     return control
 
 
@@ -46,7 +46,7 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-ControlDep = Annotated[Control, Depends(control_of)]
+ControlDep = Annotated[ControlState, Depends(control_of)]
 CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
@@ -99,7 +99,7 @@ def require_all_namespaces(caller: CallerDep) -> None:
     caller.require_all_namespaces()
 
 
-def found_or_404(item: Item | None, what: str, name: str) -> Item:
+def item_or_404(item: Item | None, what: str, name: str) -> Item:
     """Return the item if it is not None.
 
     Raises:

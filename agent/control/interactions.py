@@ -16,7 +16,7 @@ from agent.control.dependencies import (
     Limit,
     ReadSession,
     Timestamp,
-    found_or_404,
+    item_or_404,
 )
 from agent.control.explain import explain
 from store import interactions, search
@@ -96,7 +96,7 @@ def get_conversation(
     """Get a conversation and a page of its turns, oldest first, each with its new messages."""
     row = session.get(Conversation, conversation_id)
     own: Conversation | None = row if row and row.namespace == caller.namespace else None
-    conversation = found_or_404(own, "conversation", conversation_id)
+    conversation = item_or_404(own, "conversation", conversation_id)
     with closing(interactions.iter_turns(session, conversation.id, after)) as all_turns:
         turns, following = _page(all_turns, limit)
     shown = _conversation(conversation)
@@ -141,4 +141,4 @@ def _conversation(row: Conversation) -> dict[str, Any]:
 def _own(session: Session, namespace: str, interaction_id: str) -> Interaction:
     row = interactions.get(session, interaction_id)
     own: Interaction | None = row if row and row.namespace == namespace else None
-    return found_or_404(own, "interaction", interaction_id)
+    return item_or_404(own, "interaction", interaction_id)

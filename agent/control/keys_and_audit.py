@@ -11,13 +11,13 @@ from agent.control.dependencies import (
     PAGE,
     After,
     CallerDep,
-    Control,
     ControlDep,
+    ControlState,
     Limit,
     ReadSession,
     Timestamp,
     WriteSession,
-    found_or_404,
+    item_or_404,
     require_all_namespaces,
 )
 from agent.gateway.access.api_key import issue_key
@@ -64,7 +64,7 @@ def list_keys(
 @router.post("/keys", status_code=201)
 def create_key(
     session: WriteSession, control: ControlDep, caller: CallerDep, new: NewKey
-) -> schemas.MadeKey:
+) -> schemas.CreatedKey:
     """Create an API key for the namespace. The response is the only place that shows it."""
     if new.expires_at is not None and new.expires_at <= control.now():
         raise RequestError(
@@ -80,7 +80,7 @@ def create_key(
     )
     if caller.key is not None:
         grant = _within(grant, caller.key.grant)
-    return schemas.MadeKey(
+    return schemas.CreatedKey(
         key=issue_key(session, control.pepper, grant, caller.principal, control.now())
     )
 
@@ -111,7 +111,7 @@ def revoke_key(
     session: WriteSession, control: ControlDep, caller: CallerDep, key_id: str
 ) -> schemas.RevokedKey:
     """Revoke an API key; it is rejected within a second."""
-    key = found_or_404(_own_key(session, caller, key_id), "key", key_id)
+    key = item_or_404(_own_key(session, caller, key_id), "key", key_id)
     keys.revoke(session, key.id, caller.principal, control.now())
     return schemas.RevokedKey(id=key.id)
 
@@ -145,7 +145,7 @@ def _bound_to(caller: Caller) -> str | None:
     return caller.key.grant.namespace if caller.key else None
 
 
-def _key(control: Control, key: Key) -> schemas.Key:
+def _key(control: ControlState, key: Key) -> schemas.Key:
     grant = key.grant
     return schemas.Key(
         id=key.id,

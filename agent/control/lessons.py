@@ -10,13 +10,13 @@ from agent.control.dependencies import (
     PAGE,
     AfterId,
     CallerDep,
-    Control,
     ControlDep,
+    ControlState,
     Limit,
     ReadSession,
     Timestamp,
     WriteSession,
-    found_or_404,
+    item_or_404,
 )
 from agent.gateway.access.auth import Caller
 from agent.learning.operator_edits import LessonEditor
@@ -109,14 +109,14 @@ def change_lesson(
     return _shown(lesson)
 
 
-def _editor(control: Control, caller: Caller) -> LessonEditor:
+def _editor(control: ControlState, caller: Caller) -> LessonEditor:
     return LessonEditor(caller.principal, control.settings, control.now())
 
 
 def _own(session: Session, caller: Caller, lesson_id: str) -> Lesson:
     row = lessons.get(session, lesson_id)
     own: Lesson | None = row if row and row.namespace == caller.namespace else None
-    return found_or_404(own, "lesson", lesson_id)
+    return item_or_404(own, "lesson", lesson_id)
 
 
 def _shown(lesson: Lesson) -> schemas.Lesson:

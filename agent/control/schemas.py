@@ -214,7 +214,7 @@ class Adapter(Answer):
     created_at: datetime
 
 
-class JudgedAdapter(Adapter):
+class EvaluatedAdapter(Adapter):
     """An adapter with its gate results; `passed` is null until it is evaluated."""
 
     passed: bool | None
@@ -255,7 +255,7 @@ class Key(Answer):
     expires_at: datetime | None
 
 
-class MadeKey(Answer):
+class CreatedKey(Answer):
     """A new API key, which cannot be shown again."""
 
     key: str

@@ -14,12 +14,12 @@ from agent.control.dependencies import (
     After,
     AfterId,
     CallerDep,
-    Control,
     ControlDep,
+    ControlState,
     Limit,
     ReadSession,
     WriteSession,
-    found_or_404,
+    item_or_404,
 )
 from agent.gateway.access.auth import Caller
 from agent.gateway.errors import RequestError
@@ -137,11 +137,11 @@ def list_adapters(
 
 
 @router.get("/adapters/{name}")
-def get_adapter(session: ReadSession, caller: CallerDep, name: str) -> schemas.JudgedAdapter:
+def get_adapter(session: ReadSession, caller: CallerDep, name: str) -> schemas.EvaluatedAdapter:
     """Get an adapter with its gate results."""
     adapter = _own_adapter(session, caller, name)
     verdict = adapters.evaluation(session, adapter.name)
-    return schemas.JudgedAdapter(
+    return schemas.EvaluatedAdapter(
         **dict(schemas.Adapter.model_validate(adapter)),
         passed=verdict.passed,
         gate=list(verdict.reasons),
@@ -193,7 +193,9 @@ def rollback(
     return schemas.Rollback(rolled_back=bad, live=good or BASE)
 
 
-def _note(session: Session, control: Control, caller: Caller, action: str, subject: str) -> None:
+def _note(
+    session: Session, control: ControlState, caller: Caller, action: str, subject: str
+) -> None:
     detail = {"namespace": caller.namespace}
     audit.append(session, caller.principal, action, subject, detail, control.now())
 
@@ -201,13 +203,13 @@ def _note(session: Session, control: Control, caller: Caller, action: str, subje
 def _own_run(session: Session, caller: Caller, run_id: str) -> Run:
     row = runs.get(session, run_id)
     own: Run | None = row if row and row.namespace == caller.namespace else None
-    return found_or_404(own, "run", run_id)
+    return item_or_404(own, "run", run_id)
 
 
 def _own_adapter(session: Session, caller: Caller, name: str) -> Adapter:
     row = adapters.get(session, name)
     own: Adapter | None = row if row and row.namespace == caller.namespace else None
-    return found_or_404(own, "adapter", name)
+    return item_or_404(own, "adapter", name)
 
 
 def _next(names: list[str], limit: int) -> str | None:

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from agent.control.app import build
-from agent.control.dependencies import Control
+from agent.control.dependencies import ControlState
 from agent.gateway.access.api_key import issue_key
 from config.settings import load
 from store import namespaces
@@ -54,7 +54,7 @@ class Tenants(RuleBasedStateMachine):
         configured = load(environ={}, overrides={"store": {"data_dir": folder}})
 
         def control(db: Database) -> Any:
-            return build(Control(db, configured, PEPPER, lambda: datetime.now(UTC)))
+            return build(ControlState(db, configured, PEPPER, lambda: datetime.now(UTC)))
 
         self.fake = await self.stack.enter_async_context(FakeVllm(model="small"))
         self.rig: Rig = await self.stack.enter_async_context(

@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from agent.control.app import build
-from agent.control.dependencies import Control
+from agent.control.dependencies import ControlState
 from agent.gateway.access.api_key import issue_key
 from config.settings import load
 from store import namespaces
@@ -37,7 +37,7 @@ async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
     )
 
     def control(db: Database) -> Any:
-        return build(Control(db, settings, PEPPER, lambda: datetime.now(UTC)))
+        return build(ControlState(db, settings, PEPPER, lambda: datetime.now(UTC)))
 
     async with (
         FakeVllm(model="small") as fake,
