@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from config.section import Section
+from config.section_base import Section
 
 
 class Server(Section):

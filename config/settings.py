@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from config.environment import ENV_PREFIX, read_environment, variable
 from config.errors import ConfigError as ConfigError
 from config.renamed import replace_old_names
-from config.section import Section
+from config.section_base import Section
 from config.sections import Distill, Engine, Gate, Learning, Server, Store
 
 SECRETS = ("engine.api_key", "engine.urls", "store.url")

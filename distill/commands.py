@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from config.settings import ConfigError, load
-from distill import database, train
+from distill import daemon_run, train
 from distill.data import collect
 from distill.evaluate import preflight
 from distill.evaluate.measure import Evaluation
@@ -96,11 +96,11 @@ def _run(options: argparse.Namespace) -> int:
     settings = load(options.config)
     with closing(Database(settings.database_url)) as db:
         try:
-            database.run(options.id, settings, db)
+            daemon_run.run(options.id, settings, db)
         finally:
             # An unavailable database must not mask the run's own error; the next run cleans up.
             with suppress(*DATABASE_UNAVAILABLE):
-                database.clear_finished(db, settings.data_dir / "runs")
+                daemon_run.clear_finished(db, settings.data_dir / "runs")
     return DONE
 
 
@@ -177,7 +177,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         held_out=inputs.held_out,
         anchors=inputs.anchors,
         settings=inputs.training,
-        engine=database.sampling_engine(inputs.settings, inputs.training),
+        engine=daemon_run.sampling_engine(inputs.settings, inputs.training),
         template=inputs.settings.engine.template_arguments,
         out=options.out,
         work=options.out / ".work",

@@ -3,8 +3,8 @@
 Logged prompts rarely touch everything that a context says, so the teacher writes questions about
 each of its statements (`questions.py`). A context that affects every answer, such as a way of
 speaking, is also trained on general prompts. One that shows a format by examples, such as a set of
-labels, gets more prompts like those (`more_inputs.py`). Greetings and questions about who the model
-is are always added for a system prompt.
+labels, gets more prompts like those (`similar_prompts.py`). Greetings and questions about who the
+model is are always added for a system prompt.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from distill.context.statements import (
     matching_statement,
     split_statements,
 )
-from distill.data import more_inputs, questions
+from distill.data import questions, similar_prompts
 from distill.data.verbalise import verbalise
 from distill.evaluate import general_prompts, preflight
 from distill.model.encoder import Encoder, Messages, prompt_texts, user, user_text
@@ -137,7 +137,7 @@ def collect_prompts(
     if is_format and new_examples:
         with teacher.student.adapter_disabled():
             prompts = [example.prompt for example in new_examples]
-            more = more_inputs.write_similar(writer, encoder.tokenizer, prompts, SIMILAR, avoid)
+            more = similar_prompts.write_similar(writer, encoder.tokenizer, prompts, SIMILAR, avoid)
         own += [Question(user(text)) for text in more]
         avoid += more
     are_few = len(logged) + len(own) < MIN_PROMPTS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.data import collect, more_inputs, prepare
+from distill.data import collect, prepare, similar_prompts
 from distill.data.collect import Question
 from distill.evaluate import general_prompts, measure, preflight
 from distill.model.encoder import PromptTooLong, prompt_texts, user
@@ -94,7 +94,7 @@ def test_a_context_that_shows_a_form_is_asked_for_by_its_examples(
     model, tmp_path, monkeypatch, everything
 ):
     monkeypatch.setattr(preflight, "general_threshold", lambda _: 0.0 if everything else math.inf)
-    monkeypatch.setattr(more_inputs, "write_similar", lambda *_: ["You took twice the price!"])
+    monkeypatch.setattr(similar_prompts, "write_similar", lambda *_: ["You took twice the price!"])
     shown = "Sort messages.\nUser: I paid twice.\nAssistant: BILLING\nUser: Hi.\nAssistant: OTHER"
     spec = make_spec(model, tmp_path, context=Context(system_prompt=shown), prompts=())
     roles = load_roles(spec)

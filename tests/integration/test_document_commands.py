@@ -44,7 +44,7 @@ RUN_BY = {
     "byheart namespaces clear": "tests/integration/test_cli.py",
     "python -m distill train": "tests/integration/test_distill_train.py",
     "python -m distill embed": "tests/e2e/conftest.py",
-    "python -m distill run": "tests/integration/test_distill_database.py",
+    "python -m distill run": "tests/integration/test_distill_daemon_run.py",
 }
 """The test that runs a command which needs a daemon, a model or an id."""
 

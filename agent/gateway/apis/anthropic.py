@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from agent.gateway import conversation_id
 from agent.gateway.apis.answer import Json
-from agent.gateway.apis.messages import (
+from agent.gateway.apis.chat_messages import (
     MAX_MESSAGES,
     FunctionName,
     bounded_parts,

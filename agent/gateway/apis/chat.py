@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from agent.gateway.apis.messages import (
+from agent.gateway.apis.chat_messages import (
     Messages,
     NamedTool,
     ResponseFormat,

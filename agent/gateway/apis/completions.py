@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.gateway.apis.messages import ResponseFormat, StreamOptions
+from agent.gateway.apis.chat_messages import ResponseFormat, StreamOptions
 from agent.gateway.apis.request import (
     MAX_CHOICES_PER_PROMPT,
     NEVER_FORWARDED,

@@ -16,7 +16,7 @@ import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from agent.gateway.apis import messages
+from agent.gateway.apis import chat_messages
 from agent.gateway.apis.schema_cost import check_grammar_cost
 from agent.gateway.apis.strict import Strict
 from agent.gateway.errors import RequestError, short
@@ -284,7 +284,7 @@ def _path(location: list[str], problem: str) -> list[str]:
 
 def _nested_fields(model: type[Strict]) -> list[str]:
     """Return the names of all fields of nested objects."""
-    kinds = [*vars(sys.modules[model.__module__]).values(), *vars(messages).values()]
+    kinds = [*vars(sys.modules[model.__module__]).values(), *vars(chat_messages).values()]
     parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Strict)]
     return sorted(
         {field.alias or name for part in parts for name, field in part.model_fields.items()}

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.gateway.apis.messages import MAX_MESSAGES, FunctionName, bounded_parts
+from agent.gateway.apis.chat_messages import MAX_MESSAGES, FunctionName, bounded_parts
 from agent.gateway.apis.request import (
     NEVER_FORWARDED,
     ApiRequest,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
 
 from agent.gateway.apis.answer import Json
-from agent.gateway.apis.messages import FunctionName, content_tag, text_only
+from agent.gateway.apis.chat_messages import FunctionName, content_tag, text_only
 from agent.gateway.apis.request import Label
 from agent.gateway.apis.strict import JsonObjects, Strict
 from store.contexts import Message

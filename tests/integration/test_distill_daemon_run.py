@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings, load
-from distill import commands, database
+from distill import commands, daemon_run
 from distill.commands import DONE, FAILED
 from distill.evaluate.preflight import NothingToLearn
 from distill.inputs import BAD_INPUT
@@ -66,7 +66,7 @@ def end_of(db: Database, run: str) -> tuple[RunStatus, str]:
 
 def train_and_promote(db: Database, settings: Settings, run: str) -> str:
     """Do the run and let its adapter serve; the adapter's name."""
-    database.run(run, settings, db)
+    daemon_run.run(run, settings, db)
     with db.begin() as session:
         name = runs.get(session, run).adapter
         rollouts.judge(session, name, True, ["Good."], NOW)
@@ -75,7 +75,7 @@ def train_and_promote(db: Database, settings: Settings, run: str) -> str:
 
 
 def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db, settings, run):
-    database.run(run, settings, db)
+    daemon_run.run(run, settings, db)
 
     with db.read() as session:
         row = runs.get(session, run)
@@ -99,7 +99,7 @@ def test_a_run_stored_with_the_old_name_of_a_setting_still_loads(db, settings, r
         row.settings = stored
 
     with db.read() as session:
-        spec, _ = database.read_spec(session, runs.get(session, run), settings)
+        spec, _ = daemon_run.read_spec(session, runs.get(session, run), settings)
 
     assert spec.settings.teacher_share == DISTILL.teacher_share / 2
 
@@ -111,14 +111,14 @@ def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run,
         specs.append(spec)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(database.train, "run", killed)
+    monkeypatch.setattr(daemon_run.train, "run", killed)
     for text in ("Do lamps burn?", "Where are you?"):
         anchor = ([user(text)], {"contains": text})
         with db.begin() as session:
             prompts.replace_seeds(session, "shop", [[user(text)]])
             prompts.replace_anchors(session, "shop", [anchor])
         with pytest.raises(KeyboardInterrupt):
-            database.run(run, settings, db)
+            daemon_run.run(run, settings, db)
 
     assert specs[0] == specs[1]
     assert ({"role": "user", "content": "Do lamps burn?"},) in specs[1].prompts
@@ -133,7 +133,7 @@ def test_a_run_whose_context_helps_with_no_anchor_records_that_there_is_nothing_
         prompts.replace_anchors(session, "shop", [anchor])
 
     with pytest.raises(NothingToLearn):
-        database.run(run, settings, db)
+        daemon_run.run(run, settings, db)
 
     status, reason = end_of(db, run)
     assert status is RunStatus.NOTHING_TO_LEARN
@@ -146,7 +146,7 @@ def test_a_run_that_fails_records_its_reason_and_registers_nothing(db, settings,
     )
 
     with pytest.raises(ModelError):
-        database.run(run, broken, db)
+        daemon_run.run(run, broken, db)
 
     status, reason = end_of(db, run)
     assert status is RunStatus.FAILED
@@ -211,7 +211,7 @@ def test_a_run_that_is_over_is_not_done_again(db, settings, run):
         runs.cancel(session, run, NOW)
 
     with pytest.raises(runs.IllegalTransition):
-        database.run(run, settings, db)
+        daemon_run.run(run, settings, db)
 
     assert end_of(db, run)[0] is RunStatus.CANCELLED
 
@@ -225,7 +225,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
-    database.clear_finished(db, tmp_path / "runs")
+    daemon_run.clear_finished(db, tmp_path / "runs")
 
     left = {
         folder.name: {path.name for path in folder.iterdir()}
@@ -241,7 +241,7 @@ def test_a_run_from_its_parent_starts_from_the_live_adapter_if_it_has_its_rank(
     live = train_and_promote(db, settings, run)
 
     def parent(**changes):
-        return database.parent_adapter(
+        return daemon_run.parent_adapter(
             session, "shop", DISTILL.model_copy(update=changes), tmp_path
         )
 
@@ -260,7 +260,7 @@ def test_a_run_finds_its_parent_after_the_data_folder_was_moved(db, settings, ru
         chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
         second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
     with db.read() as session:
-        spec, _ = database.read_spec(session, runs.get(session, second), settings)
+        spec, _ = daemon_run.read_spec(session, runs.get(session, second), settings)
     freeze_inputs(spec, writes=True)
     there = tmp_path / "moved"
     there.mkdir()
@@ -279,7 +279,7 @@ def test_the_next_generation_names_its_parent(db, settings, run):
         chosen = DISTILL.model_copy(update={"generation": "from_parent"}).model_dump(mode="json")
         second = runs.open_run(session, "shop", chosen, "a test", 100, later(10_001)).id
 
-    database.run(second, settings, db)
+    daemon_run.run(second, settings, db)
 
     with db.read() as session:
         assert adapters.get_one(session, runs.get(session, second).adapter).parent == live
