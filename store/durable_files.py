@@ -1,7 +1,7 @@
 """Folders and files that appear at once, whole and on stable storage, or not at all.
 
 Used for everything another process may read: the embedded model, checkpoints and adapters. What is
-under its final name is complete; what is under a temporary name is litter of a killed process, and
+under its final name is complete; what is under a temporary name was left by a killed process, and
 goes with the next write to the same place.
 """
 

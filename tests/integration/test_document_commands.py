@@ -26,7 +26,7 @@ COMMANDS = [command for path in DOCUMENTS for command in commands(path)]
 PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+$")
 RUN_BY = {
     "byheart serve": "tests/e2e/test_loop.py::served",
-    "byheart worker": "tests/integration/test_daemon.py",
+    "byheart worker": "tests/integration/test_cli.py",
     "byheart demo": "Makefile::demo",
     "byheart compile": "tests/integration/test_cli.py",
     "byheart train now": "tests/integration/test_cli.py",
@@ -36,6 +36,7 @@ RUN_BY = {
     "byheart rollout promote": "tests/integration/test_cli.py",
     "byheart rollback": "tests/e2e/test_loop.py",
     "byheart why": "tests/unit/test_cli_interactions.py",
+    "byheart lessons add": "tests/integration/test_cli.py",
     "byheart lessons show": "tests/unit/test_cli_lessons.py",
     "byheart lessons edit": "tests/unit/test_cli_lessons.py",
     "byheart lessons approve": "tests/unit/test_cli_lessons.py",
