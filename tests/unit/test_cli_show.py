@@ -1,0 +1,23 @@
+"""`byheart train show` and `adapters show`: one run, one adapter."""
+
+from tests.support.factories import add_lesson, go_live
+
+
+def test_a_run_shows_why_it_started_and_where_its_log_is(db, run):
+    with db.begin() as session:
+        add_lesson(session, "We open at nine.", "default")
+    started = run("train", "now").stdout.strip()
+    shown = run("train", "show", started)
+    assert shown.exit_code == 0
+    assert "the operator asked for it" in shown.stdout
+    assert f"{started}.log" in shown.stdout
+
+
+def test_an_adapter_shows_its_run_its_lessons_and_its_history(db, run):
+    with db.begin() as session:
+        add_lesson(session, "We open at nine.", "default")
+        name = go_live(session, "default")
+    shown = run("adapters", "show", name)
+    assert shown.exit_code == 0
+    assert "We open at nine." in shown.stdout
+    assert "candidate -> live" in shown.stdout
