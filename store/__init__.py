@@ -1,5 +1,6 @@
-"""Everything byheart remembers. Read models.py first; each other module is one noun's queries.
+"""Tables and queries of the database. Start with models.py.
 
-Query functions take an open `Session` first and never commit: the caller's `with db.begin()` is
-the transaction. `sqlalchemy` is imported nowhere but here.
+Each other module has the queries for one kind of object. Query functions take an open `Session` as
+their first argument and never commit: the caller's `with db.begin()` block is the transaction. No
+other package imports `sqlalchemy`.
 """

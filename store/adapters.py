@@ -69,11 +69,11 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
 
 def folder(adapter: Adapter, data_dir: Path) -> Path:
     """Return the absolute path of an adapter's folder."""
-    return data_dir / adapter.path  # an absolute path stays as it is
+    return data_dir / adapter.path  # joining an absolute path returns that path
 
 
 def get(session: Session, name: str) -> Adapter | None:
-    """The adapter of that name."""
+    """Return the adapter with that name, or None."""
     return session.get(Adapter, name)
 
 
@@ -84,13 +84,13 @@ def live(session: Session, namespace: str) -> Adapter | None:
 
 
 def listing(session: Session, namespace: str | None = None) -> list[Adapter]:
-    """Adapters of a namespace, or of all, newest first."""
+    """Return the adapters of one namespace, or of all, newest first."""
     rows = select(Adapter).order_by(Adapter.created_at.desc(), Adapter.run.desc(), Adapter.name)
     return list(session.scalars(rows.where(Adapter.namespace == namespace) if namespace else rows))
 
 
 def evaluation(session: Session, name: str) -> Evaluation:
-    """What was measured of an adapter, and the gate's verdict.
+    """Return an adapter's measurements and the gate's verdict.
 
     Raises:
         UnknownAdapter: There is no such adapter.
@@ -123,10 +123,10 @@ def unneeded(session: Session, loaded: Collection[str]) -> list[str]:
 
 
 def get_one(session: Session, name: str) -> Adapter:
-    """The adapter of that name, read again.
+    """Return the adapter with that name, refreshed from the database.
 
     Raises:
-        UnknownAdapter: There is none.
+        UnknownAdapter: There is no such adapter.
     """
     adapter = session.get(Adapter, name, populate_existing=True)
     if adapter is None:
@@ -135,7 +135,7 @@ def get_one(session: Session, name: str) -> Adapter:
 
 
 def last_good(session: Session, namespace: str) -> Adapter | None:
-    """The adapter that was live last, of those that were replaced and not rolled back."""
+    """Return the most recently live adapter that was replaced, not rolled back."""
     return session.scalar(
         select(Adapter)
         .join(RolloutEvent, RolloutEvent.adapter == Adapter.name)

@@ -1,11 +1,11 @@
 """Anchors: an operator's checks of single answers; the gate counts how many a candidate passes.
 
-A line of an anchors file is `{"prompt": ..., "expect": {...}}`, with one or more of
+Each line of an anchors file is `{"prompt": ..., "expect": {...}}`. `expect` has one or more of
 
-    contains      a text or a list of texts; every one is in the answer, in any case
-    contains_any  a text or a list of texts; at least one is in the answer, in any case
-    regex         a regular expression that is found in the answer, in any case
-    json_schema   the answer is JSON that is valid under the schema
+    contains      a string or list of strings; the answer contains all of them, ignoring case
+    contains_any  a string or list of strings; the answer contains at least one, ignoring case
+    regex         a regular expression that matches somewhere in the answer, ignoring case
+    json_schema   a JSON schema; the answer is JSON that is valid against it
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,22 +22,22 @@ from referencing.jsonschema import DRAFT202012
 from store.contexts import Messages
 
 INVALID_EXPECTATION = (
-    *(TypeError, regex.error, OverflowError, RecursionError),  # the last two of regular expressions
+    *(TypeError, regex.error, OverflowError, RecursionError),  # the last two come from regex
     *(jsonschema.SchemaError, Unresolvable),
 )
-# Of one expression on one answer: nested repetition takes years, and whoever waits is a run.
+# Per expression and answer: nested repetition can take years and would block the run.
 REGEX_TIMEOUT_S = 2.0
 PROBE_VALUES: tuple[Any, ...] = (None, 0, "", [], {})
-"""Of each type of JSON: a schema that refers to itself in circles never ends on one of them."""
+"""A value of each JSON type, to find schemas whose circular references recurse without end."""
 
 
 class BadAnchor(ValueError):
-    """An anchor cannot be checked; the message says what is wrong with it."""
+    """An anchor is invalid; the message says why."""
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """A prompt, and what its answer must be like."""
+    """A prompt and the checks of its answer."""
 
     messages: Messages
     expect: dict[str, Any]
@@ -45,55 +45,57 @@ class Anchor:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.expect) - set(CHECKS))
         if unknown or not self.expect:
-            raise BadAnchor(f"expect has {unknown or 'nothing'}; known are {sorted(CHECKS)}.")
-        for name, wanted in self.expect.items():
+            raise BadAnchor(
+                f"expect has {unknown or 'no check'}; valid checks are {sorted(CHECKS)}."
+            )
+        for name, expected in self.expect.items():
             try:
-                CHECKS[name]("", wanted)
+                CHECKS[name]("", expected)
             except INVALID_EXPECTATION as error:
-                reason = getattr(error, "message", error)  # a schema's error in one line
-                raise BadAnchor(f"expect.{name} cannot be used: {reason}") from error
+                reason = getattr(error, "message", error)  # the short message of a schema error
+                raise BadAnchor(f"expect.{name} is invalid: {reason}") from error
 
     def passes(self, answer: str) -> bool:
-        """Whether the answer is as expected, in everything that is expected.
+        """Return whether the answer passes all checks.
 
         Raises:
-            BadAnchor: A regular expression takes too long.
+            BadAnchor: A regular expression timed out.
         """
-        return all(CHECKS[name](answer, wanted) for name, wanted in self.expect.items())
+        return all(CHECKS[name](answer, expected) for name, expected in self.expect.items())
 
 
-def _contains(answer: str, wanted: object) -> bool:
-    return all(text.lower() in answer.lower() for text in _texts(wanted))
+def _contains(answer: str, expected: object) -> bool:
+    return all(text.lower() in answer.lower() for text in _texts(expected))
 
 
-def _contains_any(answer: str, wanted: object) -> bool:
-    return any(text.lower() in answer.lower() for text in _texts(wanted))
+def _contains_any(answer: str, expected: object) -> bool:
+    return any(text.lower() in answer.lower() for text in _texts(expected))
 
 
-def _texts(wanted: object) -> list[str]:
-    texts = [wanted] if isinstance(wanted, str) else wanted
+def _texts(expected: object) -> list[str]:
+    texts = [expected] if isinstance(expected, str) else expected
     if isinstance(texts, list) and texts and all(text and isinstance(text, str) for text in texts):
         return texts
-    raise TypeError("it takes a text, or a list of texts.")
+    raise TypeError("it must be a string or a list of strings, none of them empty.")
 
 
-def _regex(answer: str, wanted: str) -> bool:
-    if not wanted:
-        raise TypeError("an empty expression is found in any answer.")
+def _regex(answer: str, expected: str) -> bool:
+    if not expected:
+        raise TypeError("an empty expression matches every answer.")
     flags = regex.IGNORECASE | regex.DOTALL
     try:
-        return regex.search(wanted, answer, flags, timeout=REGEX_TIMEOUT_S) is not None
+        return regex.search(expected, answer, flags, timeout=REGEX_TIMEOUT_S) is not None
     except TimeoutError as error:
         raise BadAnchor(
-            f"the regular expression {wanted!r} takes more than {REGEX_TIMEOUT_S:g} s on an answer "
-            f"of {len(answer)} characters; repeat nothing that itself repeats, as in (a+)+."
+            f"the regular expression {expected!r} takes more than {REGEX_TIMEOUT_S:g} s on an "
+            f"answer of {len(answer)} characters; avoid nested repetition, as in (a+)+."
         ) from error
 
 
-def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:
-    validator = _validator(wanted)
+def _json_schema(answer: str, expected: dict[str, Any]) -> bool:
+    validator = _validator(expected)
     try:
-        value = orjson.loads(answer)  # no NaN, and no thousand brackets in each other
+        value = orjson.loads(answer)  # unlike json, rejects NaN and very deep nesting
     except orjson.JSONDecodeError:
         return False
     try:
@@ -102,38 +104,40 @@ def _json_schema(answer: str, wanted: dict[str, Any]) -> bool:
         return False
 
 
-def _validator(wanted: dict[str, Any]) -> Any:  # noqa: ANN401
-    """The schema's, made sure of on a few values; it reads nothing from elsewhere."""
-    # With the formats of a schema's own words: a pattern must be a regular expression.
+def _validator(expected: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Return a validator for the schema, tried on sample values; it loads no remote schemas."""
+    # The format checker also rejects a `pattern` that is not a regular expression.
     formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    jsonschema.Draft202012Validator.check_schema(wanted, format_checker=formats)
-    resource = DRAFT202012.create_resource(wanted)
+    jsonschema.Draft202012Validator.check_schema(expected, format_checker=formats)
+    resource = DRAFT202012.create_resource(expected)
     registry: Registry[Any] = Registry().with_resource("", resource)
-    for reference in _references(wanted):
+    for reference in _references(expected):
         registry.resolver().lookup(reference)
-    validator = SCHEMA(wanted, registry=registry)
+    validator = SCHEMA(expected, registry=registry)
     for sample in PROBE_VALUES:
         validator.is_valid(sample)
     return validator
 
 
 def _references(schema: object) -> Iterator[str]:
-    """What a schema refers to, at any depth."""
+    """Yield the references of a schema, at any depth."""
     inner = schema.values() if isinstance(schema, dict) else schema
-    for each in inner if isinstance(inner, Iterable) and not isinstance(inner, str) else ():
-        yield from _references(each)
+    for item in inner if isinstance(inner, Iterable) and not isinstance(inner, str) else ():
+        yield from _references(item)
     if isinstance(schema, dict):
-        named = (schema.get(word) for word in ("$ref", "$dynamicRef"))
-        yield from (each for each in named if isinstance(each, str))
+        references = (schema.get(keyword) for keyword in ("$ref", "$dynamicRef"))
+        yield from (reference for reference in references if isinstance(reference, str))
 
 
-def _pattern(_: object, wanted: str, value: object, __: object) -> Iterator[Exception]:
-    """The keyword of a schema, in limited time."""
+def _pattern(_: object, expected: str, value: object, __: object) -> Iterator[Exception]:
+    """Validate the `pattern` keyword with a timeout."""
     try:
-        if isinstance(value, str) and not regex.search(wanted, value, timeout=REGEX_TIMEOUT_S):
-            yield jsonschema.ValidationError(f"{value!r} does not match {wanted!r}")
+        if isinstance(value, str) and not regex.search(expected, value, timeout=REGEX_TIMEOUT_S):
+            yield jsonschema.ValidationError(f"{value!r} does not match {expected!r}")
     except TimeoutError as error:
-        raise BadAnchor(f"the pattern {wanted!r} takes more than {REGEX_TIMEOUT_S:g} s.") from error
+        raise BadAnchor(
+            f"the pattern {expected!r} takes more than {REGEX_TIMEOUT_S:g} s."
+        ) from error
 
 
 SCHEMA = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _pattern})

@@ -1,9 +1,9 @@
-"""The audit log: who changed what, in a chain of hashes that shows any later change.
+"""The audit log: who changed what, in a hash chain that makes later edits evident.
 
-Each row's hash covers its content and the hash of the row before; the head row keeps the last
-hash, so that cutting rows off the end shows too. Rows are appended in the transaction of the change
-they tell of. The chain proves that nobody edited the log in passing; whoever can rewrite the whole
-database can rewrite the chain as well.
+Each row's hash covers its content and the previous row's hash. The head row stores the last hash,
+so truncation is detected too. A row is appended in the transaction of the change it describes. The
+chain detects edits of single rows; an attacker who can rewrite the whole database can rewrite the
+chain as well.
 """
 
 import hashlib
@@ -18,27 +18,27 @@ from store.operations import Audit, AuditHead
 from store.schema import storable
 
 GENESIS_HASH = "0" * 64
-"""What the first row has as the hash of the row before it."""
+"""The previous hash in the first row."""
 BYHEART = "byheart"
-"""The actor of what nobody asked for."""
+"""The actor of changes that byheart makes by itself."""
 
 
 class Tampered(Exception):
-    """The audit log is not as it was written."""
+    """The audit log differs from what was appended to it."""
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
         super().__init__(
-            f"The audit log was changed at row {seq}: it, or the row before, is not as written. "
-            "Compare with a backup."
+            f"The audit log was changed at row {seq}: that row or the one before was edited, "
+            "added or removed. Compare it with a backup."
         )
 
 
 def append(
     session: Session, actor: str, action: str, subject: str, detail: dict[str, Any], now: datetime
 ) -> Audit:
-    """Add a row to the end of the chain."""
-    # The lock makes writers append one after another on every database.
+    """Append a row to the chain."""
+    # The row lock serialises writers on every database.
     head = session.get_one(AuditHead, 1, with_for_update=True, populate_existing=True)
     row = Audit(
         seq=head.seq + 1,
@@ -57,10 +57,10 @@ def append(
 
 
 def verify(session: Session) -> int:
-    """Recompute the whole chain; the number of rows.
+    """Recompute the whole chain and return its number of rows.
 
     Raises:
-        Tampered: A row was changed, removed or added by something else than `append`.
+        Tampered: A row was changed, removed, or added without `append`.
     """
     seq, previous = 0, GENESIS_HASH
     rows = select(Audit).order_by(Audit.seq).execution_options(yield_per=500)
@@ -89,6 +89,6 @@ def _hash(row: Audit) -> str:
 
 
 def page(session: Session, after: int | None, limit: int) -> list[Audit]:
-    """Rows of the chain, newest first; after one, those before it."""
+    """Return rows, newest first; with `after`, only rows with a smaller `seq`."""
     rows = select(Audit).order_by(Audit.seq.desc()).limit(limit)
     return list(session.scalars(rows if after is None else rows.where(Audit.seq < after)))

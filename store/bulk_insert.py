@@ -1,7 +1,7 @@
-"""Statements that are executed for every served request: their SQL is made once.
+"""Bulk inserts for every served request, with SQL that is compiled once.
 
-SQLAlchemy looks a statement up among the compiled ones at each execution, which costs more than the
-database takes for a row. Types bind their values as everywhere else.
+SQLAlchemy looks up the compiled statement at each execution, which takes longer than the database
+needs to insert a row. Values are bound by their column types, as everywhere else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +14,17 @@ from sqlalchemy.sql.dml import Insert
 
 
 class Prepared(NamedTuple):
-    """A statement in the words of one kind of database."""
+    """A statement compiled for one database dialect."""
 
     sql: str
     columns: Sequence[str]
-    """Whose values it takes, in this order."""
+    """The columns it takes values for, in order."""
     binders: Sequence[Callable[[Any], Any]]
-    """What makes each value one of the driver's."""
+    """Per column, the function that converts a value for the driver."""
     is_positional: bool
 
     def bind(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a tuple or a mapping
-        """The row as the driver takes it."""
+        """Return the row in the form that the driver expects."""
         values = [
             bind(row[column]) for column, bind in zip(self.columns, self.binders, strict=True)
         ]
@@ -34,15 +34,15 @@ class Prepared(NamedTuple):
 def insert_all(
     connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Insert rows, each of which has a value for every column of the table.
+    """Insert rows that have a value for every column of the table.
 
     Args:
         connection: In a write transaction.
-        statement: Made once, and not for the call.
-        rows: None is fine.
+        statement: A module constant: it is the key of the cache of compiled statements.
+        rows: May be empty.
 
     Raises:
-        KeyError: A column has no value.
+        KeyError: A row lacks a column.
     """
     if rows:
         prepared = _prepared(statement, connection.dialect)
@@ -56,9 +56,9 @@ def _prepared(statement: Insert, dialect: Dialect) -> Prepared:
     columns = compiled.positiontup if compiled.positional else tuple(compiled.binds)
     assert columns is not None
     types = [compiled.binds[column].type.dialect_impl(dialect) for column in columns]
-    binders = [kind.bind_processor(dialect) or _as_it_is for kind in types]
+    binders = [kind.bind_processor(dialect) or _unchanged for kind in types]
     return Prepared(compiled.string, columns, binders, compiled.positional)
 
 
-def _as_it_is(value: Any) -> Any:  # noqa: ANN401 - any value
+def _unchanged(value: Any) -> Any:  # noqa: ANN401 - any value
     return value

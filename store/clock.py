@@ -1,8 +1,8 @@
-"""The one place that reads the wall clock; everywhere else the time is an argument."""
+"""The only module that reads the wall clock; all other code takes the time as an argument."""
 
 from datetime import UTC, datetime
 
 
 def utcnow() -> datetime:
-    """The time now: aware, UTC."""
+    """Return the current time, timezone-aware in UTC."""
     return datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""Contexts: the text that conditions the model, and the one function that puts it in a prompt.
+"""Contexts: the text prepended to a conversation, and `compose`, which prepends it.
 
-`compose` is pure and is used by the gateway, by the trainer's teacher and by the gate, so what the
-teacher saw is byte for byte what the gateway sends. Stable text comes first, so that the engine's
-prefix cache holds: registered system prompt, lessons, the client's own system text, messages.
+`compose` is pure. The gateway, the trainer's teacher and the gate all use it, so the teacher's
+prompt is byte for byte what the gateway sends. Stable text comes first, so that the engine's prefix
+cache hits: registered system prompt, lessons, the client's own system text, messages.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SPACE = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Context:
-    """What stands in front of a conversation: a registered system prompt and rendered lessons."""
+    """The text prepended to a conversation: registered system prompt and rendered lessons."""
 
     system_prompt: str | None = None
     lessons: tuple[str, ...] = ()
@@ -32,12 +32,12 @@ class Context:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (64 hex digits) of the content; the name of a snapshot."""
+        """SHA-256 of the content (64 hex digits), which names the snapshot."""
         canonical = json.dumps([self.system_prompt, list(self.lessons)], ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def text(self) -> str:
-        """The context as it stands in a system message; empty for an empty context."""
+        """Return the context as system message text; empty for an empty context."""
         lessons = "\n".join([LESSONS_HEADING, *(f"- {lesson}" for lesson in self.lessons)])
         return "\n\n".join(filter(None, [self.system_prompt, lessons if self.lessons else None]))
 
@@ -45,34 +45,34 @@ class Context:
 def compose(
     messages: Sequence[Message], context: Context, elide: str | None = None
 ) -> list[Message]:
-    """Put `context` in front of `messages`, as one system message with the client's system text.
+    """Prepend `context` to `messages`, merged with the client's system text into one message.
 
     Args:
-        messages: Chat messages as the client sent them; never changed in place.
-        context: What the answering adapter has not internalised; empty leaves messages alone.
-        elide: The registered system prompt; where the client's own system text is it, or goes on
-            after it, whatever the white space, it is taken out, so that it stands in the prompt
-            once or, when internalised, not at all.
+        messages: Chat messages as the client sent them; not modified.
+        context: What the answering adapter has not internalised; if empty, nothing is prepended.
+        elide: The registered system prompt. If the client's system text starts with it (ignoring
+            differences in white space), it is removed there, so that the prompt has it once, or
+            not at all when it is internalised.
     """
     own, rest = split_system(messages)
-    kept = _without_prefix(own, elide) if elide else own
-    if not context and kept == own:
+    client_text = _without_prefix(own, elide) if elide else own
+    if not context and client_text == own:
         return list(messages)
-    text = "\n\n".join(filter(None, [context.text(), kept]))
+    text = "\n\n".join(filter(None, [context.text(), client_text]))
     return [{"role": "system", "content": text}, *rest] if text else rest
 
 
 def still_contains(messages: Sequence[Message], registered: str) -> bool:
-    """Whether a system text of the client has the registered prompt where `compose` leaves it."""
+    """Return whether `compose` leaves the registered prompt in some system text of the client."""
     own, rest = split_system(messages)
     later = [message_text(message) for message in rest if message["role"] in SYSTEM_ROLES]
-    looked_for = " ".join(registered.split())
-    said = (" ".join(text.split()) for text in (_without_prefix(own, registered), *later))
-    return any(f" {looked_for} " in f" {text} " for text in said)
+    prompt = " ".join(registered.split())
+    texts = (" ".join(text.split()) for text in (_without_prefix(own, registered), *later))
+    return any(f" {prompt} " in f" {text} " for text in texts)
 
 
 def split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
-    """The text of the leading system messages, and the other messages."""
+    """Split messages into the text of the leading system messages, and the rest."""
     count = 0
     while count < len(messages) and messages[count]["role"] in SYSTEM_ROLES:
         count += 1
@@ -80,29 +80,29 @@ def split_system(messages: Sequence[Message]) -> tuple[str, list[Message]]:
 
 
 def _without_prefix(text: str, prefix: str) -> str:
-    """`text` without the words of `prefix` in front, whatever white space stands between them.
+    """Remove the words of `prefix` from the start of `text`, ignoring differences in white space.
 
-    It stays whole where its words are others, or a word goes on after them.
+    Returns `text` unchanged if it starts with other words, or continues the last word of `prefix`.
     """
-    place = 0
+    position = 0
     for word in prefix.split():
-        start = _end_of_space(text, place)
-        if not text.startswith(word, start) or (place and start == place):
+        start = _end_of_space(text, position)
+        if not text.startswith(word, start) or (position and start == position):
             return text
-        place = start + len(word)
-    rest = text[place:]
+        position = start + len(word)
+    rest = text[position:]
     return rest.lstrip() if not rest[:1].strip() else text
 
 
-def _end_of_space(text: str, place: int) -> int:
-    space = SPACE.match(text, place)
-    return space.end() if space else place
+def _end_of_space(text: str, position: int) -> int:
+    space = SPACE.match(text, position)
+    return space.end() if space else position
 
 
 def message_text(message: Message) -> str:
-    """The text of a message, whether its content is a string, text parts or absent.
+    """Return the text of a message whose content is a string, a list of content parts or absent.
 
-    Parts are joined as vLLM joins them.
+    Text parts are joined with newlines, as in vLLM.
     """
     content = message.get("content")
     if isinstance(content, str):

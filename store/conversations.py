@@ -1,8 +1,8 @@
-"""Conversations: what was said in them, and whether somebody still has to read it.
+"""Conversations, and which of them extraction has yet to read.
 
-A conversation counts its signals, which are turns and feedback that may be learned from, and how
-many of them there were when it was last read. Counts and not times, because a turn is recorded
-after it began: one that began before a reading may not have been in it.
+A conversation counts its signals (turns and feedback that lessons may be extracted from) and how
+many there were at the last extraction. It stores counts rather than times because a turn is
+recorded after it started: one that started before an extraction may not have been visible to it.
 """
 
 import hashlib
@@ -38,22 +38,24 @@ KEY_PREFIX = "extract "
 
 @dataclass(frozen=True)
 class Activity:
-    """A sign of life of a conversation, which may be its first."""
+    """Activity in a conversation, possibly its first."""
 
     conversation: str
     namespace: str
     at: datetime
     is_signal: bool
-    """Whether it also has to be read."""
+    """Whether extraction has to read it."""
 
 
-def touch_all(connection: Connection, signs: Sequence[Activity]) -> None:
-    """Move the last sign of life of conversations on; those that are not there begin."""
-    insert_all(connection, _UPSERT[connection.dialect.name], [_row(sign) for sign in signs])
+def touch_all(connection: Connection, activities: Sequence[Activity]) -> None:
+    """Record activity in conversations; creates those that do not exist."""
+    insert_all(
+        connection, _UPSERT[connection.dialect.name], [_row(activity) for activity in activities]
+    )
 
 
 def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool) -> None:
-    """Move the last sign of life of a conversation on that is there."""
+    """Record activity in an existing conversation."""
     session.execute(
         update(Conversation)
         .where(Conversation.id == conversation_id)
@@ -79,35 +81,35 @@ _UPSERT = {
     "sqlite": _upsert(sqlite.insert(Conversation)),
     "postgresql": _upsert(postgresql.insert(Conversation)),
 }
-"""Built once: it is executed for every batch."""
+"""Built once, because it is executed for every batch."""
 
 
-def _row(sign: Activity) -> dict[str, Any]:
-    digest = hashlib.sha256(sign.conversation.encode()).digest()
+def _row(activity: Activity) -> dict[str, Any]:
+    digest = hashlib.sha256(activity.conversation.encode()).digest()
     return {
-        "id": sign.conversation,
-        "namespace": sign.namespace,
+        "id": activity.conversation,
+        "namespace": activity.namespace,
         "held_out": int.from_bytes(digest[:8]) % HELD_OUT_ONE_IN == 0,
-        "last_at": sign.at,
-        "signals": int(sign.is_signal),
+        "last_at": activity.at,
+        "signals": int(activity.is_signal),
         "signals_read": 0,
     }
 
 
 def signals(session: Session, conversation_id: str) -> int:
-    """How many signals it has, to be noted with `mark_read` when they are read."""
+    """Return its number of signals, for `mark_read` after they are read."""
     return session.get_one(Conversation, conversation_id).signals
 
 
 def mark_read(session: Session, conversation_id: str, count: int) -> None:
-    """Note that its first `count` signals were read."""
+    """Record that its first `count` signals were read."""
     session.get_one(Conversation, conversation_id).signals_read = count
 
 
 def unread(session: Session, idle_before: datetime, limit: int) -> list[Conversation]:
-    """Idle conversations of all namespaces with something to read, idle for the longest first.
+    """Return idle conversations of all namespaces with unread signals, longest idle first.
 
-    That is an unread signal where there are two: a single turn says nothing about its answer.
+    A conversation needs at least two signals: a single turn says nothing about its answer.
     """
     idle = select(Conversation).where(text(UNREAD), Conversation.last_at <= idle_before)
     return list(session.scalars(idle.order_by(Conversation.last_at).limit(limit)))
@@ -116,9 +118,10 @@ def unread(session: Session, idle_before: datetime, limit: int) -> list[Conversa
 def due(
     session: Session, idle_before: datetime, retry_before: datetime, limit: int
 ) -> list[Conversation]:
-    """The unread conversations that need a job: those that have none, or one that is over.
+    """Return the unread conversations that have no unfinished extraction job.
 
-    A job that gave up on all that was said is not repeated until `retry_before` is past its end.
+    A conversation whose last job failed is due again after new activity, or once that job ended
+    before `retry_before`.
     """
     gave_up = and_(
         Job.status == JobStatus.FAILED,
@@ -134,5 +137,5 @@ def due(
 
 
 def job_key(conversation_id: str) -> str:
-    """The unique key of the job that reads the conversation."""
+    """Return the unique key of the conversation's extraction job."""
     return KEY_PREFIX + conversation_id

@@ -1,14 +1,14 @@
-"""Opening the database: engine, pragmas, sessions, identifiers.
+"""The database connection: engines, pragmas, sessions and identifiers.
 
-SQLite is the default and PostgreSQL the choice of those who outgrow one machine; the same suites
-run on both. Debian's SQLite 3.40 can corrupt a WAL database that several processes write
-(sqlite.org/wal.html, "the WAL-reset bug"; fixed in 3.51.3), so SQLite is opened through the
-library bundled with `pysqlite3`, and its version is checked.
+SQLite is the default; PostgreSQL serves deployments on several machines. The same tests run on
+both. Debian's SQLite 3.40 can corrupt a WAL database that several processes write
+(sqlite.org/wal.html, "the WAL-reset bug"; fixed in 3.51.3), so byheart uses the SQLite library
+bundled with `pysqlite3` and checks its version.
 
-Invariants others rely on: a transaction of `begin()` holds SQLite's write lock from its first
-statement, so it never fails half-way for another writer; one of `read()` sees one moment, takes no
-lock that a writer waits for, and cannot write. An error's text has the statement and never its
-parameters, which are what clients said.
+Invariants: a `begin()` transaction takes SQLite's write lock at its start, so another writer
+cannot make it fail half-way. A `read()` transaction sees one consistent snapshot, never blocks a
+writer and cannot write. Error messages contain the SQL statement but never its parameters, which
+hold clients' texts.
 """
 
 import json
@@ -38,27 +38,27 @@ REDACTED = "***"
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 60_000
 
-# NaN is not JSON: SQLite would keep it and PostgreSQL refuse it, so both refuse it.
+# NaN is not JSON. SQLite would store it and PostgreSQL reject it, so byheart rejects it on both.
 _to_json = partial(json.dumps, allow_nan=False)
 
 
 DATABASE_UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout)
-"""What a database raises that cannot be reached, is locked or is full: worth another try."""
+"""Errors of a database that is unreachable, locked or full; the operation can be retried."""
 
 
 class DatabaseError(Exception):
-    """The database cannot be used; the message says why and what to do."""
+    """The database is unusable; the message says why and how to fix it."""
 
 
 @contextmanager
 def report_corruption() -> Iterator[None]:
-    """Raises DatabaseError where the file is none, or broken; what SQLite says of it, in words."""
+    """Turn SQLite's error for a corrupt file, or one that is no database, into DatabaseError."""
     try:
         yield
     except DriverError as error:
-        if type(error) is not DriverError:  # one of its kinds, which say something else
+        if type(error) is not DriverError:  # a subclass, which means something else
             raise
-        raise DatabaseError(f"The database is damaged: {error.orig}. Restore a backup.") from error
+        raise DatabaseError(f"The database is corrupt: {error.orig}. Restore a backup.") from error
 
 
 class Database:
@@ -74,23 +74,23 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
-        """A session in one write transaction; committed at the end, rolled back on an error."""
+        """Yield a session in a write transaction; commits at the end, rolls back on an error."""
         with self._write.begin() as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads, sees one moment, and never waits for a writer."""
+        """Yield a read-only session that sees one snapshot and never waits for a writer."""
         with self._read.begin() as session:
             yield session
 
     @contextmanager
     def begin_connection(self) -> Iterator[Connection]:
-        """A bare connection in one write transaction, for what is written many times a second.
+        """Yield a Core connection in a write transaction, for rows written many times a second.
 
         Raises:
-            DatabaseError: SQLite's file was deleted or replaced: what is open has no name any more,
-                and nobody would find what is written to it.
+            DatabaseError: SQLite's file was deleted or replaced, so writes to the open file would
+                be lost.
         """
         self._refuse_replaced()
         with self.engine.begin() as connection:
@@ -107,10 +107,10 @@ class Database:
             raise DatabaseError(f"{path} was deleted or replaced. Restart byheart.")
 
     def check(self) -> None:
-        """Read the whole database and compare it with itself (SQLite; PostgreSQL does by page).
+        """Check the integrity of a SQLite database (PostgreSQL checks its pages by itself).
 
         Raises:
-            DatabaseError: It is damaged.
+            DatabaseError: It is corrupt.
         """
         if self.engine.dialect.name != "sqlite":
             return
@@ -121,7 +121,7 @@ class Database:
             problems += [f"dangling row in {row[0]}" for row in _dangling(session.connection())]
         if problems:
             raise DatabaseError(
-                f"The database is damaged: {'; '.join(problems[:5])}. Restore a backup."
+                f"The database is corrupt: {'; '.join(problems[:5])}. Restore a backup."
             )
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Database:
 
 
 def without_password(url: str) -> str:
-    """A database URL as it may be shown; what is no URL is not shown at all."""
+    """Return a database URL with its passwords redacted; redacts an invalid URL entirely."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -140,14 +140,14 @@ def without_password(url: str) -> str:
 
 
 def new_id(prefix: str) -> str:
-    """A unique identifier that sorts by time, such as `les_0198c5…` (RFC 9562, version 7)."""
+    """Return a unique id that sorts by time, such as `les_0198c5…` (UUID version 7, RFC 9562)."""
     return f"{prefix}_{uuid_utils.uuid7().hex}"
 
 
 def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
-    """Insert a row unless one with its key is there; whether it was inserted.
+    """Insert a row unless one with its key exists; return whether it was inserted.
 
-    Two writers at once are the ordinary case: the later one waits for the earlier one's end.
+    Safe with concurrent writers: the later one waits until the earlier one's transaction ends.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     insert = sqlite.insert(table) if on_sqlite else postgresql.insert(table)
@@ -160,7 +160,7 @@ def _dangling(connection: Connection) -> list[Any]:
 
 
 def _readers(engine: Engine) -> Engine:
-    """The same engine and pool, for transactions that only read."""
+    """Return the same engine and pool, configured for read-only transactions."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(read_only=True)
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -176,7 +176,7 @@ def _open(url: str) -> Engine:
     if kind in ("postgres", "postgresql"):
         return _open_postgres(url)
     raise DatabaseError(
-        "store.url must begin with sqlite:/// or postgresql://; empty means SQLite in "
+        "store.url must start with sqlite:/// or postgresql://; leave it empty for SQLite in "
         "store.data_dir."
     )
 
@@ -215,8 +215,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 �
 
 
 def _use_wal(cursor: Any) -> None:  # noqa: ANN401 — untyped driver
-    # SQLite does not wait here, whatever the busy timeout, when several processes open a new
-    # database at once. One of them succeeds, and for the others there is nothing left to change.
+    # SQLite ignores the busy timeout here when several processes open a new database at the same
+    # time. One of them succeeds; for the others the mode is then already set.
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -229,9 +229,9 @@ def _use_wal(cursor: Any) -> None:  # noqa: ANN401 — untyped driver
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that turns into a writer fails with SQLITE_BUSY at once, whatever the
-    # busy timeout; taking the write lock first makes it wait instead. A reader is deferred, and
-    # `query_only` keeps it from becoming a writer. Connections are pooled, and know which.
+    # A deferred transaction that starts to write fails with SQLITE_BUSY immediately, regardless of
+    # the busy timeout; taking the write lock first makes it wait. Readers are deferred, and
+    # `query_only` stops them from writing. Pooled connections remember their mode in `info`.
     read_only = connection.get_execution_options().get("read_only", False)
     if connection.info.get("read_only") != read_only:
         connection.exec_driver_sql(f"PRAGMA query_only={int(read_only)}")
@@ -244,21 +244,21 @@ def _open_postgres(url: str) -> Engine:
     return create_engine(
         driver,
         pool_pre_ping=True,
-        connect_args=_patience(make_url(driver).normalized_query),
+        connect_args=_timeouts(make_url(driver).normalized_query),
         json_serializer=_to_json,
         hide_parameters=True,
     )
 
 
-def _patience(query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """How long PostgreSQL is waited for; what the URL says itself wins.
+def _timeouts(query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return PostgreSQL's connect arguments with timeouts; the URL's own settings take precedence.
 
-    By itself it waits for ever: for a host that is gone, and for a lock that someone forgot.
+    By default PostgreSQL waits forever for an unreachable host or an abandoned lock.
     """
     limits = (
         f"-c lock_timeout={BUSY_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} "
         f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS}"
     )
     defaults = {"connect_timeout": CONNECT_TIMEOUT_S, "tcp_user_timeout": BUSY_TIMEOUT_MS}
-    given = {"options": " ".join([limits, *query.get("options", ())])}
-    return given | {key: value for key, value in defaults.items() if key not in query}
+    options = {"options": " ".join([limits, *query.get("options", ())])}
+    return options | {key: value for key, value in defaults.items() if key not in query}

@@ -1,8 +1,8 @@
-"""Folders and files that appear at once, whole and on stable storage, or not at all.
+"""Folders and files written atomically and durably: complete on stable storage, or absent.
 
-Used for everything another process may read: the embedded model, checkpoints and adapters. What is
-under its final name is complete; what is under a temporary name was left by a killed process, and
-goes with the next write to the same place.
+Used for everything that another process may read: the embedded model, checkpoints and adapters. A
+file or folder under its final name is complete. Temporary names left by a killed process are
+removed by the next write to the same place.
 """
 
 import fcntl
@@ -19,27 +19,28 @@ STAGING = ".staging-"
 
 @contextmanager
 def staging(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; gone when the block ends, unless it was settled.
+    """Yield a temporary folder in `parent`; removed at the end, unless it was published.
 
-    Its maker holds a lock on it, which a killed process loses: what nobody holds is removed.
+    The process holds a lock on the folder, which the kernel releases if the process is killed;
+    unlocked folders are removed.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    with _opened(parent) as door:
-        fcntl.flock(door, fcntl.LOCK_EX)
+    with _opened(parent) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=parent))
-        held = os.open(folder, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        os.close(lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{STAGING}*"):
-        # Locked, or gone in this moment: its maker is alive.
+        # If it is locked or has just disappeared, its process is alive.
         with suppress(BlockingIOError, FileNotFoundError), _opened(folder) as staged:
             fcntl.flock(staged, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder)
@@ -55,10 +56,10 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Give a staged folder its final name, with everything in it on stable storage.
+    """Sync a staged folder to stable storage and rename it to its final name.
 
-    If another process has put `target` there in the meantime, that one stays: the names used here
-    follow from the content.
+    If another process has created `target` in the meantime, that folder stays: names are derived
+    from content, so both are equal.
     """
     folder.chmod(0o755)
     for path in sorted(folder.rglob("*")):
@@ -74,21 +75,21 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def write_file(target: Path, content: bytes) -> None:
-    """Replace `target`, which this process alone writes, through a synced file and a rename.
+    """Replace `target` atomically with a synced file; no other process may write it.
 
     Raises:
-        OSError: It cannot be written, on a full disk for one; the error names `target`.
+        OSError: It cannot be written, for example on a full disk; the error names `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)  # what a killed process left, or a link that somebody put there
+    partial.unlink(missing_ok=True)  # left by a killed process, or a planted link
     try:
         with partial.open("xb") as file:
             file.write(content)
         sync(partial)
         partial.replace(target)
     except OSError as error:
-        error.filename = str(target)  # a write knows none, and "no space left" says not where
+        error.filename = str(target)  # a failed write does not name its file
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -96,12 +97,12 @@ def write_file(target: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a folder's entries to stable storage."""
+    """Flush a file, or a folder's entries, to stable storage."""
     with _opened(path) as descriptor:
         os.fsync(descriptor)
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
+    """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Feedback: signals on interactions, the raw material of lessons.
+"""Feedback: ratings, comments and corrections on interactions, from which lessons are extracted.
 
-Comes through the gateway, possibly twice: the same identifier with the same content is the same
-feedback. It wakes the conversation, so that extraction reads it (again) once it is idle.
+The gateway may deliver feedback twice: the same id with the same content is the same feedback.
+Feedback marks its conversation as unread, so extraction reads it again once it is idle.
 """
 
 import json
@@ -18,7 +18,7 @@ from store.schema import Trust, storable
 
 
 class UnknownTarget(Exception):
-    """The interaction that the feedback is about does not exist in this namespace."""
+    """The namespace has no interaction with the target's id."""
 
     def __init__(self, target: str) -> None:
         super().__init__(
@@ -28,25 +28,25 @@ class UnknownTarget(Exception):
 
 
 class UnknownFeedback(Exception):
-    """There is no such feedback in this namespace."""
+    """The namespace has no feedback with this id, or another caller sent it."""
 
     def __init__(self, feedback: str) -> None:
-        super().__init__(f"There is no feedback {feedback!r} of this caller.")
+        super().__init__(f"This caller has sent no feedback {feedback!r}.")
 
 
 class FeedbackConflict(Exception):
-    """Other feedback has the identifier."""
+    """Different feedback with the same id exists."""
 
     def __init__(self, feedback: str) -> None:
         super().__init__(
-            f"Feedback {feedback!r} exists with other content: feedback is never changed, so give "
-            "a new one a new id, or none."
+            f"Feedback {feedback!r} exists with different content. Feedback is immutable: send "
+            "another one with a new id, or without an id."
         )
 
 
 @dataclass(frozen=True)
 class NewFeedback:
-    """Feedback as it came in."""
+    """Feedback as received."""
 
     id: str | None
     target_id: str
@@ -62,21 +62,21 @@ class NewFeedback:
 def add(
     session: Session, namespace: str, new: NewFeedback, now: datetime, by: str | None = None
 ) -> tuple[Feedback, bool]:
-    """Keep feedback; the row, and whether it is new.
+    """Store feedback; return the row and whether it is new.
 
     Args:
         session: In a write transaction.
-        namespace: Whose.
+        namespace: The namespace of the interaction.
         new: The feedback.
-        now: The time.
-        by: The principal on whose interactions alone it may be; None for any of the namespace.
+        now: The current time.
+        by: Accept feedback only on this principal's interactions; None accepts it on all.
 
     Raises:
         UnknownTarget: There is no such interaction.
-        FeedbackConflict: The identifier is taken by other feedback.
+        FeedbackConflict: Different feedback has the id.
     """
-    kept = {"read": True, "key_share": True}  # retention waits, or it is gone already
-    target = session.get(Interaction, new.target_id, with_for_update=kept)
+    lock = {"read": True, "key_share": True}  # retention cannot delete the row meanwhile
+    target = session.get(Interaction, new.target_id, with_for_update=lock)
     if target is None or target.namespace != namespace or not _is_of(target.principal, by):
         raise UnknownTarget(new.target_id)
     feedback_id = storable(new.id) if new.id else new_id("fb")
@@ -86,19 +86,21 @@ def add(
         session, Feedback, identity | content | {"trust": new.trust, "created_at": now}
     )
     row = session.get_one(Feedback, identity)
-    if not added and _written(content) != _written({name: getattr(row, name) for name in content}):
+    if not added and _canonical(content) != _canonical(
+        {name: getattr(row, name) for name in content}
+    ):
         raise FeedbackConflict(feedback_id)
     if added:
-        target.auxiliary = False  # feedback shows that people read it as a turn
+        target.auxiliary = False  # feedback shows that people saw it as a turn
         conversations.touch(session, target.conversation, now, is_signal=target.learn)
     return row, added
 
 
 def get(session: Session, namespace: str, feedback_id: str, by: str | None) -> Feedback:
-    """A feedback.
+    """Return one feedback.
 
     Raises:
-        UnknownFeedback: There is none of that identifier, or not by that principal.
+        UnknownFeedback: The id is unknown, or the feedback is another principal's.
     """
     row = session.get(Feedback, {"namespace": namespace, "id": storable(feedback_id)})
     if row is None or not _is_of(row.principal, by):
@@ -115,15 +117,15 @@ def page(
     after: str | None,
     limit: int,
 ) -> list[Feedback]:
-    """Feedback by identifier.
+    """Return a page of feedback, ordered by id.
 
     Args:
         session: In any transaction.
-        namespace: Whose.
-        by: Only that of this principal; None for all of the namespace.
-        target: Only that on this interaction.
-        after: Only what comes after this identifier.
-        limit: Most of it.
+        namespace: The namespace to read.
+        by: Only feedback of this principal; None for everyone's.
+        target: Only feedback on this interaction.
+        after: Only feedback with a greater id.
+        limit: The maximum number of rows.
     """
     rows = select(Feedback).where(Feedback.namespace == namespace)
     if by is not None:
@@ -136,17 +138,17 @@ def page(
 
 
 def _is_of(principal: str, by: str | None) -> bool:
-    """Whether a principal is `by`, or one of its end users."""
+    """Return whether a principal is `by` or one of its end users; any is if `by` is None."""
     return by is None or principal == by or principal.startswith(f"{by}/")
 
 
-def _written(content: dict[str, Any]) -> str:
-    """Content to be compared: in Python true equals 1, in JSON it does not."""
+def _canonical(content: dict[str, Any]) -> str:
+    """Serialise content for comparison: in Python True equals 1, in JSON true does not."""
     return json.dumps(content, sort_keys=True)
 
 
 def _content(new: NewFeedback) -> dict[str, Any]:
-    """What makes two feedbacks the same, as the database will give it back."""
+    """Return the columns that identify equal feedback, with the values the database returns."""
     return {
         "interaction": new.target_id,
         "principal": storable(new.principal),

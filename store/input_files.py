@@ -1,4 +1,4 @@
-"""The files that an operator gives: contexts, prompts and anchors; errors name file and line."""
+"""Parsers for the operator's files: contexts, prompts and anchors; errors name file and line."""
 
 import json
 import re
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 
 class BadInput(ValueError):
-    """A file cannot be used; the message names it, the line and what to write instead."""
+    """A file is invalid; the message names the file, the line and the expected content."""
 
 
 def read_context(path: Path) -> tuple[Context, tuple[str, ...]]:
-    """A context and the kinds of its lessons.
+    """Return a context and the kinds of its lessons.
 
-    A `.jsonl` file holds lessons, one `{"kind": ..., "text": ...}` a line; any other file is a
+    A `.jsonl` file contains lessons, one `{"kind": ..., "text": ...}` per line; any other file is a
     system prompt.
     """
     if path.suffix == ".jsonl":
@@ -35,10 +35,10 @@ def read_context(path: Path) -> tuple[Context, tuple[str, ...]]:
 
 
 def read_system_prompt(path: Path) -> str:
-    """A system prompt.
+    """Return the system prompt in a text file.
 
     Raises:
-        BadInput: There is none in it.
+        BadInput: The file is empty or cannot be read.
     """
     text = _read_text(path).strip()
     if not text:
@@ -47,23 +47,23 @@ def read_system_prompt(path: Path) -> str:
 
 
 def read_prompts(path: Path | None) -> tuple[Messages, ...]:
-    """Conversations, one `{"prompt": ...}` or `{"messages": [...]}` a line."""
+    """Return conversations, one `{"prompt": ...}` or `{"messages": [...]}` per line."""
     return tuple(read_json_lines(path, _messages)) if path else ()
 
 
 def read_anchors(path: Path | None) -> tuple["Anchor", ...]:
-    """Anchors, one `{"prompt": ..., "expect": {...}}` a line."""
+    """Return anchors, one `{"prompt": ..., "expect": {...}}` per line."""
     return tuple(read_json_lines(path, _anchor)) if path else ()
 
 
 def read_json_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
-    """Parse each line of a JSON-lines file; blank lines are skipped.
+    """Parse each line of a JSON-lines file, skipping blank lines.
 
     Raises:
-        BadInput: The file cannot be read, or a line is not what it should be.
+        BadInput: The file cannot be read, has no lines, or a line is invalid.
     """
     parsed = []
-    # Not splitlines: JSON may hold U+2028 and other line ends of Unicode as they are.
+    # Not splitlines: JSON strings may contain U+2028 and other Unicode line separators.
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -85,24 +85,28 @@ def _object(line: str) -> dict[str, Any]:
             f"a line must be a JSON object ({error.msg}, column {error.colno})."
         ) from error
     except UnicodeEncodeError as error:
-        half = error.object[error.start].encode("unicode_escape").decode()
-        raise BadInput(f"{half} is half a character: the text was cut in the middle.") from error
+        surrogate = error.object[error.start].encode("unicode_escape").decode()
+        raise BadInput(
+            f"{surrogate} is a lone surrogate: the text was cut within a character."
+        ) from error
     except RecursionError as error:
-        raise BadInput("a line must be a JSON object, and not this deep.") from error
+        raise BadInput("a line must be a JSON object with less nesting.") from error
     if not isinstance(value, dict):
         raise BadInput("a line must be a JSON object.")
     return value
 
 
 def _refuse_constant(name: str) -> None:
-    raise BadInput(f"{name} is not JSON.")
+    raise BadInput(f"{name} is not valid JSON.")
 
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = path.read_text(
+            encoding="utf-8-sig"
+        )  # some editors start a file with a byte order mark
     except FileNotFoundError as error:
-        raise BadInput(f"There is no file {path}.") from error
+        raise BadInput(f"File not found: {path}.") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise BadInput(f"{path} is not UTF-8 (line {line}): save it as UTF-8.") from error
@@ -111,7 +115,7 @@ def _read_text(path: Path) -> str:
     control = CONTROL.search(text)
     if control:
         line = text[: control.start()].count("\n") + 1
-        raise BadInput(f"{path} is not text: line {line} has the character {control[0]!r}.")
+        raise BadInput(f"{path} is not a text file: line {line} contains {control[0]!r}.")
     return text
 
 
@@ -120,7 +124,7 @@ def _lesson(value: dict[str, Any]) -> tuple[str, str]:
     if kind not in set(LessonKind):
         raise BadInput(f"kind {kind!r} is not one of {', '.join(LessonKind)}.")
     if not isinstance(text, str) or not text.strip():
-        raise BadInput('a lesson needs a "text".')
+        raise BadInput('a lesson needs a non-empty string "text".')
     return kind, text.strip()
 
 
@@ -129,14 +133,14 @@ def _messages(value: dict[str, Any]) -> Messages:
         return ({"role": "user", "content": value["prompt"]},)
     messages = value.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise BadInput('a line needs a "prompt" (a text) or "messages" (a list).')
+        raise BadInput('a line needs "prompt" (a non-empty string) or "messages" (a list).')
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise BadInput(f"a message needs a role out of {', '.join(ROLES)}, and content.")
+            raise BadInput(f"a message needs content and a role: {', '.join(ROLES)}.")
         if not isinstance(message.get("content"), str) or not message["content"].strip():
-            raise BadInput("the content of a message is a text, and not empty.")
+            raise BadInput("the content of a message must be a non-empty string.")
     if messages[-1]["role"] != "user":
-        raise BadInput("the last message must be the user's, so that there is something to answer.")
+        raise BadInput("the last message must have the role user.")
     return tuple(messages)
 
 
@@ -144,10 +148,10 @@ def _anchor(value: dict[str, Any]) -> "Anchor":
     expect = value.get("expect")
     if not isinstance(expect, dict):
         raise BadInput('an anchor needs "expect", for example {"contains": ["48 euros"]}.')
-    # Its libraries are large, and few files have anchors.
+    # Imported here because its dependencies are large and few files contain anchors.
     from store.anchors import CHECKS, Anchor
 
-    outside = sorted(set(value) & set(CHECKS))
-    if outside:
-        raise BadInput(f'{outside[0]} stands beside "expect", not in it, and would check nothing.')
+    misplaced = sorted(set(value) & set(CHECKS))
+    if misplaced:
+        raise BadInput(f'move {misplaced[0]} into "expect": outside it, it checks nothing.')
     return Anchor(_messages(value), expect)

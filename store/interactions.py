@@ -1,7 +1,7 @@
-"""Interactions: what was asked and answered, read by extraction, training, the gate and operators.
+"""Queries for interactions, used by extraction, training, the gate and operators.
 
-How they get here is in records.py. One that is still being answered is `running`: it can be seen,
-but is no turn of its conversation yet.
+records.py writes them. An interaction in flight is `running`: it is listed, but not yet a turn of
+its conversation.
 """
 
 import json
@@ -22,7 +22,7 @@ FETCH_SIZE = 8
 
 @dataclass(frozen=True)
 class Turn:
-    """An interaction with its texts and what was said about it."""
+    """An interaction with its texts and feedback."""
 
     interaction: Interaction
     messages: list[Message]
@@ -31,17 +31,17 @@ class Turn:
 
 
 def get(session: Session, interaction_id: str) -> Interaction | None:
-    """The interaction without its texts."""
+    """Return the interaction, without its texts; None if there is none."""
     return session.get(Interaction, interaction_id)
 
 
 def payload(session: Session, interaction_id: str) -> Payload | None:
-    """The texts of an interaction; None also where they were dropped."""
+    """Return the texts of an interaction; None also if retention deleted them."""
     return session.get(Payload, interaction_id)
 
 
 def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
-    """The newest interactions, newest first."""
+    """Return the newest interactions, newest first."""
     newest = (
         select(Interaction)
         .where(Interaction.namespace == namespace)
@@ -51,19 +51,19 @@ def recent(session: Session, namespace: str, limit: int) -> list[Interaction]:
 
 
 def turns(session: Session, conversation_id: str) -> list[Turn]:
-    """A conversation from its beginning: what is no turn of it, or has no texts, left out."""
+    """Return a conversation's turns, oldest first; leaves out turns without texts."""
     return list(iter_turns(session, conversation_id))
 
 
 def iter_turns(session: Session, conversation_id: str, after: str | None = None) -> Generator[Turn]:
-    """The turns of a conversation, a few of them in memory at once; to be closed before its end.
+    """Yield the turns of a conversation in small batches; close it if you stop early.
 
     Args:
         session: In any transaction.
-        conversation_id: Which.
+        conversation_id: The conversation.
         after: Only the turns after this interaction.
     """
-    said: dict[str, list[Feedback]] = {}
+    feedback_on: dict[str, list[Feedback]] = {}
     signals = (
         select(Feedback)
         .join(Interaction, Interaction.id == Feedback.interaction)
@@ -71,7 +71,7 @@ def iter_turns(session: Session, conversation_id: str, after: str | None = None)
         .order_by(Feedback.created_at, Feedback.id)
     )
     for feedback in session.scalars(signals):
-        said.setdefault(feedback.interaction, []).append(feedback)
+        feedback_on.setdefault(feedback.interaction, []).append(feedback)
     texts = (
         select(Interaction, Payload)
         .join(Payload, Payload.interaction == Interaction.id)
@@ -87,7 +87,7 @@ def iter_turns(session: Session, conversation_id: str, after: str | None = None)
         texts = texts.where(Interaction.id > after)  # identifiers sort by time
     with session.execute(texts) as rows:
         for interaction, payload in rows:
-            signals_on = said.get(interaction.id, [])
+            signals_on = feedback_on.get(interaction.id, [])
             yield Turn(interaction, payload.messages, payload.response, signals_on)
 
 
@@ -98,16 +98,17 @@ def logged_prompts(
     limit: int,
     until: datetime | None = None,
 ) -> list[list[Message]]:
-    """What clients asked and may be learned from, newest first, each once.
+    """Return distinct logged prompts that may be trained or evaluated on, newest first.
 
-    Conversations with tools are left out: what a tool said is nobody's question.
+    Prompts with tools are left out, because they can end with a tool's output instead of a
+    question.
 
     Args:
         session: In any transaction.
-        namespace: Whose.
-        held_out: Those to measure on, or those to train on; never both.
-        limit: Most prompts.
-        until: None asked later than this.
+        namespace: The namespace to read.
+        held_out: True for prompts to evaluate on, False for prompts to train on.
+        limit: The maximum number of prompts.
+        until: Only prompts sent up to this time.
     """
     rows = (
         select(Payload.messages, Payload.params)
@@ -136,6 +137,6 @@ def logged_prompts(
 
 
 def has_tools(messages: Sequence[Message], params: dict[str, Any]) -> bool:
-    """Whether tools were offered or used in a conversation."""
+    """Return whether a conversation offers or uses tools."""
     used = any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
     return used or bool(params.get("tools"))

@@ -1,10 +1,10 @@
-"""The job queue: the table is the queue, so a crash loses nothing and a job rides on its cause.
+"""The job queue, stored in a table, so that a crash loses no job.
 
-A job is enqueued in the transaction that creates the reason for it, claimed under a lease, and
-ended by the worker whose fence it carries. A worker that stops renewing its lease loses the job to
-the next claim, which raises the fence: the first one cannot end the job any more. Attempts are
-counted at the claim, so that a job which kills its worker also runs out of them. The fence protects
-the job's row alone: a job may run more than once, even twice at a time, so its effects must be
+A job is enqueued in the same transaction as its cause, claimed under a lease, and ended by the
+worker that holds its current fence. A worker that stops renewing its lease loses the job to the
+next claim, which increments the fence, so the first worker can no longer end the job. Attempts are
+counted when a job is claimed, so a job that kills its worker runs out of attempts too. The fence
+protects only the job's row: a job may run more than once, even concurrently, so its effects must be
 idempotent.
 """
 
@@ -23,27 +23,27 @@ UNFINISHED = (JobStatus.READY, JobStatus.RUNNING)
 
 
 class LeaseLost(Exception):
-    """The job belongs to another worker by now, or is over."""
+    """Another worker claimed the job, or it has ended."""
 
     def __init__(self, job: str) -> None:
         super().__init__(
-            f"Job {job} was taken over or cancelled: stop working on it, its result is not wanted."
+            f"Job {job} was taken over or cancelled: stop working on it and discard its result."
         )
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job as its worker has it."""
+    """A claimed job, as its worker sees it."""
 
     id: str
     kind: str
     payload: dict[str, Any]
     fence: int
     attempts: int
-    """With this one."""
+    """Including this one."""
 
 
-def enqueue(  # noqa: PLR0913 — what a job is
+def enqueue(  # noqa: PLR0913 — a job's columns
     session: Session,
     kind: str,
     payload: dict[str, Any],
@@ -52,10 +52,10 @@ def enqueue(  # noqa: PLR0913 — what a job is
     run_at: datetime | None = None,
     max_attempts: int = 3,
 ) -> str | None:
-    """Add a job; its id, or None where an unfinished job has the key.
+    """Add a job; return its id, or None if an unfinished job has the same `unique_key`.
 
-    That job may be running and have read its input already: a cause that must not be missed has to
-    be visible in rows, to the next look for due work.
+    The unfinished job may already have read its input. A cause that must not be missed therefore
+    has to be visible in the tables when the scheduler next looks for due work.
     """
     job = new_id("job")
     added = insert_if_absent(
@@ -76,9 +76,9 @@ def enqueue(  # noqa: PLR0913 — what a job is
 
 
 def claim(session: Session, kinds: Sequence[str], now: datetime, lease_s: float) -> Claim | None:
-    """Take the job that is due the longest, for `lease_s` seconds; None where none is due.
+    """Claim the job that has been due longest, for `lease_s` seconds; None if no job is due.
 
-    A job that was claimed as often as it may be fails here, and the next one is looked at.
+    A due job without attempts left is marked failed, and the next one is tried.
     """
     while (job := session.scalars(_due(kinds, now)).first()) is not None:
         if job.attempts < job.max_attempts:
@@ -88,15 +88,15 @@ def claim(session: Session, kinds: Sequence[str], now: datetime, lease_s: float)
             job.lease_until = now + timedelta(seconds=lease_s)
             session.flush()
             return Claim(job.id, job.kind, job.payload, job.fence, job.attempts)
-        died = f"Its worker died or hung in each of {job.attempts} attempts."
-        _end(job, JobStatus.FAILED, f"{died} Last error: {job.error}" if job.error else died, now)
+        error = f"Its worker died or hung in each of {job.attempts} attempts."
+        _end(job, JobStatus.FAILED, f"{error} Last error: {job.error}" if job.error else error, now)
         session.flush()
     return None
 
 
 def heartbeat(session: Session, claim: Claim, now: datetime, lease_s: float) -> bool:
-    """Renew the lease; False where the job is lost and the worker must stop."""
-    job = _held(session, claim)
+    """Renew the lease; return False if the job is lost and the worker must stop."""
+    job = _claimed(session, claim)
     if job is None:
         return False
     job.lease_until = now + timedelta(seconds=lease_s)
@@ -104,30 +104,30 @@ def heartbeat(session: Session, claim: Claim, now: datetime, lease_s: float) -> 
 
 
 def finish(session: Session, claim: Claim, now: datetime) -> None:
-    """Mark the job done, after its effects.
+    """Mark the job done, after its effects are stored.
 
     Raises:
-        LeaseLost: It is not this worker's any more.
+        LeaseLost: Another worker claimed the job, or it has ended.
     """
-    _end(_must_hold(session, claim), JobStatus.DONE, None, now)
+    _end(_require_claim(session, claim), JobStatus.DONE, None, now)
 
 
 def fail(
     session: Session, claim: Claim, error: str, now: datetime, retry_in_s: float | None
 ) -> None:
-    """Give the job back with its error, to be tried again while it has attempts left.
+    """Record an error and schedule a retry, or fail the job if it has no attempts left.
 
     Args:
         session: In a write transaction.
-        claim: What the worker claimed.
-        error: What went wrong, for a person.
-        now: The time.
-        retry_in_s: Seconds until the next attempt; None gives the job up.
+        claim: The worker's claim.
+        error: A human-readable error message.
+        now: The current time.
+        retry_in_s: Seconds until the next attempt; None fails the job without a retry.
 
     Raises:
-        LeaseLost: It is not this worker's any more.
+        LeaseLost: Another worker claimed the job, or it has ended.
     """
-    job = _must_hold(session, claim)
+    job = _require_claim(session, claim)
     if retry_in_s is None or job.attempts >= job.max_attempts:
         _end(job, JobStatus.FAILED, error, now)
         return
@@ -138,12 +138,12 @@ def fail(
 
 
 def release(session: Session, claim: Claim, now: datetime) -> None:
-    """Let another worker have the job at once, because this one shuts down; no attempt is counted.
+    """Make the job claimable immediately, for a worker that shuts down; the attempt is not counted.
 
     Raises:
-        LeaseLost: It is not this worker's any more.
+        LeaseLost: Another worker claimed the job, or it has ended.
     """
-    job = _must_hold(session, claim)
+    job = _require_claim(session, claim)
     job.status = JobStatus.READY
     job.run_at = now
     job.lease_until = None
@@ -151,7 +151,7 @@ def release(session: Session, claim: Claim, now: datetime) -> None:
 
 
 def cancel(session: Session, job_id: str, now: datetime) -> bool:
-    """End an unfinished job; its worker stops at the next heartbeat. False where it is over."""
+    """Cancel an unfinished job, whose worker stops at its next heartbeat; False if it has ended."""
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
     if job is None or job.status not in UNFINISHED:
         return False
@@ -160,18 +160,18 @@ def cancel(session: Session, job_id: str, now: datetime) -> bool:
 
 
 def latest(session: Session, unique_key: str) -> Job | None:
-    """The newest job of a key, finished or not."""
+    """Return the newest job with a unique key, finished or not."""
     rows = select(Job).where(Job.unique_key == unique_key)
     return session.scalar(rows.order_by(Job.id.desc()).limit(1))
 
 
 def count_unfinished(session: Session) -> int:
-    """How many jobs wait or run."""
+    """Return the number of ready and running jobs."""
     return session.scalar(select(func.count()).where(Job.status.in_(UNFINISHED))) or 0
 
 
 def listing(session: Session, limit: int) -> list[Job]:
-    """The newest jobs, newest first."""
+    """Return the newest jobs, newest first."""
     return list(session.scalars(select(Job).order_by(Job.id.desc()).limit(limit)))
 
 
@@ -183,21 +183,21 @@ def _due(kinds: Sequence[str], now: datetime) -> Select[Job]:
         .where(Job.kind.in_(kinds), or_(waiting, abandoned))
         .order_by(Job.run_at, Job.id)
         .limit(1)
-        # PostgreSQL passes over jobs that another worker is claiming; SQLite has one writer anyway.
+        # PostgreSQL skips jobs that another worker is claiming; SQLite has a single writer.
         .with_for_update(skip_locked=True)
         .execution_options(populate_existing=True)
     )
 
 
-def _held(session: Session, claim: Claim) -> Job | None:
-    """The job, locked, if it is still this worker's."""
+def _claimed(session: Session, claim: Claim) -> Job | None:
+    """Return the job, locked, if the claim is still valid."""
     job = session.get(Job, claim.id, with_for_update=True, populate_existing=True)
-    is_held = job is not None and job.status is JobStatus.RUNNING and job.fence == claim.fence
-    return job if is_held else None
+    is_valid = job is not None and job.status is JobStatus.RUNNING and job.fence == claim.fence
+    return job if is_valid else None
 
 
-def _must_hold(session: Session, claim: Claim) -> Job:
-    job = _held(session, claim)
+def _require_claim(session: Session, claim: Claim) -> Job:
+    job = _claimed(session, claim)
     if job is None:
         raise LeaseLost(claim.id)
     return job

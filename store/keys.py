@@ -1,9 +1,9 @@
-"""API keys: who may call, on whose behalf, for what and how much.
+"""API keys: the principal each key acts for, its scopes and its rate limits.
 
-Made and revoked by the operator, read by the gateway. Only a digest of the secret is here, keyed
-with a pepper that is not in the database (agent/gateway/access/api_key.py), so that nobody can call
-with what a copy of the database holds. Every change is in the audit log. A principal of no
-namespace may act in all.
+The operator creates and revokes keys; the gateway reads them. Only a digest of each secret is
+stored, keyed with a pepper that is not in the database (agent/gateway/access/api_key.py), so a
+stolen copy of the database gives no access. Every change is in the audit log. A principal without
+a namespace may act in all of them.
 """
 
 import enum
@@ -19,56 +19,56 @@ from store.schema import Trust, storable
 
 
 class Scope(enum.StrEnum):
-    """What a key is good for."""
+    """What a key permits."""
 
     INFER = "infer"
-    """Ask the model."""
+    """Send inference requests."""
     FEEDBACK = "feedback"
-    """Say what answers were like: the principal's own, and with `read` any of the namespace."""
+    """Rate answers to the principal's own requests or, with `read`, to any in the namespace."""
     READ = "read"
-    """See interactions, lessons, runs, adapters."""
+    """Read interactions, lessons, runs and adapters."""
     ADMIN = "admin"
-    """Change them, and keys: as the operator, whatever the trust in what is said with the key."""
+    """Change them and manage keys, with the operator's rights regardless of the key's trust."""
 
 
 class UnknownKey(Exception):
     """There is no such key."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"There is no key {key!r}: `byheart keys ls` shows those there are.")
+        super().__init__(f"There is no key {key!r}: `byheart keys ls` lists them.")
 
 
 class TrustConflict(Exception):
-    """A principal is trusted more, or less, than a new key for it says."""
+    """The principal exists with a different trust level than the new key specifies."""
 
     def __init__(self, name: str, trust: Trust) -> None:
         super().__init__(
-            f"There is a principal {name!r} already, and its words are {trust.value}'s. Give the "
-            "key that trust, or another name."
+            f"Principal {name!r} exists with trust {trust.value!r}. Create the key with "
+            "that trust, or for another name."
         )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a key may do; None where nothing limits it."""
+    """Rate limits of a key; None means unlimited."""
 
     concurrent: int | None = None
-    """Requests at once."""
+    """Concurrent requests."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
-    """Of prompts and answers, as the engine counts them."""
+    """Prompt and completion tokens, as the engine counts them."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a key is for."""
+    """The principal, scopes and limits of a key."""
 
     name: str
-    """Of the principal on whose behalf it acts."""
+    """Name of the principal that the key acts for."""
     namespace: str | None
-    """The only one it may act in; None for all."""
+    """The only namespace it may act in; None for all."""
     trust: Trust
-    """Of what the principal says."""
+    """Trust in the principal's messages and feedback."""
     scopes: frozenset[Scope]
     limits: Limits = Limits()
     expires_at: datetime | None = None
@@ -76,18 +76,18 @@ class Grant:
 
 @dataclass(frozen=True)
 class Key:
-    """A key as it is known, without its secret."""
+    """A stored key, without its secret."""
 
     id: str
     digest: bytes
     principal: str
-    """Identifier of the principal."""
+    """Id of the principal."""
     grant: Grant
     created_at: datetime
     revoked_at: datetime | None
 
     def is_valid(self, now: datetime) -> bool:
-        """Whether it may be used."""
+        """Return whether the key is neither revoked nor expired."""
         expires_at = self.grant.expires_at
         return self.revoked_at is None and (expires_at is None or now < expires_at)
 
@@ -95,11 +95,11 @@ class Key:
 def create(
     session: Session, key_id: str, digest: bytes, grant: Grant, actor: str, now: datetime
 ) -> None:
-    """Keep a new key, and its principal, where that is new too.
+    """Store a new key and, if it does not exist yet, its principal.
 
     Raises:
         UnknownNamespace: There is no such namespace.
-        TrustConflict: The principal is there with another trust.
+        TrustConflict: The principal exists with a different trust level.
     """
     if grant.namespace is not None:
         namespaces.require(session, grant.namespace)
@@ -127,7 +127,7 @@ def create(
 
 
 def _principal(session: Session, grant: Grant, now: datetime) -> str:
-    """The identifier of the principal of that name in that namespace, which may be new."""
+    """Return the id of the grant's principal, creating it if needed."""
     name = storable(grant.name)
     same = select(Principal).where(
         Principal.name == name, Principal.namespace.is_not_distinct_from(grant.namespace)
@@ -149,10 +149,10 @@ def _principal(session: Session, grant: Grant, now: datetime) -> str:
 
 
 def revoke(session: Session, key_id: str, actor: str, now: datetime) -> None:
-    """Let a key be of no use from now on; again changes nothing.
+    """Revoke a key; idempotent.
 
     Raises:
-        UnknownKey: There is none of that identifier.
+        UnknownKey: There is no key with that id.
     """
     row = session.get(ApiKey, key_id, with_for_update=True)
     if row is None:
@@ -163,14 +163,14 @@ def revoke(session: Session, key_id: str, actor: str, now: datetime) -> None:
 
 
 def keys(session: Session) -> list[Key]:
-    """All keys, oldest first, also those that are no longer valid."""
+    """Return all keys, oldest first, including revoked and expired ones."""
     return [_key(*row) for row in session.execute(_rows().order_by(ApiKey.created_at, ApiKey.id))]
 
 
 def page(
     session: Session, namespace: str | None, after: str | None, limit: int
 ) -> tuple[list[Key], str | None]:
-    """A page of keys by identifier, of a namespace or, with None, of all; and the next `after`."""
+    """Return a page of keys ordered by id, of one namespace or all (None), and the next `after`."""
     rows = _rows().order_by(ApiKey.id)
     if namespace is not None:
         rows = rows.where(Principal.namespace == namespace)
@@ -181,7 +181,7 @@ def page(
 
 
 def find(session: Session, key_id: str) -> Key | None:
-    """The key of that identifier; None where there is none."""
+    """Return the key with that id, or None."""
     row = session.execute(_rows().where(ApiKey.id == key_id)).one_or_none()
     return _key(*row) if row else None
 
@@ -191,9 +191,9 @@ def _rows() -> Select[ApiKey, Principal]:
 
 
 def count(session: Session) -> tuple[int, int]:
-    """How many keys were ever made, and how many revoked; nothing else about a key changes."""
-    made, revoked = session.execute(select(func.count(), func.count(ApiKey.revoked_at))).one()
-    return made, revoked
+    """Return the numbers of keys created and revoked; keys change in no other way."""
+    created, revoked = session.execute(select(func.count(), func.count(ApiKey.revoked_at))).one()
+    return created, revoked
 
 
 def _key(row: ApiKey, principal: Principal) -> Key:

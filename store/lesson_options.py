@@ -18,7 +18,7 @@ def set_pinned(session: Session, lesson: Lesson, pinned: bool) -> None:
 
 
 def set_expiry(session: Session, lesson: Lesson, expires_at: datetime | None) -> None:
-    """Set when a lesson expires; None: never."""
+    """Set when a lesson expires; None means never."""
     lesson.expires_at = expires_at
     session.flush()
 
@@ -38,7 +38,7 @@ def retire_expired(session: Session, namespace: str, now: datetime) -> list[Less
         return []
     namespaces.bump_revision(
         session, namespace
-    )  # serialises with other changes of the same lessons
+    )  # serialises concurrent changes of the same lessons
     found = list(session.scalars(expired.execution_options(populate_existing=True)))
     for lesson in found:
         lessons.set_status(session, lesson, LessonStatus.RETIRED)

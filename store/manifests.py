@@ -1,8 +1,8 @@
-"""Whether an adapter's folder holds exactly the bytes that its manifest promises.
+"""Verify that an adapter's folder contains exactly the files in its manifest.
 
-Called before an adapter is loaded, and by `byheart adapters verify`. Pure: it reads files and knows
-no database. `manifest.json` is `{"files": {NAME: SHA-256}, "base": …, "probe": …}`; its own hash is
-in the adapter's row, so whoever changes a file would have to change the database too.
+Called before an adapter is loaded and by `byheart adapters verify`; needs no database.
+`manifest.json` is `{"files": {NAME: SHA-256}, "base": …, "probe": …}`. Its own hash is in the
+adapter's row, so an attacker who changes a file would have to change the database too.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 
 
 class AdapterCorrupt(Exception):
-    """An adapter on disk is not what was trained and judged."""
+    """An adapter on disk differs from what was trained and evaluated."""
 
     remedy = "It must not be loaded: restore the folder from a backup, or train again."
 
@@ -25,7 +25,7 @@ class AdapterCorrupt(Exception):
 
 
 class AdapterMissing(AdapterCorrupt):
-    """There is nothing where an adapter should be: perhaps a volume that is not mounted."""
+    """The adapter's folder does not exist; its volume may not be mounted."""
 
     remedy = (
         "Mount its volume or restore the folder from a backup; store.data_dir must name the data "
@@ -34,19 +34,19 @@ class AdapterMissing(AdapterCorrupt):
 
 
 def verify_files(path: Path, manifest_sha256: str) -> None:
-    """Compare an adapter's folder with its manifest, and the manifest with its known hash.
+    """Compare an adapter's folder with its manifest, and the manifest with its registered hash.
 
     Raises:
-        AdapterMissing: The folder is not there.
-        AdapterCorrupt: A file is missing, extra, not a plain file, or has other content.
+        AdapterMissing: The folder does not exist.
+        AdapterCorrupt: A file is missing, extra, not a regular file, or has different content.
     """
     if not os.path.lexists(path):
-        raise AdapterMissing(path, "is not there")
+        raise AdapterMissing(path, "does not exist")
     if path.is_symlink() or not path.is_dir():
         raise AdapterCorrupt(path, "is not a folder")
     for entry in path.iterdir():
         if entry.is_symlink() or not entry.is_file():
-            raise AdapterCorrupt(path, f"{entry.name} is not a plain file")
+            raise AdapterCorrupt(path, f"{entry.name} is not a regular file")
     present = {entry.name for entry in path.iterdir()}
     if MANIFEST not in present:
         raise AdapterCorrupt(path, f"{MANIFEST} is missing")
@@ -59,4 +59,4 @@ def verify_files(path: Path, manifest_sha256: str) -> None:
         raise AdapterCorrupt(path, f"missing or extra: {differing}")
     for name, expected in files.items():
         if sha256(path / name) != expected:
-            raise AdapterCorrupt(path, f"{name} has other content than its manifest says")
+            raise AdapterCorrupt(path, f"{name} does not match its hash in the manifest")

@@ -1,11 +1,10 @@
-"""Every fact of the loop, as tables: what was said, what was learned from it, what serves.
+"""The tables of the learning loop: requests, the lessons learned from them, and adapters.
 
-In the order of the loop: namespace, interaction, feedback, lesson, context, run, adapter, alias.
-Keys, jobs and the audit log, which stand beside the loop, are in operations.py. Invariants others
-rely on:
-- a status changes only through the functions of the module named like its table;
-- `Namespace.revision` grows in every transaction that changes what a prompt would contain;
-- rows of a snapshot and an adapter never change once written, but for an adapter's status.
+They follow the loop: namespace, interaction, feedback, lesson, snapshot, run, adapter, alias.
+Tables outside the loop (keys, jobs, audit log) are in operations.py. Invariants:
+- only a table's own module changes its `status` (records.py, lessons.py, runs.py, rollouts.py);
+- every transaction that changes what a prompt would contain increments `Namespace.revision`;
+- snapshots and adapters are immutable, except for an adapter's status.
 """
 
 from datetime import datetime
@@ -27,32 +26,33 @@ from store.schema import (
 
 RUNNING = "status = 'running'"
 UNREAD = "signals >= 2 AND signals > signals_read"
-"""A conversation with something to read, as SQL: the same for the index and for its query."""
+"""SQL condition for a conversation with unread signals; index and query must use the same text."""
 
 
 class Namespace(Base):
-    """One application or tenant."""
+    """One application or tenant; all other rows of the loop belong to exactly one."""
 
     __tablename__ = "namespaces"
     name: Mapped[str] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(default=0)
+    """Version counter of the composed prompt: gateways re-read the namespace when it changes."""
     created_at: Mapped[datetime]
 
 
 class Conversation(Base):
-    """Interactions that belong together, and whether they may be trained on."""
+    """A sequence of interactions, its train/held-out split, and how far extraction has read it."""
 
     __tablename__ = "conversations"
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     held_out: Mapped[bool]
-    """Drawn once, by a hash of the id: the prompts of a held-out conversation are never trained on,
-    so that the gate may measure on them."""
+    """Assigned once, from a hash of the id. Held-out prompts are never trained on; the gate
+    evaluates on them."""
     last_at: Mapped[datetime]
     signals: Mapped[int] = mapped_column(default=0)
-    """Turns and feedback that may be learned from."""
+    """Number of turns and feedback items that lessons may be extracted from."""
     signals_read: Mapped[int] = mapped_column(default=0)
-    """How many of them there were when lessons were last extracted."""
+    """Value of `signals` at the last extraction."""
     __table_args__ = (
         Index(
             "ix_conversations_unread",
@@ -64,7 +64,7 @@ class Conversation(Base):
 
 
 class Interaction(Base):
-    """One request and its response, without the texts."""
+    """One request and its response: metadata only, the texts are in `Payload`."""
 
     __tablename__ = "interactions"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -74,7 +74,7 @@ class Interaction(Base):
     trust: Mapped[Trust]
     status: Mapped[InteractionStatus]
     version: Mapped[str]
-    """The adapter that answered, `base`, or `none`: it failed before that was known."""
+    """The adapter that answered, `base`, or `none` if the request failed before routing."""
     arm: Mapped[str]
     context_hash: Mapped[str]
     learn: Mapped[bool]
@@ -86,13 +86,13 @@ class Interaction(Base):
     total_ms: Mapped[float]
     error: Mapped[str | None]
     endpoint: Mapped[str]
-    """The path that was asked."""
+    """The request's path, such as `/v1/chat/completions`."""
     auxiliary: Mapped[bool]
-    """Whether the client made the request for itself, as for a title: not a turn."""
+    """Whether the client sent it for its own use, as to get a chat title; not a turn."""
     server: Mapped[str]
-    """Which daemon answers; what it was answering when it was killed is aborted at its start."""
+    """The daemon that answers; at its next start it aborts what it left `running`."""
     prefix_hash: Mapped[str]
-    """Hash of the messages up to and with the answer: the next turn's prefix is found by it."""
+    """Hash of all messages including the answer; links the next turn to this one."""
     __table_args__ = (
         Index(None, "namespace", "created_at"),
         Index("ix_interactions_course", "namespace", "prefix_hash", "principal", "created_at"),
@@ -106,23 +106,23 @@ class Interaction(Base):
 
 
 class Payload(Base):
-    """The texts of an interaction, apart so that they can be dropped earlier."""
+    """The texts of an interaction, in their own table so that retention can delete them earlier."""
 
     __tablename__ = "payloads"
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), primary_key=True)
     messages: Mapped[list[Any]] = mapped_column(Compressed)
-    """As the client sent them: text the gateway put in front is never in here."""
+    """As the client sent them, without the context that the gateway prepends."""
     params: Mapped[dict[str, Any]] = mapped_column(Compressed)
     response: Mapped[str] = mapped_column(Compressed)
 
 
 class Feedback(Base):
-    """A signal on an interaction."""
+    """A rating, comment or corrected answer (`demonstration`) for one interaction."""
 
     __tablename__ = "feedback"
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
-    """The client's own, where it gave one: unique within its namespace only."""
+    """The client's id, or a generated one; unique within the namespace only."""
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), index=True)
     principal: Mapped[str]
     trust: Mapped[Trust]
@@ -135,7 +135,7 @@ class Feedback(Base):
 
 
 class Lesson(Base):
-    """The smallest transferable statement; provenance is in its support rows, never in its text."""
+    """One statement to learn, such as a rule or fact; `LessonSupport` records its origins."""
 
     __tablename__ = "lessons"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -157,14 +157,14 @@ class Lesson(Base):
 
 
 class LessonSupport(Base):
-    """One origin of a lesson: the interaction, the span in it and who said it."""
+    """One piece of evidence for a lesson: the interaction, the quoted span and its author."""
 
     __tablename__ = "lesson_support"
     lesson: Mapped[str] = mapped_column(ForeignKey("lessons.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     interaction: Mapped[str | None] = mapped_column(ForeignKey("interactions.id"), index=True)
     feedback: Mapped[str | None]
-    """Identifier of the feedback, in the namespace of the lesson."""
+    """Id of the feedback, in the lesson's namespace."""
     span: Mapped[str]
     principal: Mapped[str]
     trust: Mapped[Trust]
@@ -172,7 +172,7 @@ class LessonSupport(Base):
 
 
 class SystemPrompt(Base):
-    """A system prompt registered by the operator; the newest of a namespace counts."""
+    """A system prompt registered by the operator; the newest of a namespace is in effect."""
 
     __tablename__ = "system_prompts"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -183,19 +183,19 @@ class SystemPrompt(Base):
 
 
 class Snapshot(Base):
-    """An immutable context, stamped on interactions and used by runs."""
+    """An immutable context (system prompt and lessons), named by its hash; runs learn one each."""
 
     __tablename__ = "snapshots"
     hash: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), primary_key=True)
     system_prompt: Mapped[str | None]
     lessons: Mapped[list[Any]]
-    """`[{"id", "kind", "text"}]` in the order in which they were rendered."""
+    """`[{"id", "kind", "text"}]` in prompt order."""
     created_at: Mapped[datetime]
 
 
 class SeedPrompt(Base):
-    """A prompt given by the operator for distillation, where there is no traffic yet."""
+    """A prompt that the operator supplies for distillation, for use before there is traffic."""
 
     __tablename__ = "seeds"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -204,7 +204,7 @@ class SeedPrompt(Base):
 
 
 class Anchor(Base):
-    """An operator's check of a single answer, for the gate to count."""
+    """A prompt and the operator's check of its answer; the gate counts how many pass."""
 
     __tablename__ = "anchors"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -214,7 +214,7 @@ class Anchor(Base):
 
 
 class Run(Base):
-    """One distillation, from data to candidate adapter."""
+    """One distillation of a snapshot into a candidate adapter."""
 
     __tablename__ = "runs"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -223,9 +223,9 @@ class Run(Base):
     snapshot: Mapped[str]
     settings: Mapped[dict[str, Any]]
     trigger: Mapped[str]
-    """Why it was started, in plain words."""
+    """Why it was started, as a sentence."""
     reason: Mapped[str | None]
-    """Why it ended as it did, in plain words."""
+    """Why it ended with this status, as a sentence."""
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     adapter: Mapped[str | None]
     created_at: Mapped[datetime]
@@ -237,7 +237,7 @@ class Run(Base):
 
 
 class Adapter(Base):
-    """A LoRA on disk: content-addressed, immutable, with lineage."""
+    """A trained LoRA adapter on disk: immutable, named after its content, with its origin."""
 
     __tablename__ = "adapters"
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -246,7 +246,7 @@ class Adapter(Base):
     parent: Mapped[str | None]
     snapshot: Mapped[str]
     path: Mapped[str]
-    """Of its folder: relative to the data folder, or absolute if it lies elsewhere."""
+    """Its folder, relative to the data folder, or absolute if outside it."""
     manifest_sha256: Mapped[str]
     status: Mapped[AdapterStatus]
     created_at: Mapped[datetime]
@@ -264,29 +264,29 @@ class Adapter(Base):
 
 
 class Evaluation(Base):
-    """What the gate measured of a candidate, and what it decided."""
+    """The measurements of an adapter and the gate's verdict with its reasons."""
 
     __tablename__ = "evaluations"
     id: Mapped[str] = mapped_column(primary_key=True)
     adapter: Mapped[str] = mapped_column(ForeignKey("adapters.name"), index=True)
     measured: Mapped[dict[str, Any]]
     passed: Mapped[bool | None]
-    """None until the gate has judged."""
+    """None until the gate has decided."""
     reasons: Mapped[list[Any]]
     created_at: Mapped[datetime]
 
 
 class Alias(Base):
-    """Which adapter serves a namespace; changed by compare-and-swap only."""
+    """The adapter that serves a namespace; changed by compare-and-swap only."""
 
     __tablename__ = "aliases"
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), primary_key=True)
     adapter: Mapped[str | None] = mapped_column(ForeignKey("adapters.name"))
-    """None: the base serves."""
+    """None if the base model serves."""
 
 
 class RolloutEvent(Base):
-    """One change of an adapter's status, with its reason."""
+    """One change of an adapter's status, with the reason."""
 
     __tablename__ = "rollout_events"
     id: Mapped[str] = mapped_column(primary_key=True)

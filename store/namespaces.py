@@ -20,12 +20,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class BadName(Exception):
-    """A namespace cannot be called that."""
+    """The name is not valid for a namespace."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name!r} cannot name a namespace: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "a letter or digit first."
+            f"{name!r} is not a valid namespace name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "with a letter or digit first."
         )
 
 
@@ -40,10 +40,10 @@ class UnknownNamespace(Exception):
 
 
 def ensure(session: Session, name: str, now: datetime) -> bool:
-    """Create the namespace of that name unless it is there; whether it was created.
+    """Create a namespace unless it exists; return whether it was created.
 
     Raises:
-        BadName: It cannot be called that.
+        BadName: The name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise BadName(name)
@@ -51,22 +51,22 @@ def ensure(session: Session, name: str, now: datetime) -> bool:
 
 
 def require(session: Session, name: str) -> None:
-    """See that there is such a namespace, before what it holds is taken for nothing.
+    """Check that a namespace exists, so that an unknown name is not mistaken for an empty one.
 
     Raises:
-        UnknownNamespace: There is none.
+        UnknownNamespace: There is no such namespace.
     """
     if session.get(Namespace, name) is None:
         raise UnknownNamespace(name)
 
 
 def names(session: Session) -> list[str]:
-    """All namespaces, by name."""
+    """Return the names of all namespaces, sorted."""
     return list(session.scalars(select(Namespace.name).order_by(Namespace.name)))
 
 
 def bump_revision(session: Session, name: str) -> int:
-    """Say that what a prompt would contain changes with this transaction; the new revision.
+    """Record that this transaction changes what a prompt contains; return the new revision.
 
     Raises:
         UnknownNamespace: There is no such namespace.
@@ -84,19 +84,19 @@ def bump_revision(session: Session, name: str) -> int:
 
 
 def lock(session: Session, name: str) -> None:
-    """Wait for other changes to the namespace, and hold them off until this transaction's end.
+    """Lock a namespace against other changes until this transaction ends.
 
     Raises:
         UnknownNamespace: There is no such namespace.
     """
-    # Without the key: rows that refer to the namespace may be written meanwhile.
+    # FOR NO KEY UPDATE: other transactions may still insert rows that refer to the namespace.
     row = select(Namespace.revision).where(Namespace.name == name)
     if session.scalar(row.with_for_update(key_share=True)) is None:
         raise UnknownNamespace(name)
 
 
 def internalised_snapshot(session: Session, name: str) -> Snapshot | None:
-    """The context that the namespace's live adapter has in its weights; None: the base serves."""
+    """Return the snapshot that the live adapter has internalised; None if the base serves."""
     return session.scalar(
         select(Snapshot)
         .join(

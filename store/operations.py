@@ -1,7 +1,7 @@
-"""The tables beside the loop: who may call, what is to be done, who changed what.
+"""The tables outside the learning loop: principals and API keys, jobs, the audit log.
 
-Invariants others rely on: of a key only its digest is kept; a job is changed only by the worker
-whose fence it carries; audit rows are only ever added.
+Invariants: only a key's digest is stored, never the key; only the worker that holds a job's current
+fence may end it; audit rows are append-only.
 """
 
 from datetime import datetime
@@ -15,19 +15,19 @@ from store.schema import Base, JobStatus, Trust
 
 
 class Principal(Base):
-    """Who is behind a key; independence and caps are counted per principal."""
+    """The caller that a key acts for; support for lessons and their caps count per principal."""
 
     __tablename__ = "principals"
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str | None] = mapped_column(ForeignKey(Namespace.name))
-    """The only one it acts in; None for all."""
+    """The only namespace it may act in; None for all."""
     name: Mapped[str]
     trust: Mapped[Trust]
     created_at: Mapped[datetime]
 
 
 class ApiKey(Base):
-    """A key: only its digest is kept."""
+    """An API key with its scopes and rate limits; only the digest of the secret is stored."""
 
     __tablename__ = "api_keys"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -40,11 +40,11 @@ class ApiKey(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
-    """When it was made or revoked: what a reader of the keys does not know yet."""
+    """None while the key is not revoked."""
 
 
 class Job(Base):
-    """Work to do: leased, fenced and counted. The table is the queue."""
+    """A unit of background work with lease, fence and attempt count. The table is the queue."""
 
     __tablename__ = "jobs"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -56,7 +56,7 @@ class Job(Base):
     run_at: Mapped[datetime]
     lease_until: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(default=0)
-    """Grows with every claim: a worker whose fence is no longer the row's has lost the job."""
+    """Incremented by every claim; a worker with an older fence has lost the job."""
     attempts: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int] = mapped_column(default=3)
     error: Mapped[str | None]
@@ -75,7 +75,7 @@ class Job(Base):
 
 
 class Audit(Base):
-    """Append-only record of who changed what; each row carries the hash of the one before."""
+    """Append-only log of who changed what; each row contains the previous row's hash."""
 
     __tablename__ = "audit"
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -89,7 +89,7 @@ class Audit(Base):
 
 
 class AuditHead(Base):
-    """The end of the audit chain, in its only row: without it, cut-off rows would not be missed."""
+    """The single row with the audit log's last hash; without it, truncation would go unnoticed."""
 
     __tablename__ = "audit_head"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -1,7 +1,7 @@
-"""What the operator gives a namespace: its system prompt, seed prompts and anchors.
+"""The operator's inputs to a namespace: system prompt, seed prompts and anchors.
 
-The system prompt stands in front of every conversation until an adapter has internalised it. Seeds
-are what a run trains on where there is no traffic; anchors are what the gate must find right.
+The system prompt is prepended to every conversation until an adapter has internalised it. Runs
+train on seed prompts while there is little traffic. The gate checks candidates with anchors.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from store.schema import storable
 def register_system_prompt(
     session: Session, namespace: str, text: str, tokens: int, now: datetime
 ) -> SystemPrompt:
-    """Make `text` the namespace's system prompt; the row that is there already if it is that.
+    """Register the namespace's system prompt; returns the newest row if it has the same text.
 
     Raises:
         UnknownNamespace: There is no such namespace.
@@ -38,14 +38,14 @@ def register_system_prompt(
 
 
 def system_prompt(session: Session, namespace: str) -> SystemPrompt | None:
-    """The namespace's system prompt: the newest one registered; an empty one is none."""
+    """Return the newest registered system prompt; None if there is none or it is empty."""
     rows = select(SystemPrompt).where(SystemPrompt.namespace == namespace)
     newest = session.scalar(rows.order_by(SystemPrompt.id.desc()).limit(1))
     return newest if newest and newest.text else None
 
 
 def clear(session: Session, namespace: str, now: datetime) -> None:
-    """Take out the system prompt, the seeds and the anchors; what was registered stays on record.
+    """Remove the system prompt, seed prompts and anchors; earlier system prompts stay on record.
 
     Raises:
         UnknownNamespace: There is no such namespace.
@@ -58,7 +58,7 @@ def clear(session: Session, namespace: str, now: datetime) -> None:
 
 
 def replace_seeds(session: Session, namespace: str, seeds: Sequence[list[Message]]) -> None:
-    """Set the prompts that runs train on beside, or before, logged ones."""
+    """Set the seed prompts, which runs train on in addition to logged ones."""
     session.execute(delete(SeedPrompt).where(SeedPrompt.namespace == namespace))
     session.add_all(
         SeedPrompt(id=new_id("seed"), namespace=namespace, messages=messages) for messages in seeds
@@ -67,7 +67,7 @@ def replace_seeds(session: Session, namespace: str, seeds: Sequence[list[Message
 
 
 def seeds(session: Session, namespace: str) -> list[SeedPrompt]:
-    """SeedPrompt prompts in the order in which they were given."""
+    """Return the seed prompts in the order they were given."""
     rows = select(SeedPrompt).where(SeedPrompt.namespace == namespace).order_by(SeedPrompt.id)
     return list(session.scalars(rows))
 
@@ -75,7 +75,7 @@ def seeds(session: Session, namespace: str) -> list[SeedPrompt]:
 def replace_anchors(
     session: Session, namespace: str, anchors: Sequence[tuple[list[Message], dict[str, Any]]]
 ) -> None:
-    """Set the operator's checks of single answers: messages, and what to expect of the answer."""
+    """Set the anchors: messages, and the checks of the answer."""
     session.execute(delete(Anchor).where(Anchor.namespace == namespace))
     session.add_all(
         Anchor(id=new_id("anchor"), namespace=namespace, messages=messages, expect=expect)
@@ -85,6 +85,6 @@ def replace_anchors(
 
 
 def anchors(session: Session, namespace: str) -> list[Anchor]:
-    """Anchors in the order in which they were given."""
+    """Return the anchors in the order they were given."""
     rows = select(Anchor).where(Anchor.namespace == namespace).order_by(Anchor.id)
     return list(session.scalars(rows))

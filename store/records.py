@@ -1,4 +1,4 @@
-"""Records: how a served request gets into the tables, once, and in few statements for many.
+"""Records: write each served request to the tables exactly once, many in few statements.
 
 The gateway hands over a `running` record when a request starts and a final record with the same id
 when it ends, either directly or from its spool. `save` is idempotent by id: a final record replaces
@@ -26,20 +26,20 @@ from store.models import Interaction, Payload
 from store.schema import InteractionStatus, Trust
 
 MAX_CONTINUED = 32
-"""Of the conversations that went the same way, those that are looked at: a greeting that comes with
-every visitor is said by thousands."""
+"""How many of the newest conversations with the same prefix are considered as the one continued; a
+standard greeting can be the prefix of thousands."""
 INTERRUPTED = "the answer was cut off before its end could be recorded"
-"""The error of interactions whose process was killed, or that nothing would take."""
+"""The error of interactions whose process was killed, or whose record could not be stored."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One request and its response, as the gateway hands it over."""
+    """One request and its response, as the gateway records them."""
 
     id: str
     namespace: str
     conversation: str | None
-    """As the client named it; None to find it by the messages."""
+    """The client's id for it; None finds the conversation by its messages."""
     principal: str
     status: InteractionStatus
     version: str
@@ -58,26 +58,26 @@ class Record:
     params: dict[str, Any]
     response: str
     trust: Trust = Trust.USER
-    """Of what the messages say."""
+    """The trust in the content of the messages."""
     server: str = ""
-    """Which daemon answers, so that it knows at its next start what died with it."""
+    """The daemon that answers; at its next start it aborts what it left running."""
     endpoint: str = "/v1/chat/completions"
-    """The path that was asked."""
+    """The request's path."""
     auxiliary: bool = False
-    """Whether the client made the request for itself, as for a title: not a turn."""
+    """Whether the client sent it for its own use, as to get a chat title; not a turn."""
 
     @property
     def is_running(self) -> bool:
-        """Whether this is a beginning, whose end is still to come."""
+        """Return whether the request is in flight, so a final record will follow."""
         return self.status is InteractionStatus.RUNNING
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, for the spool."""
+        """Return plain JSON values for the spool."""
         return asdict(self) | {"created_at": self.created_at.isoformat()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote, also in a release before `auxiliary` and the arm `live`."""
+        """Parse `to_json` output, also with the old names `side` and `champion`."""
         if "side" in values:
             values = {**values, "auxiliary": values["side"]}
             del values["side"]
@@ -93,160 +93,155 @@ class Record:
 
 
 def save(connection: Connection, records: Sequence[Record], new: Collection[str] = ()) -> int:
-    """Keep interactions and their texts; how many of them are new, or have ended by it.
+    """Save interactions and their texts; return how many rows were inserted or ended.
 
     Args:
         connection: In a write transaction.
-        records: In the order in which they came.
-        new: Identifiers that are certainly not in the tables: they need not be looked for.
+        records: In order of arrival.
+        new: Ids known not to be in the tables, which saves looking them up.
     """
     latest: dict[str, Record] = {}
     for record in records:
         if record.id not in latest or latest[record.id].is_running:
             latest[record.id] = record
-    there = [each for each in latest if each not in new]
-    rows = connection.execute(_KNOWN, {"ids": there}) if there else ()
+    ids = [record_id for record_id in latest if record_id not in new]
+    rows = connection.execute(_KNOWN, {"ids": ids}) if ids else ()
     known = {row.id: row for row in rows}
-    kept = _Kept(connection)
+    batch = _Batch(connection)
     for record in latest.values():
         row = known.get(record.id)
         if row is None:
-            kept.begin(record)
+            batch.begin(record)
         elif (
             row.status is InteractionStatus.RUNNING or row.error == INTERRUPTED
         ) and not record.is_running:
-            kept.end(record, row.conversation)
-    kept.flush()
-    return kept.count
+            batch.end(record, row.conversation)
+    batch.flush()
+    return batch.count
 
 
-class _Kept:
-    """Rows on their way into the tables; the order is that of the records."""
+class _Batch:
+    """Rows to write, in the order of their records."""
 
     def __init__(self, connection: Connection) -> None:
         self.count = 0
         self._connection = connection
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
-        self._said: set[str] = set()
-        """Prefix hashes of rows that no query finds yet."""
-        self._conversations: list[conversations.Activity] = []
-        self._begun: list[dict[str, Any]] = []
-        self._ended: list[dict[str, Any]] = []
-        self._texts: list[dict[str, Any]] = []
-        self._answers: list[dict[str, Any]] = []
+    def _clear(self) -> None:
+        self._unwritten_prefixes: set[str] = set()
+        """Prefix hashes of rows that are not written yet, so that no query finds them."""
+        self._activities: list[conversations.Activity] = []
+        self._new_rows: list[dict[str, Any]] = []
+        self._final_rows: list[dict[str, Any]] = []
+        self._new_texts: list[dict[str, Any]] = []
+        self._final_texts: list[dict[str, Any]] = []
 
     def begin(self, record: Record) -> None:
-        """Add an interaction that is new."""
+        """Add a new interaction."""
         conversation = self._conversation_of(record)
         self._touch(record, conversation)
         row = _row(record)
-        self._said.add(row["prefix_hash"])
-        self._begun.append(row | {"conversation": conversation})
-        self._texts.append(
-            {
-                "interaction": record.id,
-                "messages": record.messages,
-                "params": record.params,
-                "response": record.response,
-            }
-        )
+        self._unwritten_prefixes.add(row["prefix_hash"])
+        self._new_rows.append(row | {"conversation": conversation})
+        texts = {"params": record.params, "response": record.response}
+        self._new_texts.append({"interaction": record.id, "messages": record.messages} | texts)
         self.count += 1
 
     def end(self, record: Record, conversation: str) -> None:
-        """Say how an interaction ended that is in the tables as running."""
+        """Add the end of an interaction whose row is running or interrupted."""
         self._touch(record, conversation)
         row = _row(record)
-        self._said.add(row["prefix_hash"])
-        self._ended.append(row | {"_id": record.id})
-        self._answers.append(
+        self._unwritten_prefixes.add(row["prefix_hash"])
+        self._final_rows.append(row | {"_id": record.id})
+        self._final_texts.append(
             {"_id": record.id, "params": record.params, "response": record.response}
         )
         self.count += 1
 
     def flush(self) -> None:
-        """Write what was added."""
-        conversations.touch_all(self._connection, self._conversations)
-        insert_all(self._connection, _BEGIN, self._begun)
-        insert_all(self._connection, _TEXTS, self._texts)
-        if self._ended:
-            self._connection.execute(_END, self._ended)
-            self._connection.execute(_ANSWER, self._answers)
-        self._forget()
+        """Write the rows added since the last flush."""
+        conversations.touch_all(self._connection, self._activities)
+        insert_all(self._connection, _BEGIN, self._new_rows)
+        insert_all(self._connection, _TEXTS, self._new_texts)
+        if self._final_rows:
+            self._connection.execute(_END, self._final_rows)
+            self._connection.execute(_ANSWER, self._final_texts)
+        self._clear()
 
     def _touch(self, record: Record, conversation: str) -> None:
         is_signal = record.learn and not (record.auxiliary or record.is_running)
-        self._conversations.append(
+        self._activities.append(
             conversations.Activity(conversation, record.namespace, record.created_at, is_signal)
         )
 
     def _conversation_of(self, record: Record) -> str:
-        """The key of the conversation that the record belongs to, which may not exist yet."""
+        """Return the id of the record's conversation, which may not exist yet."""
         if record.conversation is not None:
             return _key(record.namespace, "named", record.conversation)
         return self._continued(record) or _key(record.namespace, "begins", record.id)
 
     def _continued(self, record: Record) -> str | None:
-        """The principal's conversation that went as the messages up to the last answer go.
+        """Return the principal's conversation that equals the messages up to the last answer.
 
-        Where several went the same way, the newest that nobody has continued: two people who were
-        greeted alike keep their own conversations.
+        If several match, it is the newest one that has not been continued: two users who got the
+        same greeting keep separate conversations.
         """
         answers = [i for i, turn in enumerate(record.messages) if turn["role"] == "assistant"]
         if not answers:
             return None
         prefix = prefix_hash(record.messages[: answers[-1] + 1])
-        if prefix in self._said:
+        if prefix in self._unwritten_prefixes:
             self.flush()
-        asked = {
+        parameters = {
             "namespace": record.namespace,
             "prefix": prefix,
             "principal": record.principal,
             "at": record.created_at,
         }
-        found: str | None = self._connection.scalar(_CONTINUED, asked)
+        found: str | None = self._connection.scalar(_CONTINUED, parameters)
         return found
 
 
 def abort_running(session: Session, server: str, unended: Collection[str]) -> int:
-    """Say of what a daemon has begun, and nobody will end, that it was aborted; how many.
+    """Abort the running interactions of a daemon that no final record will end; return how many.
 
     Args:
         session: In a write transaction.
         server: The daemon.
-        unended: What it will still end; what comes of others all the same takes the place of this.
+        unended: Ids for which a final record will still come. If one comes for another interaction
+            after all, it replaces this abort.
     """
-    over = Interaction.id.not_in(unended)
-    died = (
+    lost = Interaction.id.not_in(unended)
+    abort = (
         update(Interaction)
-        .where(Interaction.status == InteractionStatus.RUNNING, Interaction.server == server, over)
+        .where(Interaction.status == InteractionStatus.RUNNING, Interaction.server == server, lost)
         .values(status=InteractionStatus.ABORTED, error=INTERRUPTED)
         .returning(Interaction.id)
         .execution_options(synchronize_session=False)
     )
-    return len(session.execute(died).all())
+    return len(session.execute(abort).all())
 
 
 def prefix_hash(messages: Iterable[Message]) -> str:
-    """Identify a course of conversation: roles and texts, whatever the white space.
+    """Hash the roles and texts of a conversation, ignoring differences in white space.
 
-    System messages do not count: they are the application's, and may change between turns.
+    System messages are left out: they belong to the application and may change between turns.
     """
-    said = [
+    turns = [
         [message["role"], " ".join(message_text(message).split())]
         for message in messages
         if message["role"] not in SYSTEM_ROLES
     ]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(turns).encode()).hexdigest()
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """The columns of an interaction, but for its conversation."""
+    """Return the columns of an interaction, except its conversation."""
     answer = {"role": "assistant", "content": record.response}
-    said = record.messages if record.is_running else [*record.messages, answer]
+    messages = record.messages if record.is_running else [*record.messages, answer]
     values = {name: getattr(record, name) for name in SHARED_COLUMNS}
-    return values | {"prefix_hash": prefix_hash(said)}
+    return values | {"prefix_hash": prefix_hash(messages)}
 
 
 SHARED_COLUMNS = tuple(
@@ -257,12 +252,12 @@ SHARED_COLUMNS = tuple(
 
 
 def _key(namespace: str, origin: str, name: str) -> str:
-    """A client's name for a conversation is its own: in another namespace it is another one."""
+    """Return the id of a conversation; equal client ids in two namespaces give two ids."""
     digest = hashlib.sha256(json.dumps([namespace, origin, name]).encode()).hexdigest()
     return f"con_{digest[:32]}"
 
 
-# Built once: executed for many records, or for each.
+# Built once, because they are executed for every batch or record.
 _same = (
     select(Interaction.id, Interaction.conversation, Interaction.created_at)
     .where(

@@ -1,8 +1,8 @@
-"""What is old goes, a little at a time: texts first, then what is left of the interactions.
+"""Retention: delete old texts, and later the interactions themselves, in small batches.
 
-What is old is looked for in a transaction that reads, as that may take a while; a few rows at a
-time are deleted in one that writes, so that no other writer waits for long. What a lesson rests on
-stays: its provenance is asked for as long as the lesson is in use.
+A read transaction finds old rows, which may take a while; a write transaction deletes a small batch
+of them, so that no other writer waits long. Interactions that support a lesson are kept, because
+the lesson's provenance must stay available.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ BATCH_SIZE = 200
 
 
 def old_texts(session: Session, before: datetime) -> list[str]:
-    """Some interactions that began before a time and still have texts, the oldest first."""
+    """Return a batch of interactions from before a time that still have texts, oldest first."""
     old = (
         select(Payload.interaction)
         .join(Interaction, Interaction.id == Payload.interaction)
@@ -33,25 +33,25 @@ def drop_texts(session: Session, ids: Sequence[str]) -> None:
 
 
 def old_interactions(session: Session, before: datetime) -> list[str]:
-    """Some interactions that began before a time and that no lesson rests on, the oldest first."""
-    old = select(Interaction.id).where(Interaction.created_at < before, _IS_FREE)
+    """Return a batch of interactions from before a time that support no lesson, oldest first."""
+    old = select(Interaction.id).where(Interaction.created_at < before, _IS_UNREFERENCED)
     return list(session.scalars(old.order_by(Interaction.id).limit(BATCH_SIZE)))
 
 
 def drop_interactions(session: Session, ids: Sequence[str]) -> None:
-    """Delete interactions, with all that hangs off them, but for what a lesson rests on by now."""
-    held = select(Interaction.id).where(Interaction.id.in_(ids)).with_for_update()
-    session.execute(held).all()  # what is being said about them comes before, or not at all
-    free = select(Interaction.id, Interaction.conversation)
-    rows = session.execute(free.where(Interaction.id.in_(ids), _IS_FREE)).all()
-    going = [row.id for row in rows]
-    session.execute(delete(Payload).where(Payload.interaction.in_(going)))
-    session.execute(delete(Feedback).where(Feedback.interaction.in_(going)))
-    session.execute(delete(Interaction).where(Interaction.id.in_(going)))
+    """Delete interactions with their texts and feedback, except those that support a lesson."""
+    locked = select(Interaction.id).where(Interaction.id.in_(ids)).with_for_update()
+    session.execute(locked).all()  # concurrent feedback commits before this, or finds no target
+    unreferenced = select(Interaction.id, Interaction.conversation)
+    rows = session.execute(unreferenced.where(Interaction.id.in_(ids), _IS_UNREFERENCED)).all()
+    deleted = [row.id for row in rows]
+    session.execute(delete(Payload).where(Payload.interaction.in_(deleted)))
+    session.execute(delete(Feedback).where(Feedback.interaction.in_(deleted)))
+    session.execute(delete(Interaction).where(Interaction.id.in_(deleted)))
     _drop_empty(session, {row.conversation for row in rows})
 
 
-_IS_FREE = ~exists().where(LessonSupport.interaction == Interaction.id)
+_IS_UNREFERENCED = ~exists().where(LessonSupport.interaction == Interaction.id)
 
 
 def _drop_empty(session: Session, conversations: Collection[str]) -> None:

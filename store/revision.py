@@ -1,9 +1,8 @@
-"""A namespace's revision, asked with every request: in microseconds, and never waiting.
+"""Read a namespace's revision for each request, in microseconds and without blocking.
 
-On a connection of its own to SQLite's file, outside any transaction and any thread, for the
-gateway's event loop. A reader of a file in WAL mode waits for no writer; where it would have to
-wait after all, or PostgreSQL is asked over a network, there is no answer here, and the caller asks
-in a thread.
+The reader runs on the gateway's event loop, with its own connection to SQLite's file and outside
+any transaction. In WAL mode a reader does not wait for writers. If it would have to wait, or if the
+database is PostgreSQL (a network round trip), it returns None and the caller reads in a thread.
 """
 
 from pathlib import Path
@@ -15,7 +14,7 @@ REVISION = "SELECT revision FROM namespaces WHERE name = ?"
 
 
 class RevisionReader:
-    """Looks into the database at a URL; opened on the first look."""
+    """A non-blocking reader of revisions; connects at the first read."""
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
@@ -24,7 +23,7 @@ class RevisionReader:
         self._connection: pysqlite3.Connection | None = None
 
     def revision(self, namespace: str) -> int | None:
-        """The namespace's revision; None where it cannot be said without waiting."""
+        """Return the namespace's revision; None if it is unknown or reading it might block."""
         if self._file is None:
             return None
         try:

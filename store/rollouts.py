@@ -1,14 +1,13 @@
 """Rollouts: which adapter serves a namespace, and how that changes.
 
-The gate judges a candidate, promotion and rollback move the alias. Each is one transaction, in
-which the alias, statuses, lessons, events and the audit log change together. Invariants others rely
-on:
-- at most one adapter of a namespace is live, and it is the one the alias names;
-- the alias moves by compare-and-swap only, so two deciders cannot both win;
-- nothing goes live that did not pass its gate, and what was taken out for good stays out;
-- nothing is promoted that holds a lesson or a system prompt which was taken out or changed since
-  its run began, nor over the adapter of a later run; a rollback takes the last good adapter as it
-  is.
+The gate judges a candidate; promotion and rollback move the alias. Each is one transaction that
+changes the alias, statuses, lessons, events and audit log together. Invariants:
+- at most one adapter of a namespace is live, and the alias names it;
+- the alias changes by compare-and-swap only, so of two concurrent decisions only one succeeds;
+- only adapters that passed their gate go live, and rejected or rolled-back ones never do again;
+- promotion fails if a lesson or system prompt of the adapter was retired or changed since its run
+  started, or if the live adapter is from a later run; a rollback restores the last good adapter
+  without these checks.
 """
 
 from collections.abc import Sequence
@@ -33,21 +32,21 @@ TRANSITIONS: dict[AdapterStatus, tuple[AdapterStatus, ...]] = {
 
 
 class StaleAlias(Exception):
-    """Another adapter serves than the decision was made for."""
+    """A different adapter is live than the decision assumed."""
 
     def __init__(self, namespace: str, expected: str | None) -> None:
         super().__init__(
-            f"Namespace {namespace!r} is no longer served by {expected or 'the base'}: look at "
-            "what serves now, and decide again."
+            f"Namespace {namespace!r} is not served by {expected or 'the base'}: check which "
+            "adapter is live and decide again."
         )
 
 
 class OutdatedAdapter(Exception):
-    """A candidate holds what was taken out since its run began, or a later run's adapter serves."""
+    """A candidate learned something retired since its run started, or a later adapter is live."""
 
 
 class NothingToRollBack(Exception):
-    """The base serves already."""
+    """The base model already serves the namespace."""
 
     def __init__(self, namespace: str) -> None:
         super().__init__(f"Namespace {namespace!r} is served by the base: nothing to roll back.")
@@ -56,11 +55,11 @@ class NothingToRollBack(Exception):
 def judge(
     session: Session, name: str, passed: bool, reasons: Sequence[str], now: datetime
 ) -> Evaluation:
-    """Record the gate's verdict on a candidate; recording it again changes nothing.
+    """Record the gate's verdict on a candidate; idempotent.
 
     Raises:
         UnknownAdapter: There is no such adapter.
-        IllegalTransition: The gate has decided otherwise before.
+        IllegalTransition: The gate has already recorded the opposite verdict.
     """
     namespaces.lock(session, get_one(session, name).namespace)
     adapter, verdict = get_one(session, name), evaluation(session, name)
@@ -86,9 +85,10 @@ def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> 
 
 
 def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
-    """Withdraw an adapter for good, because it does not match what was trained.
+    """Withdraw an adapter permanently, because its files differ from what was trained.
 
-    A candidate is rejected; the live one is rolled back; one that was live is not rolled back to.
+    A candidate is rejected, a live adapter is rolled back, and a retired one is no longer a
+    rollback target.
 
     Raises:
         UnknownAdapter: There is no such adapter.
@@ -107,28 +107,28 @@ def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
 
 
 def promote(session: Session, name: str, expected: str | None, reason: str, now: datetime) -> None:
-    """Make an adapter the live one, if `expected` (None: the base) is it until now.
+    """Make an adapter live, if `expected` (None for the base) is live now; idempotent.
 
-    Its lessons leave the prompt, those it does not hold return. Done already, it is not done again.
+    Lessons it has internalised leave the prompt; lessons it has not internalised return to it.
 
     Raises:
         UnknownAdapter: There is no such adapter.
         IllegalTransition: It has not passed its gate, or was rejected or rolled back.
         OutdatedAdapter: It holds a lesson or a system prompt that is no longer used, or comes from
             an earlier run than the live adapter.
-        StaleAlias: Another one serves.
+        StaleAlias: Another adapter is live.
     """
     namespace = get_one(session, name).namespace
-    namespaces.bump_revision(session, namespace)  # holds off other promotions until the end
+    namespaces.bump_revision(session, namespace)  # locks out other promotions until the end
     adapter = get_one(session, name)
     if adapter.status is AdapterStatus.LIVE:
         return
     if not evaluation(session, name).passed:
         raise IllegalTransition(
-            f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Let it be judged."
+            f"Adapter {name}", "not passed by its gate", AdapterStatus.LIVE, "Run its gate first."
         )
-    if reason_against := _outdated(session, adapter, expected):
-        raise OutdatedAdapter(f"{name} {reason_against}")
+    if problem := _outdated(session, adapter, expected):
+        raise OutdatedAdapter(f"{name} {problem}")
     _swap(session, namespace, expected, name)
     if expected is not None:
         _move(session, get_one(session, expected), AdapterStatus.RETIRED, f"{name} took over.", now)
@@ -139,7 +139,7 @@ def promote(session: Session, name: str, expected: str | None, reason: str, now:
 
 
 def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | None:
-    """Why what the adapter learned is no longer what is to be known; None where it is."""
+    """Return why the adapter's training data is outdated, or None if it is not."""
     snapshot = session.get_one(Snapshot, (adapter.snapshot, adapter.namespace))
     if gone := lessons.texts_no_longer_used(session, snapshot):
         return f"was trained on lessons that are no longer used: {' | '.join(gone)}"
@@ -147,7 +147,7 @@ def _outdated(session: Session, adapter: Adapter, live: str | None) -> str | Non
     if snapshot.system_prompt not in (None, registered.text if registered else None):
         return "was trained on a system prompt that is no longer registered."
     if live and _began(session, get_one(session, live)) > _began(session, adapter):
-        return f"is of an earlier run than {live}, which serves."
+        return f"is from an earlier run than {live}, which is live."
     return None
 
 
@@ -163,22 +163,22 @@ def rollback(
     now: datetime,
     expected: str | None = None,
 ) -> tuple[str, str | None]:
-    """Roll back the live adapter for good; the previous good one, or the base, serves again.
+    """Roll back the live adapter permanently; the last good adapter, or the base, serves again.
 
     Args:
         session: In a write transaction.
-        namespace: Whose.
-        actor: Who says so.
-        reason: For the record.
-        now: The time.
-        expected: The adapter that is to be taken out; None: whichever is live.
+        namespace: The namespace.
+        actor: Who requested it, for the audit log.
+        reason: Why, for the event and the audit log.
+        now: The current time.
+        expected: The adapter to roll back; None for whichever is live.
 
     Returns:
-        The adapter that was live, and the one that is now.
+        The adapter that was live, and the one that is live now.
 
     Raises:
         NothingToRollBack: The base serves.
-        StaleAlias: Another one than expected serves.
+        StaleAlias: `expected` is not live.
     """
     namespaces.bump_revision(session, namespace)
     alias = session.get(Alias, namespace, populate_existing=True)
@@ -202,7 +202,7 @@ def rollback(
 def events(
     session: Session, namespace: str, limit: int, after: str | None = None
 ) -> list[RolloutEvent]:
-    """The newest changes of status, newest first; those that come after one, where it is given."""
+    """Return status changes, newest first; with `after`, only those older than that event."""
     rows = select(RolloutEvent).where(RolloutEvent.namespace == namespace)
     if after is not None:
         rows = rows.where(RolloutEvent.id < after)
@@ -241,4 +241,4 @@ def _move(
             created_at=now,
         )
     )
-    session.flush()  # keeps the order of the updates: never two live adapters
+    session.flush()  # keeps the order of the updates, so that two adapters are never live

@@ -52,7 +52,7 @@ def open_run(
     now: datetime,
 ) -> Run:
     """Queue a run over the namespace's whole context as it is now."""
-    namespaces.bump_revision(session, namespace)  # so that the snapshot is of one moment
+    namespaces.bump_revision(session, namespace)  # serialises with changes of the context
     run = Run(
         id=new_id("run"),
         namespace=namespace,

@@ -1,6 +1,6 @@
-"""The types that the tables are made of: states, times, and the declarative root.
+"""Column types, status enumerations and the declarative base of all tables.
 
-Enumerations are stored as their values and times as UTC, on every database.
+Every database stores enumerations as their values and times in UTC.
 """
 
 import enum
@@ -17,32 +17,32 @@ from sqlalchemy.types import TypeDecorator
 
 
 class InteractionStatus(enum.StrEnum):
-    """How a request goes, or ended."""
+    """The state of a request."""
 
     RUNNING = "running"
-    """Being answered."""
+    """In flight."""
     DONE = "done"
-    """Answered to the last byte."""
+    """Answered completely."""
     FAILED = "failed"
-    """The engine was down, refused or broke off."""
+    """The engine was unavailable, rejected the request or broke the response off."""
     ABORTED = "aborted"
-    """The client went away, and the text so far is kept; or byheart itself ended."""
+    """The client disconnected (the partial text is stored), or byheart was killed."""
 
 
 class Trust(enum.StrEnum):
-    """Where a lesson's authority comes from: who said it, never what was said."""
+    """The authority behind a statement; depends on its author, never on its content."""
 
     OPERATOR = "operator"
     USER = "user"
 
     @property
     def rank(self) -> int:
-        """0 for the most trusted."""
+        """0 for the most trusted level."""
         return list(Trust).index(self)
 
 
 class LessonKind(enum.StrEnum):
-    """What sort of statement a lesson is; decides how it is distilled."""
+    """The kind of a lesson's statement; determines how it is distilled."""
 
     RULE = "rule"
     PROCEDURE = "procedure"
@@ -52,34 +52,34 @@ class LessonKind(enum.StrEnum):
 
 
 class LessonStatus(enum.StrEnum):
-    """The life of a lesson."""
+    """The lifecycle of a lesson."""
 
     CANDIDATE = "candidate"
-    """Extracted, but not trusted enough to be used."""
+    """Extracted, but not yet trusted enough to use."""
     ACTIVE = "active"
     """In the prompt."""
     INTERNALISED = "internalised"
-    """In the live adapter, out of the prompt."""
+    """In the live adapter's weights, so left out of the prompt."""
     RETIRED = "retired"
     """No longer used."""
     QUARANTINED = "quarantined"
-    """Held back for an operator to judge."""
+    """Withheld until an operator reviews it."""
 
 
 class RunStatus(enum.StrEnum):
-    """The life of one distillation."""
+    """The lifecycle of a distillation run."""
 
     QUEUED = "queued"
     RUNNING = "running"
     PUBLISHED = "published"
-    """A candidate adapter exists."""
+    """A candidate adapter was published."""
     NOTHING_TO_LEARN = "nothing_to_learn"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class AdapterStatus(enum.StrEnum):
-    """The rollout stage of an adapter."""
+    """The rollout state of an adapter."""
 
     CANDIDATE = "candidate"
     LIVE = "live"
@@ -89,92 +89,95 @@ class AdapterStatus(enum.StrEnum):
 
 
 class JobStatus(enum.StrEnum):
-    """The life of a job."""
+    """The lifecycle of a job."""
 
     READY = "ready"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    """Gave up after its attempts; the error says why."""
+    """Gave up after its last attempt; `error` says why."""
     CANCELLED = "cancelled"
 
 
 class IllegalTransition(Exception):
-    """Something cannot go from the state it is in to the one asked for."""
+    """The requested status change is not allowed from the current status."""
 
     def __init__(self, subject: str, before: str, after: str, remedy: str = "") -> None:
         super().__init__(f"{subject} is {before} and cannot become {after}. {remedy}".rstrip())
 
 
 ZLIB_LEVEL = 1
-"""Level of compression: the next one saves a few per cent of space for twice the time."""
+"""Fastest zlib level: level 2 saves a few per cent of space and takes twice the time."""
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """`text` as every database can hold it: NUL and lone surrogates become U+FFFD.
+    """Return `text` with NUL and lone surrogates replaced by U+FFFD, so any database accepts it.
 
-    A client can send both in JSON escapes; what it sent must be recorded all the same.
+    Clients can send both as JSON escapes, and their requests must be recorded regardless.
     """
-    if text.isascii() and "\x00" not in text:  # nearly always, and several times faster
+    if text.isascii() and "\x00" not in text:  # the common case; several times faster
         return text
     return _UNSTORABLE.sub("\ufffd", text)
 
 
 class StorableText(TypeDecorator[str]):
-    """Text that was made `storable`."""
+    """Text column that applies `storable` to its values."""
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
-        """Replace what the database would refuse."""
+        """Replace characters that a database would reject."""
         return None if value is None else storable(value)
 
 
 MIN_COMPRESSED_BYTES, ZLIB_PREFIX = 512, b"x"
-"""Bytes that compressing would make little less; how compressed ones begin, and no JSON does."""
+"""Shorter values gain little from compression; no JSON text starts with zlib's first byte."""
 
 
 class Compressed(TypeDecorator[Any]):
-    """JSON values, or text, compressed where they are long: prompts are, and alike."""
+    """JSON column that compresses long values, such as prompts, with zlib."""
 
     impl = LargeBinary
     cache_ok = True
 
     def process_bind_param(self, value: Any, _dialect: Dialect) -> bytes:  # noqa: ANN401 - JSON
-        """Pack; NaN is refused, as in every other JSON column."""
-        plain = json.dumps(value, allow_nan=False).encode()
-        return plain if len(plain) < MIN_COMPRESSED_BYTES else zlib.compress(plain, ZLIB_LEVEL)
+        """Serialise and compress; rejects NaN, like every other JSON column."""
+        content = json.dumps(value, allow_nan=False).encode()
+        is_short = len(content) < MIN_COMPRESSED_BYTES
+        return content if is_short else zlib.compress(content, ZLIB_LEVEL)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> Any:  # noqa: ANN401
-        """Unpack."""
+        """Decompress and parse."""
         if value is None:
             return None
         return json.loads(zlib.decompress(value) if value.startswith(ZLIB_PREFIX) else value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC, also on databases that forget the zone."""
+    """Timezone-aware datetime in UTC, also on databases that drop the time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Refuse naive times."""
+        """Convert to UTC; rejects naive datetimes."""
         if value is not None and value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}: every time in the store is aware")
+            raise ValueError(
+                f"naive datetime {value!r}: the store requires timezone-aware datetimes"
+            )
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Give the zone back."""
+        """Return the value with its time zone set to UTC."""
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
-    """Root of all tables: plain types, and constraint names that migrations can refer to."""
+    """Declarative base: maps Python types to columns and names constraints for migrations."""
 
     type_annotation_map = {  # noqa: RUF012 — SQLAlchemy reads it as a class attribute
         str: StorableText(),

@@ -1,8 +1,8 @@
-"""Looking for interactions and conversations, a page at a time, newest first.
+"""Search interactions and conversations, page by page.
 
-A page goes on from the identifier at which the last one ended: identifiers sort by time, so what is
-recorded meanwhile shifts nothing. Texts are compressed and cannot be searched by the database; a
-search in them reads `MAX_TEXTS` a page, and may so give a page with little in it.
+Pages continue after the last id of the previous page. Ids sort by time, so rows recorded meanwhile
+do not shift pages. Texts are compressed and the database cannot search them: a text search reads at
+most `MAX_TEXTS` per page, so a page can have few results although more follow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ MAX_TEXTS, FETCH_SIZE = 1000, 20
 
 @dataclass(frozen=True)
 class InteractionFilter:
-    """Which interactions are looked for; None where it does not matter."""
+    """The conditions of a search; None matches everything."""
 
     conversation: str | None = None
     principal: str | None = None
@@ -31,7 +31,7 @@ class InteractionFilter:
     since: datetime | None = None
     until: datetime | None = None
     contains: str | None = None
-    """What stands in the last message or in the answer, whatever its case."""
+    """Text in the last message or the answer, ignoring case."""
 
 
 @dataclass(frozen=True)
@@ -40,53 +40,55 @@ class InteractionPage:
 
     rows: list[Interaction]
     next: str | None
-    """Where the next page goes on; None where there is none."""
+    """The `after` of the next page; None on the last page."""
 
 
 def interactions(
-    session: Session, namespace: str, wanted: InteractionFilter, after: str | None, limit: int
+    session: Session, namespace: str, conditions: InteractionFilter, after: str | None, limit: int
 ) -> InteractionPage:
-    """A page of the interactions that are wanted.
+    """Return a page of the matching interactions, newest first.
 
     Args:
         session: In any transaction.
-        namespace: Whose.
-        wanted: Which.
-        after: The `next` of the page before; None for the first.
-        limit: Most of them in a page.
+        namespace: The namespace to search.
+        conditions: The conditions to match.
+        after: The `next` of the previous page; None for the first page.
+        limit: The maximum number of rows.
     """
-    rows = _of(namespace, wanted)
+    rows = _matching(namespace, conditions)
     if after is not None:
         rows = rows.where(Interaction.id < after)
     rows = rows.order_by(Interaction.id.desc())
-    if wanted.contains is None:
+    if conditions.contains is None:
         found = list(session.scalars(rows.limit(limit + 1)))
         return InteractionPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
-    return _containing(session, rows, wanted.contains.casefold(), limit)
+    return _containing(session, rows, conditions.contains.casefold(), limit)
 
 
-def _of(namespace: str, wanted: InteractionFilter) -> Select[Interaction]:
+def _matching(namespace: str, conditions: InteractionFilter) -> Select[Interaction]:
     rows = select(Interaction).where(Interaction.namespace == namespace)
     for column in ("conversation", "principal", "status", "version"):
-        value = getattr(wanted, column)
+        value = getattr(conditions, column)
         if value is not None:
             rows = rows.where(getattr(Interaction, column) == value)
-    if wanted.since is not None:
-        rows = rows.where(Interaction.created_at >= wanted.since)
-    if wanted.until is not None:
-        rows = rows.where(Interaction.created_at < wanted.until)
+    if conditions.since is not None:
+        rows = rows.where(Interaction.created_at >= conditions.since)
+    if conditions.until is not None:
+        rows = rows.where(Interaction.created_at < conditions.until)
     return rows
 
 
 def _containing(
     session: Session, rows: Select[Interaction], contains: str, limit: int
 ) -> InteractionPage:
-    """Read texts until a page is full, or enough were read for one."""
+    """Read texts until the page is full or `MAX_TEXTS` were read."""
     found: list[Interaction] = []
     read = rows.join(Payload, Payload.interaction == Interaction.id).add_columns(Payload)
     last, count = None, 0
-    few = read.limit(MAX_TEXTS).execution_options(yield_per=FETCH_SIZE)  # texts may be long
-    with session.execute(few) as texts:
+    texts_to_read = read.limit(MAX_TEXTS).execution_options(
+        yield_per=FETCH_SIZE
+    )  # texts may be long
+    with session.execute(texts_to_read) as texts:
         for interaction, payload in texts:
             last, count = interaction.id, count + 1
             if any(contains in text.casefold() for text in _texts(payload)):
@@ -106,7 +108,7 @@ def _texts(payload: Payload) -> Iterator[str]:
 def conversations(
     session: Session, namespace: str, after: str | None, limit: int
 ) -> tuple[Sequence[tuple[Conversation, int]], str | None]:
-    """A page of conversations by identifier, each with its number of interactions; and the next."""
+    """Return a page of conversations by id with their interaction counts, and the next `after`."""
     rows = (
         select(Conversation, func.count(Interaction.id))
         .outerjoin(Interaction, Interaction.conversation == Conversation.id)
@@ -121,7 +123,7 @@ def conversations(
 
 
 def savings(session: Session, namespace: str) -> list[dict[str, Any]]:
-    """By version: requests, prompt tokens, and those that the version kept out of the prompt."""
+    """Return per version its requests, prompt tokens and the prompt tokens it saved."""
     rows = (
         select(
             Interaction.version,

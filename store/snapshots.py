@@ -1,8 +1,8 @@
-"""Snapshots: immutable contexts, named by the hash of what they say.
+"""Snapshots: immutable contexts, named by the hash of their content.
 
-A run takes one when it is opened and learns exactly that; the adapter made from it holds it, and
-promotion and rollback move lessons by it. The same content is the same row: nothing here changes
-or deletes one.
+A run takes a snapshot when it is opened and learns exactly that. Promotion and rollback of the
+resulting adapter use the snapshot to decide which lessons leave or re-enter the prompt. Equal
+contents share one row; rows are never changed or deleted.
 """
 
 from datetime import datetime
@@ -16,7 +16,7 @@ from store.views import View
 
 
 def select_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
-    """Return the lessons that a snapshot taken in this transaction would hold, in its order."""
+    """Return the lessons that a snapshot taken in this transaction would have, in order."""
     return lessons.fit(lessons.in_use(session, namespace), token_budget)
 
 
@@ -40,7 +40,7 @@ def take(session: Session, namespace: str, token_budget: int, now: datetime) -> 
 
 
 def save_prompt_context(session: Session, view: View, now: datetime) -> None:
-    """Store the context in prompts, so that answers can be explained later."""
+    """Store the context that prompts contain, so that answers can be explained later."""
     values = {
         "hash": view.snapshot,
         "namespace": view.namespace,
@@ -52,10 +52,10 @@ def save_prompt_context(session: Session, view: View, now: datetime) -> None:
 
 
 def get(session: Session, content_hash: str, namespace: str) -> Snapshot | None:
-    """The snapshot of that content in that namespace."""
+    """Return the snapshot with a content hash in a namespace, or None."""
     return session.get(Snapshot, (content_hash, namespace))
 
 
 def context_of(snapshot: Snapshot) -> Context:
-    """The snapshot as a context to compose with; its hash is the snapshot's."""
+    """Return the snapshot as a context for `compose`; the two have the same hash."""
     return Context(snapshot.system_prompt, tuple(lesson["text"] for lesson in snapshot.lessons))

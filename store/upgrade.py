@@ -1,7 +1,7 @@
-"""From the schema that a database has to this release's, by Alembic.
+"""Upgrade a database's schema to this release's, with Alembic.
 
-Alembic is as large as all the other libraries together, so it is imported only where there is
-something to do.
+Alembic is as large as all other libraries together, so it is imported only if there is a migration
+to run.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = max(file.stem for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-"""The newest revision: each is named as its file, and they are numbered."""
-UPGRADE_LOCK = 0x62796865617274  # "byheart": any constant that no other program locks
+"""The newest revision; revisions are named like their numbered files."""
+UPGRADE_LOCK = 0x62796865617274  # "byheart" in ASCII; any constant that no other program uses
 
 
 def upgrade(db: Database) -> None:
-    """Bring the schema to this release; a newer schema is refused.
+    """Upgrade the schema to this release; rejects a newer schema.
 
-    All or nothing: a crash leaves the schema that was there. Several processes may call it at
-    once.
+    The upgrade is atomic: a crash leaves the old schema. Several processes may call it
+    concurrently.
 
     Raises:
-        DatabaseError: The database was written by a newer release, or is damaged.
+        DatabaseError: The database was written by a newer release, or is corrupt.
     """
     with report_corruption():
         with db.engine.connect() as connection:
@@ -39,7 +39,7 @@ def upgrade(db: Database) -> None:
 
 
 def run_migrations(engine: Engine, revision: str = "head") -> None:
-    """Run all revisions that the database does not have yet, in one transaction.
+    """Run all pending migrations in one transaction.
 
     Raises:
         DatabaseError: The database was written by a newer release.
@@ -51,7 +51,7 @@ def run_migrations(engine: Engine, revision: str = "head") -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection, foreign_keys_off(connection), connection.begin():
         if connection.dialect.name == "postgresql":
-            # Another process may be at it, and a large table takes its time.
+            # Another process may be migrating, and a large table takes long.
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
@@ -62,7 +62,7 @@ def run_migrations(engine: Engine, revision: str = "head") -> None:
 
 @contextmanager
 def foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """SQLite alters a table by dropping and rebuilding it, which foreign keys would forbid."""
+    """Disable SQLite's foreign keys: it alters a table by rebuilding it, which they forbid."""
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -75,7 +75,7 @@ def foreign_keys_off(connection: Connection) -> Iterator[None]:
 
 
 def _revision(connection: Connection) -> str | None:
-    """The schema that the database has; None where it has none."""
+    """Return the database's schema revision; None if it has no schema."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))

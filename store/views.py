@@ -1,7 +1,8 @@
-"""Views: all that the gateway needs to know about a namespace to compose its next request.
+"""Views: everything the gateway needs to compose a namespace's next request.
 
-Read in one transaction, cheap enough to read again whenever the namespace's revision moves. What
-the live adapter has internalised is left out; after a rollback it is there again by itself.
+A view is read in one transaction, cheaply enough to re-read whenever the namespace's revision
+changes. It leaves out what the live adapter has internalised; after a rollback that text is back in
+the next view.
 """
 
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from store.models import Adapter, Alias, Namespace, Snapshot
 from store.schema import AdapterStatus
 
 BASE = "base"
-"""The version that is no adapter: nothing is internalised."""
+"""The version name of the base model, which has internalised nothing."""
 SELECTABLE = (AdapterStatus.LIVE, AdapterStatus.RETIRED)
 
-# Built once: it is asked for with every request.
+# Built once, because it is executed for every request.
 _REVISION = select(Namespace.revision).where(Namespace.name == bindparam("namespace"))
 
 
@@ -29,38 +30,38 @@ class View:
     namespace: str
     revision: int
     live: str | None
-    """Name of the adapter that serves; None: the base."""
+    """Name of the adapter that serves; None for the base."""
     context: Context
-    """What has to stand in the prompt."""
+    """What the prompt must contain."""
     rendered: tuple[dict[str, str], ...]
-    """The lessons in it, as a snapshot holds them."""
+    """Its lessons, in a snapshot's format."""
     snapshot: str
     """Hash of `context`, stamped on interactions."""
     registered: str | None
-    """The registered system prompt, taken out of the client's own text where it begins with it."""
+    """The registered system prompt, removed from client system text that starts with it."""
     saved_tokens: int
-    """Tokens that are not in the prompt because the live adapter has internalised them."""
+    """Tokens left out of the prompt because the live adapter has internalised them."""
     saved_prompt_tokens: int
-    """Of these, the registered system prompt's."""
+    """The part of `saved_tokens` that the registered system prompt accounts for."""
     versions: tuple[str, ...]
-    """Adapters that may be asked for by name: live once, and not rolled back; newest first."""
+    """Adapters that a request may name: live or formerly live, not rolled back; newest first."""
 
 
 def revision(session: Session, namespace: str) -> int | None:
-    """The namespace's revision: a view of an equal one need not be read again."""
+    """Return the namespace's revision; a view with the same revision is current."""
     return session.scalar(_REVISION, {"namespace": namespace})
 
 
 def read_view(
     session: Session, namespace: str, token_budget: int, version: str | None = None
 ) -> View | None:
-    """The view of a namespace; None where there is no such namespace, or no such version in it.
+    """Return the view of a namespace; None if the namespace or its version does not exist.
 
     Args:
         session: In any transaction.
-        namespace: Its name.
-        token_budget: Most tokens of lessons in the prompt.
-        version: An adapter of the namespace, or `BASE`; None for the one that is live.
+        namespace: The namespace's name.
+        token_budget: The maximum tokens of lessons in the prompt.
+        version: An adapter of the namespace, or `BASE`; None for the live adapter.
     """
     row = session.get(Namespace, namespace)
     if row is None:
@@ -69,9 +70,9 @@ def read_view(
         live, snapshot = _serving(session, namespace, version)
     except LookupError:
         return None
-    held = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    internalised = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
     used = lessons.in_use(session, namespace)
-    in_prompt = [lesson for lesson in used if lessons.text(lesson) not in held]
+    in_prompt = [lesson for lesson in used if lessons.text(lesson) not in internalised]
     registered = prompts.system_prompt(session, namespace)
     has_prompt = registered and snapshot and snapshot.system_prompt == registered.text
     saved_prompt = registered.tokens if registered and has_prompt else 0
@@ -91,11 +92,11 @@ def read_view(
         registered=registered.text if registered else None,
         saved_tokens=sum(saved) + saved_prompt,
         saved_prompt_tokens=saved_prompt,
-        versions=_proven(session, namespace),
+        versions=_selectable(session, namespace),
     )
 
 
-def _proven(session: Session, namespace: str) -> tuple[str, ...]:
+def _selectable(session: Session, namespace: str) -> tuple[str, ...]:
     rows = select(Adapter.name).where(
         Adapter.namespace == namespace, Adapter.status.in_(SELECTABLE)
     )
@@ -106,7 +107,7 @@ def _proven(session: Session, namespace: str) -> tuple[str, ...]:
 def _serving(
     session: Session, namespace: str, version: str | None
 ) -> tuple[str | None, Snapshot | None]:
-    """The adapter of a version, and the context that it has internalised.
+    """Return the adapter of a version, and the snapshot it has internalised.
 
     Raises:
         LookupError: The namespace has no such adapter.

@@ -1,8 +1,8 @@
-"""Run migrations on the connection that `store.db.Database.upgrade` passes in."""
+"""Run migrations on the connection that `store.upgrade.run_migrations` passes in."""
 
 from alembic import context
 
-from store import models, operations  # noqa: F401 — imported for their tables
+from store import models, operations  # noqa: F401 — registers their tables
 from store.schema import Base
 
 connection = context.config.attributes["connection"]

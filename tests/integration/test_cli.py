@@ -82,7 +82,7 @@ def test_namespaces_are_created_once_and_by_legal_names_only(byheart):
     assert byheart("namespaces", "add", "shop").returncode == 0
     refused = byheart("namespaces", "add", "Shop!")
     assert refused.returncode == 2
-    assert "cannot name a namespace" in refused.stderr
+    assert "is not a valid namespace name" in refused.stderr
     rows = json.loads(byheart("namespaces", "ls", "-o", "json").stdout)
     assert [row["namespace"] for row in rows] == ["default", "shop"]
     with closing(sqlite3.connect(byheart.data / "byheart.db")) as database:

@@ -50,7 +50,7 @@ def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, ans
         ({"prompt": "q", "expect": {"json_schema": ELSEWHERE}}, "json_schema"),
         ({"prompt": "q", "expect": {"includes": "x"}}, "includes"),
         ({"prompt": "q"}, "expect"),
-        ({"prompt": "q", "expect": {"contains": "a"}, "regex": "b"}, "regex stands beside"),
+        ({"prompt": "q", "expect": {"contains": "a"}, "regex": "b"}, "move regex into"),
         ({"messages": ["q"], "expect": {"regex": "a"}}, "role"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_line_that_nobody_can_read_to_its_end_is_an_error_that_names_it(tmp_pa
     path = write(tmp_path, {"prompt": "q"})
     path.write_text(path.read_text() + "\n" + "[" * 100_000)
 
-    with pytest.raises(BadInput, match=r"line 2: .*not this deep"):
+    with pytest.raises(BadInput, match=r"line 2: .*less nesting"):
         read_prompts(path)
 
 
@@ -142,7 +142,7 @@ def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(tmp_path):
     [
         (b"We open at 7.\nCaf\xe9", r"is not UTF-8 \(line 2\): save it as UTF-8"),
         ("Café".encode("utf-16"), "is not UTF-8"),
-        (b"We open\nat\x00 7.", r"is not text: line 2 has the character '\\x00'"),
+        (b"We open\nat\x00 7.", r"is not a text file: line 2 contains '\\x00'"),
         (b" \n", "is empty"),
     ],
 )
@@ -155,5 +155,5 @@ def test_what_is_no_text_is_refused_with_what_to_do(tmp_path, content, problem):
 
 
 def test_a_file_that_is_not_there_is_said_to_be_not_there(tmp_path):
-    with pytest.raises(BadInput, match=r"There is no file .*none\.md\.$"):
+    with pytest.raises(BadInput, match=r"File not found: .*none\.md\.$"):
         read_system_prompt(tmp_path / "none.md")
