@@ -11,16 +11,18 @@ from config.renamed import current_name
 
 ENV_PREFIX = "BYHEART_"
 ENV_CONFIG = "BYHEART_CONFIG"
-"""Names the TOML file, for the command line; every other variable with the prefix is a setting."""
+"""Path of the TOML file, for the command line; all other variables with the prefix are settings."""
 
 Sections = Mapping[str, type[BaseModel]]
 
 
 def read_environment(environ: Mapping[str, str], sections: Sections) -> dict[str, Any]:
-    """`BYHEART_ENGINE__MAX_LORAS=4` becomes `{"engine": {"max_loras": "4"}}`; lists are commas.
+    """Parse variables: `BYHEART_ENGINE__MAX_LORAS=4` becomes `{"engine": {"max_loras": "4"}}`.
+
+    Lists are comma-separated.
 
     Raises:
-        ConfigError: A variable with the prefix names no section.
+        ConfigError: A variable with the prefix has no `__` that separates section and key.
     """
     tree: dict[str, Any] = {}
     for name, value in sorted(environ.items()):
@@ -47,7 +49,7 @@ def _is_tuple(section: type[BaseModel], key: str) -> bool:
 
 
 def _explain(name: str, sections: Sections) -> str:
-    """Why a variable is no setting: two underscores end the section."""
+    """Return the error for a variable without `__`, with the most similar valid name."""
     known = [
         variable(section, key) for section, model in sections.items() for key in model.model_fields
     ]

@@ -1,9 +1,9 @@
-"""The configuration: one frozen tree of the sections in `sections.py`, and where it comes from.
+"""The configuration: an immutable tree of the sections in `sections.py`, and its sources.
 
-Sources, weakest first: the defaults, a TOML file, the environment (`BYHEART_SECTION__KEY`). An
-unknown key, also in the name of a variable, is an error that names the nearest valid one.
-Only `agent/daemon.py`, `agent/cli` and the two entry points of `distill` see the whole tree;
-everything else takes its section or plain values.
+Sources in ascending priority: defaults, a TOML file, environment variables
+(`BYHEART_SECTION__KEY`), explicit overrides. An unknown key or variable is an error that suggests
+the nearest valid one. Only `agent/daemon.py`, `agent/cli` and the two entry points of `distill` use
+the whole tree; everything else takes its section or plain values.
 """
 
 import difflib
@@ -22,12 +22,12 @@ from config.section_base import Section
 from config.sections import Distill, Engine, Gate, Learning, Server, Store
 
 SECRETS = ("engine.api_key", "engine.urls", "store.url")
-"""Settings whose value no error repeats."""
+"""Settings whose values never appear in error messages."""
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
 
 
 class Settings(Section):
-    """The whole tree."""
+    """All settings."""
 
     server: Server = Server()
     engine: Engine = Engine()
@@ -38,14 +38,14 @@ class Settings(Section):
 
     @property
     def data_dir(self) -> Path:
-        """The data folder with `~` resolved."""
+        """Return the absolute path of the data folder, with `~` expanded."""
         return self.store.data_dir.expanduser().absolute()
 
     @property
     def database_url(self) -> str:
-        """The configured database, or SQLite in the data folder; a file by its absolute path.
+        """Return the configured database URL, or SQLite in the data folder, with an absolute path.
 
-        Child processes have other working directories and must open the same one.
+        Child processes have other working directories and must open the same file.
         """
         driver, separator, path = self.store.url.partition(":///")
         if not self.store.url:
@@ -56,13 +56,13 @@ class Settings(Section):
 
     @property
     def model_folder(self) -> Path:
-        """The configured base model's folder, or where the embedded one is unpacked to."""
+        """Return the folder of the configured base model, or of the unpacked embedded one."""
         if self.engine.model:
             return Path(self.engine.model).expanduser().absolute()
         return self.data_dir / "models" / EMBEDDED_MODEL
 
     def environment(self) -> dict[str, str]:
-        """Variables that give a child process the same database, data folder, model and prompts."""
+        """Return variables for a child process: database, data folder, model, chat template."""
         return {
             f"{ENV_PREFIX}STORE__URL": self.database_url,
             f"{ENV_PREFIX}STORE__DATA_DIR": str(self.data_dir),
@@ -86,7 +86,7 @@ def load(
     environ: dict[str, str] | None = None,
     overrides: dict[str, dict[str, Any]] | None = None,
 ) -> Settings:
-    """Read settings from a TOML file, the environment and explicit overrides, in rising strength.
+    """Load settings from a TOML file, the environment and overrides, in ascending priority.
 
     Raises:
         ConfigError: The file cannot be read, a key is unknown, a value is out of range, or a
@@ -128,14 +128,14 @@ def _explain(error: ValidationError) -> str:
 def _explain_one(problem: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
-        given = "" if where in SECRETS else f" (got {problem['input']!r})"
-        return f"{where}: {problem['msg']}{given}"
+        value = "" if where in SECRETS else f" (got {problem['input']!r})"
+        return f"{where}: {problem['msg']}{value}"
     near = difflib.get_close_matches(where, valid_keys(), n=1, cutoff=0.0)
     return f"Unknown configuration key {where!r}. Did you mean {near[0]!r}?"
 
 
 def valid_keys() -> list[str]:
-    """All keys, as `section.key`, and the section names themselves."""
+    """Return all keys as `section.key`, and the section names."""
     return [
         key
         for name, section in SECTIONS.items()
