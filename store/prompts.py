@@ -1,7 +1,7 @@
 """The operator's inputs to a namespace: system prompt, seed prompts and anchors.
 
 The system prompt is prepended to every conversation until an adapter has internalised it. Runs
-train on seed prompts while there is little traffic. The gate checks candidates with anchors.
+train on seed prompts in addition to logged ones. The gate checks candidates with anchors.
 """
 
 from collections.abc import Sequence
