@@ -96,19 +96,17 @@ def prepare_data(
     replay = [*kept, *_general(encoder, collected, collected.unrelated)]
     # In one call, because a large decode batch takes hardly longer than a small one.
     sampler = sampler.for_stage("sample the teacher")
-    validation_prompts = [encoder.prompt(question.messages) for question in validation]
+    aside = [encoder.prompt(question.messages) for question in validation]
     taught = _taught_prompts(spec, prompts, training)
-    answers = sample_from_teacher(teacher, sampler, [*validation_prompts, *taught], temperature=0)
+    answers = sample_from_teacher(teacher, sampler, [*aside, *taught], temperature=0)
+    more = _more_answers(spec, teacher, sampler, taught)
+    verbatim = context_verbatim(spec, encoder, teacher, prompts, training)
     return RunData(
         prompts,
-        [
-            *answers[len(validation) :],
-            *_more_answers(spec, teacher, sampler, taught),
-            *context_verbatim(spec, encoder, teacher, prompts, training),
-        ],
+        [*answers[len(aside) :], *more, *verbatim],
         replay,
         _replay_answers(spec, teacher, sampler, replay, collected),
-        answers[: len(validation)],
+        answers[: len(aside)],
         anchored,
         [encoder.prompt(messages) for messages in held_out],
         _general(encoder, collected, _general_held_out(training)),

@@ -66,6 +66,15 @@ class Anchored:
         pairs = zip(self.anchors, answers, strict=True)
         return sum(anchor.passes(answer) for anchor, answer in pairs)
 
+    def counts(self, candidate: Sequence[str]) -> dict[str, int]:
+        """How many anchors there are (`total`), and how many each of the three models passes."""
+        return {
+            "total": len(self.anchors),
+            "base": self.base,
+            "teacher": self.teacher,
+            "candidate": self.passed(candidate),
+        }
+
     def checks(self, candidate: Sequence[str]) -> list[dict[str, Any]]:
         """Each anchor with the three answers and the models that pass it, as plain values."""
         columns = (self.base_answers, self.teacher_answers, candidate)
@@ -177,12 +186,7 @@ def measure_candidate(
             repetition(candidate_texts) - max(repetition(teacher_texts), repetition(base_texts)),
         ),
         leak_rate=max(0.0, leak_rate(candidate_texts) - leak_rate(teacher_texts)),
-        anchors={
-            "total": len(anchors.anchors),
-            "base": anchors.base,
-            "teacher": anchors.teacher,
-            "candidate": anchors.passed(anchor_texts),
-        },
+        anchors=anchors.counts(anchor_texts),
         checks=anchors.checks(anchor_texts),
         answers=[
             {"prompt": prompt.text, "base": base, "teacher": taught, "candidate": candidate}

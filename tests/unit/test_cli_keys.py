@@ -57,7 +57,6 @@ def test_a_revoked_key_is_listed_as_such(run: Any) -> None:
     "arguments",
     [
         ("create", " "),
-        ("create", "bot", "--trust", "model"),
         ("create", "bot", "-n", "nowhere"),
         ("revoke", "0" * 16, "--yes"),
     ],
@@ -67,3 +66,9 @@ def test_what_cannot_be_is_told_with_the_remedy(run: Any, arguments: tuple[str, 
     message, code = explain(error)
     assert message
     assert code == 2
+
+
+def test_a_trust_that_no_key_has_is_wrong_usage(run: Any) -> None:
+    refused = run("keys", "create", "bot", "--trust", "model")
+    assert refused.exit_code == 2
+    assert "'model' is not one of 'operator', 'user'" in refused.output
