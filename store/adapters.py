@@ -108,7 +108,7 @@ def candidates(session: Session) -> list[Adapter]:
     return list(session.scalars(rows.order_by(Adapter.created_at, Adapter.name)))
 
 
-def wanted(session: Session) -> list[Adapter]:
+def required(session: Session) -> list[Adapter]:
     """Return the adapters that an engine must load: the live ones and their rollback targets."""
     live = list(session.scalars(select(Adapter).join(Alias, Alias.adapter == Adapter.name)))
     spare = [last_good(session, adapter.namespace) for adapter in live]
@@ -117,7 +117,7 @@ def wanted(session: Session) -> list[Adapter]:
 
 def unneeded(session: Session, loaded: Collection[str]) -> list[str]:
     """Return the loaded adapters of this database that are neither required nor candidates."""
-    needed = {adapter.name for adapter in [*wanted(session), *candidates(session)]}
+    needed = {adapter.name for adapter in [*required(session), *candidates(session)]}
     ours = session.scalars(select(Adapter.name).where(Adapter.name.in_(loaded)))
     return [name for name in ours if name not in needed]
 

@@ -100,8 +100,8 @@ class Database:
         path = self.engine.url.database
         if self.engine.dialect.name != "sqlite" or not path:
             return
-        found = Path(path).stat() if Path(path).is_file() else None
-        file = (found.st_dev, found.st_ino) if found else None
+        stat = Path(path).stat() if Path(path).is_file() else None
+        file = (stat.st_dev, stat.st_ino) if stat else None
         self._file = self._file or file
         if file is None or file != self._file:
             raise DatabaseError(f"{path} was deleted or replaced. Restart byheart.")

@@ -176,8 +176,9 @@ def page(
         rows = rows.where(Principal.namespace == namespace)
     if after is not None:
         rows = rows.where(ApiKey.id > after)
-    found = [_key(*row) for row in session.execute(rows.limit(limit + 1))]
-    return found[:limit], found[limit - 1].id if len(found) > limit else None
+    selected = [_key(*row) for row in session.execute(rows.limit(limit + 1))]
+    has_more = len(selected) > limit
+    return selected[:limit], selected[limit - 1].id if has_more else None
 
 
 def find(session: Session, key_id: str) -> Key | None:

@@ -39,9 +39,9 @@ def retire_expired(session: Session, namespace: str, now: datetime) -> list[Less
     namespaces.bump_revision(
         session, namespace
     )  # serialises concurrent changes of the same lessons
-    found = list(session.scalars(expired.execution_options(populate_existing=True)))
-    for lesson in found:
+    retired = list(session.scalars(expired.execution_options(populate_existing=True)))
+    for lesson in retired:
         lessons.set_status(session, lesson, LessonStatus.RETIRED)
         detail = {"namespace": namespace, "reason": "expired"}
         audit.append(session, audit.BYHEART, "lesson retired", lesson.id, detail, now)
-    return found
+    return retired

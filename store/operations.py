@@ -51,7 +51,7 @@ class Job(Base):
     kind: Mapped[str]
     payload: Mapped[dict[str, Any]]
     unique_key: Mapped[str | None] = mapped_column(index=True)
-    """At most one unfinished job has a given key."""
+    """Unique among unfinished jobs."""
     status: Mapped[JobStatus]
     run_at: Mapped[datetime]
     lease_until: Mapped[datetime | None]

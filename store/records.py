@@ -25,7 +25,7 @@ from store.db import Session
 from store.models import Interaction, Payload
 from store.schema import InteractionStatus, Trust
 
-MAX_CONTINUED = 32
+MAX_CONTINUATION_CANDIDATES = 32
 """How many of the newest conversations with the same prefix are considered as the one continued; a
 standard greeting can be the prefix of thousands."""
 INTERRUPTED = "the answer was cut off before its end could be recorded"
@@ -199,8 +199,8 @@ class _Batch:
             "principal": record.principal,
             "at": record.created_at,
         }
-        found: str | None = self._connection.scalar(_CONTINUED, parameters)
-        return found
+        conversation: str | None = self._connection.scalar(_CONTINUED, parameters)
+        return conversation
 
 
 def abort_running(session: Session, server: str, unended: Collection[str]) -> int:
@@ -267,7 +267,7 @@ _same = (
         Interaction.created_at <= bindparam("at"),
     )
     .order_by(Interaction.created_at.desc(), Interaction.id.desc())
-    .limit(MAX_CONTINUED)
+    .limit(MAX_CONTINUATION_CANDIDATES)
     .subquery()
 )
 _later = aliased(Interaction)

@@ -1,8 +1,8 @@
 """Runs: one distillation each, from the snapshot it learns to the adapter it publishes.
 
-The daemon opens a run; the training process starts it, reports progress and finishes it. A run
-that is over never changes again, so a training process that was given up for dead cannot overwrite
-what was decided without it.
+The daemon opens a run; the training process starts it, reports progress and finishes it. A
+finished run is immutable, so a training process that the daemon considered dead cannot overwrite
+its outcome.
 """
 
 from datetime import datetime
@@ -18,7 +18,7 @@ from store.schema import RunStatus
 
 TRANSITIONS: dict[RunStatus, tuple[RunStatus, ...]] = {
     RunStatus.QUEUED: (RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED),
-    # A run that was killed starts again, from its last checkpoint.
+    # A killed run restarts from its last checkpoint.
     RunStatus.RUNNING: (
         RunStatus.RUNNING,
         RunStatus.PUBLISHED,
@@ -32,7 +32,7 @@ TRANSITIONS: dict[RunStatus, tuple[RunStatus, ...]] = {
     RunStatus.CANCELLED: (),
 }
 TRAINED = "trained"
-"""In a run's progress, the optimiser steps that it was last seen to have taken, in any phase."""
+"""Key in a run's progress: the optimiser steps taken when last checked, over all phases."""
 UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
@@ -51,7 +51,7 @@ def open_run(
     token_budget: int,
     now: datetime,
 ) -> Run:
-    """Queue a run over the namespace's whole context as it is now."""
+    """Queue a run over the namespace's whole current context."""
     namespaces.bump_revision(session, namespace)  # serialises with changes of the context
     run = Run(
         id=new_id("run"),
@@ -68,24 +68,24 @@ def open_run(
 
 
 def get(session: Session, run_id: str) -> Run | None:
-    """The run of that id."""
+    """Return the run with that id, or None."""
     return session.get(Run, run_id)
 
 
 def listing(session: Session, namespace: str | None = None) -> list[Run]:
-    """Runs of a namespace, or of all, newest first."""
+    """Return the runs of one namespace, or of all, newest first."""
     rows = select(Run).order_by(Run.id.desc())
     return list(session.scalars(rows.where(Run.namespace == namespace) if namespace else rows))
 
 
 def unfinished(session: Session, namespace: str) -> Run | None:
-    """The oldest run of a namespace that is not over."""
+    """Return the oldest unfinished run of a namespace, or None."""
     rows = select(Run).where(Run.namespace == namespace, Run.status.in_(UNFINISHED))
     return session.scalar(rows.order_by(Run.id).limit(1))
 
 
 def all_unfinished(session: Session) -> list[Run]:
-    """The runs of every namespace that are not over, oldest first."""
+    """Return the unfinished runs of all namespaces, oldest first."""
     return list(session.scalars(select(Run).where(Run.status.in_(UNFINISHED)).order_by(Run.id)))
 
 
@@ -94,7 +94,7 @@ def start(session: Session, run_id: str, now: datetime) -> Run:
 
     Raises:
         UnknownRun: There is no such run.
-        IllegalTransition: It is over.
+        IllegalTransition: It has finished.
     """
     run = _move(session, run_id, RunStatus.RUNNING)
     run.started_at = run.started_at or now
@@ -124,7 +124,7 @@ def finish(
 
     Raises:
         UnknownRun: There is no such run.
-        IllegalTransition: It is over already, or cannot end like that.
+        IllegalTransition: It has already finished, or cannot finish with this status.
     """
     run = _move(session, run_id, status)
     run.reason = reason
@@ -138,7 +138,7 @@ def cancel(session: Session, run_id: str, now: datetime) -> Run:
 
     Raises:
         UnknownRun: There is no such run.
-        IllegalTransition: It is over already.
+        IllegalTransition: It has already finished.
     """
     return finish(session, run_id, RunStatus.CANCELLED, "Cancelled by the operator.", now)
 

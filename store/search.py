@@ -60,8 +60,8 @@ def interactions(
         rows = rows.where(Interaction.id < after)
     rows = rows.order_by(Interaction.id.desc())
     if conditions.contains is None:
-        found = list(session.scalars(rows.limit(limit + 1)))
-        return InteractionPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
+        page = list(session.scalars(rows.limit(limit + 1)))
+        return InteractionPage(page[:limit], page[limit - 1].id if len(page) > limit else None)
     return _containing(session, rows, conditions.contains.casefold(), limit)
 
 
@@ -82,7 +82,7 @@ def _containing(
     session: Session, rows: Select[Interaction], contains: str, limit: int
 ) -> InteractionPage:
     """Read texts until the page is full or `MAX_TEXTS` were read."""
-    found: list[Interaction] = []
+    matches: list[Interaction] = []
     read = rows.join(Payload, Payload.interaction == Interaction.id).add_columns(Payload)
     last, count = None, 0
     texts_to_read = read.limit(MAX_TEXTS).execution_options(
@@ -92,11 +92,11 @@ def _containing(
         for interaction, payload in texts:
             last, count = interaction.id, count + 1
             if any(contains in text.casefold() for text in _texts(payload)):
-                found.append(interaction)
-                if len(found) == limit:
+                matches.append(interaction)
+                if len(matches) == limit:
                     break
-    is_all = count < MAX_TEXTS and len(found) < limit
-    return InteractionPage(found, None if is_all else last)
+    is_last_page = count < MAX_TEXTS and len(matches) < limit
+    return InteractionPage(matches, None if is_last_page else last)
 
 
 def _texts(payload: Payload) -> Iterator[str]:
@@ -118,8 +118,8 @@ def conversations(
     )
     if after is not None:
         rows = rows.where(Conversation.id > after)
-    found = [(row[0], int(row[1])) for row in session.execute(rows.limit(limit + 1))]
-    return found[:limit], found[limit - 1][0].id if len(found) > limit else None
+    page = [(row[0], int(row[1])) for row in session.execute(rows.limit(limit + 1))]
+    return page[:limit], page[limit - 1][0].id if len(page) > limit else None
 
 
 def savings(session: Session, namespace: str) -> list[dict[str, Any]]:

@@ -78,8 +78,8 @@ def _revision(connection: Connection) -> str | None:
     """Return the database's schema revision; None if it has no schema."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return found
+    current: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return current
 
 
 def _refuse_newer(connection: Connection, config: "Config") -> None:

@@ -42,7 +42,7 @@ async def reconcile(runtime: Runtime) -> None:
         # Read after asking the engine: a candidate has its row before it is loaded, so it cannot
         # be mistaken for a stray.
         with runtime.db.read() as session:
-            wanted = adapters.wanted(session)
+            wanted = adapters.required(session)
             strays = adapters.unneeded(session, loaded)
         unverified = [adapter for adapter in wanted if (url, adapter.name) not in runtime.verified]
         # Requests run concurrently: the base answers for these until they are verified.

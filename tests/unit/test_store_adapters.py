@@ -155,7 +155,7 @@ class Rollout(RuleBasedStateMachine):
             rows = adapters.listing(session, self.namespace)
             live = [row.name for row in rows if row.status is AdapterStatus.LIVE]
             serving = adapters.live(session, self.namespace)
-            wanted = {adapter.name for adapter in adapters.wanted(session)}
+            wanted = {adapter.name for adapter in adapters.required(session)}
             undecided = {adapter.name for adapter in adapters.candidates(session)}
         assert live == ([self.live] if self.live else [])
         assert (serving.name if serving else None) == self.live
@@ -284,7 +284,7 @@ def test_a_rejection_is_an_event_with_its_reasons(shop: Database) -> None:
 def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
     with shop.begin() as session:
         mine, theirs = go_live(session, "shop"), go_live(session, "bank")
-        assert {adapter.name for adapter in adapters.wanted(session)} == {mine, theirs}
+        assert {adapter.name for adapter in adapters.required(session)} == {mine, theirs}
         assert rollouts.rollback(session, "shop", "operator", "Worse.", NOW) == (mine, None)
         serving = adapters.live(session, "bank")
         assert serving is not None
