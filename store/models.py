@@ -48,7 +48,7 @@ class Conversation(Base):
     held_out: Mapped[bool]
     """Assigned once, from a hash of the id. Held-out prompts are never trained on; the gate
     evaluates on them."""
-    last_at: Mapped[datetime]
+    last_at: Mapped[datetime]  # time of the last activity
     signals: Mapped[int] = mapped_column(default=0)
     """Number of turns and feedback items that lessons may be extracted from."""
     signals_read: Mapped[int] = mapped_column(default=0)
@@ -70,18 +70,18 @@ class Interaction(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     conversation: Mapped[str] = mapped_column(ForeignKey("conversations.id"), index=True)
-    principal: Mapped[str]
-    trust: Mapped[Trust]
+    principal: Mapped[str]  # the caller: a key's principal, or one of its end users
+    trust: Mapped[Trust]  # in what the messages say
     status: Mapped[InteractionStatus]
     version: Mapped[str]
     """The adapter that answered, `base`, or `none` if the request failed before routing."""
-    arm: Mapped[str]
-    context_hash: Mapped[str]
-    learn: Mapped[bool]
+    arm: Mapped[str]  # how `version` was chosen: `live`, `fallback` or `none`
+    context_hash: Mapped[str]  # the snapshot that the prompt contained
+    learn: Mapped[bool]  # whether lessons may be extracted and the prompt trained on
     created_at: Mapped[datetime]
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
-    tokens_saved: Mapped[int] = mapped_column(default=0)
+    tokens_saved: Mapped[int] = mapped_column(default=0)  # left out of the prompt as internalised
     first_token_ms: Mapped[float | None]
     total_ms: Mapped[float]
     error: Mapped[str | None]
@@ -112,7 +112,7 @@ class Payload(Base):
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), primary_key=True)
     messages: Mapped[list[Any]] = mapped_column(Compressed)
     """As the client sent them, without the context that the gateway prepends."""
-    params: Mapped[dict[str, Any]] = mapped_column(Compressed)
+    params: Mapped[dict[str, Any]] = mapped_column(Compressed)  # the other fields of the request
     response: Mapped[str] = mapped_column(Compressed)
 
 
@@ -126,10 +126,10 @@ class Feedback(Base):
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), index=True)
     principal: Mapped[str]
     trust: Mapped[Trust]
-    name: Mapped[str]
+    name: Mapped[str]  # kind of signal, such as `demonstration`
     value: Mapped[dict[str, Any]]
     comment: Mapped[str | None]
-    demonstration: Mapped[str | None]
+    demonstration: Mapped[str | None]  # the answer as it should have been
     tags: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 
@@ -141,18 +141,18 @@ class Lesson(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     kind: Mapped[LessonKind]
-    when: Mapped[str | None]
-    do: Mapped[str]
+    when: Mapped[str | None]  # the condition under which it applies
+    do: Mapped[str]  # the statement itself
     why: Mapped[str | None]
     status: Mapped[LessonStatus]
     trust: Mapped[Trust]
     helpful: Mapped[int] = mapped_column(default=0)
     harmful: Mapped[int] = mapped_column(default=0)
-    tokens: Mapped[int]
-    pinned: Mapped[bool] = mapped_column(default=False)
+    tokens: Mapped[int]  # length in the prompt
+    pinned: Mapped[bool] = mapped_column(default=False)  # first to get a place in prompts and runs
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
-    supersedes: Mapped[str | None] = mapped_column(ForeignKey("lessons.id"))
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("lessons.id"))  # lesson it replaces
     __table_args__ = (Index(None, "namespace", "status"),)
 
 
@@ -168,7 +168,7 @@ class LessonSupport(Base):
     span: Mapped[str]
     principal: Mapped[str]
     trust: Mapped[Trust]
-    polarity: Mapped[int] = mapped_column(default=1)
+    polarity: Mapped[int] = mapped_column(default=1)  # only positive rows count as support
 
 
 class SystemPrompt(Base):
@@ -210,7 +210,7 @@ class Anchor(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), index=True)
     messages: Mapped[list[Any]]
-    expect: Mapped[dict[str, Any]]
+    expect: Mapped[dict[str, Any]]  # the checks; see anchors.py
 
 
 class Run(Base):
@@ -220,14 +220,14 @@ class Run(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"), index=True)
     status: Mapped[RunStatus]
-    snapshot: Mapped[str]
-    settings: Mapped[dict[str, Any]]
+    snapshot: Mapped[str]  # the context to learn
+    settings: Mapped[dict[str, Any]]  # the `distill` section, frozen when the run was opened
     trigger: Mapped[str]
     """Why it was started, as a sentence."""
     reason: Mapped[str | None]
     """Why it ended with this status, as a sentence."""
-    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    adapter: Mapped[str | None]
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)  # the latest value per name
+    adapter: Mapped[str | None]  # the one it published
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -243,8 +243,8 @@ class Adapter(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     run: Mapped[str] = mapped_column(ForeignKey("runs.id"))
-    parent: Mapped[str | None]
-    snapshot: Mapped[str]
+    parent: Mapped[str | None]  # the adapter that training started from, if any
+    snapshot: Mapped[str]  # the context it has internalised
     path: Mapped[str]
     """Its folder, relative to the data folder, or absolute if outside it."""
     manifest_sha256: Mapped[str]
