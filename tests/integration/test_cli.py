@@ -107,7 +107,7 @@ def test_an_unknown_namespace_is_named_and_not_taken_for_an_empty_one(byheart, a
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_of_another_kind_is_refused_with_the_remedy(byheart):
+def test_an_unsupported_database_is_rejected_with_the_remedy(byheart):
     done = byheart("status", BYHEART_STORE__URL="mysql://root@localhost/byheart")
     assert done.returncode == 1
     assert "store.url" in done.stderr

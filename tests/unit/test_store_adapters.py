@@ -191,7 +191,7 @@ def test_rollouts_keep_alias_statuses_and_lessons_together(any_db: Database) -> 
     )
 
 
-def test_of_two_that_promote_over_the_same_one_the_second_is_told(shop: Database) -> None:
+def test_the_second_of_two_promotions_over_the_same_adapter_fails(shop: Database) -> None:
     with shop.begin() as session:
         first, second = add_adapter(session), add_adapter(session)
         for adapter in (first, second):
@@ -202,7 +202,7 @@ def test_of_two_that_promote_over_the_same_one_the_second_is_told(shop: Database
         rollouts.promote(session, second.name, None, "Better.", NOW)
 
 
-def test_of_many_that_promote_at_once_one_wins(shop: Database) -> None:
+def test_one_of_many_concurrent_promotions_succeeds(shop: Database) -> None:
     with shop.begin() as session:
         names = [add_adapter(session).name for _ in range(4)]
         for name in names:
@@ -281,7 +281,7 @@ def test_a_rejection_is_an_event_with_its_reasons(shop: Database) -> None:
     assert event.reason == "Too long. Too odd."
 
 
-def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
+def test_namespaces_are_promoted_and_rolled_back_independently(shop: Database) -> None:
     with shop.begin() as session:
         mine, theirs = go_live(session, "shop"), go_live(session, "bank")
         assert {adapter.name for adapter in adapters.required(session)} == {mine, theirs}
@@ -291,7 +291,7 @@ def test_namespaces_are_promoted_and_rolled_back_apart(shop: Database) -> None:
         assert serving.name == theirs
 
 
-def test_an_unknown_adapter_is_named(shop: Database) -> None:
+def test_an_unknown_adapter_is_an_error_that_names_it(shop: Database) -> None:
     with pytest.raises(UnknownAdapter, match="bh-x"), shop.begin() as session:
         rollouts.promote(session, "bh-x", None, "", NOW)
     with pytest.raises(UnknownAdapter, match="bh-x"), shop.begin() as session:
@@ -321,7 +321,7 @@ def test_an_adapter_of_an_earlier_run_does_not_replace_that_of_a_later_one(shop:
         rollouts.promote(session, old.name, new.name, "Late.", NOW)
 
 
-def test_of_two_that_roll_back_the_same_one_the_second_is_told(shop: Database) -> None:
+def test_the_second_of_two_rollbacks_of_the_same_adapter_fails(shop: Database) -> None:
     with shop.begin() as session:
         first, second = go_live(session), go_live(session)
         rollouts.rollback(session, "shop", "operator", "Worse.", NOW, expected=second)

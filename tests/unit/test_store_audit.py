@@ -85,7 +85,7 @@ def test_a_lost_head_is_found(log: Database) -> None:
         audit.verify(session)
 
 
-def test_text_that_a_database_changes_is_not_taken_for_tampering(any_db: Database) -> None:
+def test_replaced_unstorable_text_is_not_mistaken_for_tampering(any_db: Database) -> None:
     with any_db.begin() as session:
         audit.append(session, "a\x00\ud800", "b", "c", {"d": "\x00\ud800"}, later(0))
     with any_db.read() as session:

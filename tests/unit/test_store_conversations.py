@@ -47,7 +47,7 @@ def read(session: Session, conversation: str) -> None:
     conversations.mark_read(session, conversation, conversations.signals(session, conversation))
 
 
-def test_one_turn_says_nothing_yet_and_a_second_or_feedback_is_to_be_read(shop: Database) -> None:
+def test_a_conversation_is_unread_from_its_second_signal(shop: Database) -> None:
     with shop.begin() as session:
         two_turns = say_something(session, 0)
         assert unread(session) == []
@@ -59,7 +59,9 @@ def test_one_turn_says_nothing_yet_and_a_second_or_feedback_is_to_be_read(shop: 
 
 
 @pytest.mark.parametrize("new", ["turn", "feedback"])
-def test_after_a_reading_one_more_turn_or_feedback_is_to_be_read(shop: Database, new: str) -> None:
+def test_after_an_extraction_one_more_signal_makes_a_conversation_unread(
+    shop: Database, new: str
+) -> None:
     with shop.begin() as session:
         first = record(session, conversation="c", created_at=later(0))
         conversation = say_something(session, 1)
@@ -72,7 +74,7 @@ def test_after_a_reading_one_more_turn_or_feedback_is_to_be_read(shop: Database,
         assert unread(session) == [conversation]
 
 
-def test_a_turn_that_began_before_a_reading_and_was_recorded_after_it_is_to_be_read(
+def test_a_turn_recorded_after_an_extraction_is_unread_though_it_started_before(
     shop: Database,
 ) -> None:
     with shop.begin() as session:
@@ -84,7 +86,7 @@ def test_a_turn_that_began_before_a_reading_and_was_recorded_after_it_is_to_be_r
         assert session.get_one(Conversation, conversation).last_at == later(11)
 
 
-def test_what_was_said_during_a_reading_stays_to_be_read(shop: Database) -> None:
+def test_signals_during_an_extraction_stay_unread(shop: Database) -> None:
     with shop.begin() as session:
         say_something(session, 0)
         conversation = say_something(session, 1)
@@ -94,7 +96,7 @@ def test_what_was_said_during_a_reading_stays_to_be_read(shop: Database) -> None
         assert unread(session) == [conversation]
 
 
-def test_a_conversation_is_left_alone_until_it_is_idle(shop: Database) -> None:
+def test_a_conversation_is_not_read_until_it_is_idle(shop: Database) -> None:
     with shop.begin() as session:
         first = record(session, conversation="c", created_at=later(0))
         conversation = say_something(session, 10)
@@ -104,7 +106,7 @@ def test_a_conversation_is_left_alone_until_it_is_idle(shop: Database) -> None:
         assert unread(session, later(19)) == []
 
 
-def test_what_must_not_be_learned_from_is_never_to_be_read(shop: Database) -> None:
+def test_interactions_excluded_from_learning_are_never_unread(shop: Database) -> None:
     with shop.begin() as session:
         made = record(session, conversation="c", learn=False)
         record(session, conversation="c", learn=False)
@@ -112,7 +114,7 @@ def test_what_must_not_be_learned_from_is_never_to_be_read(shop: Database) -> No
         assert unread(session) == []
 
 
-def test_a_record_and_feedback_that_come_twice_are_one_signal_each(shop: Database) -> None:
+def test_a_record_and_feedback_that_arrive_twice_are_one_signal_each(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
         for _ in range(2):
@@ -135,7 +137,7 @@ def end_job(session: Session, at: float, error: str | None) -> None:
         jobs.finish(session, claim, later(at))
 
 
-def test_a_conversation_whose_job_is_not_over_is_not_due(shop: Database) -> None:
+def test_a_conversation_with_an_unfinished_job_is_not_due(shop: Database) -> None:
     with shop.begin() as session:
         say_something(session, 0)
         conversation = say_something(session, 1)
@@ -147,7 +149,7 @@ def test_a_conversation_whose_job_is_not_over_is_not_due(shop: Database) -> None
         assert due(session, 6) == [conversation]
 
 
-def test_a_job_that_gave_up_is_repeated_when_something_is_said_or_much_later(
+def test_a_failed_job_is_repeated_after_activity_or_the_retry_time(
     shop: Database,
 ) -> None:
     with shop.begin() as session:
@@ -161,7 +163,7 @@ def test_a_job_that_gave_up_is_repeated_when_something_is_said_or_much_later(
         assert due(session, 6) == [conversation]
 
 
-def test_a_look_for_what_is_due_reads_an_index_of_what_is_unread(shop: Database) -> None:
+def test_the_query_for_due_conversations_uses_the_index_of_unread_ones(shop: Database) -> None:
     asked: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:

@@ -26,7 +26,7 @@ from tests.support.factories import NOW, make_record, user
 assert operations  # its tables are part of the metadata
 
 
-def test_a_blank_database_upgraded_is_what_the_models_say(blank_url: str) -> None:
+def test_upgrading_a_blank_database_creates_the_schema_of_the_models(blank_url: str) -> None:
     database = Database(blank_url)
     store_upgrade.upgrade(database)
     with database.engine.connect() as connection:
@@ -47,7 +47,7 @@ def test_an_upgrade_can_be_repeated(any_db: Database) -> None:
     any_db.check()
 
 
-def test_a_newer_schema_is_refused(blank_url: str) -> None:
+def test_a_newer_schema_is_rejected(blank_url: str) -> None:
     database = Database(blank_url)
     store_upgrade.upgrade(database)
     with database.begin() as session:
@@ -83,7 +83,7 @@ def test_a_read_transaction_does_not_wait_for_a_writer(any_db: Database) -> None
             assert namespaces.names(reader) == []
 
 
-def test_a_read_transaction_sees_one_moment(any_db: Database) -> None:
+def test_a_read_transaction_sees_one_snapshot(any_db: Database) -> None:
     with any_db.read() as reader:
         before = namespaces.names(reader)
         with any_db.begin() as writer:
@@ -106,7 +106,7 @@ def test_a_writer_waits_at_its_first_statement_or_not_at_all(
     impatient.close()
 
 
-def test_postgresql_is_waited_for_no_longer_than_sqlite(
+def test_postgresql_has_the_same_lock_timeout_as_sqlite(
     shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_db, "BUSY_TIMEOUT_MS", 50)
@@ -134,7 +134,7 @@ def test_an_upgrade_waits_for_another_one(
     impatient.close()
 
 
-def test_what_the_url_says_of_timeouts_wins(shared_postgres: Database) -> None:
+def test_timeouts_in_the_url_take_precedence(shared_postgres: Database) -> None:
     url = f"{shared_postgres.url}&options=-c%20statement_timeout%3D1234&connect_timeout=9"
     database = Database(url)
     with database.read() as session:
@@ -144,7 +144,7 @@ def test_what_the_url_says_of_timeouts_wins(shared_postgres: Database) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://root@localhost/byheart", "byheart.db", "sqlite:/x", "?"])
-def test_a_database_of_another_kind_is_refused_with_the_remedy(url: str) -> None:
+def test_an_unsupported_database_is_rejected_with_the_remedy(url: str) -> None:
     with pytest.raises(DatabaseError, match=r"store\.url"):
         Database(url)
 
@@ -157,7 +157,7 @@ def test_an_error_rolls_everything_back(any_db: Database) -> None:
         assert namespaces.names(session) == []
 
 
-def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_sqlite_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_db, "MIN_SQLITE", (99, 0, 0))
     with pytest.raises(DatabaseError, match="Install pysqlite3"):
         Database("sqlite://")
@@ -170,7 +170,7 @@ def test_sqlite_commits_are_synced_and_keys_checked(db: Database) -> None:
     assert values == ["wal", 2, 1]
 
 
-def test_a_dangling_row_is_damage(db: Database) -> None:
+def test_a_dangling_row_is_corruption(db: Database) -> None:
     with db.engine.connect() as connection, store_upgrade.foreign_keys_off(connection):
         connection.execute(
             text("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
@@ -180,7 +180,7 @@ def test_a_dangling_row_is_damage(db: Database) -> None:
         db.check()
 
 
-def test_insert_new_inserts_once(any_db: Database) -> None:
+def test_insert_if_absent_inserts_once(any_db: Database) -> None:
     values = {"name": "shop", "created_at": NOW}
     with any_db.begin() as session:
         assert insert_if_absent(session, Namespace, values)
@@ -189,7 +189,7 @@ def test_insert_new_inserts_once(any_db: Database) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.text(st.characters(exclude_categories=()), max_size=20))
-def test_whatever_a_client_sends_can_be_recorded(any_db: Database, said: str) -> None:
+def test_every_text_that_a_client_can_send_can_be_recorded(any_db: Database, said: str) -> None:
     sent = make_record(messages=[user(said)], response=said, error=said, params={"stop": said})
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
@@ -211,7 +211,7 @@ def test_times_are_aware_and_exact(any_db: Database) -> None:
         namespaces.ensure(session, "other", naive)
 
 
-def test_an_error_does_not_tell_what_a_client_said(any_db: Database) -> None:
+def test_an_error_does_not_contain_client_text(any_db: Database) -> None:
     secret = "my card is 4111 1111"
     lost = Payload(interaction="nope", messages=[user(secret)], params={}, response=secret)
     with pytest.raises(SQLError) as caught, any_db.begin() as session:
@@ -233,7 +233,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     assert "s3cret" not in without_password(url)
 
 
-def test_nan_is_refused_on_every_database(any_db: Database) -> None:
+def test_nan_is_rejected_on_every_database(any_db: Database) -> None:
     anchors = [([user("?")], {"score": float("nan")})]
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
@@ -242,17 +242,17 @@ def test_nan_is_refused_on_every_database(any_db: Database) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "-a", "a" * 65, "ä", "a\n"])
-def test_a_bad_namespace_name_is_refused(db: Database, name: str) -> None:
+def test_an_invalid_namespace_name_is_rejected(db: Database, name: str) -> None:
     with pytest.raises(namespaces.BadName, match="letter or digit first"), db.begin() as session:
         namespaces.ensure(session, name, NOW)
 
 
-def test_an_unknown_namespace_cannot_be_bumped(any_db: Database) -> None:
+def test_the_revision_of_an_unknown_namespace_cannot_be_bumped(any_db: Database) -> None:
     with pytest.raises(namespaces.UnknownNamespace), any_db.begin() as session:
         namespaces.bump_revision(session, "nowhere")
 
 
-def test_a_file_that_is_no_database_is_damage(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_corruption(tmp_path: Path) -> None:
     (tmp_path / "byheart.db").write_bytes(b"no database" * 1000)
     database = Database(f"sqlite:///{tmp_path / 'byheart.db'}")
     try:

@@ -20,7 +20,7 @@ with durable_files.staging(Path(sys.argv[1])):
 """
 
 
-def test_a_staged_folder_is_gone_unless_it_was_settled(tmp_path):
+def test_a_staged_folder_is_removed_unless_it_was_published(tmp_path):
     with durable_files.staging(tmp_path) as kept:
         (kept / "file").write_text("text")
         durable_files.publish(kept, tmp_path / "target")
@@ -30,7 +30,7 @@ def test_a_staged_folder_is_gone_unless_it_was_settled(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
-def test_what_a_killed_process_staged_is_removed_and_what_a_living_one_stages_is_not(tmp_path):
+def test_only_staged_folders_of_killed_processes_are_removed(tmp_path):
     command = [sys.executable, "-c", STAGE_AND_WAIT, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"staged\n"
@@ -61,7 +61,7 @@ def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"one"
 
 
-def test_where_there_is_no_room_a_file_stays_as_it_was_and_the_error_names_it(tmp_path):
+def test_on_a_full_disk_a_file_is_unchanged_and_the_error_names_it(tmp_path):
     durable_files.write_file(tmp_path / "file", b"one")
 
     most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -26,7 +26,7 @@ ASKED = ({"role": "user", "content": "When?"},)
     expect=st.dictionaries(st.sampled_from([*CHECKS, "other"]), VALUES, max_size=2),
     answer=st.text(max_size=10),
 )
-def test_an_anchor_is_refused_when_it_is_made_or_checks_every_answer(expect, answer):
+def test_an_anchor_is_rejected_at_creation_or_checks_every_answer(expect, answer):
     try:
         anchor = Anchor(ASKED, expect)
     except BadAnchor:
@@ -74,12 +74,12 @@ def test_an_anchor_that_cannot_be_checked_is_an_error_that_names_the_line(tmp_pa
         ["q"],
     ],
 )
-def test_a_prompt_that_cannot_be_asked_is_an_error_that_names_the_line(tmp_path, line):
+def test_an_invalid_prompt_is_an_error_that_names_the_line(tmp_path, line):
     with pytest.raises(BadInput, match="line 2"):
         read_prompts(write(tmp_path, {"prompt": "q"}, line))
 
 
-def test_a_line_that_nobody_can_read_to_its_end_is_an_error_that_names_it(tmp_path):
+def test_a_deeply_nested_line_is_an_error_that_names_the_line(tmp_path):
     path = write(tmp_path, {"prompt": "q"})
     path.write_text(path.read_text() + "\n" + "[" * 100_000)
 
@@ -88,11 +88,11 @@ def test_a_line_that_nobody_can_read_to_its_end_is_an_error_that_names_it(tmp_pa
 
 
 @pytest.mark.parametrize("answer", ["[" * 100_000, "1" * 5000, "NaN", "[NaN]", "[", ""])
-def test_an_answer_that_nobody_can_read_as_json_passes_no_schema(answer):
+def test_an_answer_that_is_not_json_passes_no_schema(answer):
     assert not Anchor(ASKED, {"json_schema": {}}).passes(answer)
 
 
-def test_a_schema_may_refer_to_its_own_parts():
+def test_a_schema_may_refer_to_its_own_definitions():
     schema = {"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "number"}}}
 
     assert Anchor(ASKED, {"json_schema": schema}).passes("[1, 2]")
@@ -111,7 +111,7 @@ def write(folder: Path, *lines: object) -> Path:
     return path
 
 
-def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatch):
+def test_a_slow_regular_expression_times_out(monkeypatch):
     monkeypatch.setattr(anchors, "REGEX_TIMEOUT_S", 0.05)
     anchor = Anchor(ASKED, {"regex": "^(?:a|[a-z ]|[a-z])+$"})
 
@@ -120,7 +120,7 @@ def test_a_regular_expression_that_takes_years_is_an_error_in_seconds(monkeypatc
     assert anchor.passes("a")
 
 
-def test_a_pattern_of_a_schema_that_takes_years_is_an_error_in_seconds(monkeypatch):
+def test_a_slow_schema_pattern_times_out(monkeypatch):
     monkeypatch.setattr(anchors, "REGEX_TIMEOUT_S", 0.05)
     anchor = Anchor(ASKED, {"json_schema": {"pattern": "^(?:a|[a-z ]|[a-z])+$"}})
 
@@ -130,7 +130,7 @@ def test_a_pattern_of_a_schema_that_takes_years_is_an_error_in_seconds(monkeypat
     assert not anchor.passes('"7"')
 
 
-def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     path = tmp_path / "context.md"
     path.write_bytes("\ufeffWe open at 7.\r\nBe kind.".encode())
 
@@ -146,7 +146,7 @@ def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_text(tmp_path):
         (b" \n", "is empty"),
     ],
 )
-def test_what_is_no_text_is_refused_with_what_to_do(tmp_path, content, problem):
+def test_a_file_that_is_not_text_is_rejected_with_the_remedy(tmp_path, content, problem):
     path = tmp_path / "context.md"
     path.write_bytes(content)
 
@@ -154,6 +154,6 @@ def test_what_is_no_text_is_refused_with_what_to_do(tmp_path, content, problem):
         read_system_prompt(path)
 
 
-def test_a_file_that_is_not_there_is_said_to_be_not_there(tmp_path):
+def test_a_missing_file_is_reported_as_missing(tmp_path):
     with pytest.raises(BadInput, match=r"File not found: .*none\.md\.$"):
         read_system_prompt(tmp_path / "none.md")

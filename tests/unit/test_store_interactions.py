@@ -22,7 +22,7 @@ def _conversation(session: Session, made: Record) -> str:
     return session.get_one(Interaction, made.id).conversation
 
 
-def test_recording_twice_is_recording_once(shop: Database) -> None:
+def test_saving_a_record_is_idempotent(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
         assert records.save(session.connection(), [made])
@@ -80,7 +80,7 @@ def test_a_tool_result_continues_its_conversation(shop: Database) -> None:
         assert _conversation(session, first) == _conversation(session, second)
 
 
-def test_two_who_were_greeted_alike_keep_their_own_conversations(shop: Database) -> None:
+def test_two_users_with_the_same_greeting_keep_separate_conversations(shop: Database) -> None:
     hello = [user("Hi")]
     with shop.begin() as session:
         greeted = [record(session, messages=hello, response="Hello!") for _ in range(2)]
@@ -95,7 +95,7 @@ def test_two_who_were_greeted_alike_keep_their_own_conversations(shop: Database)
 
 
 @pytest.mark.parametrize("other", [{"namespace": "bank"}, {"principal": "somebody else"}])
-def test_nobody_continues_the_conversation_of_another(
+def test_a_principal_does_not_continue_the_conversation_of_another(
     shop: Database, other: dict[str, str]
 ) -> None:
     following = [user("Hi"), assistant("Hello!"), user("And?")]
@@ -127,7 +127,7 @@ def test_a_replay_finds_the_same_conversation(shop: Database, db: Database) -> N
     assert (here.id, here.held_out) == (there.id, there.held_out)
 
 
-def test_a_fifth_of_conversations_is_held_out_for_good(db: Database) -> None:
+def test_a_fifth_of_conversations_is_held_out_permanently(db: Database) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         made = [record(session, conversation=f"chat-{n}") for n in range(200)]
@@ -157,7 +157,7 @@ def test_held_out_prompts_are_never_trained_on(shop: Database) -> None:
     assert numbers == sorted(numbers, reverse=True)
 
 
-def test_prompts_can_be_asked_for_as_they_were_at_a_time(shop: Database) -> None:
+def test_prompts_can_be_read_as_of_a_time(shop: Database) -> None:
     with shop.begin() as session:
         first = record(session, messages=[user("First?")])
         record(session, messages=[user("Second?")])
@@ -185,7 +185,7 @@ MESSAGE = st.builds(
 
 
 @given(one=st.lists(MESSAGE, max_size=4), other=st.lists(MESSAGE, max_size=4))
-def test_prefixes_are_equal_when_the_same_was_said(
+def test_prefixes_are_equal_for_equal_messages(
     one: list[dict[str, str]], other: list[dict[str, str]]
 ) -> None:
     def said(messages: list[dict[str, str]]) -> list[tuple[str, str]]:
@@ -228,7 +228,7 @@ def test_the_same_feedback_again_changes_nothing(shop: Database) -> None:
 @pytest.mark.parametrize(
     "change", [{"comment": None}, {"value": {}}, {"value": {"up": 0}}, {"principal": "other"}]
 )
-def test_other_feedback_with_the_same_id_is_a_conflict(
+def test_different_feedback_with_the_same_id_is_a_conflict(
     shop: Database, change: dict[str, Any]
 ) -> None:
     with shop.begin() as session:
@@ -253,7 +253,7 @@ def test_feedback_on_another_namespaces_interaction_finds_no_target(shop: Databa
             feedback.add(session, "shop", _feedback(target), NOW)
 
 
-def test_feedback_that_a_database_cannot_hold_is_idempotent_all_the_same(shop: Database) -> None:
+def test_feedback_with_unstorable_characters_is_idempotent(shop: Database) -> None:
     with shop.begin() as session:
         made = record(session)
         new = _feedback(made.id, id="a\x00", comment="\ud800")

@@ -183,7 +183,7 @@ def test_a_job_that_kills_its_worker_runs_out_of_attempts(any_db: Database) -> N
     assert row.error == "Its worker died or hung in each of 2 attempts."
 
 
-def test_a_worn_out_job_does_not_hide_the_next_one(any_db: Database) -> None:
+def test_a_job_without_attempts_left_does_not_block_the_next_one(any_db: Database) -> None:
     _enqueue(any_db, max_attempts=1)
     assert _claim(any_db, NOW)
     behind = _enqueue(any_db, run_at=later(20))
@@ -211,7 +211,7 @@ def test_the_effects_of_a_zombie_are_not_committed(any_db: Database) -> None:
         jobs.finish(session, successor, later(32))
 
 
-def test_jobs_of_other_kinds_are_left_alone(any_db: Database) -> None:
+def test_jobs_of_other_kinds_are_not_claimed(any_db: Database) -> None:
     with any_db.begin() as session:
         jobs.enqueue(session, "train", {"run": "r"}, NOW)
     assert _claim(any_db, NOW) is None
@@ -219,7 +219,7 @@ def test_jobs_of_other_kinds_are_left_alone(any_db: Database) -> None:
 
 # SQLite has one writer at a time: nothing can be locked beside it.
 @pytest.mark.parametrize("any_db", ["shared_postgres"], indirect=True)
-def test_a_locked_job_is_passed_over(any_db: Database) -> None:
+def test_a_locked_job_is_skipped(any_db: Database) -> None:
     first, second = _enqueue(any_db), _enqueue(any_db)
     with any_db.begin() as slow:
         taken = jobs.claim(slow, ["extract"], NOW, LEASE_S)
@@ -229,7 +229,7 @@ def test_a_locked_job_is_passed_over(any_db: Database) -> None:
     assert {taken.id, other.id} == {first, second}
 
 
-def test_a_rolled_back_cause_has_no_job(any_db: Database) -> None:
+def test_a_rolled_back_transaction_enqueues_no_job(any_db: Database) -> None:
     with contextlib.suppress(ZeroDivisionError), any_db.begin() as session:
         jobs.enqueue(session, "extract", {}, NOW)
         _ = 1 / 0

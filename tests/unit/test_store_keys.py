@@ -24,7 +24,7 @@ PEPPER = "pepper"
 APP = Grant("app", "shop", Trust.USER, frozenset({Scope.INFER}), Limits(2, 60, 1000))
 
 
-def test_a_key_is_known_as_it_was_made_but_for_its_secret(shop: Database) -> None:
+def test_a_stored_key_equals_the_created_one_without_its_secret(shop: Database) -> None:
     with shop.begin() as session:
         held = issue_key(session, PEPPER, APP, "operator", NOW)
     presented = parse(held)
@@ -49,14 +49,14 @@ def test_another_secret_or_pepper_has_another_digest() -> None:
 
 
 @pytest.mark.parametrize("change", ["{}0", "{} ", "b{}", "{}\n"])
-def test_what_is_not_exactly_a_key_is_none(change: str) -> None:
+def test_a_malformed_key_is_not_parsed(change: str) -> None:
     held = format_key(generate_key())
     assert parse(held)
     assert parse(change.format(held)) is None
     assert parse(held.upper()) is None
 
 
-def test_a_key_is_good_until_it_expires_or_is_revoked(shop: Database) -> None:
+def test_a_key_is_valid_until_it_expires_or_is_revoked(shop: Database) -> None:
     short = Grant("app", "shop", Trust.USER, APP.scopes, expires_at=NOW + timedelta(seconds=5))
     with shop.begin() as session:
         issue_key(session, PEPPER, short, "operator", NOW)
@@ -71,7 +71,7 @@ def test_a_key_is_good_until_it_expires_or_is_revoked(shop: Database) -> None:
         assert keys.count(session) == (1, 1)
 
 
-def test_two_keys_of_one_principal_count_as_one_voice(shop: Database) -> None:
+def test_two_keys_of_one_principal_count_as_one_supporter(shop: Database) -> None:
     with shop.begin() as session:
         for grant in (APP, Grant("app", "shop", Trust.USER, frozenset({Scope.FEEDBACK}))):
             issue_key(session, PEPPER, grant, "operator", NOW)
@@ -81,7 +81,7 @@ def test_two_keys_of_one_principal_count_as_one_voice(shop: Database) -> None:
         assert made["shop"] != made["bank"]
 
 
-def test_a_principal_is_not_trusted_more_by_another_key(shop: Database) -> None:
+def test_another_key_cannot_raise_the_trust_of_a_principal(shop: Database) -> None:
     with shop.begin() as session:
         issue_key(session, PEPPER, APP, "operator", NOW)
         more = Grant("app", "shop", Trust.OPERATOR, APP.scopes)
@@ -89,7 +89,7 @@ def test_a_principal_is_not_trusted_more_by_another_key(shop: Database) -> None:
             issue_key(session, PEPPER, more, "operator", NOW)
 
 
-def test_a_key_for_no_namespace_or_of_no_id_is_an_error(shop: Database) -> None:
+def test_an_unknown_namespace_or_key_id_is_an_error(shop: Database) -> None:
     nowhere = Grant("app", "nowhere", Trust.USER, APP.scopes)
     with pytest.raises(UnknownNamespace), shop.begin() as session:
         issue_key(session, PEPPER, nowhere, "operator", NOW)
@@ -97,7 +97,7 @@ def test_a_key_for_no_namespace_or_of_no_id_is_an_error(shop: Database) -> None:
         keys.revoke(session, "0" * 16, "operator", NOW)
 
 
-def test_the_first_admin_key_is_made_once_and_again_when_it_is_gone(shop: Database) -> None:
+def test_the_first_admin_key_is_created_once_and_again_when_it_is_gone(shop: Database) -> None:
     in_one = Grant("boss", "shop", Trust.OPERATOR, frozenset(Scope))
     with shop.begin() as session:
         issue_key(session, PEPPER, in_one, "operator", NOW)

@@ -57,7 +57,7 @@ def _link(folder: Path) -> None:
     ],
     ids=["missing", "no manifest", "extra", "folder", "dangling", "link", "folder link"],
 )
-def test_anything_missing_extra_or_not_a_plain_file_is_found(
+def test_missing_extra_and_irregular_files_are_found(
     adapter: tuple[Path, str], change: Callable[[Path], object]
 ) -> None:
     change(adapter[0])
@@ -65,7 +65,7 @@ def test_anything_missing_extra_or_not_a_plain_file_is_found(
         verify_files(*adapter)
 
 
-def test_a_folder_that_is_away_is_told_from_one_that_was_changed(adapter: tuple[Path, str]) -> None:
+def test_a_missing_folder_is_distinguished_from_a_changed_one(adapter: tuple[Path, str]) -> None:
     adapter[0].rename(adapter[0].parent / "elsewhere")
     with pytest.raises(AdapterMissing, match="Mount its volume"):
         verify_files(*adapter)

@@ -37,7 +37,7 @@ def kept(session: Session, one: Record) -> dict[str, Any]:
     return columns | {"texts": (texts.messages, texts.params, texts.response)}
 
 
-def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -> None:
+def test_a_running_interaction_is_listed_but_is_no_turn_yet(shop: Database) -> None:
     ended = make_record()
     with shop.begin() as session:
         assert records.save(session.connection(), [begun(ended)]) == 1
@@ -62,7 +62,7 @@ def test_what_is_being_answered_can_be_seen_and_is_no_turn_yet(shop: Database) -
         9 * MIN_COMPRESSED_BYTES,
     ],
 )
-def test_texts_of_every_length_come_back_as_they_were(shop: Database, length: int) -> None:
+def test_texts_of_every_length_round_trip(shop: Database, length: int) -> None:
     said = make_record(messages=[user("x" * length)], response="x" * length)
     with shop.begin() as session:
         records.save(session.connection(), [said])
@@ -74,7 +74,7 @@ BATCHES = st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=5)
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=BATCHES)
-def test_however_a_record_arrives_the_end_counts_once_and_stays(
+def test_a_final_record_counts_once_and_stays_in_every_order_of_arrival(
     shop: Database, batches: list[list[bool]]
 ) -> None:
     ended, alone = make_record(), make_record()
@@ -95,7 +95,7 @@ def test_however_a_record_arrives_the_end_counts_once_and_stays(
         assert conversations.signals(session, one["conversation"]) == 1
 
 
-def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> None:
+def test_turns_in_one_batch_are_one_conversation(shop: Database) -> None:
     said: list[dict[str, Any]] = []
     batch = []
     for turn in range(3):
@@ -108,7 +108,7 @@ def test_turns_that_come_in_one_batch_are_one_conversation(shop: Database) -> No
     assert len(found) == 1
 
 
-def test_a_daemon_marks_what_it_will_not_end_and_nothing_else(shop: Database) -> None:
+def test_a_daemon_aborts_only_its_orphaned_interactions(shop: Database) -> None:
     dead, fresh, elsewhere, over = (
         make_record(server=server, status=status)
         for server, status in (
@@ -126,7 +126,7 @@ def test_a_daemon_marks_what_it_will_not_end_and_nothing_else(shop: Database) ->
         assert states[0].error == INTERRUPTED
 
 
-def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: Database) -> None:
+def test_a_late_final_record_replaces_an_abort(shop: Database) -> None:
     late, left = (make_record(server="here", status=status) for status in (RUNNING, ABORTED))
     with shop.begin() as session:
         records.save(session.connection(), [late, left])
@@ -144,7 +144,7 @@ def test_an_end_that_comes_after_all_takes_the_place_of_what_was_given_up(shop: 
 
 
 @pytest.mark.parametrize("rows", [0, 3, 1203])
-def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: int) -> None:
+def test_texts_of_an_older_release_are_readable(blank_url: str, rows: int) -> None:
     database = Database(blank_url)
     run_migrations(database.engine, "0001_first")
     with database.begin() as session:
@@ -168,7 +168,7 @@ def test_texts_of_an_older_release_are_read_as_they_were(blank_url: str, rows: i
     database.close()
 
 
-def test_a_record_that_an_older_release_spooled_is_read_under_the_names_of_this_one() -> None:
+def test_a_record_spooled_by_an_older_release_is_read_with_current_names() -> None:
     record = make_record(arm="live", auxiliary=True)
     values = record.to_json() | {"arm": "champion"}
     values["side"] = values.pop("auxiliary")

@@ -37,7 +37,7 @@ def drain(db: Database, kind: tuple[Find, Drop], seconds: float) -> list[int]:
     return steps
 
 
-def test_texts_go_and_the_interactions_stay(
+def test_texts_are_deleted_before_interactions(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_SIZE", 4)
@@ -54,7 +54,7 @@ def test_texts_go_and_the_interactions_stay(
         assert interactions.turns(session, row.conversation) == []
 
 
-def test_interactions_go_with_all_that_hangs_off_them(shop: Database) -> None:
+def test_interactions_are_deleted_with_their_texts_and_feedback(shop: Database) -> None:
     with shop.begin() as session:
         old = record(session, created_at=later(1), conversation="c")
         record(session, created_at=later(100), conversation="c")
@@ -67,7 +67,7 @@ def test_interactions_go_with_all_that_hangs_off_them(shop: Database) -> None:
     assert left == [1, 1, 0, 1]
 
 
-def test_what_feedback_is_given_on_meanwhile_goes_after_it(
+def test_concurrent_feedback_is_deleted_with_its_interaction(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with shop.begin() as session:
@@ -93,7 +93,7 @@ def test_what_feedback_is_given_on_meanwhile_goes_after_it(
         assert [count(session, table) for table in (Interaction, Feedback)] == [0, 0]
 
 
-def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
+def test_interactions_that_support_a_lesson_are_not_deleted(shop: Database) -> None:
     with shop.begin() as session:
         made = make_record(created_at=later(1))
         record(session, id=made.id, created_at=later(1))
@@ -103,7 +103,7 @@ def test_what_a_lesson_rests_on_stays(shop: Database) -> None:
     assert drain(shop, TEXTS, 50) == [1, 0]
 
 
-def test_what_a_lesson_has_come_to_rest_on_meanwhile_stays(shop: Database) -> None:
+def test_interactions_that_support_a_concurrent_lesson_are_not_deleted(shop: Database) -> None:
     with shop.begin() as session:
         made = record(session, created_at=later(1))
         found = retention.old_interactions(session, later(50))

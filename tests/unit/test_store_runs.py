@@ -17,9 +17,7 @@ def run_id(any_db: Database) -> str:
         return runs.open_run(session, "shop", {"rank": 8}, "5 new lessons", 100, NOW).id
 
 
-def test_a_run_learns_the_context_of_the_moment_it_was_opened(
-    any_db: Database, run_id: str
-) -> None:
+def test_a_run_learns_the_context_as_of_its_opening(any_db: Database, run_id: str) -> None:
     with any_db.begin() as session:
         add_lesson(session, "Open until 5.")
         run = runs.get(session, run_id)
@@ -51,7 +49,7 @@ def test_a_run_goes_from_queued_to_its_end(any_db: Database, run_id: str) -> Non
 
 
 @pytest.mark.parametrize("end", [status for status in RunStatus if not TRANSITIONS[status]])
-def test_a_run_that_is_over_never_changes(any_db: Database, run_id: str, end: RunStatus) -> None:
+def test_a_finished_run_is_immutable(any_db: Database, run_id: str, end: RunStatus) -> None:
     with any_db.begin() as session:
         runs.start(session, run_id, NOW)
         runs.finish(session, run_id, end, "Because.", NOW)
@@ -71,6 +69,6 @@ def test_a_queued_run_can_be_cancelled_but_not_published(any_db: Database, run_i
         assert runs.cancel(session, run_id, NOW).status is RunStatus.CANCELLED
 
 
-def test_an_unknown_run_is_named(any_db: Database) -> None:
+def test_an_unknown_run_is_an_error_that_names_it(any_db: Database) -> None:
     with pytest.raises(UnknownRun, match="run_x"), any_db.begin() as session:
         runs.start(session, "run_x", NOW)
