@@ -143,7 +143,7 @@ async def _prepare_engine(
 async def _watch_engine(
     supervisor: Supervisor, runtime: Runtime
 ) -> AsyncIterator[asyncio.Future[None]]:
-    """Restart vLLM when it exits, and reload its adapters."""
+    """Restart vLLM when it exits, and reload its adapters; yields the future of `_start`."""
     watching = asyncio.ensure_future(supervisor.watch(lambda: reconcile(runtime)))
     try:
         yield watching

@@ -124,7 +124,7 @@ def _train(options: argparse.Namespace) -> int:
     write_file(spec.work / PUBLISHED, json.dumps(published).encode())
     checkpoint.clear(spec.work)
     curves = spec.work / "curves.png"
-    plot_curves(outcome.metrics, curves, outcome.adapter.name)
+    plot_curves(outcome.curves, curves, outcome.adapter.name)
     print(f"training curves: {curves}", file=sys.stderr)
     return DONE
 

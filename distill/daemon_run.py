@@ -73,7 +73,7 @@ def run(run_id: str, settings: Settings, db: Database) -> None:
         _finish(db, run_id, RunStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
     assert outcome, "the main process has the outcome"
-    plot_curves(outcome.metrics, spec.work / "curves.png", outcome.adapter.name)
+    plot_curves(outcome.curves, spec.work / "curves.png", outcome.adapter.name)
     with db.begin() as session:
         register(session, run_id, snapshot, spec.parent, outcome, settings.data_dir)
 

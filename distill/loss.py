@@ -139,7 +139,8 @@ class _Divergence(torch.autograd.Function):  # type: ignore[misc]
         objective: Objective,
         chunk_tokens: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = torch.empty_like(student)
+        """Return the loss, per-token divergences and entropies; save d loss / d student."""
+        gradient = torch.empty_like(student)  # (N, D)
         precise = torch.promote_types(student.dtype, torch.float32)
         if student.is_cpu:  # no bf16 matmul with fp32 accumulation: convert once, not per chunk
             head = head.to(precise)
@@ -178,7 +179,7 @@ def _chunk(
 
 
 def _coarsen(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
-    """Return the teacher's log-probabilities with its tail redistributed as the student's is.
+    """Return log q with the tail's total mass spread in proportion to p.
 
     All tail tokens then have the same ratio q / p, so each formula over the vocabulary has the
     value and the gradient that it has over the support and one bucket.
@@ -196,6 +197,7 @@ def _coarsen(log_p: Tensor, log_q: Tensor, top_k: int) -> Tensor:
 
 
 def _reverse_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
+    """KL(p || q) = sum p (log p - log q), and dz = p (log p - log q - KL); in place."""
     p = log_p.exp()
     log_ratio = log_p.sub_(log_q)
     kl = torch.linalg.vecdot(p, log_ratio)
@@ -206,6 +208,7 @@ def _reverse_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]
 
 
 def _forward_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]:
+    """KL(q || p) = sum q (log q - log p), and dz = p - q."""
     q = log_q.exp()
     dz = log_p.exp().sub_(q)
     value = (q * (log_q - log_p)).sum(-1) + dz.sum(-1)  # cancels rounding as in `_reverse_kl`
@@ -213,6 +216,7 @@ def _forward_kl(log_p: Tensor, log_q: Tensor, _: float) -> tuple[Tensor, Tensor]
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, b: float) -> tuple[Tensor, Tensor]:
+    """The generalised JSD with mixture m = b q + (1 - b) p, and dz = p (g - sum p g)."""
     p, q, log_ratio = log_p.exp(), log_q.exp(), log_q - log_p
     # log(m / p) and log(m / q) are computed separately: subtracting log_ratio from one to get the
     # other loses digits where b is near 0 or 1, and where both sides nearly agree.

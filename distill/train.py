@@ -66,8 +66,8 @@ class Outcome:
     adapter: Path
     """The published folder."""
     evaluation: Evaluation
-    metrics: list[dict[str, Any]]
-    """The training curves, one entry per step."""
+    curves: list[dict[str, Any]]
+    """Training metrics, one entry per step."""
 
 
 def run(spec: RunSpec, report: Report) -> Outcome | None:
@@ -181,7 +181,7 @@ def publish_adapter(
     spec: RunSpec,
     roles: Roles,
     evaluation: Evaluation,
-    metrics: list[dict[str, Any]],
+    curves: list[dict[str, Any]],
     probes: list[Probe],
 ) -> Path:
     """Write the adapter folder with its manifest, curves and evaluation; return the folder."""
@@ -194,9 +194,9 @@ def publish_adapter(
         run=spec.run,
         parent=spec.parent.folder.name if spec.parent else None,
     )
-    curves = "".join(json.dumps(line) + "\n" for line in metrics)
+    lines = "".join(json.dumps(line) + "\n" for line in curves)
     documents = {
-        "metrics.jsonl": curves.encode(),
+        "metrics.jsonl": lines.encode(),
         "evaluation.json": canonical(evaluation.as_dict()),
     }
     return publish.publish(spec.out, roles.student, lineage, probes, documents)

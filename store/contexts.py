@@ -1,8 +1,8 @@
 """Contexts: the text prepended to a conversation, and `compose`, which prepends it.
 
-`compose` is pure. The gateway, the trainer's teacher and the gate all use it, so the teacher's
-prompt is byte for byte what the gateway sends. Stable text comes first, so that the engine's prefix
-cache hits: registered system prompt, lessons, the client's own system text, messages.
+`compose` is pure. The gateway, the trainer's teacher and the evaluation all use it, so what the
+teacher reads is byte for byte what the gateway sends. Stable text comes first, so that the engine's
+prefix cache hits: registered system prompt, lessons, the client's own system text, messages.
 """
 
 import hashlib

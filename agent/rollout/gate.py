@@ -141,7 +141,7 @@ def _fact_checks(measured: dict[str, Any], gate: Gate) -> list[BinomialCheck]:
 
 
 def _anchor_checks(measured: dict[str, Any], gate: Gate) -> list[BoundCheck]:
-    """Where the operator set anchors, it must pass at least as many as the base."""
+    """Anchors: at least as many as the base passes, and `min_anchor_share` of the teacher's."""
     anchors = measured.get("anchors") or {}
     if not anchors.get("total"):
         return []

@@ -48,7 +48,7 @@ def killed_after(step: int):
 def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
     outcome = train.run(make_spec(model, tmp_path), silent)
 
-    assert [line["step"] for line in outcome.metrics] == list(range(6))
+    assert [line["step"] for line in outcome.curves] == list(range(6))
     assert {path.name for path in outcome.adapter.iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",
@@ -56,9 +56,9 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
         "manifest.json",
         "metrics.jsonl",
     }
-    assert "teacher_sampled_divergence" in outcome.metrics[0]
-    assert "teacher_sampled_divergence" not in outcome.metrics[-1]
-    assert "on_policy_divergence" in outcome.metrics[-1]
+    assert "teacher_sampled_divergence" in outcome.curves[0]
+    assert "teacher_sampled_divergence" not in outcome.curves[-1]
+    assert "on_policy_divergence" in outcome.curves[-1]
 
 
 @pytest.mark.parametrize("step", [1, 3, 6])
@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_bit_identical_adapter(
     )
 
     assert resumed.adapter.name == whole.adapter.name
-    assert resumed.metrics == whole.metrics
+    assert resumed.curves == whole.curves
     kept = step - 1 - (step - 1) % SETTINGS.checkpoint_every
     assert [done for stage, done in reported if stage == "train"] == list(range(kept + 1, 7))
     stages = {stage for stage, _ in reported if not stage.startswith("measure")}
@@ -223,7 +223,7 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
 
     outcome = train.run(spec, silent)
 
-    assert all(kl in line for line in outcome.metrics)
+    assert all(kl in line for line in outcome.curves)
     assert outcome.evaluation.held_out == len(held_out)
     assert outcome.evaluation.gap_closed > 0.3
 
