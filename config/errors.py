@@ -1,5 +1,5 @@
-"""What can be wrong with a configuration."""
+"""The error of an invalid configuration."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message says which key and what to write instead."""
+    """The configuration is invalid; the message names the key and the remedy."""

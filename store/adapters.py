@@ -28,7 +28,7 @@ class NameTaken(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"Adapter {name!r} is registered with another manifest or namespace: names come from "
-            "content and are never reused, so publish under the name of what was trained."
+            "content and are never reused, so publish under the name that training derived."
         )
 
 

@@ -20,7 +20,7 @@ from store.schema import storable
 GENESIS_HASH = "0" * 64
 """The previous hash in the first row."""
 BYHEART = "byheart"
-"""The actor of changes that byheart makes by itself."""
+"""The actor of automatic changes."""
 
 
 class Tampered(Exception):

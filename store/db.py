@@ -92,11 +92,11 @@ class Database:
             DatabaseError: SQLite's file was deleted or replaced, so writes to the open file would
                 be lost.
         """
-        self._refuse_replaced()
+        self._check_not_replaced()
         with self.engine.begin() as connection:
             yield connection
 
-    def _refuse_replaced(self) -> None:
+    def _check_not_replaced(self) -> None:
         path = self.engine.url.database
         if self.engine.dialect.name != "sqlite" or not path:
             return

@@ -78,7 +78,7 @@ def read_json_lines(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]
 
 def _object(line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line, parse_constant=_refuse_constant)
+        value = json.loads(line, parse_constant=_reject_constant)
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise BadInput(
@@ -96,7 +96,7 @@ def _object(line: str) -> dict[str, Any]:
     return value
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise BadInput(f"{name} is not valid JSON.")
 
 

@@ -71,7 +71,7 @@ class Interaction(Base):
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     conversation: Mapped[str] = mapped_column(ForeignKey("conversations.id"), index=True)
     principal: Mapped[str]  # the caller: a key's principal, or one of its end users
-    trust: Mapped[Trust]  # in what the messages say
+    trust: Mapped[Trust]  # in the content of the messages
     status: Mapped[InteractionStatus]
     version: Mapped[str]
     """The adapter that answered, `base`, or `none` if the request failed before routing."""

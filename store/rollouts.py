@@ -241,4 +241,4 @@ def _move(
             created_at=now,
         )
     )
-    session.flush()  # keeps the order of the updates, so that two adapters are never live
+    session.flush()  # keeps the order of the updates: never two live adapters at a time

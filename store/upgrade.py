@@ -55,7 +55,7 @@ def run_migrations(engine: Engine, revision: str = "head") -> None:
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
-        _refuse_newer(connection, config)
+        _reject_newer(connection, config)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
@@ -82,7 +82,7 @@ def _revision(connection: Connection) -> str | None:
     return current
 
 
-def _refuse_newer(connection: Connection, config: "Config") -> None:
+def _reject_newer(connection: Connection, config: "Config") -> None:
     from alembic.script import ScriptDirectory
 
     present = _revision(connection)
