@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 CONTROL = "/api/"
 MAX_CONTROL_VALUES = 4096
-"""The control API writes a message for each invalid value of a body."""
+"""Low, because the control API builds a message for each invalid value of a body."""
 Route = Callable[[GatewayState, Call], Awaitable[None]]
 
 
@@ -96,14 +96,14 @@ class Gateway:
             log.exception("request failed", path=scope["path"])
             if response.started:
                 raise
-            failure = RequestError(500, "byheart failed on this request. See its log.")
+            failure = RequestError(500, "Internal error. See byheart's log.")
             await self._send_error(scope["path"], failure, send)
 
     async def _control(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Serve a request to the control API: `read` to get, `admin` to change."""
-        needed = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
+        """Serve a request to the control API, which needs `read` for GET and `admin` otherwise."""
+        required = Scope.READ if scope["method"] in ("GET", "HEAD") else Scope.ADMIN
         headers = dict(scope["headers"])
-        caller = await self.state.authenticator.authenticate(headers, needed)
+        caller = await self.state.authenticator.authenticate(headers, required)
         call = Call(headers, scope["query_string"], "", receive, send)
         body = b""
         if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
@@ -142,22 +142,22 @@ class Response:
 
 
 def find(path: str, method: str) -> tuple[Route, str]:
-    """Return the route of a path, and the name that follows the route's prefix.
+    """Return the route of a path, and the name that follows the route's prefix, if any.
 
     Raises:
-        RequestError: There is no such path (404), or it does not take the method (405).
+        RequestError: There is no such path (404), or it does not accept the method (405).
     """
     stem = next((stem for stem in ROUTES if _matches(stem, path)), None)
     if stem is None:
         known = ", ".join(sorted(stem for stem in ROUTES if stem[-1] != "/"))
-        message = f"There is nothing at {short(path)!r}. Known: {known}."
+        message = f"Unknown path {short(path)!r}. Available: {known}."
         raise RequestError(404, message, code="not_found")
     methods = ROUTES[stem]
     method = "GET" if method == "HEAD" else method  # the server omits the body
     if method not in methods:
         allowed = ", ".join(methods)
         error = RequestError(
-            405, f"{short(path)} takes {allowed}, not {short(method)}.", code="wrong_method"
+            405, f"{short(path)} accepts {allowed}, not {short(method)}.", code="wrong_method"
         )
         error.headers.append((b"allow", allowed.encode()))
         raise error

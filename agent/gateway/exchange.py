@@ -41,7 +41,7 @@ NO_LEARN_HEADER = b"x-byheart-no-learn"
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_CLIENT_ID_CHARS = 256
 MAX_TOKENS_PER_S = 500
-"""Upper estimate of the generation speed, to charge an answer of which nothing has arrived."""
+"""Upper bound on the generation speed, to charge an aborted answer that never arrived."""
 
 
 class Exchange:
@@ -80,7 +80,7 @@ class Exchange:
         )
 
     def admit(self) -> AbstractContextManager[None]:
-        """Count the request as one of its key's until the context is left.
+        """Count the request as one of its key's concurrent requests until the context is left.
 
         Raises:
             RequestError: On entering: the key exceeds a rate limit (429).
@@ -111,7 +111,7 @@ class Exchange:
     def drop_lessons(self) -> bool:
         """Compose without lessons from here on; return False if the prompt has none.
 
-        The longest prompt that a client may send does not shrink as lessons are learned.
+        Lessons therefore never reduce the length of the prompts that a client may send.
         """
         view = self.route.view
         if not view.context.lessons:
@@ -150,7 +150,7 @@ class Exchange:
             await self.state.recorder.record_running(self.id, running)
         except NotLogged as error:
             message = (
-                "Interactions cannot be logged, so the model gets no request. Try again later."
+                "Interactions cannot be logged, so the request was not processed. Try again later."
             )
             raise self._withheld(message) from error
 
@@ -158,7 +158,7 @@ class Exchange:
         """Make the interaction durable.
 
         Raises:
-            RequestError: Neither the database nor the spool took it, so the answer is withheld
+            RequestError: Neither the database nor the spool accepted it, so the answer is withheld
                 (503).
         """
         total_s = self.state.timer() - self._started_s
@@ -166,7 +166,9 @@ class Exchange:
         try:
             await self.state.recorder.record(self._record(status, answer, total_s))
         except NotLogged as error:
-            message = "The answer could not be logged, so it is withheld. Is the disk full?"
+            message = (
+                "The answer could not be logged, so it is withheld. Check the server's disk space."
+            )
             raise self._withheld(message) from error
 
     def _withheld(self, message: str) -> RequestError:
@@ -246,8 +248,8 @@ class Exchange:
 
 
 def client_error(error: EngineError) -> RequestError:
-    """Return the error for the client when the engine did not answer."""
-    return _refusal(error) if isinstance(error, EngineStatusError) else engine_unreachable()
+    """Return the error for the client when the engine failed."""
+    return _status_error(error) if isinstance(error, EngineStatusError) else engine_unreachable()
 
 
 def recorded_error(error: EngineError) -> str:
@@ -261,7 +263,7 @@ def recorded_error(error: EngineError) -> str:
     return "the engine did not answer"
 
 
-def _refusal(error: EngineStatusError) -> RequestError:
+def _status_error(error: EngineStatusError) -> RequestError:
     """Return the engine's own error if the client can act on it; a generic one otherwise."""
     if error.status == 404 and b'"error"' not in error.body:
         message = (

@@ -114,8 +114,8 @@ async def get_one(state: GatewayState, call: Call) -> None:
     """Answer `GET /v1/feedback/{id}`.
 
     Raises:
-        RequestError: The caller sees no feedback with this id (404); the database is unavailable
-            (503).
+        RequestError: No feedback that the caller may see has this id (404); the database is
+            unavailable (503).
     """
     caller = await state.authenticator.authenticate(call.headers, Scope.FEEDBACK)
     feedback_id = _checked_id(call.name)
@@ -220,7 +220,7 @@ async def _read_json(state: GatewayState, caller: Caller, call: Call) -> object:
 
 def _visible_principal(caller: Caller) -> str | None:
     """Return the only principal whose interactions the caller sees; None for all."""
-    return None if caller.may(Scope.READ) else caller.principal
+    return None if caller.has_scope(Scope.READ) else caller.principal
 
 
 def _to_json(row: Feedback) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _not_found(state: GatewayState, error: UnknownTarget) -> RequestError:
     if state.recorder.degraded:
         message = "Recent interactions are not in the database yet. Try again shortly."
         return unavailable(message, code="log_behind")
-    hint = "Feedback needs an interaction of this caller in this namespace."
+    hint = "Send the id of one of your interactions in this namespace."
     return RequestError(404, f"{error} {hint}", code="target_not_found", param="target_id")
 
 

@@ -20,7 +20,7 @@ DURATION_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 
 
 
 class Metrics:
-    """The gateway's metrics; the code that an event happens in updates them."""
+    """The gateway's metrics, updated by the code that they measure."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

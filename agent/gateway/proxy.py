@@ -6,7 +6,7 @@ the last event of a stream) only after the interaction is durable. Every request
 chosen is recorded:
 
 - DONE: the engine's answer is complete.
-- FAILED: the engine broke off (with the partial answer), or byheart itself failed.
+- FAILED: the engine failed (with the partial answer), or byheart itself failed.
 - ABORTED: the client disconnected (with the partial answer), which cancels the engine's work.
 """
 

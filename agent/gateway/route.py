@@ -4,7 +4,7 @@ The served model's name is an alias for the namespace's live adapter, or for the
 none. If the engine cannot load that adapter, the base answers with the whole context in the
 prompt, as for a request for `base`. The name of an adapter selects exactly that version. Any other
 name is an error that lists the available models: it never reaches the engine, and no request is
-answered by another version than it names.
+answered by a version other than the one it names.
 """
 
 from dataclasses import dataclass, replace
@@ -103,7 +103,7 @@ def unknown_model(model: str, models: list[str]) -> RequestError:
     """Return the error for a model that is not one of `models`."""
     return RequestError(
         404,
-        f"There is no model {short(model)!r} here. Available: {', '.join(models)}.",
+        f"Unknown model {short(model)!r}. Available: {', '.join(models)}.",
         code="model_not_found",
         param="model",
     )

@@ -23,11 +23,11 @@ from store.clock import utcnow
 from store.db import Database
 
 MAX_FEEDBACK_WRITES = 4
-"""They wait for the database in threads, which other requests need too."""
+"""Concurrent writes. They wait for the database in threads, which other requests need too."""
 MAX_FEEDBACK_LISTS = 1
-"""A list is hundreds of writes, which compete with those of answers."""
+"""Concurrent lists. A list is hundreds of writes, which compete with the log's."""
 MAX_CONTROL_REQUESTS = 2
-"""They may read large parts of the database."""
+"""Concurrent requests to the control API, which may read large parts of the database."""
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 

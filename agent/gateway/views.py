@@ -3,7 +3,7 @@
 Every request checks the namespace's revision, and reads the view again if it has changed: a lesson
 that any process adds is in the next prompt. SQLite reports the revision immediately; PostgreSQL is
 queried in a thread. Requests that arrive during a read share the next one, never the running one,
-so each sees everything that was committed before it arrived.
+so each request sees everything that was committed before it arrived.
 
 If the database is unavailable, or slower than `timeout_s`, requests use the last known view. After
 such a failure they do so without waiting, until a read succeeds. The first read of a namespace has
@@ -42,7 +42,7 @@ class Views:
         timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self._db = db
-        self._peek = RevisionReader(db.url)
+        self._revisions = RevisionReader(db.url)
         self._token_budget = token_budget
         self._metrics = metrics
         self._timeout_s = timeout_s
@@ -59,14 +59,14 @@ class Views:
         """Return the view for the live version, or for `version`.
 
         Returns:
-            None if the namespace does not exist, or the version is not one of its own.
+            None if the namespace does not exist, or has no such version.
 
         Raises:
             RequestError: The database is unavailable and the namespace was never read (503).
         """
         key = (namespace, version)
         known = self._known.get(key)
-        if known is not None and self._peek.revision(namespace) == known.revision:
+        if known is not None and self._revisions.revision(namespace) == known.revision:
             return known
         timeout_s = FIRST_READ_TIMEOUT_S if known is None else self._timeout_s
         reading = self._read_next(key)
@@ -90,11 +90,11 @@ class Views:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._peek.close()
+        self._revisions.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _read_next(self, key: Key) -> asyncio.Task[View | None]:
-        """Return the read that has not started yet, which all requests until its start share."""
+        """Return the read that starts next; requests that arrive before it starts share it."""
         if key not in self._next:
             self._next[key] = asyncio.ensure_future(self._read(key))
             self._next[key].add_done_callback(_retrieve_error)

@@ -110,7 +110,7 @@ async def test_anthropics_client_gets_its_own_errors(
     async with claude(rig) as client:
         with pytest.raises(anthropic.BadRequestError, match="fetches no images"):
             await client.messages.create(model="small", max_tokens=9, messages=[turn])
-        with pytest.raises(anthropic.NotFoundError, match="There is no model"):
+        with pytest.raises(anthropic.NotFoundError, match="Unknown model"):
             await client.messages.create(
                 model="other", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
             )

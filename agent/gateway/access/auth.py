@@ -3,7 +3,7 @@
 A key determines all three. A request without a key is the local operator's if `server.keys` is
 `optional`, which is possible on loopback only. A request that a proxy forwards may come from
 another machine and always needs a key. Feedback without a key has the operator's trust; the text
-of a turn always has a user's. Only this module decides it: all other code reads the `Caller`.
+of a turn always has a user's. Only this module decides this: all other code reads the `Caller`.
 """
 
 import re
@@ -37,7 +37,7 @@ class Caller:
     key: Key | None = None
     """None for the local operator."""
 
-    def may(self, scope: Scope) -> bool:
+    def has_scope(self, scope: Scope) -> bool:
         """Return whether the caller has a scope."""
         return self.key is None or scope in self.key.grant.scopes
 

@@ -5,8 +5,8 @@ wait, up to a bound, and are then rejected with 429. An optional total limits al
 operations over the total wait for their turn and are not rejected.
 
 `ByteBudget` counts bytes. It is a class of its own for two reasons: the size of an upload is known
-only when it has arrived, so its reservation grows while it is held, and nothing waits for memory.
-Whatever exceeds a limit is rejected.
+only when it has arrived, so its reservation grows while it is held, and nothing waits for memory:
+a reservation that exceeds a limit is rejected.
 
 Limits per minute are token buckets, which refill with time: see limits.py.
 """
@@ -22,12 +22,13 @@ MAX_PENDING_PER_CALLER = 64
 
 
 class FairShare:
-    """Operations that run at the same time.
+    """A limit on concurrent operations.
 
     Args:
-        total: How many operations run at the same time; None for no limit.
-        per_caller: How many of one caller run at the same time; None for no limit.
-        max_pending_per_caller: How many of one caller run or wait; more are rejected.
+        total: Maximum number of concurrent operations; None for no limit.
+        per_caller: Maximum number of concurrent operations of one caller; None for no limit.
+        max_pending_per_caller: Maximum number of one caller's operations that run or wait; more
+            are rejected.
         code: The `code` of the rejection.
         message: The message of the rejection.
     """
@@ -89,11 +90,11 @@ class FairShare:
 
 
 class ByteBudget:
-    """Bytes that all callers, and each of them, may reserve at the same time.
+    """A limit on the bytes that all callers together, and each of them, have reserved.
 
     Args:
-        total: Bytes of all callers.
-        per_caller: Bytes of one caller.
+        total: Maximum bytes of all callers together.
+        per_caller: Maximum bytes of one caller.
     """
 
     def __init__(self, *, total: int, per_caller: int) -> None:
@@ -116,10 +117,13 @@ class ByteBudget:
             reserved += size
             self._reserved[caller] += size
             if self._reserved[caller] > self._per_caller:
-                message = "This key sends too much at the same time. Send less in parallel."
+                message = (
+                    "The concurrent requests of this key are too large. Send fewer or smaller "
+                    "requests in parallel."
+                )
                 raise RequestError(429, message, code="too_many_uploads")
             if self._reserved.total() > self._total:
-                message = "Too much is being sent at the same time. Try again shortly."
+                message = "The server's memory for request bodies is full. Try again shortly."
                 raise unavailable(message, code="too_many_uploads")
 
         try:

@@ -36,7 +36,7 @@ class _Bucket:
 
 
 class RateLimiter:
-    """The recent use of every key."""
+    """Tracks the recent use of every key."""
 
     def __init__(self, timer: Callable[[], float]) -> None:
         self._timer = timer
@@ -44,7 +44,7 @@ class RateLimiter:
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
     def count_request(self, key: Key) -> None:
-        """Count a request; every request of a key counts, whatever its path.
+        """Count a request towards its key's limit, on any path.
 
         Raises:
             RequestError: The key exceeds its requests per minute (429, with Retry-After).

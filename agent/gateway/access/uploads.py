@@ -1,8 +1,8 @@
 """Limits on request bodies: how many arrive at the same time, and how much memory they hold.
 
-A client may send a body as slowly as it likes, and a request to the model holds its text until the
-answer is recorded. Each caller has a share of the memory and of the uploads in progress, so that
-one caller's uploads never use up those of the others.
+A body may arrive slowly, and a request to the model keeps its text in memory until the answer is
+recorded. Each caller has a share of the memory and of the uploads in progress, so that
+one caller's uploads cannot use up the shares of others.
 """
 
 from collections.abc import AsyncIterator
@@ -35,9 +35,9 @@ class Uploads:
         self._memory = ByteBudget(total=max_bytes, per_caller=max_bytes_per_caller)
         self._in_progress = FairShare(
             per_caller=max_uploads_per_caller,
-            max_pending_per_caller=max_uploads_per_caller,  # rejects the next one without a wait
+            max_pending_per_caller=max_uploads_per_caller,  # the next one is rejected, not queued
             code="too_many_uploads",
-            message="This key sends too much at the same time. Send less in parallel.",
+            message="This key has too many uploads in progress. Send fewer requests in parallel.",
         )
 
     async def read(self, caller: str, call: Call, max_bytes: int) -> bytes:

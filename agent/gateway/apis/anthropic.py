@@ -1,7 +1,7 @@
 """`POST /v1/messages`: Anthropic's Messages API, which vLLM serves as well.
 
 Content blocks are text, thinking, tool use and tool results. Blocks that would make a server fetch
-something are rejected.
+images or files are rejected.
 """
 
 import json
@@ -210,7 +210,7 @@ class MessagesRequest(ApiRequest):
         return {"max_tokens": self.max_tokens}
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Return the schemas of tools that are strict, or of which one must be called."""
+        """Return the schemas of strict tools, or of all tools if one of them must be called."""
         is_strict = self.tool_choice is not None and self.tool_choice.type == "any"
         return [tool.input_schema for tool in self.tools or () if tool.strict or is_strict]
 
@@ -231,7 +231,7 @@ class MessagesRequest(ApiRequest):
 
     def chat_messages(self) -> list[Message]:
         """Return the system prompt and the turns as chat messages."""
-        system = _joined(self.system)
+        system = _join_blocks(self.system)
         first: list[Message] = [{"role": "system", "content": system}] if system else []
         return [*first, *(message for turn in self.messages for message in _chat_turn(turn))]
 
@@ -255,20 +255,20 @@ class CountRequest(MessagesRequest):
 PROMPT_FIELDS = ("tools", "tool_choice", "thinking", "output_config")
 
 
-def _joined(text: str | list[TextBlock] | None) -> str:
+def _join_blocks(text: str | list[TextBlock] | None) -> str:
     if isinstance(text, list):
         return "\n".join(block.text for block in text)
     return text or ""
 
 
 def _chat_turn(turn: Turn) -> list[Message]:
-    """Convert a turn to chat messages; each tool result becomes one of its own."""
+    """Convert a turn to chat messages; each tool result becomes a separate message."""
     if isinstance(turn.content, str):
         return [{"role": turn.role, "content": turn.content}]
     text = "\n".join(block.text for block in turn.content if isinstance(block, TextBlock))
     calls = [_call(block) for block in turn.content if isinstance(block, ToolUseBlock)]
     results: list[Message] = [
-        {"role": "tool", "tool_call_id": block.tool_use_id, "content": _joined(block.content)}
+        {"role": "tool", "tool_call_id": block.tool_use_id, "content": _join_blocks(block.content)}
         for block in turn.content
         if isinstance(block, ToolResultBlock)
     ]

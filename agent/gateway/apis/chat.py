@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: the text fields of the OpenAI API, and of vLLM's extensions."""
+"""`POST /v1/chat/completions`: the text fields of the OpenAI API, and vLLM's extensions."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -125,7 +125,7 @@ class ChatRequest(ApiRequest):
         }
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Return the schemas of functions that are strict, or of which one must be called."""
+        """Return the schemas of strict functions, or of all if one of them must be called."""
         is_strict = self.tool_choice == "required"
         functions = (tool.function for tool in self.tools or ())
         return [item.parameters for item in functions if item.strict or is_strict]

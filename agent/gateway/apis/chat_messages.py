@@ -167,11 +167,11 @@ Message = Annotated[
 
 
 def bounded_parts(messages: object) -> object:
-    """Reject too many content parts before each is validated."""
-    listed = messages if isinstance(messages, list) else []
-    if len(listed) > MAX_MESSAGES:
+    """Reject too many content parts before validating any of them."""
+    items = messages if isinstance(messages, list) else []
+    if len(items) > MAX_MESSAGES:
         return messages  # the field's max_length rejects it
-    parts = _parts(listed)
+    parts = _parts(items)
     count = len(parts) + len(_parts(parts)) if len(parts) <= MAX_PARTS else len(parts)
     if count > MAX_PARTS:
         raise PydanticCustomError(
@@ -185,11 +185,11 @@ def bounded_parts(messages: object) -> object:
 
 def _parts(items: list[object]) -> list[object]:
     """Return the content parts and tool calls of messages, or of parts that contain parts."""
-    lists = [item.get(key) for item in items if isinstance(item, dict) for key in PARTS]
+    lists = [item.get(key) for item in items if isinstance(item, dict) for key in PART_FIELDS]
     return [part for parts in lists if isinstance(parts, list) for part in parts]
 
 
-PARTS = ("content", "tool_calls")
+PART_FIELDS = ("content", "tool_calls")
 Messages = Annotated[
     list[Message],
     Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES),

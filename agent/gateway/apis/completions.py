@@ -53,7 +53,7 @@ class CompletionRequest(ApiRequest):
     stop: Stops | None = None
     stream_options: StreamOptions | None = None
     suffix: Annotated[
-        Literal[""] | None, rejected_with("Filling in before a suffix is not supported: omit it.")
+        Literal[""] | None, rejected_with("Fill-in-the-middle is not supported: omit it.")
     ] = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: TopP | None = None

@@ -45,7 +45,7 @@ class EmbeddingRequest(ApiRequest):
 
 
 def parse_body(body: bytes) -> Answer:
-    """Parse the token counts; vectors are not stored, and usually not even parsed."""
+    """Parse the token counts; vectors are not stored, and usually not parsed."""
     answer = Answer()
     usage_json = USAGE.search(body, max(0, len(body) - USAGE_TAIL_BYTES))
     whole = (

@@ -31,7 +31,7 @@ JSON_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 """A JSON string; an unterminated one extends to the end, so that a scan takes linear time."""
 MAX_CHOICES_PER_PROMPT = 8
 SUGGESTION_CUTOFF = 0.75
-"""The least similarity of a field name that an error suggests."""
+"""Minimum similarity of the field name that an error suggests."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 Limit = Annotated[int, Field(ge=1)]
@@ -99,15 +99,15 @@ class ApiRequest(Strict):
         return {self.LIMIT_FIELD: max_tokens} if self.LIMIT_FIELD and not client_limits else {}
 
     def max_answer_tokens(self, cap: int) -> int:
-        """Return the most tokens that one answer may have, at most `cap`."""
+        """Return the maximum length of one answer in tokens, at most `cap`."""
         return min(filter(None, [*self.token_limits().values(), cap]))
 
     def choice_count(self) -> int:
-        """Return the number of answers that the request asks for."""
+        """Return the number of answers that the client requests."""
         return getattr(self, "n", None) or 1
 
     def max_total_tokens(self, cap: int) -> int:
-        """Return the most tokens that all answers together may have."""
+        """Return the maximum number of tokens of all answers together."""
         return self.choice_count() * self.max_answer_tokens(cap)
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
@@ -265,8 +265,8 @@ def explain(error: ValidationError, model: type[Strict]) -> RequestError:
     where = str(context.get("param") or ".".join(path))
     if problem["type"] == "extra_forbidden":
         known = model.model_fields if len(path) == 1 else _nested_fields(model)
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=SUGGESTION_CUTOFF)
-        remedy = f"Did you mean '{near[0]}'?" if near else "It is not supported: omit it."
+        similar = difflib.get_close_matches(path[-1], known, n=1, cutoff=SUGGESTION_CUTOFF)
+        remedy = f"Did you mean '{similar[0]}'?" if similar else "It is not supported: omit it."
         message = f"Unknown field '{where}'. {remedy}"
         return RequestError(400, message, code="unknown_field", param=where)
     message = (
@@ -285,7 +285,7 @@ def _path(location: list[str], problem: str) -> list[str]:
 def _nested_fields(model: type[Strict]) -> list[str]:
     """Return the names of all fields of nested objects."""
     kinds = [*vars(sys.modules[model.__module__]).values(), *vars(chat_messages).values()]
-    parts = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Strict)]
+    schemas = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Strict)]
     return sorted(
-        {field.alias or name for part in parts for name, field in part.model_fields.items()}
+        {field.alias or name for schema in schemas for name, field in schema.model_fields.items()}
     )

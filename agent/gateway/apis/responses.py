@@ -38,7 +38,7 @@ class FunctionTool(Strict):
 
 
 class NamedFunction(Strict):
-    """The one function that the model must call."""
+    """The function that the model must call."""
 
     type: Literal["function"]
     name: FunctionName
@@ -69,7 +69,7 @@ class Reasoning(Strict):
 
 
 class Obfuscation(Strict):
-    """Whether events are padded to one length; byheart pads none."""
+    """Whether events are padded to a uniform length; byheart does not pad them."""
 
     include_obfuscation: bool | None = None
 
@@ -101,7 +101,7 @@ class ResponsesRequest(ApiRequest):
     include: Annotated[list[Label], Field(fail_fast=True, max_length=16)] | None = None
     max_output_tokens: Limit | None = None
     max_tool_calls: Limit | None = None
-    """Limits tools that a server runs; byheart runs none."""
+    """Limits calls of tools that a server runs; byheart runs no tools."""
     metadata: Metadata | None = None
     parallel_tool_calls: bool | None = None
     prompt_cache_key: Label | None = None
@@ -139,7 +139,7 @@ class ResponsesRequest(ApiRequest):
         return {"max_output_tokens": self.max_output_tokens}
 
     def grammar_schemas(self) -> list[dict[str, Any] | None]:
-        """Return the schemas of functions that are strict, or of which one must be called."""
+        """Return the schemas of strict functions, or of all if one of them must be called."""
         is_strict = self.tool_choice == "required"
         return [tool.parameters for tool in self.tools or () if tool.strict or is_strict]
 

@@ -85,8 +85,8 @@ def _read(response: Json, answer: Answer) -> None:
     items = response.get("output") or []
     answer.text, answer.reasoning = _text(items, "message"), _text(items, "reasoning")
     answer.tool_calls = [_call(item) for item in items if item.get("type") == "function_call"]
-    cut = (response.get("incomplete_details") or {}).get("reason")
-    answer.finish_reason = cut or response.get("status")
+    incomplete_reason = (response.get("incomplete_details") or {}).get("reason")
+    answer.finish_reason = incomplete_reason or response.get("status")
     if response.get("error"):
         answer.error = error_text(response["error"])
     usage = response.get("usage") or {}

@@ -46,7 +46,7 @@ Content = Annotated[
 ]
 
 
-def _joined_texts(output: object) -> object:
+def _join_texts(output: object) -> object:
     """Join the texts of parts; return any other value unchanged, for validation to reject."""
     parts = output if isinstance(output, list) else []
     texts = [str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part]
@@ -64,7 +64,7 @@ class MessageItem(Strict):
     phase: Label | None = Field(None, exclude=True)
 
 
-class ServerNotes(Strict):
+class ServerFields(Strict):
     """Fields that servers add to calls and outputs, and that clients send back; ignored."""
 
     asynchronous: Any = Field(None, validation_alias=AliasChoices("async", "async_"), exclude=True)
@@ -73,7 +73,7 @@ class ServerNotes(Strict):
     namespace: Any = Field(None, exclude=True)
 
 
-class FunctionCall(ServerNotes):
+class FunctionCall(ServerFields):
     """A function call in the history."""
 
     type: Literal["function_call"]
@@ -85,13 +85,13 @@ class FunctionCall(ServerNotes):
     status: Status | None = None
 
 
-class FunctionOutput(ServerNotes):
+class FunctionOutput(ServerFields):
     """The output of a function call."""
 
     type: Literal["function_call_output"]
     call_id: Id
     name: Any = Field(None, exclude=True)
-    output: Annotated[str, BeforeValidator(_joined_texts)]
+    output: Annotated[str, BeforeValidator(_join_texts)]
     id: Id | None = None
     status: Status | None = None
 
@@ -130,21 +130,21 @@ Item = Annotated[
 def chat_messages(items: Iterable[Item]) -> list[Message]:
     """Convert items to chat messages, without reasoning items."""
     messages = (_chat_message(item) for item in items)
-    return _joined([message for message in messages if message])
+    return _merge_assistant_messages([message for message in messages if message])
 
 
-def _joined(messages: list[Message]) -> list[Message]:
+def _merge_assistant_messages(messages: list[Message]) -> list[Message]:
     """Merge consecutive assistant messages: one answer may be text and several calls."""
-    joined: list[Message] = []
+    merged: list[Message] = []
     for message in messages:
-        if joined and message["role"] == joined[-1]["role"] == "assistant":
-            last = joined[-1]
+        if merged and message["role"] == merged[-1]["role"] == "assistant":
+            last = merged[-1]
             calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
             text = f"{last['content']}{message['content']}"
-            joined[-1] = last | {"content": text} | ({"tool_calls": calls} if calls else {})
+            merged[-1] = last | {"content": text} | ({"tool_calls": calls} if calls else {})
         else:
-            joined.append(message)
-    return joined
+            merged.append(message)
+    return merged
 
 
 def _chat_message(

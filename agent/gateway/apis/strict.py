@@ -24,8 +24,8 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_fields(cls, fields: object) -> object:
-        """Reject many fields with one error: each unknown one would be an error of its own."""
+    def _limit_fields(cls, fields: object) -> object:
+        """Reject too many fields with one error; pydantic would report each unknown one."""
         if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
             raise PydanticCustomError(
                 "too_many_fields",
@@ -83,7 +83,7 @@ def all_values(value: object) -> list[object]:
             break
     raise PydanticCustomError(
         "json_size",
-        "JSON may be nested {depth} levels deep and have {items} values. Simplify it.",
+        "JSON may have at most {depth} levels of nesting and {items} values. Simplify it.",
         {"depth": MAX_JSON_DEPTH, "items": MAX_JSON_ITEMS},
     )
 

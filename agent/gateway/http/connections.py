@@ -26,6 +26,7 @@ UNREAD_BODY_TIMEOUT_S = 2.0
 STALLED_WRITE_TIMEOUT_S = 60.0
 """How long a client may read nothing of a pending response."""
 MAX_HEAD_BYTES = 64 * 2**10
+"""Of a request's head; also of a trailer or a chunk header that never ends."""
 MAX_HEAD_LINES = 128
 MAX_PIPELINED_REQUESTS = 16
 """Requests in one read of the socket: parsing each takes time before its caller is known."""
@@ -44,17 +45,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._has_body_data = False
-        """Whether the data that is being read contains a part of a body."""
+        """Whether the data being parsed contains body data."""
         self._trailer_bytes = 0
-        """Bytes since the last part of a body."""
+        """Bytes received since the last body data: of a trailer, or of a chunk's header."""
         self.heads = 0
-        """The number of request heads so far."""
+        """The number of complete request heads so far."""
         self.since = 0.0
         """When the connection was made, or its last response completed."""
         self._heads_before = 0
-        """The number of heads before the data that is being read."""
-        self._is_offer = False
-        """Whether the last head offers to switch to another protocol."""
+        """The value of `heads` before the data being parsed."""
+        self._offers_upgrade = False
+        """Whether the last head offers to switch to another protocol (`Upgrade`)."""
         self._request_timer: asyncio.TimerHandle | None = None
         self._stalled_timer: asyncio.TimerHandle | None = None
 
@@ -98,16 +99,15 @@ class BoundedProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as end:
                 rest = data[end.args[0] :]
             except httptools.HttpParserError:
-                self._is_offer = False
-            if not self._is_offer:  # not HTTP, or CONNECT
+                self._offers_upgrade = False
+            if not self._offers_upgrade:  # not HTTP, or CONNECT
                 self.send_400_response("Invalid HTTP request received.")
                 return
-            self._is_offer, data = False, self._head_without_offer() + rest
-            self.parser = httptools.HttpRequestParser(
-                self
-            )  # the old parser reads no body after an upgrade
+            self._offers_upgrade, data = False, self._head_without_upgrade() + rest
+            # The old parser reads no body after an upgrade.
+            self.parser = httptools.HttpRequestParser(self)
 
-    def _head_without_offer(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode()
         lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
         lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
@@ -116,9 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header; reject trailers, which follow a body and which no client needs."""
         if not self._in_head:
-            if (
-                self.cycle
-            ):  # otherwise the request is answered before the loop reports the disconnect
+            if self.cycle:
+                # The loop reports the disconnect too late: the request would still be answered.
                 self.cycle.disconnected = True
             self.transport.abort()
         elif len(self.headers) == MAX_HEAD_LINES:
@@ -129,9 +128,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Handle the end of a head."""
         self._check_limits()
-        self._is_offer = any(name == b"upgrade" for name, _ in self.headers)
-        self._is_offer &= self.parser.should_upgrade()
-        if self._is_offer:
+        self._offers_upgrade = any(name == b"upgrade" for name, _ in self.headers)
+        self._offers_upgrade &= self.parser.should_upgrade()
+        if self._offers_upgrade:
             return
         self._in_head, self._head_bytes, self._trailer_bytes = False, 0, 0
         self.heads += 1
@@ -139,13 +138,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Handle a part of a body."""
+        """Handle body data."""
         self._has_body_data = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Handle the end of a request; the next data is another head."""
-        if self._is_offer:
+        """Handle the end of a request; the data that follows is another head."""
+        if self._offers_upgrade:
             return
         super().on_message_complete()
         self._in_head = True
@@ -179,11 +178,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _longest_unused(self) -> "BoundedProtocol":
         """Return the connection to close: one without a request so far, else the longest unused.
 
-        It is this one if all others are in use.
+        Returns this connection if all others are in use.
         """
         others: Any = self.connections - {self}
-        unused = [other for other in others if other.is_unused]
-        return min(unused, key=lambda other: (other.heads > 0, other.since), default=self)
+        unused = [connection for connection in others if connection.is_unused]
+        return min(
+            unused, key=lambda connection: (connection.heads > 0, connection.since), default=self
+        )
 
     def _check_limits(self) -> None:
         """Check the size of a head, and the number of pipelined requests.

@@ -6,7 +6,7 @@ after it are held back until the interaction is durable.
 
 Bytes are relayed in whole events, so an error event can follow at any time, and the engine's
 chunking affects neither what is sent nor what is recorded. Each byte is scanned a constant number
-of times, whatever the chunking.
+of times.
 """
 
 import re
@@ -41,13 +41,13 @@ class EventStream:
         """Add bytes from the engine; return the bytes to send to the client."""
         searched = max(0, len(self._pending) - MAX_EVENT_END_BYTES + 1)
         self._pending += data
-        passed: list[bytes] = []
+        relayed: list[bytes] = []
         start = 0
         while end := EVENT_END.search(self._pending, max(start, searched)):
-            self._add(bytes(self._pending[start : end.end()]), passed)
+            self._add(bytes(self._pending[start : end.end()]), relayed)
             start = end.end()
         del self._pending[:start]
-        return b"".join(passed)
+        return b"".join(relayed)
 
     def finish(self) -> None:
         """Handle the end of the engine's stream.
@@ -70,13 +70,13 @@ class EventStream:
         """All whole events so far, including those that were not sent."""
         return b"".join(self._seen)
 
-    def _add(self, event: bytes, passed: list[bytes]) -> None:
+    def _add(self, event: bytes, relayed: list[bytes]) -> None:
         self._seen.append(event)
         self.complete = self.complete or self._is_end(event)
         if self.complete:
             self._held_back.append(event)
         elif not self._is_hidden(event):
-            passed.append(event)
+            relayed.append(event)
 
 
 def event_data(event: bytes) -> bytes:

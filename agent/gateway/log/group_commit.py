@@ -1,9 +1,9 @@
 """Group commit: one thread writes the records of concurrent requests in batches.
 
-Each request waits until its record's batch is written. While one batch is written, the next one
-collects, so concurrent requests share the cost of a commit, and a single request waits for no
-other. A large record takes as long as many small ones, so a batch contains at most one: large
-records wait for each other, not small records for them.
+Each request waits until its record's batch is written. While one batch is written, records collect
+for the next one, so concurrent requests share the cost of a commit, and a single request waits for
+no other. A large record takes as long as many small ones, so a batch contains at most
+one: large records wait for each other, and small records do not wait for them.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class GroupCommit:
         """Write a record; return when it is written.
 
         Raises:
-            QueueFull: The queue did not take it.
+            QueueFull: The queue is full or closed.
             Exception: The error of writing its batch.
         """
         loop = asyncio.get_running_loop()
@@ -104,13 +104,13 @@ class GroupCommit:
         last_idle, last = float("-inf"), False
         while not last:
             if time.monotonic() - last_idle >= self._tick_s:
-                self._do_idle()
+                self._run_idle()
                 last_idle = time.monotonic()
             batch, last = self._next_batch()
             if batch:
                 self._write_batch(batch)
 
-    def _do_idle(self) -> None:
+    def _run_idle(self) -> None:
         """Run the idle work; its errors must not end the thread."""
         try:
             if self._idle:
@@ -119,7 +119,7 @@ class GroupCommit:
             log.warning("idle work failed", thread=self._thread.name, error=repr(error))
 
     def _next_batch(self) -> tuple[list[Item], bool]:
-        """Return the next batch, empty after an idle tick, and whether it is the last."""
+        """Return the next batch, which is empty after an idle tick, and whether it is the last."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or self._closed, self._tick_s)
             count = min(len(self._small), MAX_BATCH_RECORDS)

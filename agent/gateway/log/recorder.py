@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 MAX_QUEUED_RECORDS = 4096
 CLOSE_TIMEOUT_S = 15.0
 RUNNING_ROW_DELAY_S = 0.05
-"""A request that takes longer gets a row while it runs. For a shorter one, that row would cost as
-much as the final one, and delay it."""
+"""Only a request that takes longer gets a row while it runs: that row costs as much as the final
+one, and delays it."""
 MAX_FAILING_REPLAY_S = 5.0
 """How long a replay of the spool continues while batches fail."""
 
@@ -46,11 +46,11 @@ class Recorder:
 
     Args:
         db: The database.
-        spool: Takes the records that the database does not.
-        metrics: Counts them.
+        spool: Stores the records that the database does not accept.
+        metrics: Counts spooled and quarantined records.
         server: Identifies this daemon, whose next start aborts its interrupted requests.
-        strict: Whether to reject requests while the database takes no records.
-        timeout_s: The longest time that the database may take.
+        strict: Whether to reject requests while the database accepts no records.
+        timeout_s: Maximum time for the database to store a record.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Recorder:
         """Write an interaction to stable storage.
 
         Raises:
-            NotLogged: Neither the database nor the spool took it.
+            NotLogged: Neither the database nor the spool accepted it.
         """
         if record.id in self._delayed:
             self._delayed.pop(record.id).cancel()
@@ -155,9 +155,9 @@ class Recorder:
 
     async def _require_database(self, record: Callable[[], Record]) -> None:
         if self._spooling:
-            raise NotLogged("the database takes no records")
+            raise NotLogged("the database accepts no records")
         if not await self._in_database(record()):
-            raise NotLogged("the database did not take the record in time")
+            raise NotLogged("the database did not store the record in time")
 
     def _write_running(self, make: Callable[[], Record]) -> None:
         """Queue the row of a running request, without waiting for it."""
@@ -169,7 +169,7 @@ class Recorder:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._database.submit(record)
-        except Exception as error:  # noqa: BLE001 — boundary: recorder, the spool takes it
+        except Exception as error:  # noqa: BLE001 — boundary: recorder, the record goes to the spool
             log.warning("database write failed, spooling", interaction=record.id, error=repr(error))
             self._unwritten.discard(
                 record.id
@@ -185,7 +185,7 @@ class Recorder:
             self._withholding = True
             self._abandon(record.id)
             raise NotLogged(
-                f"neither the database nor the spool took the record: {error}"
+                f"neither the database nor the spool accepted the record: {error}"
             ) from error
 
     def _abandon(self, interaction: str) -> None:
@@ -195,10 +195,10 @@ class Recorder:
 
     def _commit(self, batch: list[Record]) -> None:
         with self._db.begin_connection() as connection:
-            kept = records.save(connection, batch, self._unwritten)
+            new_rows = records.save(connection, batch, self._unwritten)
             reach("before commit")
         reach("committed")
-        self._new_rows += kept
+        self._new_rows += new_rows
         if any(record.is_running and record.id not in self._unfinished for record in batch):
             self._aborted_marked = False  # abandoned while its row was queued
 
@@ -219,16 +219,19 @@ class Recorder:
             self._withholding = False
 
     def _mark_aborted(self) -> None:
-        """Abort running rows that nothing will end: every recorded end is in the database."""
+        """Abort running rows whose end will never be recorded.
+
+        Called when the spool is empty: every recorded end is in the database.
+        """
         self._aborted_marked = True
         try:
             with self._db.begin() as session:
-                died = records.abort_running(session, self.server, set(self._unfinished))
+                aborted = records.abort_running(session, self.server, set(self._unfinished))
         except Exception:
             self._aborted_marked = False
             raise
-        if died:
-            log.warning("interrupted requests marked as aborted", interactions=died)
+        if aborted:
+            log.warning("interrupted requests marked as aborted", interactions=aborted)
 
     def _replay(self, batch: Path) -> bool:
         """Commit a batch and remove it; return False if it must be retried."""

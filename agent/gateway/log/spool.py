@@ -1,4 +1,4 @@
-"""The spool: records on disk until the database takes them.
+"""The spool: records on disk until the database accepts them.
 
 Each batch is one file. It is written under a temporary name, synced and renamed, so a file with its
 final name is complete. Each record is a line with a checksum, with a line end before and after it,
@@ -31,8 +31,8 @@ class SpoolFull(Exception):
 class Spool:
     """A folder of batches of at most `quota_bytes`, so that it cannot fill the disk.
 
-    The number of batches and bytes is kept in memory: after hours without a database the folder has
-    too many files to list for every append. One thread appends and another removes.
+    The number of batches and bytes is tracked in memory: after hours without a database, the folder
+    has too many files to list it for every append. One thread appends and another removes.
     """
 
     def __init__(self, folder: Path, quota_bytes: int = 2**30) -> None:
@@ -68,7 +68,7 @@ class Spool:
         reach("spooled")
 
     def is_writable(self) -> bool:
-        """Return whether the disk takes a batch, by writing a probe file."""
+        """Return whether the disk has space for a batch, by writing a probe file."""
         temporary = self.folder / f"{TEMPORARY_PREFIX}{new_id('trial')}"
         try:
             _write_synced(temporary, PROBE)
