@@ -8,8 +8,8 @@
 6. report readiness, then start the worker (runs jobs) and the ticker (enqueues due jobs)
 7. wait for SIGTERM or SIGINT, or until the engine has failed for good
 
-Every step registers its cleanup on one exit stack, so a shutdown, and also a signal or an error
-during the start, undoes exactly the steps that were taken, the last one first: no further jobs are
+Every step registers its cleanup on one exit stack, so a shutdown, or a signal or an error
+during the start, undoes exactly the steps that were taken, in reverse order: no further jobs are
 enqueued, running jobs go back to the queue, in-flight requests are drained, the log is flushed, and
 the engine ends.
 
@@ -55,7 +55,8 @@ async def serve(settings: Settings, report: Report) -> None:
     """Run the whole service until SIGTERM or SIGINT, which also interrupt a start.
 
     Raises:
-        StartError: Another daemon uses the data folder, the settings do not fit together, ...
+        StartError: Another daemon uses the data folder, the settings contradict each other, the
+            port is taken, or the model cannot be used.
         EngineFailed: vLLM did not become ready, or crashed too often.
     """
     check_settings(settings)
@@ -121,7 +122,7 @@ def _report_first_admin_key(settings: Settings, db: Database, report: Report) ->
 async def _prepare_engine(
     stack: AsyncExitStack, settings: Settings, db: Database, report: Report
 ) -> tuple[Supervisor | None, Runtime]:
-    """Prepare the engine, and put its end on the stack.
+    """Prepare the engine, with its cleanup on the stack.
 
     Returns:
         The supervisor of our own vLLM, not started yet, or None with attached servers; and what

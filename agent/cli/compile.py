@@ -69,19 +69,19 @@ def compile_prompt(
         length = prompt_length(settings, text)
         with db.begin() as session:
             is_new = namespaces.ensure(session, namespace, utcnow())
-            done = {"namespace added": namespace} if is_new else {}
+            changes = {"namespace added": namespace} if is_new else {}
             row = prompts.register_system_prompt(session, namespace, text, length, utcnow())
-            done["prompt registered"] = row.id
+            changes["prompt registered"] = row.id
             if seed_prompts:
-                done["seeds replaced"] = namespace
+                changes["seeds replaced"] = namespace
                 prompts.replace_seeds(session, namespace, [*map(list, seed_prompts)])
             if checks_in_file:
-                done["anchors replaced"] = namespace
+                changes["anchors replaced"] = namespace
                 checks = [(list(anchor.messages), anchor.expect) for anchor in checks_in_file]
                 prompts.replace_anchors(session, namespace, checks)
             run = open_run(session, namespace, settings, f"compile {file.name}", utcnow())
-            done["run started"] = run
-            for action, subject in done.items():
+            changes["run started"] = run
+            for action, subject in changes.items():
                 detail = {"namespace": namespace}
                 audit.append(session, OPERATOR, action, subject, detail, utcnow())
         counts = f"{len(seed_prompts)} seeds, {len(checks_in_file)} anchors"
@@ -108,8 +108,9 @@ def _wait(settings: Settings, db: Database, run_id: str) -> None:
                 )
             with db.read() as session:
                 run = runs.get(session, run_id)
-                at = dict(run.progress) if run else {}
-            show(str(at.get("phase", "waiting for the daemon")), at.get("step"), at.get("total"))
+                progress = dict(run.progress) if run else {}
+            stage = str(progress.get("phase", "waiting for the daemon"))
+            show(stage, progress.get("step"), progress.get("total"))
             time.sleep(POLL_S)
     message, code = ended
     console.print(message, markup=False)

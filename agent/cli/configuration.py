@@ -52,13 +52,14 @@ def upgrade(config: ConfigOption = None) -> None:
 def verify(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Check the database's integrity and the hash chain of the audit log.
 
-    Also counts interaction records that were corrupt on disk; the daemon has quarantined them.
+    Also counts the spooled interaction records that the daemon has quarantined: corrupt ones, and
+    those that the database rejected.
     """
     with open_settings_and_database(config) as (settings, db):
         db.check()
         with db.read() as session:
             entries = audit.verify(session)
         quarantine = settings.data_dir / "spool" / QUARANTINE
-        damaged = quarantine.read_bytes().count(b"\n") if quarantine.exists() else 0
-    row = {"database": "agrees with itself", "audit_entries": entries, "records_damaged": damaged}
+        corrupt = quarantine.read_bytes().count(b"\n") if quarantine.exists() else 0
+    row = {"database": "consistent", "audit_entries": entries, "records_damaged": corrupt}
     print_row(row, output)

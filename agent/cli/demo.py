@@ -86,22 +86,22 @@ def demo(
     Exits with 1 if no adapter goes live, or if the adapter is no better than the base model; the
     latter is not checked with --fast.
     """
-    # Their HTTP clients are an optional dependency.
+    # Imported here, because their HTTP clients are an optional dependency.
     from agent.demo import loop, service, shops
 
-    chosen = shops.read_shop(shop or shops.DEFAULT)
+    shop_data = shops.read_shop(shop or shops.DEFAULT)
     if fast:
-        chosen = chosen.model_copy(update={"fact": chosen.fact[:FAST_FACTS]})
+        shop_data = shop_data.model_copy(update={"fact": shop_data.fact[:FAST_FACTS]})
     settings = load(prepare(folder.absolute(), fast), environ={})
-    console.print(plan(chosen.name, len(chosen.fact), len(chosen.measured), folder, fast))
-    began = time.monotonic()
+    console.print(plan(shop_data.name, len(shop_data.fact), len(shop_data.measured), folder, fast))
+    started = time.monotonic()
     with (
         stages() as show,
         service.serving(folder / CONFIG, settings.data_dir, show) as running,
         closing(Database(settings.database_url)) as db,
     ):
-        outcome = loop.Demo(chosen, settings, running, db, show).run()
-    report(outcome, settings, folder, time.monotonic() - began)
+        outcome = loop.Demo(shop_data, settings, running, db, show).run()
+    report(outcome, settings, folder, time.monotonic() - started)
     if not fast and outcome.internalised.right <= outcome.base.right:
         raise DemoFailed("The adapter answers no better than the base model.")
 
@@ -152,7 +152,7 @@ def _clear(folder: Path) -> None:
 
 
 def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float) -> None:
-    """Print the table, some answers side by side, and where the results are."""
+    """Print the scores, some answers for comparison, and where the results are."""
     arms = {
         "base model, no lessons": outcome.base,
         "base model, lessons in prompt": outcome.in_prompt,

@@ -1,4 +1,4 @@
-"""`byheart why` and `savings`: explains one answer, and sums up the prompt tokens saved."""
+"""`byheart why` and `savings`: explains one answer, and reports the prompt tokens saved."""
 
 import typer
 

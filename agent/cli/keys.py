@@ -31,9 +31,8 @@ Scopes = Annotated[
     list[Scope],
     typer.Option("--scope", "-s", help="What the key allows; repeat for several scopes."),
 ]
-Ceiling = Annotated[
-    int | None, typer.Option(min=1, max=2**31 - 1, help="Limit of the key; unlimited by default.")
-]
+MAX_LIMIT = 2**31 - 1
+UNLIMITED = "unlimited by default"
 Days = Annotated[
     int | None,
     typer.Option(min=1, max=36_500, help="Days until the key expires; never by default."),
@@ -54,9 +53,18 @@ def create(
         Trust, typer.Option(help="Authority of the key's feedback: operator or user.")
     ] = Trust.USER,
     expires_in_days: Days = None,
-    concurrent: Ceiling = None,
-    requests_per_minute: Ceiling = None,
-    tokens_per_minute: Ceiling = None,
+    concurrent: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_LIMIT, help=f"Maximum concurrent requests; {UNLIMITED}."),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_LIMIT, help=f"Maximum requests per minute; {UNLIMITED}."),
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_LIMIT, help=f"Maximum tokens per minute; {UNLIMITED}."),
+    ] = None,
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -86,7 +94,8 @@ def create(
         return
     console.print(text, markup=False, soft_wrap=True)
     console.print(
-        "Store this key safely: it is not saved here and cannot be shown again.", style="dim"
+        "Store this key safely: byheart saves only its digest and cannot show it again.",
+        style="dim",
     )
 
 

@@ -27,7 +27,7 @@ from store.schema import LessonKind, LessonStatus
 
 app = typer.Typer(help="List, add, edit, approve and retire lessons.", no_args_is_help=True)
 
-EXPIRES = "Date or time (ISO 8601; UTC by default) at which it is retired."
+EXPIRES = "Date or time (ISO 8601; UTC by default) at which the lesson is retired."
 APPROVE = "use them with `byheart lessons approve ID...`, or drop them with `retire ID...`"
 
 
@@ -70,9 +70,11 @@ def show_lesson(
 def add(
     text: Annotated[str, typer.Argument(help="One statement that is clear without context.")],
     kind: Annotated[LessonKind, typer.Option(help="Kind of statement.")] = LessonKind.FACT,
-    when: Annotated[str | None, typer.Option(help="Condition under which it holds.")] = None,
+    when: Annotated[
+        str | None, typer.Option(help="Condition under which the lesson holds.")
+    ] = None,
     pin: Annotated[
-        bool, typer.Option("--pin", help="Give it priority in prompts and runs.")
+        bool, typer.Option("--pin", help="Give the lesson priority in prompts and runs.")
     ] = False,
     expires: Annotated[str | None, typer.Option(help=EXPIRES)] = None,
     namespace: NamespaceOption = namespaces.DEFAULT,
@@ -83,7 +85,7 @@ def add(
     Example: byheart lessons add "Returns are accepted within 45 days."
     """
     if not text.strip():
-        raise InputError("A lesson needs a text: TEXT must not be blank.")
+        raise InputError("TEXT must not be blank.")
     with open_settings_and_database(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
         lesson = _editor(settings).add(
@@ -103,19 +105,24 @@ def edit(
     lesson_id: str,
     text: Annotated[str | None, typer.Argument(help="The new text.")] = None,
     pin: Annotated[
-        bool | None, typer.Option("--pin/--no-pin", help="Give it priority in prompts and runs.")
+        bool | None,
+        typer.Option("--pin/--no-pin", help="Give the lesson priority in prompts and runs."),
     ] = None,
-    expires: Annotated[str | None, typer.Option(help=f"{EXPIRES} `never` removes it.")] = None,
+    expires: Annotated[
+        str | None, typer.Option(help=f"{EXPIRES} `never` removes the expiry.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Change a lesson: its text, whether it is pinned, when it expires.
 
-    A new text makes a new lesson, whose id is printed; the old one is kept, retired.
+    A new text creates a new lesson, whose id is printed, and retires the old one.
     """
     if text is not None and not text.strip():
-        raise InputError("A lesson needs a text: `byheart lessons retire` retires one.")
+        raise InputError(
+            "TEXT must not be blank. To remove a lesson, use `byheart lessons retire`."
+        )
     if (text, pin, expires) == (None, None, None):
-        raise InputError("Nothing to change: give a text, --pin, --no-pin or --expires.")
+        raise InputError("Nothing to change: pass TEXT, --pin, --no-pin or --expires.")
     with open_settings_and_database(config) as (settings, db), db.begin() as session:
         lesson, editor = _get(session, lesson_id), _editor(settings)
         if text is not None:
@@ -129,11 +136,11 @@ def edit(
 
 @app.command("approve")
 def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
-    """Use lessons that are waiting for approval: all of the given ones, or none on an error.
+    """Approve lessons that are waiting for approval. On an error, none of them is changed.
 
     Example: byheart lessons approve les_0199... les_019a...
     """
-    _set(config, lesson_ids, LessonStatus.ACTIVE)
+    _set_status(config, lesson_ids, LessonStatus.ACTIVE)
 
 
 @app.command("retire")
@@ -142,10 +149,10 @@ def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
 
     If the adapter has learned nothing else, `byheart rollback` removes them instead.
     """
-    _set(config, lesson_ids, LessonStatus.RETIRED)
+    _set_status(config, lesson_ids, LessonStatus.RETIRED)
 
 
-def _set(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
+def _set_status(config: ConfigOption, lesson_ids: list[str], status: LessonStatus) -> None:
     with open_settings_and_database(config) as (settings, db), db.begin() as session:
         for lesson_id in lesson_ids:
             _editor(settings).set_status(session, _get(session, lesson_id), status)
@@ -157,10 +164,10 @@ def _editor(settings: Settings) -> LessonEditor:
 
 def _expiry(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise InputError(f"--expires {text}: not a date or time, such as 2027-01-31.") from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _get(session: Session, lesson_id: str) -> Lesson:

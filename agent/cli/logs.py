@@ -1,4 +1,4 @@
-"""Configures logging to standard error, so that standard output has only the result."""
+"""Configures logging to standard error, so that standard output has only results."""
 
 import logging
 import sys
@@ -10,20 +10,20 @@ from structlog.typing import Processor
 def configure_logging() -> None:
     """Log one line per event: JSON, or plain text on a terminal.
 
-    Records of libraries have the same form, and so do tracebacks.
+    Log records of libraries and tracebacks have the same format.
     """
     renderer = (
         structlog.dev.ConsoleRenderer()
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
-    stamped: list[Processor] = [
+    enrichers: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    written: list[Processor] = [structlog.processors.format_exc_info, renderer]
+    renderers: list[Processor] = [structlog.processors.format_exc_info, renderer]
     structlog.configure(
-        processors=[*stamped, *written],
+        processors=[*enrichers, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
@@ -31,8 +31,8 @@ def configure_logging() -> None:
     without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*stamped, structlog.stdlib.add_logger_name],
-            processors=[without_meta, *written],
+            foreign_pre_chain=[*enrichers, structlog.stdlib.add_logger_name],
+            processors=[without_meta, *renderers],
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -1,4 +1,4 @@
-"""Options that all verbs share, and how results are printed."""
+"""Options that verbs share, and functions that print results."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def open_settings_and_database(config: Path | None) -> Iterator[tuple[Settings, 
         yield settings, db
 
 
-def plain(value: object) -> str:
+def sanitize(value: object) -> str:
     """Return the value as text without control characters, which users may have sent."""
     return CONTROL.sub("\ufffd", str(value))
 
@@ -79,7 +79,7 @@ def print_rows(rows: list[dict[str, Any]], output: Output, empty: str) -> None:
     table.add_column(last.replace("_", " "), overflow="fold")
     for row in rows:
         # As Text, because what users sent may look like markup.
-        table.add_row(*(Text("" if value is None else plain(value)) for value in row.values()))
+        table.add_row(*(Text("" if value is None else sanitize(value)) for value in row.values()))
     console.print(table)
 
 
@@ -90,7 +90,7 @@ def print_row(row: dict[str, Any], output: Output) -> None:
         return
     width = max(map(len, row))
     for key, value in row.items():
-        lines = [plain(part) for part in value] if isinstance(value, list) else [plain(value)]
+        lines = [sanitize(item) for item in value] if isinstance(value, list) else [sanitize(value)]
         for index, line in enumerate(lines or [""]):
             label = key.replace("_", " ") if index == 0 else ""
             console.print(f"{label:<{width}}  {line}", markup=False)

@@ -11,10 +11,10 @@ LINE_EVERY_S = 30.0
 
 
 class Show(Protocol):
-    """Reports the stage, how much of it is done, and its total."""
+    """Shows the current stage, how much of it is done, and its total."""
 
-    def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
-        """Show progress; another `what` starts another stage."""
+    def __call__(self, stage: str, done: float | None = None, total: float | None = None) -> None:
+        """Show progress; another `stage` starts another stage."""
         ...
 
 
@@ -40,15 +40,15 @@ def bars() -> Iterator[Show]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console) as shown:
+    with progress.Progress(*columns, console=console) as display:
         tasks: dict[str, progress.TaskID] = {}
 
-        def show(what: str, done: float | None = None, total: float | None = None) -> None:
-            if what not in tasks:
-                for before in tasks.values():
-                    shown.stop_task(before)
-                tasks[what] = shown.add_task(what, total=total)
-            shown.update(tasks[what], completed=done, total=total)
+        def show(stage: str, done: float | None = None, total: float | None = None) -> None:
+            if stage not in tasks:
+                for previous in tasks.values():
+                    display.stop_task(previous)
+                tasks[stage] = display.add_task(stage, total=total)
+            display.update(tasks[stage], completed=done, total=total)
 
         yield show
 
@@ -58,13 +58,13 @@ class Lines:
 
     def __init__(self) -> None:
         self._started_s = self._printed_s = time.monotonic()
-        self._what = self._amount = ""
+        self._stage = self._amount = ""
 
-    def __call__(self, what: str, done: float | None = None, total: float | None = None) -> None:
+    def __call__(self, stage: str, done: float | None = None, total: float | None = None) -> None:
         """Print a line if one is due."""
         now_s = time.monotonic()
         amount = f" {done:g}/{total:g}" if done is not None and total else ""
         ends = done and done == total and amount != self._amount
-        if what != self._what or now_s - self._printed_s > LINE_EVERY_S or ends:
-            console.print(f"{now_s - self._started_s:5.0f} s  {what}{amount}", markup=False)
-            self._what, self._amount, self._printed_s = what, amount, now_s
+        if stage != self._stage or now_s - self._printed_s > LINE_EVERY_S or ends:
+            console.print(f"{now_s - self._started_s:5.0f} s  {stage}{amount}", markup=False)
+            self._stage, self._amount, self._printed_s = stage, amount, now_s

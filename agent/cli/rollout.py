@@ -45,7 +45,7 @@ def status(
 
 @app.command("promote")
 def promote(name: str, config: ConfigOption = None) -> None:
-    """Approve a candidate that passed its gate, where `gate.auto_promote` is off.
+    """Approve a candidate that passed its gate, if `gate.auto_promote` is off.
 
     The daemon loads the candidate, probes it, and makes it live.
     """
@@ -61,11 +61,11 @@ def promote(name: str, config: ConfigOption = None) -> None:
 
 def rollback(
     namespace: NamespaceOption = namespaces.DEFAULT,
-    reason: str = typer.Option("the operator rolled it back", help="Reason for the audit log."),
+    reason: str = typer.Option("rolled back by the operator", help="Reason for the audit log."),
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Replace the live adapter by the last good version; its lessons return to the prompt.
+    """Replace the live adapter with the last good version; its lessons return to the prompt.
 
     Example: byheart rollback --reason "wrong prices"
     """

@@ -52,7 +52,7 @@ def serve(
             overrides.setdefault(section, {})[key] = value
     settings = load(config, overrides=overrides)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(daemon.serve(settings, _say))
+        runner.run(daemon.serve(settings, _print_status))
 
 
 def worker(config: ConfigOption = None) -> None:
@@ -65,7 +65,7 @@ def worker(config: ConfigOption = None) -> None:
 
     check_worker_settings(load(config))
     with open_settings_and_database(config) as (settings, db):
-        asyncio.run(run_remote_worker(settings, db, _say))
+        asyncio.run(run_remote_worker(settings, db, _print_status))
 
 
 def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
@@ -78,7 +78,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                 live = adapters.live(session, name)
                 run = runs.unfinished(session, name)
                 learned = namespaces.internalised_snapshot(session, name)
-                gone = lessons.texts_no_longer_used(session, learned) if learned else []
+                to_unlearn = lessons.texts_no_longer_used(session, learned) if learned else []
                 rows.append(
                     {
                         "namespace": name,
@@ -87,7 +87,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                         "lessons_internalised": len(
                             lessons.listing(session, name, (LessonStatus.INTERNALISED,))
                         ),
-                        "lessons_to_unlearn": len(gone),
+                        "lessons_to_unlearn": len(to_unlearn),
                         "lessons_waiting": len(lessons.listing(session, name, WAITING)),
                         "run": f"{run.id} {run.status}" if run else None,
                     }
@@ -101,5 +101,5 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
         console.print(f"\nlessons waiting for approval: {APPROVE}", markup=False)
 
 
-def _say(text: str) -> None:
+def _print_status(text: str) -> None:
     print(f"byheart: {text}", flush=True)

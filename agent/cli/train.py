@@ -23,8 +23,8 @@ from store.models import Run
 
 app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
 
-PLACE = {"phase", "step", "total"}
-"""Keys of a run's progress that say how far it is; the others are measurements."""
+POSITION_KEYS = {"phase", "step", "total"}
+"""Keys of a run's progress that say how far it has come; the others are measurements."""
 
 
 @app.command("plan")
@@ -33,7 +33,7 @@ def plan(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show what a run would train on now, and what the next automatic run waits for."""
+    """Show what a run would train on, and what the next automatic run waits for."""
     with open_settings_and_database(config) as (settings, db), db.read() as session:
         namespaces.require(session, namespace)
         budget = settings.distill.max_lesson_tokens
@@ -81,7 +81,7 @@ def now(namespace: NamespaceOption = namespaces.DEFAULT, config: ConfigOption = 
                 f"Namespace {namespace!r} has nothing to learn. Add lessons (`byheart lessons "
                 "add`) or a system prompt (`byheart compile`) first."
             )
-        run = open_run(session, namespace, settings, "the operator asked for it", utcnow())
+        run = open_run(session, namespace, settings, "requested by the operator", utcnow())
         audit.append(session, OPERATOR, "run started", run, {"namespace": namespace}, utcnow())
     console.print(run)
 
@@ -107,7 +107,7 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
         run = runs.get(session, run_id)
         if run is None:
             raise runs.UnknownRun(run_id)
-        curves = {name: run.progress[name] for name in run.progress.keys() - PLACE}
+        curves = {name: run.progress[name] for name in run.progress.keys() - POSITION_KEYS}
         row = {**_row(run), "trigger": run.trigger, "reason": run.reason, **curves}
         if run.adapter:
             verdict = adapters.evaluation(session, run.adapter)
@@ -125,7 +125,7 @@ def cancel(run_id: str, config: ConfigOption = None) -> None:
         audit.append(session, OPERATOR, "run cancelled", run_id, detail, utcnow())
 
 
-def _at(run: Run) -> str | None:
+def _position(run: Run) -> str | None:
     """Return the stage and step of an unfinished run."""
     if "phase" not in run.progress or run.status not in runs.UNFINISHED:
         return None
@@ -137,7 +137,7 @@ def _row(run: Run) -> dict[str, object]:
         "id": run.id,
         "namespace": run.namespace,
         "status": run.status.value,
-        "at": _at(run),
+        "at": _position(run),
         "adapter": run.adapter,
         "created_at": run.created_at.isoformat(timespec="seconds"),
     }

@@ -59,12 +59,12 @@ def build(control: ControlState) -> FastAPI:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     handlers: list[tuple[tuple[type[Exception], ...], Handler]] = [
-        (NOT_FOUND, _as(404, "not_found")),
-        (CONFLICTS, _as(409, "conflict")),
-        ((DuplicateLesson,), _as(409, "lesson_known")),
-        ((LessonTooLong,), _as(400, "lesson_too_long")),
-        ((ExpiryInPast,), _as(400, "expiry_in_past")),
-        ((PromptTooLong,), _as(400, "prompt_too_long")),
+        (NOT_FOUND, _error_handler(404, "not_found")),
+        (CONFLICTS, _error_handler(409, "conflict")),
+        ((DuplicateLesson,), _error_handler(409, "lesson_known")),
+        ((LessonTooLong,), _error_handler(400, "lesson_too_long")),
+        ((ExpiryInPast,), _error_handler(400, "expiry_in_past")),
+        ((PromptTooLong,), _error_handler(400, "prompt_too_long")),
         (DATABASE_UNAVAILABLE, _database_unavailable),
     ]
     for kinds, handler in handlers:
@@ -114,7 +114,7 @@ async def _database_unavailable(_request: Request, _error: Exception) -> Respons
 
 
 async def _unexpected_error(_request: Request, _error: Exception) -> Response:
-    return _error_response(RequestError(500, "Internal error. The log of byheart has the cause."))
+    return _error_response(RequestError(500, "Internal error. See byheart's log."))
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -124,7 +124,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
         return _error_response(error.__cause__)
     message = {
         404: f"Unknown path. {PREFIX}/openapi.json lists all paths.",
-        405: "Method not allowed; the Allow header lists those that are.",
+        405: "Method not allowed. The Allow header lists the allowed methods.",
     }.get(error.status_code, str(error.detail))
     rejected = RequestError(error.status_code, message, code="refused")
     headers = (error.headers or {}).items()  # such as Allow
@@ -132,7 +132,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return _error_response(rejected)
 
 
-def _as(status: int, code: str) -> Handler:
+def _error_handler(status: int, code: str) -> Handler:
     async def handle(_request: Request, error: Exception) -> Response:
         return _error_response(RequestError(status, str(error), code=code))
 

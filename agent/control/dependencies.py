@@ -1,8 +1,8 @@
 """Dependencies of the control API's routes: the database, the settings and the caller.
 
 The gateway has authenticated the caller and checked the key's scope before a route runs. Routes act
-in the caller's namespace. What belongs to no namespace, such as the audit log, needs a key for all
-namespaces.
+in the caller's namespace. Data that belongs to no namespace, such as the audit log, requires a key
+for all namespaces.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ControlState:
-    """State that all requests share."""
+    """State that all requests to the control API share."""
 
     db: Database
     settings: Settings
@@ -51,14 +51,14 @@ CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
 def read_session(control: ControlDep, caller: CallerDep) -> Iterator[Session]:
-    """Yield a read transaction, if the caller's namespace exists."""
+    """Yield a session with a read transaction, if the caller's namespace exists."""
     with control.db.read() as session:
         namespaces.require(session, caller.namespace)
         yield session
 
 
 def write_session(control: ControlDep, caller: CallerDep) -> Iterator[Session]:
-    """Yield a write transaction, if the caller's namespace exists."""
+    """Yield a session with a write transaction, if the caller's namespace exists."""
     with control.db.begin() as session:
         namespaces.require(session, caller.namespace)
         yield session
@@ -71,7 +71,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Maximum number of i
 AfterId = Annotated[
     str | None,
     Query(
-        pattern="^[a-z]+_[0-9a-f]{32}$",  # a corrupt one would skip or repeat items
+        pattern="^[a-z]+_[0-9a-f]{32}$",  # an invalid id would skip or repeat items
         description="The `next` value of the previous page.",
     ),
 ]

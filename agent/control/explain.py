@@ -1,4 +1,4 @@
-"""Explains an answer, for the command line and over HTTP."""
+"""Explains an answer, for the command line and the control API."""
 
 from agent.control.schemas import Explanation, Learned
 from store import lessons, snapshots

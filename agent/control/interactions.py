@@ -28,7 +28,7 @@ from store.schema import InteractionStatus
 from store.search import InteractionFilter
 
 PAGE_BYTES = 4 * 2**20
-"""Maximum size of the texts in a page, which may be exceeded by its last turn."""
+"""Maximum size of the texts in a page; only its last turn may exceed it."""
 router = APIRouter(tags=["interactions"])
 Text = Annotated[str | None, Query(max_length=256)]
 
@@ -48,10 +48,10 @@ def search_interactions(  # noqa: PLR0913 - one for each query parameter
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Interaction]:
     """List interactions, newest first. `contains` searches the last message and the answer."""
-    wanted = InteractionFilter(conversation, principal, status, version, since, until, contains)
-    rows = search.interactions(session, caller.namespace, wanted, after, limit)
-    shown = [schemas.Interaction.model_validate(row) for row in rows.rows]
-    return schemas.Page(data=shown, next=rows.next)
+    filters = InteractionFilter(conversation, principal, status, version, since, until, contains)
+    found = search.interactions(session, caller.namespace, filters, after, limit)
+    shown = [schemas.Interaction.model_validate(row) for row in found.rows]
+    return schemas.Page(data=shown, next=found.next)
 
 
 @router.get("/interactions/{interaction_id}")
@@ -62,7 +62,7 @@ def get_interaction(
     row = _own(session, caller.namespace, interaction_id)
     payload = interactions.payload(session, row.id)
     texts = {name: getattr(payload, name, None) for name in ("messages", "params", "response")}
-    return schemas.InteractionTexts(**_shown(row), **texts)
+    return schemas.InteractionTexts(**_interaction_fields(row), **texts)
 
 
 @router.get("/interactions/{interaction_id}/explain")
@@ -80,7 +80,8 @@ def list_conversations(
     """List conversations, by id."""
     rows, following = search.conversations(session, caller.namespace, after, limit)
     shown = [
-        schemas.CountedConversation(**_conversation(row), interactions=count) for row, count in rows
+        schemas.CountedConversation(**_conversation_fields(row), interactions=count)
+        for row, count in rows
     ]
     return schemas.Page(data=shown, next=following)
 
@@ -99,7 +100,7 @@ def get_conversation(
     conversation = item_or_404(own, "conversation", conversation_id)
     with closing(interactions.iter_turns(session, conversation.id, after)) as all_turns:
         turns, following = _page(all_turns, limit)
-    shown = _conversation(conversation)
+    shown = _conversation_fields(conversation)
     return schemas.ConversationTurns(**shown, turns=turns, next=following)
 
 
@@ -110,11 +111,11 @@ def _page(turns: Iterator[Turn], limit: int) -> tuple[list[schemas.Turn], str | 
     for turn in turns:
         if page and (len(page) == limit or size > PAGE_BYTES):
             return page, page[-1].id
-        messages = _new(turn.messages)
+        messages = _new_messages(turn.messages)
         size += len(orjson.dumps(messages)) + len(turn.response)
         page.append(
             schemas.Turn(
-                **_shown(turn.interaction),
+                **_interaction_fields(turn.interaction),
                 messages=messages,
                 response=turn.response,
                 feedback=[feedback.id for feedback in turn.feedback],
@@ -123,17 +124,17 @@ def _page(turns: Iterator[Turn], limit: int) -> tuple[list[schemas.Turn], str | 
     return page, None
 
 
-def _new(messages: list[Message]) -> list[Message]:
+def _new_messages(messages: list[Message]) -> list[Message]:
     """Return the messages since the previous answer; clients repeat the whole history."""
     answered = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     return messages[answered[-1] + 1 :] if answered else messages
 
 
-def _shown(row: Interaction) -> dict[str, Any]:
+def _interaction_fields(row: Interaction) -> dict[str, Any]:
     return schemas.Interaction.model_validate(row).model_dump()
 
 
-def _conversation(row: Conversation) -> dict[str, Any]:
+def _conversation_fields(row: Conversation) -> dict[str, Any]:
     unread = row.signals - row.signals_read
     return {"id": row.id, "held_out": row.held_out, "last_at": row.last_at, "unread": unread}
 

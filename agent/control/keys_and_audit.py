@@ -29,7 +29,7 @@ from store.keys import Grant, Key, Limits, Scope
 from store.schema import Trust
 
 router = APIRouter(tags=["operations"])
-Ceiling = Annotated[int, Field(gt=0, le=2**31 - 1)]
+KeyLimit = Annotated[int, Field(gt=0, le=2**31 - 1)]
 
 
 class NewKey(BaseModel):
@@ -43,9 +43,9 @@ class NewKey(BaseModel):
     ]
     trust: Trust = Trust.USER
     expires_at: Timestamp | None = None
-    concurrent: Ceiling | None = None
-    requests_per_minute: Ceiling | None = None
-    tokens_per_minute: Ceiling | None = None
+    concurrent: KeyLimit | None = None
+    requests_per_minute: KeyLimit | None = None
+    tokens_per_minute: KeyLimit | None = None
 
 
 @router.get("/keys")
@@ -57,7 +57,7 @@ def list_keys(
     limit: Limit = PAGE,
 ) -> schemas.Page[schemas.Key]:
     """List API keys of the namespace, or all keys with a key for all namespaces; no secrets."""
-    rows, following = keys.page(session, _bound_to(caller), after, limit)
+    rows, following = keys.page(session, _visible_namespace(caller), after, limit)
     return schemas.Page(data=[_key(control, key) for key in rows], next=following)
 
 
@@ -79,20 +79,20 @@ def create_key(
         expires_at=new.expires_at,
     )
     if caller.key is not None:
-        grant = _within(grant, caller.key.grant)
+        grant = _restrict_grant(grant, caller.key.grant)
     return schemas.CreatedKey(
         key=issue_key(session, control.pepper, grant, caller.principal, control.now())
     )
 
 
-def _within(grant: Grant, own: Grant) -> Grant:
+def _restrict_grant(grant: Grant, own: Grant) -> Grant:
     """Return a grant within the caller's own, whose expiry is the default.
 
     Raises:
         RequestError: The grant would exceed the caller's own (403).
     """
     if own.limits != Limits():  # limits are per key, so a second key would double them
-        message = "A key with limits cannot create keys. Use another, or `byheart keys create`."
+        message = "A key with limits cannot create keys. Use another key, or `byheart keys create`."
         raise RequestError(403, message, code="grant_exceeded")
     expires_at, end = grant.expires_at or own.expires_at, own.expires_at
     is_longer = bool(expires_at and end and expires_at > end)
@@ -100,7 +100,7 @@ def _within(grant: Grant, own: Grant) -> Grant:
     if is_longer or is_trusted_more or not grant.scopes <= own.scopes:
         message = (
             "A key cannot create keys with more scopes, more trust or a later expiry than its own. "
-            "Use another, or `byheart keys create`."
+            "Use another key, or `byheart keys create`."
         )
         raise RequestError(403, message, code="grant_exceeded")
     return replace(grant, expires_at=expires_at)
@@ -136,11 +136,11 @@ def get_savings(session: ReadSession, caller: CallerDep) -> schemas.Page[schemas
 
 
 def _own_key(session: Session, caller: Caller, key_id: str) -> Key | None:
-    key, bound = keys.find(session, key_id), _bound_to(caller)
-    return key if key and bound in (None, key.grant.namespace) else None
+    key, namespace = keys.find(session, key_id), _visible_namespace(caller)
+    return key if key and namespace in (None, key.grant.namespace) else None
 
 
-def _bound_to(caller: Caller) -> str | None:
+def _visible_namespace(caller: Caller) -> str | None:
     """Return the namespace whose keys the caller may see; None for all."""
     return caller.key.grant.namespace if caller.key else None
 

@@ -48,7 +48,7 @@ class Change(BaseModel):
     status: Literal["active", "retired"] | None = None
     pinned: bool | None = None
     expires_at: Timestamp | None = None
-    """Null: never."""
+    """Null if the lesson never expires."""
 
 
 @router.get("")
@@ -63,7 +63,7 @@ def list_lessons(
     rows = lessons.listing(session, caller.namespace, (status,) if status else ())
     rest = [row for row in rows if after is None or row.id > after]
     following = rest[limit - 1].id if len(rest) > limit else None
-    return schemas.Page(data=[_shown(row) for row in rest[:limit]], next=following)
+    return schemas.Page(data=[_to_schema(row) for row in rest[:limit]], next=following)
 
 
 @router.get("/{lesson_id}")
@@ -71,7 +71,7 @@ def get_lesson(session: ReadSession, caller: CallerDep, lesson_id: str) -> schem
     """Get a lesson and the interactions that support it."""
     lesson = _own(session, caller, lesson_id)
     support = [schemas.Support.model_validate(row) for row in lessons.supports(session, lesson)]
-    return schemas.SupportedLesson(**dict(_shown(lesson)), support=support)
+    return schemas.SupportedLesson(**dict(_to_schema(lesson)), support=support)
 
 
 @router.post("", status_code=201)
@@ -89,14 +89,14 @@ def add_lesson(
         pinned=new.pinned,
         expires_at=new.expires_at,
     )
-    return _shown(lesson)
+    return _to_schema(lesson)
 
 
 @router.patch("/{lesson_id}")
 def change_lesson(
     session: WriteSession, control: ControlDep, caller: CallerDep, lesson_id: str, change: Change
 ) -> schemas.Lesson:
-    """Change a lesson. Another text creates a new lesson and retires this one."""
+    """Change a lesson. A new text creates a new lesson and retires this one."""
     lesson, editor = _own(session, caller, lesson_id), _editor(control, caller)
     if change.do is not None:
         lesson = editor.reword(session, lesson, change.do.strip())
@@ -106,7 +106,7 @@ def change_lesson(
         editor.set_expiry(session, lesson, change.expires_at)
     if change.status is not None:
         editor.set_status(session, lesson, LessonStatus(change.status))
-    return _shown(lesson)
+    return _to_schema(lesson)
 
 
 def _editor(control: ControlState, caller: Caller) -> LessonEditor:
@@ -119,7 +119,7 @@ def _own(session: Session, caller: Caller, lesson_id: str) -> Lesson:
     return item_or_404(own, "lesson", lesson_id)
 
 
-def _shown(lesson: Lesson) -> schemas.Lesson:
+def _to_schema(lesson: Lesson) -> schemas.Lesson:
     return schemas.Lesson(
         id=lesson.id,
         status=lesson.status,

@@ -71,7 +71,7 @@ class Interaction(Answer):
     error: str | None
     endpoint: str
     side: bool = Field(validation_alias=AliasChoices("side", "auxiliary"))
-    """Whether the client made the request for itself, as for a title."""
+    """Whether it is an auxiliary request of the client, such as one for a title."""
 
 
 class InteractionTexts(Interaction):
@@ -104,7 +104,7 @@ class Explanation(Answer):
 
 
 class Conversation(Answer):
-    """A conversation; `unread` counts the signals not learned from yet."""
+    """A conversation; `unread` counts the signals that extraction has not processed yet."""
 
     id: str
     held_out: bool

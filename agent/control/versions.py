@@ -43,11 +43,11 @@ class NewPrompt(BaseModel):
     text: Annotated[str, Field(max_length=2**20)]
 
 
-class Why(BaseModel):
-    """A reason, recorded in the audit log."""
+class Reason(BaseModel):
+    """The reason for an action, recorded in the audit log."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: Annotated[str, Field(min_length=1, max_length=1024)] = "the operator asked for it"
+    reason: Annotated[str, Field(min_length=1, max_length=1024)] = "requested by the operator"
 
 
 @router.get("/context")
@@ -78,7 +78,7 @@ def register_prompt(
     """Register a system prompt, used from the next request on; an empty text removes it."""
     count = prompt_length(control.settings, new.text)
     row = prompts.register_system_prompt(session, caller.namespace, new.text, count, control.now())
-    _note(session, control, caller, "prompt registered", row.id)
+    _audit(session, control, caller, "prompt registered", row.id)
     return schemas.Prompt.model_validate(row)
 
 
@@ -94,7 +94,7 @@ def list_runs(
 
 @router.post("/runs", status_code=202)
 def start_run(
-    session: WriteSession, control: ControlDep, caller: CallerDep, why: Why | None = None
+    session: WriteSession, control: ControlDep, caller: CallerDep, body: Reason | None = None
 ) -> schemas.Run:
     """Queue a run over the namespace's whole context, even without new lessons."""
     check_trainable(control.settings)
@@ -102,9 +102,9 @@ def start_run(
     if not lessons.in_use(session, caller.namespace) and not has_prompt:
         message = "There is nothing to learn. Add lessons, or register a system prompt."
         raise RequestError(409, message, code="nothing_to_learn")
-    reason = (why or Why()).reason
+    reason = (body or Reason()).reason
     run = open_run(session, caller.namespace, control.settings, reason, control.now())
-    _note(session, control, caller, "run started", run)
+    _audit(session, control, caller, "run started", run)
     return schemas.Run.model_validate(_own_run(session, caller, run))
 
 
@@ -120,7 +120,7 @@ def cancel_run(
 ) -> schemas.Run:
     """Cancel a run. The live version keeps serving."""
     run = runs.cancel(session, _own_run(session, caller, run_id).id, control.now())
-    _note(session, control, caller, "run cancelled", run.id)
+    _audit(session, control, caller, "run cancelled", run.id)
     return schemas.Run.model_validate(run)
 
 
@@ -183,17 +183,17 @@ def list_rollouts(
 
 @router.post("/rollback")
 def rollback(
-    session: WriteSession, control: ControlDep, caller: CallerDep, why: Why | None = None
+    session: WriteSession, control: ControlDep, caller: CallerDep, body: Reason | None = None
 ) -> schemas.Rollback:
-    """Replace the live adapter by the last good version; its lessons return to the prompt."""
-    reason = (why or Why()).reason
+    """Replace the live adapter with the last good version; its lessons return to the prompt."""
+    reason = (body or Reason()).reason
     bad, good = rollouts.rollback(
         session, caller.namespace, caller.principal, reason, control.now()
     )
     return schemas.Rollback(rolled_back=bad, live=good or BASE)
 
 
-def _note(
+def _audit(
     session: Session, control: ControlState, caller: Caller, action: str, subject: str
 ) -> None:
     detail = {"namespace": caller.namespace}

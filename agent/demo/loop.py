@@ -86,12 +86,12 @@ class Demo:
             internalised = self.measure(client, model, "asking the adapter, no lessons in prompt")
         return Outcome(corrected, texts, run.id, adapter, gate, base, in_prompt, internalised)
 
-    def measure(self, client: openai.OpenAI, model: str, what: str) -> Score:
+    def measure(self, client: openai.OpenAI, model: str, stage: str) -> Score:
         """Ask `model` all test questions."""
         questions = self.shop.measured
         done = iter(range(1, len(questions) + 1))
         return ask_all(
-            client, model, questions, lambda: self.show(what, next(done), len(questions))
+            client, model, questions, lambda: self.show(stage, next(done), len(questions))
         )
 
     def teach(self, client: openai.OpenAI, model: str) -> int:
@@ -133,14 +133,14 @@ class Demo:
         while True:
             self.service.check()
             with self.db.read() as session:
-                known = lessons.in_use(session, namespaces.DEFAULT)
-                texts = [lessons.text(lesson) for lesson in known]
+                used = lessons.in_use(session, namespaces.DEFAULT)
+                texts = [lessons.text(lesson) for lesson in used]
                 pending = conversations.unread(session, utcnow(), limit=1)
             self.show("extracting lessons", len(texts), corrected)
             if not pending and texts:
                 return texts
             if time.monotonic() > deadline:
-                raise DemoFailed(f"{corrected} corrections gave only {len(texts)} lessons.")
+                raise DemoFailed(f"{corrected} corrections yielded only {len(texts)} lessons.")
             time.sleep(POLL_S)
 
     def await_run(self) -> Run:
@@ -158,9 +158,9 @@ class Demo:
                 return run
             if run and run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
                 raise DemoFailed(f"Run {run.id} ended as {run.status}: {run.reason}")
-            at = run.progress if run else {}
-            phase = f"distilling: {at.get('phase', 'waiting')}"
-            self.show(phase, at.get("step", 0), at.get("total"))
+            progress = run.progress if run else {}
+            phase = f"distilling: {progress.get('phase', 'waiting')}"
+            self.show(phase, progress.get("step", 0), progress.get("total"))
             time.sleep(POLL_S)
 
     def await_rollout(self, run: Run) -> tuple[str, list[str]]:

@@ -13,7 +13,7 @@ import openai
 from agent.demo.shops import Question
 
 MAX_TOKENS = 40
-TIMED = 7
+TIMED_QUESTIONS = 7
 """Questions whose time to first token is measured, one at a time."""
 CONCURRENCY = 5
 """Questions asked concurrently, so that the engine can batch them."""
@@ -21,7 +21,7 @@ CONCURRENCY = 5
 
 @dataclass(frozen=True)
 class Answered:
-    """One answer and its prompt length."""
+    """A question, its answer, and the length of its prompt."""
 
     question: Question
     text: str
@@ -38,7 +38,7 @@ class Score:
 
     @property
     def right(self) -> int:
-        """Number of right answers."""
+        """Number of correct answers."""
         return sum(answer.right for answer in self.answers)
 
     @property
@@ -60,7 +60,7 @@ def ask_all(
 ) -> Score:
     """Ask every question, with logging off so that nothing is learned from it."""
     first_tokens_s = tuple(
-        _first_token_s(client, model, question) for question in questions[:TIMED]
+        _first_token_s(client, model, question) for question in questions[:TIMED_QUESTIONS]
     )
     answers = []
     with ThreadPoolExecutor(CONCURRENCY) as pool:

@@ -39,7 +39,7 @@ class Service:
 
 @contextmanager
 def serving(config: Path, data_dir: Path, report: Callable[[str], None]) -> Iterator[Service]:
-    """Run `byheart serve -c CONFIG` while the block runs, which starts once the daemon is ready.
+    """Start `byheart serve -c CONFIG` and wait until it is ready; stop it when the block is left.
 
     Raises:
         ServiceDied: The daemon exited before it was ready.

@@ -186,7 +186,7 @@ def test_compile_does_not_wait_for_a_daemon_that_is_not_there(byheart):
 
 def test_verify_finds_a_damaged_database(byheart):
     sound = json.loads(byheart("db", "verify", "-o", "json").stdout)
-    assert (sound["database"], sound["records_damaged"]) == ("agrees with itself", 0)
+    assert (sound["database"], sound["records_damaged"]) == ("consistent", 0)
     with closing(sqlite3.connect(byheart.data / "byheart.db")) as connection:
         connection.execute("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
         connection.commit()

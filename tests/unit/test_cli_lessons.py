@@ -69,7 +69,7 @@ def test_what_looks_like_markup_is_printed_as_it_was_said(db: Database, run: Any
 
 def test_an_edit_needs_a_text(db: Database, run: Any) -> None:
     [lesson] = candidates(db, "Lamps cost 15.")
-    assert "needs a text" in str(run("lessons", "edit", lesson, " ").exception)
+    assert "TEXT must not be blank" in str(run("lessons", "edit", lesson, " ").exception)
     assert statuses(db) == [LessonStatus.CANDIDATE]
 
 
