@@ -64,9 +64,9 @@ NO_SPAN: Span = (-1, -1)
 def is_auxiliary(messages: Sequence[Message]) -> bool:
     """Return whether a client made this request itself, about a conversation rather than in it.
 
-    Looks at the last prompt, and at the system message if it is short: an auxiliary request's says
-    nothing but its instruction. After answers, a system message counts only if it asks to rephrase
-    the last question as a standalone one.
+    Looks at the last prompt, and at the system message if it is short: in an auxiliary request it
+    contains only the instruction. After answers, a system message counts only if it asks to
+    rephrase the last question as a standalone one.
     """
     has_answers = any(message["role"] == "assistant" for message in messages)
     prompt = _last_prompt(messages)

@@ -30,7 +30,7 @@ class PromptTooLong(ValueError):
 
 
 class ExpiryInPast(ValueError):
-    """A lesson would have expired before it is set."""
+    """The expiry time of a lesson is in the past."""
 
 
 class DuplicateLesson(Exception):

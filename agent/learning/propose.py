@@ -1,8 +1,8 @@
 """Proposes lessons for one correction: the model restates it, code decides what is kept.
 
 Only statements that say what the correction says are kept (grounding.py). If the model returns
-none, the correction's own words become the lesson where they are fit for it. Text only: who said it
-decides elsewhere what the lesson counts for (curate.py).
+none, the correction's own words become the lesson where they are fit for it. Trust is
+assigned later, from the author (curate.py).
 """
 
 import structlog
