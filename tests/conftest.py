@@ -19,7 +19,7 @@ from store.db import Database
 from store.operations import AuditHead
 from store.schema import Base
 from store.upgrade import upgrade
-from tests.support import gateway_rig, postgres
+from tests.support import postgres, running_gateway
 from tests.support.factories import NOW
 
 # A busy machine is slow, and that is no failure.
@@ -99,7 +99,7 @@ def each_database(
         made.append(f"gateway_{next(_numbers)}")
         return postgres.create(socket, made[-1], template)
 
-    monkeypatch.setattr(gateway_rig, "database_url", url)
+    monkeypatch.setattr(running_gateway, "database_url", url)
     yield
     for name in made:
         postgres.drop(socket, name)

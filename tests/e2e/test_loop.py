@@ -16,7 +16,7 @@ import pytest
 
 from store import adapters, interactions
 from store.schema import AdapterStatus
-from tests.support.daemon_rig import Served, daemon
+from tests.support.running_daemon import RunningDaemon, run_daemon
 from tests.support.until import until_sync
 
 FACTS = {
@@ -47,41 +47,41 @@ PAUSE_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def daemon(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     folder = tmp_path_factory.mktemp("loop")
     settings = {**FEW_STEPS, "BYHEART_ENGINE__MODEL": str(base_model)}
-    with daemon(folder, settings, timeout_s=300) as running:
+    with run_daemon(folder, settings, timeout_s=300) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client:
+def client(daemon: RunningDaemon) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
-def _adapters(served: Served) -> list[str]:
-    with served.database() as db, db.read() as session:
+def _adapters(daemon: RunningDaemon) -> list[str]:
+    with daemon.database() as db, db.read() as session:
         return [adapter.name for adapter in adapters.listing(session, "default")]
 
 
-def live(served: Served) -> str | None:
-    with served.database() as db, db.read() as session:
+def live(daemon: RunningDaemon) -> str | None:
+    with daemon.database() as db, db.read() as session:
         adapter = adapters.live(session, "default")
     return adapter.name if adapter else None
 
 
 # Whoever reads may be held up itself on a busy machine: what is made meanwhile comes at once then.
-def test_tokens_are_streamed_as_the_model_makes_them(served, client):
-    assert any(_began_before_half_time(served, client) for _ in range(3))
+def test_tokens_are_streamed_as_the_model_makes_them(daemon, client):
+    assert any(_began_before_half_time(daemon, client) for _ in range(3))
 
 
-def _began_before_half_time(served: Served, client: openai.OpenAI) -> bool:
+def _began_before_half_time(daemon: RunningDaemon, client: openai.OpenAI) -> bool:
     asked = time.monotonic()
     arrivals = [
         time.monotonic() - asked
         for chunk in client.chat.completions.create(
-            model=served.model,
+            model=daemon.model,
             messages=[{"role": "user", "content": "Count from one to twenty."}],
             max_tokens=24,
             stream=True,
@@ -96,42 +96,42 @@ def _began_before_half_time(served: Served, client: openai.OpenAI) -> bool:
 # The run shares two cores with requests all the time, on whatever machine this is.
 @pytest.mark.timeout(1200)
 def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in_the_swap(
-    served,
+    daemon,
 ):
     for question, answer in FACTS.items():
-        reply = served.chat(question, max_tokens=12, temperature=0)
+        reply = daemon.chat(question, max_tokens=12, temperature=0)
         assert reply.headers["X-Byheart-Version"] == "base"
-        served.demonstrate(reply.headers["X-Byheart-Interaction"], answer)
+        daemon.demonstrate(reply.headers["X-Byheart-Interaction"], answer)
     texts = until_sync(
-        lambda: _lessons(served, "active", len(FACTS)), 120, served.logfile.read_text
+        lambda: _lessons(daemon, "active", len(FACTS)), 120, daemon.logfile.read_text
     )
     assert any("6 years" in text for text in texts)
 
     versions: list[str] = []
     stop, hurry = threading.Event(), threading.Event()
-    load = threading.Thread(target=_ask_until, args=(served, stop, hurry, versions))
+    load = threading.Thread(target=_ask_until, args=(daemon, stop, hurry, versions))
     load.start()
     try:
-        until_sync(lambda: _adapters(served), 900, served.logfile.read_text)
+        until_sync(lambda: _adapters(daemon), 900, daemon.logfile.read_text)
         hurry.set()
-        until_sync(lambda: live(served), 120, served.logfile.read_text)
+        until_sync(lambda: live(daemon), 120, daemon.logfile.read_text)
         swapped = len(versions)
         until_sync(lambda: len(versions) > swapped + 3, 60)
     finally:
         hurry.set()
         stop.set()
         load.join()
-    name = live(served)
+    name = live(daemon)
     assert set(versions) == {"base", name}
     assert versions == sorted(versions, key=lambda version: version != "base")
 
 
-def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved(served):
-    lessons = _lessons(served, "internalised", len(FACTS))
-    with_adapter = served.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
+def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved(daemon):
+    lessons = _lessons(daemon, "internalised", len(FACTS))
+    with_adapter = daemon.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
     body = {"model": "base", "messages": [{"role": "user", "content": "Is there a warranty?"}]}
-    with_prompt = served.http.post(
-        f"{served.url}/v1/chat/completions", json=body | {"max_tokens": 4}
+    with_prompt = daemon.http.post(
+        f"{daemon.url}/v1/chat/completions", json=body | {"max_tokens": 4}
     )
     assert lessons
     saved = int(with_adapter.headers["X-Byheart-Tokens-Saved"])
@@ -140,62 +140,62 @@ def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved
     assert tokens[0] < tokens[1]
 
 
-def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(served):
-    bad = live(served)
-    served.cli("rollback", "--yes")
-    after = served.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
+def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(daemon):
+    bad = live(daemon)
+    daemon.cli("rollback", "--yes")
+    after = daemon.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
     assert after.headers["X-Byheart-Version"] == "base"
     assert after.headers["X-Byheart-Tokens-Saved"] == "0"
-    assert _lessons(served, "active", len(FACTS))
-    with served.database() as db, db.read() as session:
+    assert _lessons(daemon, "active", len(FACTS))
+    with daemon.database() as db, db.read() as session:
         assert adapters.get(session, bad).status is AdapterStatus.ROLLED_BACK
-    until_sync(lambda: bad not in _models(served), 60)
+    until_sync(lambda: bad not in _models(daemon), 60)
 
 
-def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left(served):
+def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left(daemon):
     finished: list[str] = []
-    url, ours = served.url, _processes(served.folder)
+    url, ours = daemon.url, _processes(daemon.folder)
     assert len(ours) >= 3
     clients = [
-        threading.Thread(target=_burst, args=(url, served.model, finished)) for _ in range(4)
+        threading.Thread(target=_burst, args=(url, daemon.model, finished)) for _ in range(4)
     ]
     for each in clients:
         each.start()
-    until_sync(lambda: len(finished) > 12, 120, served.logfile.read_text)
-    served.end(signal.SIGKILL)
+    until_sync(lambda: len(finished) > 12, 120, daemon.logfile.read_text)
+    daemon.end(signal.SIGKILL)
     for each in clients:
         each.join()
-    with served.database() as db, db.read() as session:
+    with daemon.database() as db, db.read() as session:
         kept = {row.id for row in interactions.recent(session, "default", 100_000)}
     assert set(finished) <= kept
-    until_sync(lambda: not _processes(served.folder) & ours, 60)
+    until_sync(lambda: not _processes(daemon.folder) & ours, 60)
 
 
-def _lessons(served: Served, status: str, count: int) -> list[str]:
-    rows = served.cli("lessons", "ls", "-o", "json")
+def _lessons(daemon: RunningDaemon, status: str, count: int) -> list[str]:
+    rows = daemon.cli("lessons", "ls", "-o", "json")
     texts = [row["text"] for row in rows if row["status"] == status]
     return texts if len(texts) >= count else []
 
 
-def _models(served: Served) -> set[str]:
-    cards = served.http.get(f"{served.url}/v1/models").json()["data"]
+def _models(daemon: RunningDaemon) -> set[str]:
+    cards = daemon.http.get(f"{daemon.url}/v1/models").json()["data"]
     return {card["id"] for card in cards}
 
 
 def _ask_until(
-    served: Served, stop: threading.Event, hurry: threading.Event, versions: list[str]
+    daemon: RunningDaemon, stop: threading.Event, hurry: threading.Event, versions: list[str]
 ) -> None:
     """Ask one question after the other, at first with pauses; every answer must be complete."""
     with httpx.Client(timeout=120) as http:
         while not stop.is_set():
             body = {
-                "model": served.model,
+                "model": daemon.model,
                 "messages": [{"role": "user", "content": "Say hello."}],
                 "max_tokens": 6,
                 "stream": True,
                 "store": False,
             }
-            reply = http.post(f"{served.url}/v1/chat/completions", json=body)
+            reply = http.post(f"{daemon.url}/v1/chat/completions", json=body)
             assert reply.status_code == 200, reply.text
             assert reply.text.rstrip().endswith("data: [DONE]")
             versions.append(reply.headers["X-Byheart-Version"])

@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon_rig import Served, daemon
 from tests.support.documents import blocks
+from tests.support.running_daemon import RunningDaemon, run_daemon
 from tests.support.until import until_sync
 
 
 @pytest.fixture(scope="module")
-def served(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def daemon(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     settings = {"BYHEART_ENGINE__MODEL": str(base_model)}
-    with daemon(tmp_path_factory.mktemp("quick"), settings, timeout_s=300) as running:
+    with run_daemon(tmp_path_factory.mktemp("quick"), settings, timeout_s=300) as running:
         yield running
 
 
-def test_the_quick_start_of_the_readme_corrects_an_answer(served, capsys):
+def test_the_quick_start_of_the_readme_corrects_an_answer(daemon, capsys):
     [code] = blocks(Path("README.md"), "python")
 
     def wait() -> None:
-        until_sync(lambda: served.cli("lessons", "ls", "-o", "json"), 120, served.logfile.read_text)
+        until_sync(lambda: daemon.cli("lessons", "ls", "-o", "json"), 120, daemon.logfile.read_text)
 
     here = {
-        "http://127.0.0.1:8080": served.url,
-        "SmolLM2-135M-Instruct": served.model,
+        "http://127.0.0.1:8080": daemon.url,
+        "SmolLM2-135M-Instruct": daemon.model,
         "time.sleep(60)": "wait()",
     }
     for there, ours in here.items():

@@ -1,6 +1,6 @@
-"""A gateway in front of a fake vLLM, with the default settings: `fake` and `rig`.
+"""A gateway in front of a fake vLLM, with the default settings: `fake` and `gateway`.
 
-Tests that need other settings enter `gateway(tmp_path, fake, ...)` themselves.
+Tests that need other settings enter `run_gateway(tmp_path, fake, ...)` themselves.
 """
 
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import Rig, gateway
+from tests.support.running_gateway import RunningGateway, run_gateway
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ async def fake() -> AsyncIterator[FakeVllm]:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, fake: FakeVllm) -> AsyncIterator[Rig]:
-    async with gateway(tmp_path, fake) as rig:
-        yield rig
+async def gateway(tmp_path: Path, fake: FakeVllm) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(tmp_path, fake) as gateway:
+        yield gateway

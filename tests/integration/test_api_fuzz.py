@@ -19,9 +19,9 @@ from schemathesis import GenerationMode
 from agent.gateway.apis import APIS
 from agent.gateway.conversation_id import METADATA_KEYS
 from agent.gateway.feedback import FeedbackRequest
-from tests.support.control_rig import API, controlled
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, gateway
+from tests.support.running_control_api import API, run_control_api
+from tests.support.running_gateway import QUESTION, run_gateway
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -71,8 +71,8 @@ def serving(start: Callable[[], Any]) -> Iterator[str]:
     is_up, is_over = threading.Event(), threading.Event()
 
     async def serve() -> None:
-        async with start() as rig:
-            url.append(rig.url)
+        async with start() as gateway:
+            url.append(gateway.url)
             is_up.set()
             await asyncio.to_thread(is_over.wait)
 
@@ -88,7 +88,7 @@ def serving(start: Callable[[], Any]) -> Iterator[str]:
 
 @pytest.fixture
 def control_url(tmp_path: Path) -> Iterator[str]:
-    with serving(lambda: controlled(tmp_path)) as url:
+    with serving(lambda: run_control_api(tmp_path)) as url:
         yield url
 
 
@@ -102,7 +102,7 @@ def engine() -> Iterator[FakeVllm]:
 
 @pytest.fixture
 def client_url(tmp_path: Path, engine: FakeVllm) -> Iterator[str]:
-    with serving(lambda: gateway(tmp_path, engine)) as url:
+    with serving(lambda: run_gateway(tmp_path, engine)) as url:
         yield url
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.process.data_dir import ADDRESS_FILE, daemon_is_running, lock_data_dir
-from tests.support.daemon_rig import environment
+from tests.support.running_daemon import environment
 from tests.support.until import until_sync
 
 

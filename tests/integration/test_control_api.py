@@ -16,22 +16,22 @@ from store.contexts import Message
 from store.feedback import NewFeedback
 from store.keys import Grant, Limits, Scope
 from store.schema import Trust
-from tests.support.control_rig import API, controlled, key, pages
 from tests.support.factories import add_adapter, add_lesson, assistant, record, user
-from tests.support.gateway_rig import PEPPER, Rig
+from tests.support.running_control_api import API, create_key, pages, run_control_api
+from tests.support.running_gateway import PEPPER, RunningGateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def gateway(tmp_path: Path) -> AsyncIterator[RunningGateway]:
     """A gateway with the control API."""
-    async with controlled(tmp_path) as rig:
-        yield rig
+    async with run_control_api(tmp_path) as gateway:
+        yield gateway
 
 
-async def test_interactions_are_searched_page_by_page(rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_interactions_are_searched_page_by_page(gateway: RunningGateway) -> None:
+    with gateway.state.db.begin() as session:
         made = [
             record(
                 session,
@@ -43,72 +43,72 @@ async def test_interactions_are_searched_page_by_page(rig: Rig) -> None:
             for number in range(23)
         ]
     ids = [one.id for one in made][::-1]
-    assert [row["id"] for row in await pages(rig, "/interactions", limit=5)] == ids
-    lamps = await pages(rig, "/interactions", contains="LAMPS", limit=2)
+    assert [row["id"] for row in await pages(gateway, "/interactions", limit=5)] == ids
+    lamps = await pages(gateway, "/interactions", contains="LAMPS", limit=2)
     assert [row["id"] for row in lamps] == [made[n].id for n in (20, 15, 10, 5, 0)]
-    asked = await pages(rig, "/interactions", contains="question 7?")
+    asked = await pages(gateway, "/interactions", contains="question 7?")
     assert [row["id"] for row in asked] == [made[7].id]
-    conversations = await pages(rig, "/conversations", limit=2)
+    conversations = await pages(gateway, "/conversations", limit=2)
     assert sorted(row["interactions"] for row in conversations) == [7, 8, 8]
-    status, said = await rig.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
+    status, said = await gateway.fetch("GET", f"{API}/conversations/{conversations[0]['id']}")
     assert (status, len(said["turns"])) == (200, conversations[0]["interactions"])
     path = f"{API}/conversations/{conversations[0]['id']}"
-    first = (await rig.fetch("GET", path, params={"limit": 4}))[1]
-    rest = (await rig.fetch("GET", path, params={"after": first["next"]}))[1]
+    first = (await gateway.fetch("GET", path, params={"limit": 4}))[1]
+    rest = (await gateway.fetch("GET", path, params={"after": first["next"]}))[1]
     assert [len(first["turns"]), rest["next"]] == [4, None]
     assert first["turns"] + rest["turns"] == said["turns"]
-    status, said = await rig.fetch("GET", f"{API}/interactions/{made[3].id}")
+    status, said = await gateway.fetch("GET", f"{API}/interactions/{made[3].id}")
     assert said["messages"] == [user("Question 3?")]
 
 
 async def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_learned(
-    rig: Rig,
+    gateway: RunningGateway,
 ) -> None:
-    rig.add_lesson("We open at nine.")
-    async with rig.client() as client:
+    gateway.add_lesson("We open at nine.")
+    async with gateway.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             model="small", messages=[{"role": "user", "content": "When do you open?"}]
         )
     interaction = raw.headers["X-Byheart-Interaction"]
-    status, said = await rig.fetch("GET", f"{API}/interactions/{interaction}/explain")
+    status, said = await gateway.fetch("GET", f"{API}/interactions/{interaction}/explain")
     assert status == 200
     assert said["version"] == "base"
     assert said["lessons_in_prompt"] == ["We open at nine."]
     assert said["learned"] == []
 
 
-async def test_a_lesson_is_pinned_and_given_an_expiry(rig: Rig) -> None:
+async def test_a_lesson_is_pinned_and_given_an_expiry(gateway: RunningGateway) -> None:
     new = {"do": "We open at nine.", "pinned": True, "expires_at": "2999-01-31T00:00:00Z"}
-    status, lesson = await rig.fetch("POST", f"{API}/lessons", json=new)
+    status, lesson = await gateway.fetch("POST", f"{API}/lessons", json=new)
     assert (status, lesson["pinned"]) == (201, True)
     assert lesson["expires_at"].startswith("2999-01-31T00:00:00")
     path = f"{API}/lessons/{lesson['id']}"
     change = {"pinned": False, "expires_at": None}
-    status, changed = await rig.fetch("PATCH", path, json=change)
+    status, changed = await gateway.fetch("PATCH", path, json=change)
     assert (changed["id"], changed["pinned"]) == (lesson["id"], False)
     assert changed["expires_at"] is None
     past = {"expires_at": "2001-01-31T00:00:00Z"}
-    status, _ = await rig.fetch("PATCH", path, json=past)
+    status, _ = await gateway.fetch("PATCH", path, json=past)
     assert status == 400
 
 
-async def test_a_lesson_is_added_reworded_and_retired(rig: Rig) -> None:
-    status, made = await rig.fetch(
+async def test_a_lesson_is_added_reworded_and_retired(gateway: RunningGateway) -> None:
+    status, made = await gateway.fetch(
         "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}
     )
     assert (status, made["status"]) == (201, "active")
-    status, _ = await rig.fetch("POST", f"{API}/lessons", json={"do": "We open at nine."})
+    status, _ = await gateway.fetch("POST", f"{API}/lessons", json={"do": "We open at nine."})
     assert status == 409
     path = f"{API}/lessons/{made['id']}"
-    status, other = await rig.fetch("PATCH", path, json={"do": "We open at ten."})
+    status, other = await gateway.fetch("PATCH", path, json={"do": "We open at ten."})
     assert (status, other["supersedes"]) == (200, made["id"])
     path = f"{API}/lessons/{other['id']}"
-    status, gone = await rig.fetch("PATCH", path, json={"status": "retired"})
+    status, gone = await gateway.fetch("PATCH", path, json={"status": "retired"})
     assert (status, gone["status"]) == (200, "retired")
-    assert [row["status"] for row in await pages(rig, "/lessons")] == ["retired"] * 2
-    status, one = await rig.fetch("GET", path)
+    assert [row["status"] for row in await pages(gateway, "/lessons")] == ["retired"] * 2
+    status, one = await gateway.fetch("GET", path)
     assert one["support"][0]["principal"] == "local"
-    entries = await pages(rig, "/audit")
+    entries = await pages(gateway, "/audit")
     assert [row["action"] for row in entries] == [
         "lesson retired",
         "lesson edited",
@@ -116,43 +116,43 @@ async def test_a_lesson_is_added_reworded_and_retired(rig: Rig) -> None:
     ]
 
 
-async def test_long_work_is_begun_and_looked_after(rig: Rig) -> None:
-    assert (await rig.fetch("POST", f"{API}/runs"))[0] == 409
+async def test_long_work_is_begun_and_looked_after(gateway: RunningGateway) -> None:
+    assert (await gateway.fetch("POST", f"{API}/runs"))[0] == 409
     prompt = {"text": "You are kind."}
-    status, _ = await rig.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
+    status, _ = await gateway.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
     assert status == 200
-    status, begun = await rig.fetch("POST", f"{API}/runs", json={"reason": "A test."})
+    status, begun = await gateway.fetch("POST", f"{API}/runs", json={"reason": "A test."})
     assert (status, begun["status"], begun["trigger"]) == (202, "queued", "A test.")
-    status, ended = await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel")
+    status, ended = await gateway.fetch("POST", f"{API}/runs/{begun['id']}/cancel")
     assert (status, ended["status"]) == (200, "cancelled")
-    assert (await rig.fetch("POST", f"{API}/runs/{begun['id']}/cancel"))[0] == 409
-    assert [row["id"] for row in await pages(rig, "/runs", limit=1)] == [begun["id"]]
-    _, context = await rig.fetch("GET", f"{API}/context")
+    assert (await gateway.fetch("POST", f"{API}/runs/{begun['id']}/cancel"))[0] == 409
+    assert [row["id"] for row in await pages(gateway, "/runs", limit=1)] == [begun["id"]]
+    _, context = await gateway.fetch("GET", f"{API}/context")
     assert context["system_prompt"] == "You are kind."
-    assert (await rig.fetch("POST", f"{API}/rollback"))[0] == 409
+    assert (await gateway.fetch("POST", f"{API}/rollback"))[0] == 409
 
 
-async def test_adapters_are_listed_and_only_candidates_promoted(rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_adapters_are_listed_and_only_candidates_promoted(gateway: RunningGateway) -> None:
+    with gateway.state.db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
         names = [add_adapter(session, "default").name for _ in range(3)]
-    assert [row["name"] for row in await pages(rig, "/adapters", limit=2)] == names[::-1]
-    status, said = await rig.fetch("POST", f"{API}/adapters/{names[0]}/promote")
+    assert [row["name"] for row in await pages(gateway, "/adapters", limit=2)] == names[::-1]
+    status, said = await gateway.fetch("POST", f"{API}/adapters/{names[0]}/promote")
     assert (status, said["status"]) == (202, "candidate")
-    assert (await rig.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
-    assert (await rig.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
+    assert (await gateway.fetch("GET", f"{API}/adapters/{names[0]}"))[1]["passed"] is None
+    assert (await gateway.fetch("POST", f"{API}/adapters/nothing/promote"))[0] == 404
 
 
 @pytest.mark.parametrize("path", [f"{API}/interactions", f"{API}/savings", "/v1/feedback"])
-async def test_a_query_that_nothing_looks_at_is_refused(rig: Rig, path: str) -> None:
-    assert (await rig.fetch("GET", path))[0] == 200
-    status, said = await rig.fetch("GET", path, params={"limt": "1"})
+async def test_a_query_that_nothing_looks_at_is_refused(gateway: RunningGateway, path: str) -> None:
+    assert (await gateway.fetch("GET", path))[0] == 200
+    status, said = await gateway.fetch("GET", path, params={"limt": "1"})
     assert (status, said["error"]["code"]) == (400, "unknown_parameter")
     assert "'limt'" in said["error"]["message"]
 
 
 async def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
-    async with controlled(tmp_path) as rig, rig.http() as http:
+    async with run_control_api(tmp_path) as gateway, gateway.http() as http:
         for wrong in ({"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}):
             headers = {"Content-Type": "application/json"} | wrong
             for path in (f"{API}/lessons", "/v1/feedback"):
@@ -168,18 +168,18 @@ async def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
 ) -> None:
     monkeypatch.setattr(control_interactions, "PAGE_BYTES", 1000)
 
-    async with controlled(tmp_path) as rig:
+    async with run_control_api(tmp_path) as gateway:
         said: list[Message] = []
-        with rig.state.db.begin() as session:
+        with gateway.state.db.begin() as session:
             for number in range(6):
                 said = [*said, user(f"{number} {'x' * 700}")]
                 record(session, namespace="default", conversation="c", messages=said)
                 said = [*said, assistant("Yes.")]
-        [conversation] = await pages(rig, "/conversations")
+        [conversation] = await pages(gateway, "/conversations")
         path, after = f"{API}/conversations/{conversation['id']}", {}
         turns, sizes = [], []
         while after is not None:
-            page = (await rig.fetch("GET", path, params=after))[1]
+            page = (await gateway.fetch("GET", path, params=after))[1]
             turns += page["turns"]
             sizes.append(len(page["turns"]))
             after = {"after": page["next"]} if page["next"] else None
@@ -188,30 +188,30 @@ async def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
 
 
 async def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
-    async with controlled(tmp_path, needs_key=True) as rig:
-        boss = key(rig, None, *Scope)
-        status, made = await rig.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
+    async with run_control_api(tmp_path, needs_key=True) as gateway:
+        boss = create_key(gateway, None, *Scope)
+        status, made = await gateway.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
         assert status == 201
-        assert (await rig.fetch("GET", "/v1/models", made["key"]))[0] == 200
-        rows = await pages(rig, "/keys", boss, limit=1)
+        assert (await gateway.fetch("GET", "/v1/models", made["key"]))[0] == 200
+        rows = await pages(gateway, "/keys", boss, limit=1)
         assert len(rows) == 2
         [row] = [row for row in rows if row["name"] == "app"]
         assert made["key"].rsplit("_", 1)[1] not in str(rows)
-        assert (await rig.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
-        assert (await rig.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
+        assert (await gateway.fetch("DELETE", f"{API}/keys/{row['id']}", boss))[0] == 200
+        assert (await gateway.fetch("DELETE", f"{API}/keys/nothing", boss))[0] == 404
         for odd in ({"trust": "model"}, {"expires_at": "2001-01-01T00:00:00Z"}):
             body = {"name": "app"} | odd
-            assert (await rig.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
-        with rig.state.db.read() as session:
+            assert (await gateway.fetch("POST", f"{API}/keys", boss, json=body))[0] == 400
+        with gateway.state.db.read() as session:
             assert audit.verify(session) == 3
 
 
-async def test_a_key_makes_keys_that_are_at_most_what_it_is(rig: Rig) -> None:
+async def test_a_key_makes_keys_that_are_at_most_what_it_is(gateway: RunningGateway) -> None:
     until = datetime.now(UTC) + timedelta(days=2)
     scopes = frozenset({Scope.ADMIN, Scope.INFER})
     grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
     limited = replace(grant, name="limited", limits=Limits(None, 30, 100))
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         lead, bounded = (
             issue_key(session, PEPPER, each, "operator", datetime.now(UTC))
             for each in (grant, limited)
@@ -219,7 +219,7 @@ async def test_a_key_makes_keys_that_are_at_most_what_it_is(rig: Rig) -> None:
 
     async def made(key: str = lead, **asked: Any) -> tuple[int, Any]:
         body = {"name": "new", "scopes": ["infer"]} | asked
-        return await rig.fetch("POST", f"{API}/keys", key, json=body)
+        return await gateway.fetch("POST", f"{API}/keys", key, json=body)
 
     for more in (
         {"scopes": ["infer", "read"]},
@@ -230,7 +230,7 @@ async def test_a_key_makes_keys_that_are_at_most_what_it_is(rig: Rig) -> None:
         status, answer = await made(**more)
         assert (status, answer["error"]["code"]) == (403, "grant_exceeded"), more
     status, _ = await made(requests_per_minute=20)
-    with rig.state.db.read() as session:
+    with gateway.state.db.read() as session:
         [new] = [each for each in keys.keys(session) if each.grant.name == "new"]
         told = audit.page(session, None, 10)[0].detail
 
@@ -241,16 +241,16 @@ async def test_a_key_makes_keys_that_are_at_most_what_it_is(rig: Rig) -> None:
 
 
 async def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
-    async with controlled(tmp_path) as rig, rig.http() as http:
+    async with run_control_api(tmp_path) as gateway, gateway.http() as http:
         async with http.head(f"{API}/interactions") as head:
             assert (head.status, await head.read()) == (200, b"")
         async with http.delete(f"{API}/interactions") as wrong:
             assert (wrong.status, wrong.headers["Allow"]) == (405, "GET")
         for path in ("interactions", "lessons", "runs", "rollouts"):
-            status, _ = await rig.fetch("GET", f"{API}/{path}?after=damaged")
+            status, _ = await gateway.fetch("GET", f"{API}/{path}?after=damaged")
             assert status == 400, path
         body = {"name": "new", "scopes": ["z"] * 5_000}
-        status, answer = await rig.fetch("POST", f"{API}/keys", json=body)
+        status, answer = await gateway.fetch("POST", f"{API}/keys", json=body)
         assert (status, answer["error"]["code"]) == (400, "too_many_values")
 
 
@@ -264,26 +264,26 @@ async def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None
     ],
 )
 async def test_a_key_does_what_its_scopes_say(
-    rig: Rig, scopes: list[Scope], reads: int, changes: int
+    gateway: RunningGateway, scopes: list[Scope], reads: int, changes: int
 ) -> None:
-    held = key(rig, "default", *scopes)
-    assert (await rig.fetch("GET", f"{API}/lessons", held))[0] == reads
+    held = create_key(gateway, "default", *scopes)
+    assert (await gateway.fetch("GET", f"{API}/lessons", held))[0] == reads
     body = {"do": "We open at nine."}
-    assert (await rig.fetch("POST", f"{API}/lessons", held, json=body))[0] == changes
-    assert (await rig.fetch("GET", f"{API}/audit", held))[0] == 403
+    assert (await gateway.fetch("POST", f"{API}/lessons", held, json=body))[0] == changes
+    assert (await gateway.fetch("GET", f"{API}/audit", held))[0] == 403
 
 
-async def test_nothing_of_another_namespace_is_found(rig: Rig) -> None:
-    held = key(rig, "shop", *Scope)
-    other = key(rig, "bank", Scope.READ)
-    with rig.state.db.begin() as session:
+async def test_nothing_of_another_namespace_is_found(gateway: RunningGateway) -> None:
+    held = create_key(gateway, "shop", *Scope)
+    other = create_key(gateway, "bank", Scope.READ)
+    with gateway.state.db.begin() as session:
         secret = record(session, namespace="bank", messages=[user("CANARY?")])
         lesson = add_lesson(session, "CANARY.", "bank").id
         adapter = add_adapter(session, "bank")
         said = NewFeedback("f1", secret.id, "thumbs", {}, "CANARY", None, {}, "x", Trust.USER)
         feedback.add(session, "bank", said, datetime.now(UTC))
         adapter_name, run_id = adapter.name, adapter.run
-    conversation = (await pages(rig, "/conversations", other))[0]["id"]
+    conversation = (await pages(gateway, "/conversations", other))[0]["id"]
     for path in (
         f"/interactions/{secret.id}",
         f"/interactions/{secret.id}/explain",
@@ -292,15 +292,15 @@ async def test_nothing_of_another_namespace_is_found(rig: Rig) -> None:
         f"/runs/{run_id}",
         f"/adapters/{adapter_name}",
     ):
-        status, said_of_it = await rig.fetch("GET", API + path, held)
+        status, said_of_it = await gateway.fetch("GET", API + path, held)
         assert status == 404
         assert "CANARY" not in str(said_of_it)
     for path in ("/interactions", "/conversations", "/lessons", "/runs", "/adapters"):
-        assert await pages(rig, path, held) == []
-    assert await pages(rig, "/interactions", held, contains="canary") == []
-    assert len(await pages(rig, "/keys", held)) == 1
+        assert await pages(gateway, path, held) == []
+    assert await pages(gateway, "/interactions", held, contains="canary") == []
+    assert len(await pages(gateway, "/keys", held)) == 1
     bank = {"X-Byheart-Namespace": "bank"}
-    async with rig.http() as http, http.get(f"{API}/lessons", headers=bank) as response:
+    async with gateway.http() as http, http.get(f"{API}/lessons", headers=bank) as response:
         assert len((await response.json())["data"]) == 1  # the operator on this machine
 
 
@@ -320,31 +320,31 @@ async def test_nothing_of_another_namespace_is_found(rig: Rig) -> None:
     ],
 )
 async def test_what_cannot_be_answered_is_an_error_with_a_reason(
-    rig: Rig, path: str, status: int
+    gateway: RunningGateway, path: str, status: int
 ) -> None:
-    found, said = await rig.fetch("GET", API + path)
+    found, said = await gateway.fetch("GET", API + path)
     assert found == status
     assert status == 200 or said["error"]["message"]
-    assert (await rig.fetch("DELETE", f"{API}/lessons"))[0] == 405
-    status_of_body, _ = await rig.fetch("POST", f"{API}/lessons", json={"doo": "x"})
+    assert (await gateway.fetch("DELETE", f"{API}/lessons"))[0] == 405
+    status_of_body, _ = await gateway.fetch("POST", f"{API}/lessons", json={"doo": "x"})
     assert status_of_body == 400
 
 
 async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    async with controlled(tmp_path, settings=Server(max_body_bytes=1000)) as rig:
+    async with run_control_api(tmp_path, settings=Server(max_body_bytes=1000)) as gateway:
         body = {"do": "We open at nine.", "when": "x" * 3000}
-        status, said = await rig.fetch("POST", f"{API}/lessons", json=body)
+        status, said = await gateway.fetch("POST", f"{API}/lessons", json=body)
         assert (status, said["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_savings_are_counted_by_version(rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_savings_are_counted_by_version(gateway: RunningGateway) -> None:
+    with gateway.state.db.begin() as session:
         for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):
             record(session, namespace="default", version=version, tokens_saved=saved)
-    rows = await pages(rig, "/savings")
+    rows = await pages(gateway, "/savings")
     assert [(row["version"], row["tokens_saved"]) for row in rows] == [
         ("base", 0),
         ("bh-1", 200),
     ]
     old = datetime.now(UTC) + timedelta(days=9)
-    assert await pages(rig, "/interactions", since=old.isoformat()) == []
+    assert await pages(gateway, "/interactions", since=old.isoformat()) == []

@@ -9,29 +9,31 @@ from agent.gateway.access.api_key import issue_key
 from store import audit, keys
 from store.keys import Grant, Scope
 from store.schema import Trust
-from tests.support.control_rig import API, controlled
 from tests.support.factories import NOW, add_adapter, add_lesson, go_live
-from tests.support.gateway_rig import PEPPER, Rig
+from tests.support.running_control_api import API, run_control_api
+from tests.support.running_gateway import PEPPER, RunningGateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def gateway(tmp_path: Path) -> AsyncIterator[RunningGateway]:
     """A gateway with the control API."""
-    async with controlled(tmp_path) as rig:
-        yield rig
+    async with run_control_api(tmp_path) as gateway:
+        yield gateway
 
 
-async def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(
+    gateway: RunningGateway,
+) -> None:
+    with gateway.state.db.begin() as session:
         grant = Grant("lead", "shop", Trust.USER, frozenset({Scope.ADMIN}))
         lead = issue_key(session, PEPPER, grant, "operator", NOW)
         add_lesson(session, "We open at nine.")
         live, candidate = go_live(session), add_adapter(session).name
 
     async def post(path: str) -> str:
-        status, said = await rig.fetch("POST", API + path, lead)
+        status, said = await gateway.fetch("POST", API + path, lead)
         assert status in (200, 202), said
         return str(said.get("id"))
 
@@ -39,7 +41,7 @@ async def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log
     await post(f"/runs/{started}/cancel")
     await post(f"/adapters/{candidate}/promote")
     await post("/rollback")
-    with rig.state.db.read() as session:
+    with gateway.state.db.read() as session:
         rows = audit.page(session, None, 4)
         told = [(row.actor, row.action, row.subject) for row in rows]
         [who] = [each.principal for each in keys.keys(session)]

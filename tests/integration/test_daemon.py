@@ -18,9 +18,9 @@ from aiohttp import web
 from store import adapters, interactions, jobs, namespaces, runs
 from store.schema import InteractionStatus, RunStatus
 from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
-from tests.support.daemon_rig import Served, daemon, environment, is_ready
 from tests.support.factories import go_live
 from tests.support.fake_vllm import Died, FakeVllm
+from tests.support.running_daemon import RunningDaemon, environment, is_ready, run_daemon
 from tests.support.until import until_sync
 
 RIGHT = "Our lamps have a warranty of 6 years."
@@ -34,8 +34,8 @@ def fake() -> Iterator[FakeVllm]:
 
 
 @pytest.fixture
-def served(fake: FakeVllm, tmp_path: Path) -> Iterator[Served]:
-    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as running:
+def daemon(fake: FakeVllm, tmp_path: Path) -> Iterator[RunningDaemon]:
+    with run_daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as running:
         yield running
 
 
@@ -43,47 +43,47 @@ def last_prompt(fake: FakeVllm) -> list[dict[str, str]]:
     return next(body["messages"] for body in reversed(fake.history) if "messages" in body)
 
 
-def lessons(served: Served) -> list[dict[str, str]]:
-    return served.cli("lessons", "ls", "-o", "json")
+def lessons(daemon: RunningDaemon) -> list[dict[str, str]]:
+    return daemon.cli("lessons", "ls", "-o", "json")
 
 
-def test_a_demonstration_becomes_a_lesson_in_the_prompt_of_the_next_request(fake, served):
-    wrong = served.chat("How long is the warranty on lamps?")
-    assert served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT).status_code == 201
-    [lesson] = until_sync(lambda: lessons(served), 20)
+def test_a_demonstration_becomes_a_lesson_in_the_prompt_of_the_next_request(fake, daemon):
+    wrong = daemon.chat("How long is the warranty on lamps?")
+    assert daemon.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT).status_code == 201
+    [lesson] = until_sync(lambda: lessons(daemon), 20)
     assert (lesson["text"], lesson["status"], lesson["trust"]) == (RIGHT, "active", "operator")
-    after = served.chat("And for how many years is a lamp guaranteed?")
+    after = daemon.chat("And for how many years is a lamp guaranteed?")
     assert RIGHT in last_prompt(fake)[0]["content"]
     assert after.headers["X-Byheart-Context"] != wrong.headers["X-Byheart-Context"]
 
 
-def test_a_lesson_that_the_model_states_well_is_kept_as_it_states_it(fake, served):
+def test_a_lesson_that_the_model_states_well_is_kept_as_it_states_it(fake, daemon):
     fake.answer_with(
         lambda body: "Lamps have a warranty of 6 years." if "prompt" in body else "One year."
     )
-    wrong = served.chat("How long is the warranty on lamps?")
-    served.demonstrate(wrong.headers["X-Byheart-Interaction"], "No, it is 6 years.")
-    [lesson] = until_sync(lambda: lessons(served), 20)
+    wrong = daemon.chat("How long is the warranty on lamps?")
+    daemon.demonstrate(wrong.headers["X-Byheart-Interaction"], "No, it is 6 years.")
+    [lesson] = until_sync(lambda: lessons(daemon), 20)
     assert lesson["text"] == "Lamps have a warranty of 6 years."
 
 
 def test_a_lesson_that_the_operator_adds_is_in_the_next_prompt_and_a_retired_one_is_not(
-    fake, served
+    fake, daemon
 ):
-    added = served.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
-    served.chat("Hello")
+    added = daemon.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
+    daemon.chat("Hello")
     assert "Sign every answer with Kestrel." in last_prompt(fake)[0]["content"]
-    served.cli("lessons", "retire", added.strip())
-    served.chat("Hello")
+    daemon.cli("lessons", "retire", added.strip())
+    daemon.chat("Hello")
     assert all(message["role"] != "system" for message in last_prompt(fake))
 
 
-def test_a_conversation_that_opted_out_teaches_nothing(served):
-    wrong = served.chat("How long is the warranty on lamps?", store=False)
-    served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
-    seen = served.chat("How do I wash wool?")
-    served.demonstrate(seen.headers["X-Byheart-Interaction"], "Wool is washed cold.")
-    texts = [lesson["text"] for lesson in until_sync(lambda: lessons(served), 20)]
+def test_a_conversation_that_opted_out_teaches_nothing(daemon):
+    wrong = daemon.chat("How long is the warranty on lamps?", store=False)
+    daemon.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
+    seen = daemon.chat("How do I wash wool?")
+    daemon.demonstrate(seen.headers["X-Byheart-Interaction"], "Wool is washed cold.")
+    texts = [lesson["text"] for lesson in until_sync(lambda: lessons(daemon), 20)]
     assert texts == ["Wool is washed cold."]
 
 
@@ -105,14 +105,14 @@ def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path)
         "BYHEART_DISTILL__MIN_NEW_LESSONS": "1",
         "BYHEART_DISTILL__SETTLE_S": "0",
     }
-    with daemon(tmp_path / "data", settings) as served:
-        wrong = served.chat("How long is the warranty on lamps?")
-        served.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
-        served.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
+    with run_daemon(tmp_path / "data", settings) as daemon:
+        wrong = daemon.chat("How long is the warranty on lamps?")
+        daemon.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
+        daemon.cli("lessons", "add", "Sign every answer with Kestrel.", "--kind", "rule")
 
         replies = []
         until_sync(
-            lambda: replies.append(served.chat("Hi")) or broken_parts(served) == ALL_PARTS, 60
+            lambda: replies.append(daemon.chat("Hi")) or broken_parts(daemon) == ALL_PARTS, 60
         )
 
         assert {reply.status_code for reply in replies} == {200}
@@ -122,42 +122,42 @@ def test_requests_are_answered_while_extraction_and_trainer_fail(fake, tmp_path)
 ALL_PARTS = {"extract", "train"}
 
 
-def broken_parts(served: Served) -> set[str]:
+def broken_parts(daemon: RunningDaemon) -> set[str]:
     """The kinds of background work that have failed."""
-    with served.database() as db, db.read() as session:
+    with daemon.database() as db, db.read() as session:
         failed = {job.kind for job in jobs.listing(session, 100) if job.error}
         runs_failed = any(run.status is RunStatus.FAILED for run in runs.listing(session))
     return failed & {"extract"} | ({"train"} if runs_failed else set())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["asked", "terminal gone"])
-def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, served, number):
+def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, daemon, number):
     fake.token_delay_s = 0.2
     answers: list[httpx.Response] = []
     asking = threading.Thread(
-        target=lambda: answers.append(served.chat("one two three four five", stream=True))
+        target=lambda: answers.append(daemon.chat("one two three four five", stream=True))
     )
     asking.start()
     until_sync(lambda: fake.running, 10)
-    assert served.end(number) == 0
+    assert daemon.end(number) == 0
     asking.join()
     assert answers[0].text.rstrip().endswith("data: [DONE]")
-    assert not (served.folder / "server.json").exists()
+    assert not (daemon.folder / "server.json").exists()
 
 
 def test_a_data_folder_that_was_moved_serves_the_same_adapter(fake, tmp_path):
     here, there = tmp_path / "data", tmp_path / "moved"
     score(fake, STUDENT, BASE)
     settings = {"BYHEART_ENGINE__URLS": fake.url}
-    with daemon(here, settings) as served, served.database() as db, db.begin() as session:
+    with run_daemon(here, settings) as daemon, daemon.database() as db, db.begin() as session:
         name = go_live(session, namespaces.DEFAULT)
         adapter = adapters.get_one(session, name)
         adapter.manifest_sha256 = write_adapter(adapters.folder(adapter, here))
     here.rename(there)
     fake.adapters.clear()
 
-    with daemon(there, settings) as served:
-        answer = served.chat("Hello")
+    with run_daemon(there, settings) as daemon:
+        answer = daemon.chat("Hello")
 
     assert answer.headers["X-Byheart-Version"] == name
     assert fake.adapters == {name: str(there / "adapters" / namespaces.DEFAULT / name)}
@@ -165,8 +165,8 @@ def test_a_data_folder_that_was_moved_serves_the_same_adapter(fake, tmp_path):
 
 def test_a_connection_stays_open_unused_for_as_long_as_is_set(fake, tmp_path):
     settings = {"BYHEART_ENGINE__URLS": fake.url, "BYHEART_SERVER__KEEP_ALIVE_S": "2"}
-    with daemon(tmp_path / "data", settings) as served:
-        host, port = served.url.removeprefix("http://").split(":")
+    with run_daemon(tmp_path / "data", settings) as daemon:
+        host, port = daemon.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.settimeout(1)
@@ -184,7 +184,7 @@ def test_a_signal_while_the_service_starts_ends_it_at_once_and_in_order(tmp_path
         silent.listen()
         silent.settimeout(60)
         urls = {"BYHEART_ENGINE__URLS": f"http://127.0.0.1:{silent.getsockname()[1]}"}
-        with daemon(tmp_path / "data", urls, wait=False) as starting:
+        with run_daemon(tmp_path / "data", urls, wait=False) as starting:
             connection, _ = silent.accept()  # it asks the engine, and gets no answer
             with connection:
                 assert starting.end(signal.SIGINT, timeout_s=20) == 0
@@ -208,10 +208,10 @@ class Hanging(FakeVllm):
 def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
     engine = Hanging(model="small")
     with engine.in_thread():
-        with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": engine.url}) as served:
+        with run_daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": engine.url}) as daemon:
             engine.hangs = True
             until_sync(lambda: engine.asked, 30)
-            assert served.end(signal.SIGTERM, timeout_s=20) == 0
+            assert daemon.end(signal.SIGTERM, timeout_s=20) == 0
         engine.hangs = False
 
 
@@ -225,29 +225,29 @@ def test_where_keys_are_needed_the_first_start_shows_an_admin_key_and_others_may
     }
     shown = []
     for _ in range(2):
-        with daemon(tmp_path / "data", settings, wait=False) as served:
-            until_sync(lambda: "ready:" in served.logfile.read_text().split("stopping")[-1], 60)
-            shown.append(re.findall(r"bh_[0-9a-f]{16}_[0-9a-f]{64}", served.logfile.read_text()))
-            url = served.url.replace("0.0.0.0", "127.0.0.1")
+        with run_daemon(tmp_path / "data", settings, wait=False) as daemon:
+            until_sync(lambda: "ready:" in daemon.logfile.read_text().split("stopping")[-1], 60)
+            shown.append(re.findall(r"bh_[0-9a-f]{16}_[0-9a-f]{64}", daemon.logfile.read_text()))
+            url = daemon.url.replace("0.0.0.0", "127.0.0.1")
             held = {"Authorization": f"Bearer {shown[0][0]}"}
-            assert served.http.get(f"{url}/v1/models").status_code == 401
-            assert served.http.get(f"{url}/v1/models", headers=held).status_code == 200
-            assert served.http.get(f"{url}/api/v1/audit", headers=held).status_code == 200
+            assert daemon.http.get(f"{url}/v1/models").status_code == 401
+            assert daemon.http.get(f"{url}/v1/models", headers=held).status_code == 200
+            assert daemon.http.get(f"{url}/api/v1/audit", headers=held).status_code == 200
     assert shown[0] == shown[1]
     assert len(shown[0]) == 1
 
 
-def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, served):
+def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, daemon):
     again = subprocess.run(
         [sys.executable, "-m", "agent", "serve"],
-        env=environment(served.folder, {"BYHEART_ENGINE__URLS": fake.url}),
+        env=environment(daemon.folder, {"BYHEART_ENGINE__URLS": fake.url}),
         capture_output=True,
         text=True,
         check=False,
     )
     assert again.returncode == 1
     assert "store.data_dir" in again.stderr
-    assert is_ready(served)
+    assert is_ready(daemon)
 
 
 def test_an_engine_that_starts_later_is_waited_for(tmp_path):
@@ -255,17 +255,17 @@ def test_an_engine_that_starts_later_is_waited_for(tmp_path):
     with engine.in_thread():
         engine.do(engine.down())
         attached = {"BYHEART_ENGINE__URLS": engine.url}
-        with daemon(tmp_path, attached, wait=False) as served:
-            until_sync(lambda: "waiting for the engine" in served.logfile.read_text(), 60)
+        with run_daemon(tmp_path, attached, wait=False) as daemon:
+            until_sync(lambda: "waiting for the engine" in daemon.logfile.read_text(), 60)
             engine.do(engine.up())
-            until_sync(lambda: is_ready(served), 60)
+            until_sync(lambda: is_ready(daemon), 60)
 
 
 def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
     gone = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9", "BYHEART_ENGINE__START_TIMEOUT_S": "2"}
-    with daemon(tmp_path, gone, wait=False) as served:
-        assert served.process.wait(60) == 1
-        assert "cannot connect to the engine at http://127.0.0.1:9" in served.logfile.read_text()
+    with run_daemon(tmp_path, gone, wait=False) as daemon:
+        assert daemon.process.wait(60) == 1
+        assert "cannot connect to the engine at http://127.0.0.1:9" in daemon.logfile.read_text()
 
 
 @pytest.mark.parametrize(
@@ -308,19 +308,19 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
                     return
                 finished.append(reply.headers["X-Byheart-Interaction"])
 
-    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as served:
-        url = served.url
+    with run_daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as daemon:
+        url = daemon.url
         clients = [threading.Thread(target=ask) for _ in range(8)]
         for client in clients:
             client.start()
         until_sync(lambda: len(finished) > 60, 30)
-        served.end(signal.SIGKILL)
+        daemon.end(signal.SIGKILL)
         for client in clients:
             client.join()
-        with served.database() as db, db.read() as session:
+        with daemon.database() as db, db.read() as session:
             kept = {row.id for row in interactions.recent(session, "default", 10_000)}
     assert set(finished) <= kept
-    with daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as again:
+    with run_daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": fake.url}) as again:
         assert again.chat("hi").status_code == 200
 
 
@@ -329,10 +329,10 @@ def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_intera
     tmp_path, where
 ):
     engine = FakeVllm(model="small", uds=tmp_path / "vllm.sock" if where == "socket" else None)
-    with engine.in_thread(), daemon(tmp_path, {"BYHEART_ENGINE__URLS": engine.url}) as served:
+    with engine.in_thread(), run_daemon(tmp_path, {"BYHEART_ENGINE__URLS": engine.url}) as daemon:
         engine.do(engine.down())  # connection refused, or no such socket
         replies = [
-            served.chat("hi", model=model, stream=stream)
+            daemon.chat("hi", model=model, stream=stream)
             for model in ("small", "base")
             for stream in (False, True)
         ]
@@ -340,11 +340,11 @@ def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_intera
             assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
             assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
             assert reply.json()["error"]["code"] == "engine_unavailable"
-        with served.database() as db, db.read() as session:
+        with daemon.database() as db, db.read() as session:
             rows = interactions.recent(session, "default", 10)
         asked = {reply.headers["X-Byheart-Interaction"] for reply in replies}
         assert {row.id for row in rows} == asked
         assert {row.status for row in rows} == {InteractionStatus.FAILED}
         assert {row.error for row in rows} == {"the engine could not be reached"}  # not where it is
         engine.do(engine.up())
-        assert served.chat("hi").status_code == 200
+        assert daemon.chat("hi").status_code == 200

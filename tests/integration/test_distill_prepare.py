@@ -17,8 +17,8 @@ from distill.roles import load_roles
 from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
-from tests.support.distill_rig import PROMPTS, SETTINGS, make_spec
 from tests.support.tiny import save_tiny_model
+from tests.support.tiny_run import PROMPTS, SETTINGS, make_spec
 
 
 def text_of(question: Question) -> str:

@@ -24,8 +24,8 @@ from distill.spec import Parent
 from store.anchors import Anchor
 from store.contexts import Context
 from store.manifests import AdapterCorrupt
-from tests.support.distill_rig import SETTINGS, make_spec, silent
 from tests.support.tiny import save_tiny_model, tiny_model
+from tests.support.tiny_run import SETTINGS, make_spec, silent
 
 
 class Killed(Exception):

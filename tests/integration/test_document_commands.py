@@ -25,7 +25,7 @@ from tests.support.documents import DOCUMENTS, Command, commands
 COMMANDS = [command for path in DOCUMENTS for command in commands(path)]
 PLACEHOLDER = re.compile(r"\.\.\.|^[A-Z_]+$")
 RUN_BY = {
-    "byheart serve": "tests/support/daemon_rig.py",
+    "byheart serve": "tests/support/running_daemon.py",
     "byheart worker": "tests/integration/test_cli.py",
     "byheart demo": "Makefile",
     "byheart compile": "tests/integration/test_cli.py",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.distill_rig import PROMPTS, SETTINGS
 from tests.support.documents import blocks
 from tests.support.tiny import save_tiny_model
+from tests.support.tiny_run import PROMPTS, SETTINGS
 
 RUN, LOSS = blocks(Path("TRAINER.md"), "python")
 

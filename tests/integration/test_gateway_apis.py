@@ -11,7 +11,7 @@ from anthropic import AsyncAnthropic
 from config.sections import Server
 from store import interactions
 from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.support.gateway_rig import Rig, gateway
+from tests.support.running_gateway import RunningGateway, run_gateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
@@ -23,16 +23,16 @@ WEATHER = {
 }
 
 
-def claude(rig: Rig) -> AsyncAnthropic:
-    return AsyncAnthropic(base_url=rig.url, api_key="none", max_retries=0)
+def claude(gateway: RunningGateway) -> AsyncAnthropic:
+    return AsyncAnthropic(base_url=gateway.url, api_key="none", max_retries=0)
 
 
 async def test_a_message_of_anthropics_client_is_answered_and_recorded(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    rig.add_lesson(LESSON)
+    gateway.add_lesson(LESSON)
     fake.enqueue("At nine.")
-    async with claude(rig) as client:
+    async with claude(gateway) as client:
         message = await client.messages.create(
             model="small",
             max_tokens=50,
@@ -41,7 +41,7 @@ async def test_a_message_of_anthropics_client_is_answered_and_recorded(
             metadata={"user_id": "user_ab_session_0123456789"},
             tools=[WEATHER],
         )
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert message.content[0].text == "At nine."
     assert message.usage.output_tokens == said.interaction.completion_tokens
@@ -59,10 +59,12 @@ async def test_a_message_of_anthropics_client_is_answered_and_recorded(
     assert said.payload.params["answer"]["finish_reason"] == "end_turn"
 
 
-async def test_a_streamed_message_ends_only_when_it_is_recorded(fake: FakeVllm, rig: Rig) -> None:
+async def test_a_streamed_message_ends_only_when_it_is_recorded(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     fake.enqueue("We open at nine.")
     async with (
-        claude(rig) as client,
+        claude(gateway) as client,
         client.messages.stream(
             model="small",
             max_tokens=50,
@@ -71,14 +73,16 @@ async def test_a_streamed_message_ends_only_when_it_is_recorded(fake: FakeVllm, 
     ):
         text = "".join([piece async for piece in stream.text_stream])
         final = await stream.get_final_message()
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert text == said.payload.response == "We open at nine."
     assert final.stop_reason == "end_turn"
     assert final.usage.output_tokens == said.interaction.completion_tokens
 
 
-async def test_tools_go_there_and_back_through_anthropics_client(fake: FakeVllm, rig: Rig) -> None:
+async def test_tools_go_there_and_back_through_anthropics_client(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     use = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"place": "Rome"}}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "Rain"}
     turns: list[Any] = [
@@ -86,9 +90,9 @@ async def test_tools_go_there_and_back_through_anthropics_client(fake: FakeVllm,
         {"role": "assistant", "content": [{"type": "text", "text": "Let me see."}, use]},
         {"role": "user", "content": [result]},
     ]
-    async with claude(rig) as client:
+    async with claude(gateway) as client:
         await client.messages.create(model="small", max_tokens=9, messages=turns, tools=[WEATHER])
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert fake.history[0]["messages"] == turns
     question, call, answer = said.payload.messages
@@ -98,16 +102,16 @@ async def test_tools_go_there_and_back_through_anthropics_client(fake: FakeVllm,
 
 
 async def test_anthropics_client_gets_its_own_errors(
-    fake: FakeVllm, rig: Rig, tmp_path: Path
+    fake: FakeVllm, gateway: RunningGateway, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, needs_key=True) as locked, claude(locked) as client:
+    async with run_gateway(tmp_path, fake, needs_key=True) as locked, claude(locked) as client:
         with pytest.raises(anthropic.AuthenticationError) as caught:
             await client.messages.create(model="small", max_tokens=9, messages=[])
         assert caught.value.body["type"] == "error"
         assert caught.value.body["error"]["type"] == "authentication_error"
     picture = {"type": "image", "source": {"type": "url", "url": "http://10.0.0.1/x"}}
     turn: Any = {"role": "user", "content": [picture]}
-    async with claude(rig) as client:
+    async with claude(gateway) as client:
         with pytest.raises(anthropic.BadRequestError, match="fetches no images"):
             await client.messages.create(model="small", max_tokens=9, messages=[turn])
         with pytest.raises(anthropic.NotFoundError, match="Unknown model"):
@@ -118,7 +122,7 @@ async def test_anthropics_client_gets_its_own_errors(
 
 
 async def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.die_after_tokens = 4
     fake.enqueue("one two three four five")
@@ -128,8 +132,8 @@ async def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(
         "stream": True,
         "messages": [{"role": "user", "content": "Hi"}],
     }
-    _, raw = await rig.fetch("POST", "/v1/messages", json=body)
-    [said] = await rig.recorded(1)
+    _, raw = await gateway.fetch("POST", "/v1/messages", json=body)
+    [said] = await gateway.wait_logged(1)
 
     assert raw.rstrip().split("\n\n")[-1].startswith("event: error\ndata: ")
     assert "message_stop" not in raw
@@ -137,11 +141,11 @@ async def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(
 
 
 async def test_a_response_of_openais_client_is_answered_and_recorded(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    rig.add_lesson(LESSON)
+    gateway.add_lesson(LESSON)
     fake.enqueue("At nine.", "At nine, again.")
-    async with rig.client() as client:
+    async with gateway.client() as client:
         whole = await client.responses.create(
             model="small", instructions="You are kind.", input="When do you open?"
         )
@@ -155,7 +159,7 @@ async def test_a_response_of_openais_client_is_answered_and_recorded(
             ],
         ) as stream:
             events = [event.type async for event in stream]
-    one, two = rig.said()
+    one, two = gateway.logged()
 
     assert whole.output_text == one.payload.response == "At nine."
     assert events[-1] == "response.completed"
@@ -169,13 +173,13 @@ async def test_a_response_of_openais_client_is_answered_and_recorded(
 
 
 async def test_functions_go_there_and_back_through_the_responses_of_openais_client(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue('{"place": "Rome"}', "Rain.", "Rain.", '{"place": "Oslo"}')
     parameters = WEATHER["input_schema"]
     tool: Any = {"type": "function", "name": "weather", "parameters": parameters}
     question = {"role": "user", "content": "Rain in Rome?"}
-    async with rig.client() as client:
+    async with gateway.client() as client:
         called = await client.responses.create(
             model="small", input=[question], tools=[tool], tool_choice="required"
         )
@@ -189,7 +193,7 @@ async def test_functions_go_there_and_back_through_the_responses_of_openais_clie
         ) as stream:
             [streamed] = (await stream.get_final_response()).output
     calls = [sent["input"][1] for sent in fake.history[1:3]]
-    said, last = rig.said()[-2:]
+    said, last = gateway.logged()[-2:]
 
     assert streamed.arguments == '{"place": "Oslo"}'
     [recorded] = last.payload.params["answer"]["tool_calls"]
@@ -204,19 +208,21 @@ async def test_functions_go_there_and_back_through_the_responses_of_openais_clie
     }
 
 
-async def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(rig: Rig) -> None:
+async def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(
+    gateway: RunningGateway,
+) -> None:
     body = {"model": "small", "input": "Hi", "previous_response_id": "resp_1"}
-    status, said = await rig.fetch("POST", "/v1/responses", json=body)
+    status, said = await gateway.fetch("POST", "/v1/responses", json=body)
     assert (status, said["error"]["param"]) == (400, "previous_response_id")
-    assert (await rig.fetch("GET", "/v1/responses/resp_1"))[0] == 404
+    assert (await gateway.fetch("GET", "/v1/responses/resp_1"))[0] == 404
 
 
 async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    rig.add_lesson(LESSON)
+    gateway.add_lesson(LESSON)
     fake.enqueue(" a time", " a time")
-    async with rig.client() as client:
+    async with gateway.client() as client:
         whole = await client.completions.create(
             model="small", prompt="Once upon", max_tokens=5, logit_bias={"5": 1}
         )
@@ -226,7 +232,7 @@ async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
                 model="small", prompt="Once upon", max_tokens=5, stream=True
             )
         ]
-    one, two = rig.said()
+    one, two = gateway.logged()
 
     assert whole.choices[0].text == "".join(pieces) == " a time"
     assert one.payload.response == two.payload.response == " a time"
@@ -237,16 +243,16 @@ async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
 
 
 async def test_several_texts_go_on_at_once_and_each_answer_is_kept(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue(" a time", " a time")
     asked = {"model": "small", "prompt": ["Once upon", "At such"], "max_tokens": 5}
-    async with rig.client() as client:
+    async with gateway.client() as client:
         whole = await client.completions.create(**asked)
         pieces = ["", ""]
         async for piece in await client.completions.create(**asked, stream=True):
             pieces[piece.choices[0].index] += piece.choices[0].text
-    said = rig.said()
+    said = gateway.logged()
 
     assert [choice.text for choice in whole.choices] == pieces == [" a time", " A TIME"]
     assert fake.history[0]["prompt"] == asked["prompt"]
@@ -259,54 +265,54 @@ async def test_several_texts_go_on_at_once_and_each_answer_is_kept(
 async def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -> None:
     fake = FakeVllm(model="small")
     fake.can_embed = True
-    async with fake, gateway(tmp_path, fake) as rig, rig.client() as client:
+    async with fake, run_gateway(tmp_path, fake) as gateway, gateway.client() as client:
         found = await client.embeddings.create(model="small", input=["one", "two three"])
         assert [round(row.embedding[0]) for row in found.data] == [3, 9]
-        [said] = rig.said()
+        [said] = gateway.logged()
         assert not said.interaction.learn
         assert said.interaction.prompt_tokens == 3
 
 
-async def test_embeddings_are_not_found_where_the_engine_has_none(rig: Rig) -> None:
-    async with rig.client() as client:
+async def test_embeddings_are_not_found_where_the_engine_has_none(gateway: RunningGateway) -> None:
+    async with gateway.client() as client:
         with pytest.raises(openai.NotFoundError, match="does not support this"):
             await client.embeddings.create(model="small", input="one")
 
 
-async def test_a_clients_own_request_is_answered_and_is_no_turn(rig: Rig) -> None:
+async def test_a_clients_own_request_is_answered_and_is_no_turn(gateway: RunningGateway) -> None:
     turns: list[Any] = [{"role": "user", "content": "When do you open?"}]
     task = {"role": "user", "content": "Write a short title for this conversation."}
-    async with rig.client() as client:
+    async with gateway.client() as client:
         first = await client.chat.completions.create(model="small", messages=turns)
         turns += [{"role": "assistant", "content": first.choices[0].message.content}]
         await client.chat.completions.create(model="small", messages=[*turns, task])
         turns += [{"role": "user", "content": "No, that's wrong."}]
         await client.chat.completions.create(model="small", messages=turns)
-    first_row, title, last = (one.interaction for one in rig.said())
+    first_row, title, last = (one.interaction for one in gateway.logged())
 
     assert title.auxiliary
     assert not first_row.auxiliary
     assert first_row.conversation == title.conversation == last.conversation
-    with rig.state.db.read() as session:
+    with gateway.state.db.read() as session:
         read = interactions.turns(session, last.conversation)
     assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
 
 
 async def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     turn: Any = {"role": "user", "content": "When do you open?"}
-    async with claude(rig) as client:
+    async with claude(gateway) as client:
         asked: Any = {"model": "small", "messages": [turn], "system": "Be kind."}
         bare = await client.messages.count_tokens(**asked)
-        rig.add_lesson(LESSON)
+        gateway.add_lesson(LESSON)
         more = await client.messages.count_tokens(**asked, tools=[WEATHER])
         with pytest.raises(anthropic.NotFoundError):
             await client.messages.count_tokens(**asked | {"model": "other"})
     assert bare.input_tokens == 6
     assert more.input_tokens > bare.input_tokens + 3
     assert fake.history[1]["tools"][0]["name"] == "weather"
-    assert rig.said() == []
+    assert gateway.logged() == []
 
 
 @pytest.mark.parametrize(("cap", "most"), [(5, 5), (10 * MAX_MODEL_LEN, MAX_MODEL_LEN)])
@@ -314,9 +320,9 @@ async def test_an_answer_has_a_limit_where_the_client_sets_none(
     fake: FakeVllm, tmp_path: Path, cap: int, most: int
 ) -> None:
     async with (
-        gateway(tmp_path, fake, settings=Server(max_tokens_cap=cap)) as rig,
-        claude(rig) as theirs,
-        rig.client() as client,
+        run_gateway(tmp_path, fake, settings=Server(max_tokens_cap=cap)) as gateway,
+        claude(gateway) as theirs,
+        gateway.client() as client,
     ):
         turn: Any = {"role": "user", "content": "Hi"}
         await client.chat.completions.create(model="small", messages=[turn])

@@ -7,7 +7,7 @@ import pytest
 from store.contexts import Context
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import MAX_MODEL_LEN, FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig
+from tests.support.running_gateway import QUESTION, RunningGateway
 from tests.support.until import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
@@ -16,27 +16,27 @@ ASK = {"model": "small", "messages": QUESTION}
 DONE = b"data: [DONE]\n\n"
 
 
-async def read_stream(rig: Rig, body: dict) -> bytes:
-    async with rig.http() as http, http.post("/v1/chat/completions", json=body) as response:
+async def read_stream(gateway: RunningGateway, body: dict) -> bytes:
+    async with gateway.http() as http, http.post("/v1/chat/completions", json=body) as response:
         assert response.status == 200
         return await response.read()
 
 
 async def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue("We open at nine.")
-    async with rig.client() as client:
+    async with gateway.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             **ASK, temperature=0.5, user="u1", metadata={"ticket": "7"}
         )
     answer = raw.parse()
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert answer.choices[0].message.content == "We open at nine."
     sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
     sent["max_completion_tokens"] = MAX_MODEL_LEN
-    assert fake.history == [sent | {"cache_salt": rig.state.salt("default")}]
+    assert fake.history == [sent | {"cache_salt": gateway.state.salt("default")}]
     assert raw.headers["x-byheart-interaction"] == said.interaction.id
     assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
     assert raw.headers["x-byheart-arm"] == "live"
@@ -61,21 +61,23 @@ async def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(
     ],
 )
 async def test_what_stands_in_a_turn_is_said_by_the_end_user_that_the_request_names(
-    rig: Rig, named: dict[str, str], principal: str
+    gateway: RunningGateway, named: dict[str, str], principal: str
 ) -> None:
-    async with rig.client() as client:
+    async with gateway.client() as client:
         await client.chat.completions.create(**ASK, **named)
-    [said] = rig.said()
+    [said] = gateway.logged()
     assert (said.interaction.principal, said.interaction.trust) == (principal, "user")
 
 
-async def test_a_stream_arrives_while_it_is_generated(fake: FakeVllm, rig: Rig) -> None:
+async def test_a_stream_arrives_while_it_is_generated(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     fake.enqueue("one two three four five six")
     fake.token_delay_s = 0.1
-    async with rig.client() as client:
+    async with gateway.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
         running = [fake.running async for _ in stream]
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert len(running) >= 7
     assert running[:3] == [1, 1, 1]
@@ -85,13 +87,13 @@ async def test_a_stream_arrives_while_it_is_generated(fake: FakeVllm, rig: Rig) 
 
 
 async def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     with_usage = ASK | {"stream": True, "stream_options": {"include_usage": True}}
-    async with rig.http() as http:
+    async with gateway.http() as http:
         direct = await (await http.post(f"{fake.url}/v1/chat/completions", json=with_usage)).read()
-    asked = await read_stream(rig, with_usage)
-    not_asked = await read_stream(rig, ASK | {"stream": True})
+    asked = await read_stream(gateway, with_usage)
+    not_asked = await read_stream(gateway, ASK | {"stream": True})
 
     def events(raw: bytes) -> list[bytes]:
         *rest, empty = raw.split(b"\n\n")
@@ -102,12 +104,12 @@ async def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(
     assert events(not_asked) == events(direct)[:-2] + events(direct)[-1:]
     assert asked.endswith(DONE)
     assert not_asked.endswith(DONE)
-    assert all(said.interaction.prompt_tokens == 4 for said in rig.said())
+    assert all(said.interaction.prompt_tokens == 4 for said in gateway.logged())
 
 
-async def test_nothing_is_complete_before_it_is_durable(rig: Rig) -> None:
-    async with rig.http() as http:
-        with rig.locked_database():
+async def test_nothing_is_complete_before_it_is_durable(gateway: RunningGateway) -> None:
+    async with gateway.http() as http:
+        with gateway.locked_database():
             plain = asyncio.ensure_future(http.post("/v1/chat/completions", json=ASK))
             stream = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
             head = b""
@@ -118,20 +120,20 @@ async def test_nothing_is_complete_before_it_is_durable(rig: Rig) -> None:
             assert DONE not in head
         assert await stream.content.read() == DONE
         assert (await plain).status == 200
-    assert len(rig.said()) == 2
+    assert len(gateway.logged()) == 2
 
 
-async def test_an_opt_out_is_logged_but_not_learned_from(rig: Rig) -> None:
-    async with rig.client() as client:
+async def test_an_opt_out_is_logged_but_not_learned_from(gateway: RunningGateway) -> None:
+    async with gateway.client() as client:
         await client.chat.completions.create(**ASK, store=False)
         await client.chat.completions.create(**ASK, extra_headers={"X-Byheart-No-Learn": "1"})
         await client.chat.completions.create(**ASK, store=True)
 
-    assert [said.interaction.learn for said in rig.said()] == [False, False, True]
+    assert [said.interaction.learn for said in gateway.logged()] == [False, False, True]
 
 
-async def test_two_turns_land_in_one_conversation(rig: Rig) -> None:
-    async with rig.client() as client:
+async def test_two_turns_land_in_one_conversation(gateway: RunningGateway) -> None:
+    async with gateway.client() as client:
         first = await client.chat.completions.create(**ASK)
         messages = [
             *QUESTION,
@@ -149,58 +151,60 @@ async def test_two_turns_land_in_one_conversation(rig: Rig) -> None:
                 messages=[{"role": "user", "content": text}],
                 extra_headers=named,
             )
-    ids = [said.interaction.conversation for said in rig.said()]
+    ids = [said.interaction.conversation for said in gateway.logged()]
 
     assert ids[0] == ids[1]
     assert ids[3] == ids[4]
     assert len(set(ids)) == 3
 
 
-async def test_an_empty_name_names_no_conversation(rig: Rig) -> None:
-    async with rig.client() as client:
+async def test_an_empty_name_names_no_conversation(gateway: RunningGateway) -> None:
+    async with gateway.client() as client:
         for metadata in ({"conversation_id": ""}, {"conversation_id": ""}, {}):
             await client.chat.completions.create(**ASK, metadata=metadata)
 
-    assert len({said.interaction.conversation for said in rig.said()}) == 3
+    assert len({said.interaction.conversation for said in gateway.logged()}) == 3
 
 
 async def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    async with rig.client() as client:
+    async with gateway.client() as client:
         await client.chat.completions.create(**ASK)
         for number in range(5):
-            rig.add_lesson(f"Shop {number} opens at {number + 6}.")
+            gateway.add_lesson(f"Shop {number} opens at {number + 6}.")
             await client.chat.completions.create(**ASK)
             prompt = fake.history[-1]["messages"]
             assert prompt[0]["role"] == "system"
             assert f"Shop {number} opens at {number + 6}." in prompt[0]["content"]
 
     assert fake.history[0]["messages"] == QUESTION
-    assert all(said.payload.messages == QUESTION for said in rig.said())
-    assert len({said.interaction.context_hash for said in rig.said()}) == 6
+    assert all(said.payload.messages == QUESTION for said in gateway.logged())
+    assert len({said.interaction.context_hash for said in gateway.logged()}) == 6
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_that_fits_without_lessons_is_answered_without_them(
-    fake: FakeVllm, rig: Rig, stream: bool
+    fake: FakeVllm, gateway: RunningGateway, stream: bool
 ) -> None:
     long = [{"role": "user", "content": "word " * (MAX_MODEL_LEN - 10)}]
 
-    rig.add_lesson("The shop opens at nine in the morning on every single day.")
+    gateway.add_lesson("The shop opens at nine in the morning on every single day.")
     asked = {"model": "small", "messages": long, "stream": stream}
-    async with rig.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
+    async with gateway.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
         assert answer.status == 200
         shown = answer.headers["x-byheart-context"]
         await answer.read()
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert fake.history[-1]["messages"] == long
     assert said.interaction.status is InteractionStatus.DONE
     assert shown == said.interaction.context_hash == Context().hash
 
 
-async def test_a_tool_call_goes_through_and_is_recorded(fake: FakeVllm, rig: Rig) -> None:
+async def test_a_tool_call_goes_through_and_is_recorded(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
     call = {
         "id": "c1",
@@ -212,7 +216,7 @@ async def test_a_tool_call_goes_through_and_is_recorded(fake: FakeVllm, rig: Rig
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "nine"},
     ]
-    async with rig.client() as client:
+    async with gateway.client() as client:
         await client.chat.completions.create(
             model="small", messages=messages, tools=tools, tool_choice="auto"
         )
@@ -221,48 +225,50 @@ async def test_a_tool_call_goes_through_and_is_recorded(fake: FakeVllm, rig: Rig
     assert fake.history[0]["messages"][1]["tool_calls"] == [call]
 
 
-async def test_fifty_streams_at_once_all_end_whole_and_recorded(fake: FakeVllm, rig: Rig) -> None:
+async def test_fifty_streams_at_once_all_end_whole_and_recorded(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     fake.token_delay_s = 0.01
     fake.answer_with(lambda body: f"for {body['messages'][0]['content']} " * 5)
     asks = [
         {"model": "small", "messages": [{"role": "user", "content": f"n{n}"}]} for n in range(50)
     ]
 
-    answers = await asyncio.gather(*(read_stream(rig, ask | {"stream": True}) for ask in asks))
+    answers = await asyncio.gather(*(read_stream(gateway, ask | {"stream": True}) for ask in asks))
 
     assert all(answer.endswith(DONE) for answer in answers)
     assert all(f"n{n}".encode() in answer for n, answer in enumerate(answers))
-    said = {one.payload.messages[0]["content"]: one.payload.response for one in rig.said()}
+    said = {one.payload.messages[0]["content"]: one.payload.response for one in gateway.logged()}
     assert said == {f"n{n}": (f"for n{n} " * 5) for n in range(50)}
 
 
 async def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kept(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue("word " * 200)
     fake.token_delay_s = 0.05
-    async with rig.http() as http:
+    async with gateway.http() as http:
         response = await http.post("/v1/chat/completions", json=ASK | {"stream": True})
         for _ in range(4):
             await response.content.readany()
         response.close()
         await until(lambda: fake.aborted)
 
-    [said] = await rig.recorded(1)
+    [said] = await gateway.wait_logged(1)
     assert said.interaction.status is InteractionStatus.ABORTED
     assert said.payload.response.startswith("word")
     assert len(said.payload.response) < len("word " * 25), "a second after the client left"
-    await until(lambda: rig.state.inflight.count() == 0)
+    await until(lambda: gateway.state.inflight.count() == 0)
 
 
 async def test_a_client_that_leaves_a_plain_answer_stops_the_engine(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.first_byte_delay_s = 30
-    async with rig.http() as http:
+    async with gateway.http() as http:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(http.post("/v1/chat/completions", json=ASK), 0.3)
         await until(lambda: fake.aborted)
-    [said] = await rig.recorded(1)
+    [said] = await gateway.wait_logged(1)
 
     assert said.interaction.status is InteractionStatus.ABORTED

@@ -14,7 +14,7 @@ import pytest
 
 from agent.gateway.http import asgi, connections
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
@@ -27,8 +27,10 @@ HEAD = (
 
 
 @asynccontextmanager
-async def connected(rig: Rig) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(rig.url.rsplit(":", 1)[1]))
+async def connected(
+    gateway: RunningGateway,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
     try:
         yield reader, writer
     finally:
@@ -47,43 +49,43 @@ async def is_cut_off(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-async def is_served(rig: Rig) -> bool:
-    return (await rig.fetch("POST", "/v1/chat/completions", json=ASK))[0] == 200
+async def is_served(gateway: RunningGateway) -> bool:
+    return (await gateway.fetch("POST", "/v1/chat/completions", json=ASK))[0] == 200
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", HEAD])
 async def test_a_head_that_does_not_come_ends_the_connection(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, sent: bytes
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         writer.write(sent)
         assert await is_cut_off(reader)
-    assert await is_served(rig)
+    assert await is_served(gateway)
 
 
 @pytest.mark.parametrize("filler", [b"X-A: b\r\n", b"b"])
 async def test_a_head_without_end_ends_the_connection(
-    fake: FakeVllm, rig: Rig, filler: bytes
+    fake: FakeVllm, gateway: RunningGateway, filler: bytes
 ) -> None:
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         with contextlib.suppress(ConnectionError):
             writer.write(HEAD + b"X-Long: ")
             for _ in range(200):
                 writer.write(filler * 1000)
                 await writer.drain()
         assert await is_cut_off(reader)
-    assert await is_served(rig)
+    assert await is_served(gateway)
     assert len(fake.history) == 1
 
 
 @pytest.mark.parametrize("offered", [b"h2c", b"websocket"])
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
-    fake: FakeVllm, rig: Rig, offered: bytes, at_once: bool
+    fake: FakeVllm, gateway: RunningGateway, offered: bytes, at_once: bool
 ) -> None:
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offered
         for body, status in ((orjson.dumps(ASK), b"200"), (b"GET /x HTTP/1.1\r\n\r\n", b"400")):
             head = HEAD + offer + b"Content-Length: %d\r\n\r\n" % len(body)
@@ -101,27 +103,29 @@ async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_reques
 
 
 @pytest.mark.parametrize("sent", [b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"no HTTP\r\n\r\n"])
-async def test_what_is_no_request_is_answered_with_400_and_cut_off(rig: Rig, sent: bytes) -> None:
-    async with connected(rig) as (reader, writer):
+async def test_what_is_no_request_is_answered_with_400_and_cut_off(
+    gateway: RunningGateway, sent: bytes
+) -> None:
+    async with connected(gateway) as (reader, writer):
         writer.write(sent)
         assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
 
 
 async def test_a_body_that_does_not_come_is_answered_with_408(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "UPLOAD_TIMEOUT_S", 0.3)
 
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 1000\r\n\r\n{")
         answer = await asyncio.wait_for(reader.read(), 5)
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert await is_served(rig)
+    assert await is_served(gateway)
 
 
-async def test_a_large_body_is_no_long_head(rig: Rig) -> None:
+async def test_a_large_body_is_no_long_head(gateway: RunningGateway) -> None:
     large = orjson.dumps(ASK | {"prediction": {"content": "x" * 3_000_000}})
-    async with rig.http() as http:
+    async with gateway.http() as http:
         for _ in range(3):
             async with http.post(
                 "/v1/chat/completions", data=io.BytesIO(large), headers=JSON
@@ -130,32 +134,32 @@ async def test_a_large_body_is_no_long_head(rig: Rig) -> None:
 
 
 async def test_who_does_not_read_is_cut_off_and_the_engine_stops(
-    fake: FakeVllm, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    fake: FakeVllm, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALLED_WRITE_TIMEOUT_S", 0.5)
 
     fake.enqueue(("word" * 2_500 + " ") * 2_000)
     body = b'{"model":"small","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
-    async with connected(rig) as (_, writer):
+    async with connected(gateway) as (_, writer):
         writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         await until(lambda: fake.aborted, 30)
-        [said] = await rig.recorded(1)
+        [said] = await gateway.wait_logged(1)
     assert said.interaction.status == "aborted"
     assert said.payload.response.startswith("wordword")
-    assert await is_served(rig)
+    assert await is_served(gateway)
 
 
 async def test_idle_connections_cost_the_others_nothing(fake: FakeVllm, tmp_path: Path) -> None:
     async with (
-        gateway(tmp_path, fake, max_connections=50) as rig,
+        run_gateway(tmp_path, fake, max_connections=50) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
-        idle = [await stack.enter_async_context(connected(rig)) for _ in range(49)]
+        idle = [await stack.enter_async_context(connected(gateway)) for _ in range(49)]
         async with asyncio.timeout(connections.HEAD_TIMEOUT_S / 2):  # before any is cut off
-            assert await is_served(rig)
+            assert await is_served(gateway)
         for _ in range(20):
-            await stack.enter_async_context(connected(rig))
-        assert await is_served(rig)
+            await stack.enter_async_context(connected(gateway))
+        assert await is_served(gateway)
         cut = [await is_cut_off(reader) for reader, _ in idle[:15]]
         assert all(cut), "those that have waited longest make room"
         assert not any(reader.at_eof() for reader, _ in idle[30:])
@@ -165,16 +169,16 @@ async def test_heads_whose_bodies_do_not_come_hold_no_connection(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with (
-        gateway(tmp_path, fake, needs_key=True, max_connections=20) as rig,
+        run_gateway(tmp_path, fake, needs_key=True, max_connections=20) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         refused = []
         for _ in range(20):
-            reader, writer = await stack.enter_async_context(connected(rig))
+            reader, writer = await stack.enter_async_context(connected(gateway))
             writer.write(HEAD + b"Content-Length: 1000000\r\n\r\n")
             assert (await reader.readuntil(b"}}")).startswith(b"HTTP/1.1 401")
             refused.append(reader)
-        reader, writer = await stack.enter_async_context(connected(rig))
+        reader, writer = await stack.enter_async_context(connected(gateway))
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         cut = [await is_cut_off(each) for each in refused]
@@ -185,13 +189,13 @@ async def test_connections_that_are_used_are_not_cut_off_for_new_ones(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with (
-        gateway(tmp_path, fake, max_connections=4) as rig,
+        run_gateway(tmp_path, fake, max_connections=4) as gateway,
         contextlib.AsyncExitStack() as stack,
     ):
         fake.first_byte_delay_s = 1.0
-        answers = [asyncio.ensure_future(is_served(rig)) for _ in range(4)]
+        answers = [asyncio.ensure_future(is_served(gateway)) for _ in range(4)]
         await until(lambda: fake.running == 4)
-        reader, _ = await stack.enter_async_context(connected(rig))
+        reader, _ = await stack.enter_async_context(connected(gateway))
         assert await is_cut_off(reader)
         assert all(await asyncio.gather(*answers))
 
@@ -207,16 +211,16 @@ async def test_connections_that_are_used_are_not_cut_off_for_new_ones(
     ids=["requests", "lines", "line", "offers"],
 )
 async def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
-    rig: Rig, sent: bytes
+    gateway: RunningGateway, sent: bytes
 ) -> None:
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         begun = time.process_time()
         writer.write(sent)
         with contextlib.suppress(ConnectionError):
             answers = await asyncio.wait_for(reader.read(), 5)
             assert answers.count(b" 200 ") <= connections.MAX_PIPELINED_REQUESTS
         assert time.process_time() - begun < 0.5
-    assert await is_served(rig)
+    assert await is_served(gateway)
 
 
 async def test_a_body_that_nobody_reads_holds_no_connection(
@@ -224,8 +228,8 @@ async def test_a_body_that_nobody_reads_holds_no_connection(
 ) -> None:
     monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
 
-    async with gateway(tmp_path, fake, needs_key=True) as rig:
-        async with connected(rig) as (reader, writer):
+    async with run_gateway(tmp_path, fake, needs_key=True) as gateway:
+        async with connected(gateway) as (reader, writer):
             writer.write(HEAD + b"Content-Length: 4000000\r\n\r\n")
             assert b"401" in await reader.readline()
             writer.write(b"x")  # from here on the connection is not idle
@@ -234,29 +238,29 @@ async def test_a_body_that_nobody_reads_holds_no_connection(
 
 
 @pytest.mark.parametrize("trailer", [b"X-A: b\r\n", b"X-A: " + b"b" * 1000])
-async def test_trailers_end_the_connection(rig: Rig, trailer: bytes) -> None:
-    async with connected(rig) as (reader, writer):
+async def test_trailers_end_the_connection(gateway: RunningGateway, trailer: bytes) -> None:
+    async with connected(gateway) as (reader, writer):
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
                 writer.write(trailer * 10)
                 await writer.drain()
         assert await is_cut_off(reader)
-    assert await is_served(rig)
+    assert await is_served(gateway)
 
 
 @pytest.mark.parametrize("more", [b"\r\n", b"GET /heal"])
 async def test_what_comes_behind_a_request_does_not_cut_its_answer(
-    fake: FakeVllm, rig: Rig, monkeypatch: pytest.MonkeyPatch, more: bytes
+    fake: FakeVllm, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
 
     fake.first_byte_delay_s = 1.0
     body = orjson.dumps(ASK)
-    async with connected(rig) as (reader, writer):
+    async with connected(gateway) as (reader, writer):
         writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         await until(lambda: fake.history)
         writer.write(more)
         assert b"200" in await asyncio.wait_for(reader.readline(), 5)
         await asyncio.wait_for(reader.read(), 5)  # the head that began never ends
-    assert len(rig.said()) == 1
+    assert len(gateway.logged()) == 1

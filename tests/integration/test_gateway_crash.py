@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from store import interactions
 from store.db import Database
 from store.schema import InteractionStatus
-from tests.support import gateway_rig
+from tests.support import running_gateway
 from tests.support.crash_gateway import POINTS, serve
 from tests.support.fake_vllm import FakeVllm
 from tests.support.until import until
@@ -64,7 +64,7 @@ def test_every_point_is_killed_at() -> None:
 @pytest.mark.usefixtures("each_database")
 async def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
     chance, ledger = random.Random(4), Ledger()
-    place = Place(tmp_path, gateway_rig.database_url(tmp_path))
+    place = Place(tmp_path, running_gateway.database_url(tmp_path))
     kills = KILLS[make_url(place.database_url).get_backend_name()]
     fake = FakeVllm(model="small")
     fake.token_delay_s = 0.002
@@ -182,7 +182,7 @@ def answers(port: int) -> bool:
 @contextmanager
 def stuck(database_url: str) -> Iterator[None]:
     """Hold the write lock, as a stuck writer does, so that records are spooled."""
-    with opened(database_url) as db, gateway_rig.locked(db):
+    with opened(database_url) as db, running_gateway.locked(db):
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import Rig, gateway
+from tests.support.running_gateway import RunningGateway, run_gateway
 from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
@@ -31,10 +31,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def ask(rig: Rig, number: int) -> tuple[int, str]:
+async def ask(gateway: RunningGateway, number: int) -> tuple[int, str]:
     content = f"{number}: {PROMPT}"
     body = {"model": "small", "messages": [{"role": "user", "content": content}], "max_tokens": 9}
-    async with rig.http() as http, http.post("/v1/chat/completions", json=body) as response:
+    async with gateway.http() as http, http.post("/v1/chat/completions", json=body) as response:
         await response.read()
         return response.status, response.headers.get("X-Byheart-Interaction", "")
 
@@ -42,22 +42,22 @@ async def ask(rig: Rig, number: int) -> tuple[int, str]:
 async def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room(
     fake: FakeVllm, small_disk: Path
 ) -> None:
-    async with gateway(small_disk, fake, timeout_s=1.0) as rig:
-        answered = [await ask(rig, number) for number in range(5)]
+    async with run_gateway(small_disk, fake, timeout_s=1.0) as gateway:
+        answered = [await ask(gateway, number) for number in range(5)]
         filler = small_disk / "filler"
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
         asked = len(fake.history)
-        answered += [await ask(rig, number) for number in range(5, 40)]
+        answered += [await ask(gateway, number) for number in range(5, 40)]
         codes = {status for status, _ in answered}
         assert codes == {200, 503}
         assert len(fake.history) - asked < 30  # what would be withheld is not asked
         filler.unlink()
-        await until(lambda: not rig.state.recorder.degraded)
-        after = [await ask(rig, number) for number in range(40, 45)]
+        await until(lambda: not gateway.state.recorder.degraded)
+        after = [await ask(gateway, number) for number in range(40, 45)]
         assert {status for status, _ in after} == {200}
         acknowledged = {key for status, key in answered + after if status == 200}
-        rows = {said.interaction.id: said.interaction.status for said in rig.said()}
+        rows = {said.interaction.id: said.interaction.status for said in gateway.logged()}
         assert {rows[key] for key in acknowledged} == {InteractionStatus.DONE}
-        rig.state.db.check()
+        gateway.state.db.check()

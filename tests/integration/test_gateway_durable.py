@@ -11,7 +11,7 @@ from store import records
 from store.schema import InteractionStatus
 from tests.support.factories import make_record
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 from tests.support.until import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
@@ -19,93 +19,93 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 ASK = {"model": "small", "messages": QUESTION}
 
 
-async def ask(rig: Rig, text: str, **headers: str) -> tuple[int, str]:
+async def ask(gateway: RunningGateway, text: str, **headers: str) -> tuple[int, str]:
     body = ASK | {"messages": [{"role": "user", "content": text}]}
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.post("/v1/chat/completions", json=body, headers=headers) as response,
     ):
         return response.status, response.headers["X-Byheart-Interaction"]
 
 
-def running(rig: Rig) -> list[str]:
-    states = {said.interaction.id: said.interaction.status for said in rig.said()}
+def running(gateway: RunningGateway) -> list[str]:
+    states = {said.interaction.id: said.interaction.status for said in gateway.logged()}
     return [key for key, status in states.items() if status is InteractionStatus.RUNNING]
 
 
-def spooled(rig: Rig) -> int:
-    return len(list((rig.folder / "spool").glob("*.spool")))
+def spooled(gateway: RunningGateway) -> int:
+    return len(list((gateway.folder / "spool").glob("*.spool")))
 
 
 async def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=1.0) as rig:
-        ids = [(await ask(rig, "before"))[1]]
-        with rig.locked_database():
+    async with run_gateway(tmp_path, fake, timeout_s=1.0) as gateway:
+        ids = [(await ask(gateway, "before"))[1]]
+        with gateway.locked_database():
             async with asyncio.timeout(15):  # 20 s if one waited after the other
-                answers = await asyncio.gather(*(ask(rig, f"n{n}") for n in range(20)))
+                answers = await asyncio.gather(*(ask(gateway, f"n{n}") for n in range(20)))
             with capture_logs() as logs:
-                answers.append(await ask(rig, "later"))
+                answers.append(await ask(gateway, "later"))
             assert not {"spooling", "last view serves"} & {log["event"] for log in logs}
             assert {status for status, _ in answers} == {200}
-            assert spooled(rig) >= 1
-            async with rig.http() as http:
+            assert spooled(gateway) >= 1
+            async with gateway.http() as http:
                 assert (await (await http.get("/healthz")).json())["log"] == "spool"
         ids += [interaction for _, interaction in answers]
-        await until(lambda: not spooled(rig) and not rig.state.recorder.degraded)
-        ids.append((await ask(rig, "after"))[1])
+        await until(lambda: not spooled(gateway) and not gateway.state.recorder.degraded)
+        ids.append((await ask(gateway, "after"))[1])
 
-        assert sorted(said.interaction.id for said in rig.said()) == sorted(ids)
-        async with rig.http() as http:
+        assert sorted(said.interaction.id for said in gateway.logged()) == sorted(ids)
+        async with gateway.http() as http:
             assert (await (await http.get("/healthz")).json())["log"] == "database"
 
 
 async def test_what_an_earlier_process_spooled_is_replayed_at_the_start(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=0.1) as rig:
-        with rig.locked_database():
-            _, spooled_id = await ask(rig, "spooled")
+    async with run_gateway(tmp_path, fake, timeout_s=0.1) as gateway:
+        with gateway.locked_database():
+            _, spooled_id = await ask(gateway, "spooled")
             kept = tmp_path / "kept"
             shutil.copytree(tmp_path / "spool", kept)
     # The first gateway has replayed it at its end; a crash before that leaves the batch.
     for batch in kept.iterdir():
         shutil.copy(batch, tmp_path / "spool")
-    async with gateway(tmp_path, fake) as rig:
-        await until(lambda: not spooled(rig))
-        await ask(rig, "next")
+    async with run_gateway(tmp_path, fake) as gateway:
+        await until(lambda: not spooled(gateway))
+        await ask(gateway, "next")
 
-        assert [said.interaction.id for said in rig.said()].count(spooled_id) == 1
-        assert len(rig.said()) == 2
+        assert [said.interaction.id for said in gateway.logged()].count(spooled_id) == 1
+        assert len(gateway.logged()) == 2
 
 
 async def test_without_a_database_the_last_view_serves_and_nothing_is_lost(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=0.2) as rig:
-        rig.add_lesson("We open at nine.")
-        await ask(rig, "before")
-        with rig.no_database():
-            assert (await ask(rig, "during"))[0] == 200
+    async with run_gateway(tmp_path, fake, timeout_s=0.2) as gateway:
+        gateway.add_lesson("We open at nine.")
+        await ask(gateway, "before")
+        with gateway.no_database():
+            assert (await ask(gateway, "during"))[0] == 200
             assert "We open at nine." in fake.history[-1]["messages"][0]["content"]
-            status, _ = await ask(rig, "during again")
+            status, _ = await ask(gateway, "during again")
             assert status == 200
-            assert spooled(rig) >= 1
-        await until(lambda: not spooled(rig))
-        said = [one.payload.messages[0]["content"] for one in rig.said()]
+            assert spooled(gateway) >= 1
+        await until(lambda: not spooled(gateway))
+        said = [one.payload.messages[0]["content"] for one in gateway.logged()]
         assert sorted(said) == ["before", "during", "during again"]
 
 
 async def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=0.1) as rig:
+    async with run_gateway(tmp_path, fake, timeout_s=0.1) as gateway:
         spool = tmp_path / "spool"
         spool.rmdir()
         spool.write_text("in the way")
-        with rig.locked_database():
-            async with rig.http() as http:
+        with gateway.locked_database():
+            async with gateway.http() as http:
                 plain = await http.post("/v1/chat/completions", json=ASK)
                 assert plain.status == 503
                 assert (await plain.json())["error"]["code"] == "not_logged"
@@ -115,80 +115,84 @@ async def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(
                 assert b"[DONE]" not in body
         spool.unlink()
         spool.mkdir()
-        await until(lambda: not rig.state.recorder.degraded)
-        assert (await ask(rig, "after"))[0] == 200
+        await until(lambda: not gateway.state.recorder.degraded)
+        assert (await ask(gateway, "after"))[0] == 200
 
 
 async def test_once_nothing_can_be_logged_the_model_is_not_asked(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=0.1, spool_bytes=10) as rig:
-        with rig.locked_database():
-            assert (await ask(rig, "answered, and withheld"))[0] == 503
+    async with run_gateway(tmp_path, fake, timeout_s=0.1, spool_bytes=10) as gateway:
+        with gateway.locked_database():
+            assert (await ask(gateway, "answered, and withheld"))[0] == 503
             assert len(fake.history) == 1
-            assert (await ask(rig, "refused"))[0] == 503
+            assert (await ask(gateway, "refused"))[0] == 503
             assert len(fake.history) == 1
-            assert (await rig.fetch("GET", "/readyz"))[0] == 503
-            assert (await rig.fetch("GET", "/healthz"))[1]["log"] == "none"
-        await until(lambda: not rig.state.recorder.degraded)
-        assert (await ask(rig, "after"))[0] == 200
-        await until(lambda: not running(rig))
+            assert (await gateway.fetch("GET", "/readyz"))[0] == 503
+            assert (await gateway.fetch("GET", "/healthz"))[1]["log"] == "none"
+        await until(lambda: not gateway.state.recorder.degraded)
+        assert (await ask(gateway, "after"))[0] == 200
+        await until(lambda: not running(gateway))
 
 
 async def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake, timeout_s=0.1, strict=True) as rig:
-        assert (await ask(rig, "before"))[0] == 200
-        with rig.locked_database():
-            asking = [asyncio.create_task(ask(rig, "during"))]
+    async with run_gateway(tmp_path, fake, timeout_s=0.1, strict=True) as gateway:
+        assert (await ask(gateway, "before"))[0] == 200
+        with gateway.locked_database():
+            asking = [asyncio.create_task(ask(gateway, "during"))]
             await asyncio.sleep(0.05)  # the writer has taken it, and what comes now is queued
-            asking.append(asyncio.create_task(ask(rig, "behind it")))
+            asking.append(asyncio.create_task(ask(gateway, "behind it")))
             assert {status for status, _ in await asyncio.gather(*asking)} == {503}
-            assert (await ask(rig, "during again"))[0] == 503
+            assert (await ask(gateway, "during again"))[0] == 503
             await asyncio.sleep(0.6)  # longer than between two looks of the recorder
-            assert (await rig.fetch("GET", "/readyz"))[0] == 503
+            assert (await gateway.fetch("GET", "/readyz"))[0] == 503
         assert len(fake.history) == 1
-        await until(lambda: not rig.state.recorder.degraded)
-        assert (await rig.fetch("GET", "/readyz"))[0] == 200
-        assert (await ask(rig, "after"))[0] == 200
+        await until(lambda: not gateway.state.recorder.degraded)
+        assert (await gateway.fetch("GET", "/readyz"))[0] == 200
+        assert (await ask(gateway, "after"))[0] == 200
         assert len(fake.history) == 2
-        await until(lambda: not running(rig))
+        await until(lambda: not running(gateway))
 
 
-async def test_a_request_shows_while_it_is_answered(fake: FakeVllm, rig: Rig) -> None:
+async def test_a_request_shows_while_it_is_answered(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     fake.token_delay_s = 0.3
-    asking = asyncio.create_task(ask(rig, "one two three"))
-    await until(lambda: running(rig))
-    (said,) = rig.said()
+    asking = asyncio.create_task(ask(gateway, "one two three"))
+    await until(lambda: running(gateway))
+    (said,) = gateway.logged()
     assert said.payload.messages == [{"role": "user", "content": "one two three"}]
     await asking
-    (said,) = rig.said()
+    (said,) = gateway.logged()
     assert said.interaction.status is InteractionStatus.DONE
 
 
 async def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_start(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
-    async with gateway(tmp_path, fake) as rig:
-        with rig.state.db.begin() as session:
-            died = make_record(namespace="default", server="rig", status=InteractionStatus.RUNNING)
+    async with run_gateway(tmp_path, fake) as gateway:
+        with gateway.state.db.begin() as session:
+            died = make_record(
+                namespace="default", server="gateway", status=InteractionStatus.RUNNING
+            )
             records.save(session.connection(), [died])
-    async with gateway(tmp_path, fake) as rig:
-        await until(lambda: rig.said()[0].interaction.status is InteractionStatus.ABORTED)
-        assert rig.said()[0].interaction.error == records.INTERRUPTED
+    async with run_gateway(tmp_path, fake) as gateway:
+        await until(lambda: gateway.logged()[0].interaction.status is InteractionStatus.ABORTED)
+        assert gateway.logged()[0].interaction.error == records.INTERRUPTED
 
 
 async def test_stopping_makes_durable_what_is_being_answered(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     fake.token_delay_s = 0.05
-    async with gateway(tmp_path, fake) as rig:
-        asks = [asyncio.create_task(ask(rig, f"n{n}")) for n in range(10)]
-        await until(lambda: rig.state.inflight.count() == 10)
+    async with run_gateway(tmp_path, fake) as gateway:
+        asks = [asyncio.create_task(ask(gateway, f"n{n}")) for n in range(10)]
+        await until(lambda: gateway.state.inflight.count() == 10)
     answers = await asyncio.gather(*asks)
-    async with gateway(tmp_path, fake) as rig:
-        said = {one.interaction.id: one.interaction.status for one in rig.said()}
+    async with run_gateway(tmp_path, fake) as gateway:
+        said = {one.interaction.id: one.interaction.status for one in gateway.logged()}
 
     assert {status for status, _ in answers} == {200}
     assert said == dict.fromkeys((i for _, i in answers), InteractionStatus.DONE)
@@ -199,16 +203,16 @@ async def test_a_replaced_database_takes_nothing_that_nobody_would_find(
 ) -> None:
     file = tmp_path / "byheart.db"
 
-    async with gateway(tmp_path, fake) as rig:
+    async with run_gateway(tmp_path, fake) as gateway:
         if not file.exists():
             pytest.skip("PostgreSQL's files are its own")
-        assert (await ask(rig, "before"))[0] == 200
+        assert (await ask(gateway, "before"))[0] == 200
         backup = file.read_bytes()
         for left in tmp_path.glob("byheart.db*"):
             left.unlink()
         file.write_bytes(backup)
-        assert (await ask(rig, "during"))[0] == 200
-        assert rig.state.recorder.degraded
-    async with gateway(tmp_path, fake) as rig:
-        await until(lambda: not rig.state.recorder.degraded)
-        assert "during" in [said.payload.messages[0]["content"] for said in rig.said()]
+        assert (await ask(gateway, "during"))[0] == 200
+        assert gateway.state.recorder.degraded
+    async with run_gateway(tmp_path, fake) as gateway:
+        await until(lambda: not gateway.state.recorder.degraded)
+        assert "during" in [said.payload.messages[0]["content"] for said in gateway.logged()]

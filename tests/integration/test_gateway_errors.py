@@ -13,7 +13,7 @@ from config.sections import Server
 from store.schema import InteractionStatus
 from tests.support.factories import go_live
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
@@ -22,13 +22,13 @@ CHAT = "/v1/chat/completions"
 TEXT = "one two three four"
 
 
-async def refused(rig: Rig, path: str, **request: object) -> tuple[int, dict]:
+async def refused(gateway: RunningGateway, path: str, **request: object) -> tuple[int, dict]:
     method = str(request.pop("method", "POST"))
     headers = request.pop("headers", {}) | (
         {"Content-Type": "application/json"} if "data" in request else {}
     )
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.request(method, path, headers=headers, **request) as response,
     ):
         body = await response.json()
@@ -37,10 +37,12 @@ async def refused(rig: Rig, path: str, **request: object) -> tuple[int, dict]:
     return response.status, body["error"]
 
 
-async def answered(rig: Rig, path: str, body: object) -> tuple[int, Mapping[str, str], dict]:
+async def answered(
+    gateway: RunningGateway, path: str, body: object
+) -> tuple[int, Mapping[str, str], dict]:
     """Status, headers and error of a GET, or of a POST where there is a body."""
     method = "POST" if body else "GET"
-    async with rig.http() as http, http.request(method, path, json=body) as response:
+    async with gateway.http() as http, http.request(method, path, json=body) as response:
         return response.status, response.headers, (await response.json())["error"]
 
 
@@ -76,13 +78,13 @@ async def test_a_bad_request_is_refused_and_never_reaches_the_engine(
     fake: FakeVllm, tmp_path: Path, request_: dict, status: int, code: str, said: str
 ) -> None:
     small = Server(max_body_bytes=1000)
-    async with gateway(tmp_path, fake, settings=small) as rig:
-        answered, error = await refused(rig, CHAT, **request_)
+    async with run_gateway(tmp_path, fake, settings=small) as gateway:
+        answered, error = await refused(gateway, CHAT, **request_)
 
         assert (answered, error["code"]) == (status, code)
         assert said in error["message"]
         assert fake.history == []
-        assert rig.said() == []
+        assert gateway.logged() == []
 
 
 async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path) -> None:
@@ -92,40 +94,42 @@ async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path
             await checkpoint()
 
     small = Server(max_body_bytes=100_000)
-    async with gateway(tmp_path, fake, settings=small) as rig:
-        status, error = await refused(rig, CHAT, data=endless())
+    async with run_gateway(tmp_path, fake, settings=small) as gateway:
+        status, error = await refused(gateway, CHAT, data=endless())
 
         assert status == 413
         assert error["code"] == "request_too_large"
 
 
-async def test_unknown_routes_and_wrong_methods_say_what_there_is(fake: FakeVllm, rig: Rig) -> None:
+async def test_unknown_routes_and_wrong_methods_say_what_there_is(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     for path in ("/", "/v1/load_lora_adapter", "/tokenize", "/v1/chat/completions/x"):
-        status, error = await refused(rig, path)
+        status, error = await refused(gateway, path)
         assert status == 404
         assert CHAT in error["message"]
-    assert (await refused(rig, CHAT, method="GET"))[0] == 405
-    assert (await refused(rig, "/v1/models", method="DELETE"))[0] == 405
+    assert (await refused(gateway, CHAT, method="GET"))[0] == 405
+    assert (await refused(gateway, "/v1/models", method="DELETE"))[0] == 405
     assert fake.history == []
 
 
-async def test_an_error_repeats_little_of_what_was_sent(rig: Rig) -> None:
+async def test_an_error_repeats_little_of_what_was_sent(gateway: RunningGateway) -> None:
     long = "x" * 5_000
     for path, headers in (
         (f"/{long}", {}),
         (f"/v1/models/{long}", {}),
         ("/v1/models", {"X-Byheart-Namespace": long}),
     ):
-        status, error = await refused(rig, path, method="GET", headers=headers)
+        status, error = await refused(gateway, path, method="GET", headers=headers)
         assert status == 404
         assert len(error["message"]) < 400
 
 
 async def test_an_engine_that_is_down_is_503_and_the_interaction_failed(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     await fake.down()
-    async with rig.client() as client:
+    async with gateway.client() as client:
         for stream in (False, True):
             with pytest.raises(openai.InternalServerError) as caught:
                 await client.chat.completions.create(**ASK, stream=stream)
@@ -135,90 +139,92 @@ async def test_an_engine_that_is_down_is_503_and_the_interaction_failed(
             assert caught.value.response.headers["x-byheart-version"] == "base"
         await fake.up()
         await client.chat.completions.create(**ASK)
-    statuses = [said.interaction.status for said in rig.said()]
+    statuses = [said.interaction.status for said in gateway.logged()]
 
     assert statuses == [
         InteractionStatus.FAILED,
         InteractionStatus.FAILED,
         InteractionStatus.DONE,
     ]
-    assert rig.said()[0].interaction.error
+    assert gateway.logged()[0].interaction.error
 
 
 @pytest.mark.parametrize("model", ["small", "base", "live"])
 async def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
-    fake: FakeVllm, rig: Rig, model: str
+    fake: FakeVllm, gateway: RunningGateway, model: str
 ) -> None:
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         name = go_live(session, "default")
     await fake.down()
     asked = {"model": name if model == "live" else model, "messages": QUESTION}
     for stream in (False, True):
-        status, headers, error = await answered(rig, CHAT, asked | {"stream": stream})
+        status, headers, error = await answered(gateway, CHAT, asked | {"stream": stream})
         assert (status, error["code"]) == (503, "engine_unavailable")
         assert headers["Retry-After"] == "5"
-        said = rig.said()[-1]
+        said = gateway.logged()[-1]
         assert headers["X-Byheart-Interaction"] == said.interaction.id
         assert said.interaction.status is InteractionStatus.FAILED
         assert said.payload.messages == QUESTION
-    status, headers, error = await answered(rig, "/v1/models", None)
+    status, headers, error = await answered(gateway, "/v1/models", None)
     assert (status, error["code"]) == (503, "engine_unavailable")
 
 
 async def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
-    rig: Rig,
+    gateway: RunningGateway,
 ) -> None:
-    with rig.no_database():
+    with gateway.no_database():
         for model in ("small", "base", "bh-1"):
             asked = {"model": model, "messages": QUESTION}
-            status, headers, error = await answered(rig, CHAT, asked)
+            status, headers, error = await answered(gateway, CHAT, asked)
             assert (status, error["code"]) == (503, "database_unavailable")
             assert headers["Retry-After"] == "5"
             assert headers["X-Byheart-Version"] == "none"
         feedback = {"target_id": headers["X-Byheart-Interaction"], "name": "thumbs"}
         for path, body in (("/v1/models", None), ("/v1/feedback", feedback)):
-            status, headers, error = await answered(rig, path, body)
+            status, headers, error = await answered(gateway, path, body)
             assert (status, error["code"]) == (503, "database_unavailable")
             assert headers["Retry-After"] == "5"
-    for said in await rig.recorded(3):
+    for said in await gateway.wait_logged(3):
         assert said.interaction.status is InteractionStatus.FAILED
         assert said.payload.messages == QUESTION
 
 
 async def test_without_a_database_the_models_last_known_are_listed(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         name = go_live(session, "default")
     fake.adapters[name] = f"/adapters/{name}"
-    async with rig.client() as client:
+    async with gateway.client() as client:
         before = [model.id async for model in client.models.list()]
-        with rig.no_database():
+        with gateway.no_database():
             assert [model.id async for model in client.models.list()] == before
     assert before == ["small", "base", name]
 
 
-async def test_the_engines_own_refusal_of_a_request_is_passed_on(fake: FakeVllm, rig: Rig) -> None:
+async def test_the_engines_own_refusal_of_a_request_is_passed_on(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     for stream in (False, True):
         body = {"error": {"message": "too long", "type": "B", "param": "x", "code": 400}}
         fake.refuse_with = (400, body)
-        status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        status, error = await refused(gateway, CHAT, json=ASK | {"stream": stream})
         assert (status, error["message"], error["param"]) == (400, "too long", "x")
 
         fake.refuse_with = (500, {"error": {"message": "secret trace"}})
-        status, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        status, error = await refused(gateway, CHAT, json=ASK | {"stream": stream})
         assert status == 502
         assert "secret" not in error["message"]
-    assert {said.interaction.status for said in rig.said()} == {InteractionStatus.FAILED}
+    assert {said.interaction.status for said in gateway.logged()} == {InteractionStatus.FAILED}
 
 
 @pytest.mark.parametrize("status", [201, 302, 307])
 async def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
-    fake: FakeVllm, rig: Rig, status: int
+    fake: FakeVllm, gateway: RunningGateway, status: int
 ) -> None:
     fake.refuse_with = (status, {"choices": []})
     for stream in (False, True):
-        told, error = await refused(rig, CHAT, json=ASK | {"stream": stream})
+        told, error = await refused(gateway, CHAT, json=ASK | {"stream": stream})
         assert (told, error["code"]) == (502, "engine_error")
 
 
@@ -226,11 +232,11 @@ async def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None
     async with (
         FakeVllm(model="small") as elsewhere,
         FakeVllm(model="small") as fake,
-        gateway(tmp_path, fake) as rig,
+        run_gateway(tmp_path, fake) as gateway,
     ):
         fake.refuse_with = (307, {})
         fake.refusal_headers = {"Location": f"{elsewhere.url}/v1/chat/completions"}
-        told, error = await refused(rig, CHAT, json=ASK)
+        told, error = await refused(gateway, CHAT, json=ASK)
         assert (told, error["code"]) == (502, "engine_error")
         assert len(fake.history) == 1
         assert elsewhere.history == []
@@ -238,17 +244,17 @@ async def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("tokens", range(6))
 async def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
-    fake: FakeVllm, rig: Rig, tokens: int
+    fake: FakeVllm, gateway: RunningGateway, tokens: int
 ) -> None:
     fake.enqueue(TEXT)
     fake.die_after_tokens = tokens
     fake.token_delay_s = 0.02
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.post(CHAT, json=ASK | {"stream": True}) as response,
     ):
         body = await response.read()
-    [said] = rig.said()
+    [said] = gateway.logged()
 
     assert said.interaction.status is InteractionStatus.FAILED
     fault = "the engine disconnected" if tokens else "the engine did not answer"
@@ -263,25 +269,27 @@ async def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done
     assert said.payload.response == " ".join(TEXT.split()[: tokens - 1])
 
 
-async def test_the_official_client_raises_when_a_stream_breaks(fake: FakeVllm, rig: Rig) -> None:
+async def test_the_official_client_raises_when_a_stream_breaks(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     fake.enqueue(TEXT)
     fake.die_after_tokens = 3
-    async with rig.client() as client:
+    async with gateway.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
         with pytest.raises(openai.APIError, match="is unavailable"):
             async for _ in stream:
                 pass
 
 
-async def test_health_readiness_models_and_metrics(fake: FakeVllm, rig: Rig) -> None:
-    async with rig.client() as client:
+async def test_health_readiness_models_and_metrics(fake: FakeVllm, gateway: RunningGateway) -> None:
+    async with gateway.client() as client:
         await client.chat.completions.create(**ASK)
         names = [model.id async for model in client.models.list()]
         assert names == ["small", "base"]
         assert (await client.models.retrieve("small")).id == "small"
         with pytest.raises(openai.NotFoundError, match="small, base"):
             await client.models.retrieve("other/model")
-    async with rig.http() as http:
+    async with gateway.http() as http:
         assert await (await http.get("/healthz")).json() == {
             "status": "ok",
             "log": "database",
@@ -299,15 +307,15 @@ async def test_health_readiness_models_and_metrics(fake: FakeVllm, rig: Rig) -> 
 
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, is_stream: bool
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, is_stream: bool
 ) -> None:
     def fail(_: Exchange) -> dict:
         raise ZeroDivisionError("CANARY")
 
     monkeypatch.setattr(Exchange, "compose_body", fail)
 
-    status, _, error = await answered(rig, CHAT, ASK | {"stream": is_stream})
+    status, _, error = await answered(gateway, CHAT, ASK | {"stream": is_stream})
     assert (status, "CANARY" in str(error)) == (500, False)
-    [said] = rig.said()
+    [said] = gateway.logged()
     assert said.interaction.status is InteractionStatus.FAILED
     assert said.interaction.error == "byheart failed on this request"

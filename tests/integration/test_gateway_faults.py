@@ -12,7 +12,7 @@ from agent.engine import client
 from store.schema import InteractionStatus
 from tests.support.fake_vllm import FakeVllm
 from tests.support.fault_proxy import KINDS, Fault, FaultProxy
-from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
@@ -36,10 +36,10 @@ def outcome(is_stream: bool, status: int, raw: Any) -> str:
     return "error" if re.search(r'data: \{"error":[^\n]*\}\n\n$', raw) else "silence"
 
 
-async def ask(rig: Rig, is_stream: bool, question: str = "When do you open?") -> str:
+async def ask(gateway: RunningGateway, is_stream: bool, question: str = "When do you open?") -> str:
     messages = [{"role": "user", "content": question}]
     body = {"model": "small", "messages": messages, "stream": is_stream}
-    status, raw = await rig.fetch("POST", "/v1/chat/completions", json=body)
+    status, raw = await gateway.fetch("POST", "/v1/chat/completions", json=body)
     assert status in (200, 502, 503)
     return outcome(is_stream, status, raw)
 
@@ -54,13 +54,15 @@ async def test_a_fault_at_any_byte_is_told_and_recorded_once(
 
     async with (
         FaultProxy(fake.port) as proxy,
-        gateway(tmp_path, fake, engine_url=proxy.url, first_byte_timeout_s=patience_s) as rig,
+        run_gateway(
+            tmp_path, fake, engine_url=proxy.url, first_byte_timeout_s=patience_s
+        ) as gateway,
     ):
         for count, after in enumerate(AFTER, 1):
             proxy.fault = Fault(kind, after)
             fake.enqueue(SAID)
-            had = await ask(rig, is_stream, f"When do you open room {count}?")
-            said = (await rig.recorded(count))[-1]
+            had = await ask(gateway, is_stream, f"When do you open room {count}?")
+            said = (await gateway.wait_logged(count))[-1]
             assert had in ("whole", "error"), (kind, after)
             if had == "whole":
                 assert said.interaction.status is InteractionStatus.DONE
@@ -69,9 +71,9 @@ async def test_a_fault_at_any_byte_is_told_and_recorded_once(
                 assert said.interaction.status is InteractionStatus.FAILED
                 assert said.interaction.error
                 assert kind == "corrupt" or SAID.startswith(said.payload.response)
-            assert len(rig.said()) == count
+            assert len(gateway.logged()) == count
         proxy.fault = None
-        assert "whole" in [await ask(rig, is_stream, f"Now, {n}?") for n in range(3)]
+        assert "whole" in [await ask(gateway, is_stream, f"Now, {n}?") for n in range(3)]
         sent = [body["messages"][-1]["content"] for body in fake.history]
         assert len(sent) == len(set(sent))  # nothing is sent twice
         # On a machine that stands still for PATIENCE_S a question may not get as far.
@@ -84,12 +86,15 @@ async def test_a_stream_is_whole_with_its_last_event(
 ) -> None:
     """Whatever becomes of the connection after that."""
 
-    async with FaultProxy(fake.port) as proxy, gateway(tmp_path, fake, engine_url=proxy.url) as rig:
+    async with (
+        FaultProxy(fake.port) as proxy,
+        run_gateway(tmp_path, fake, engine_url=proxy.url) as gateway,
+    ):
         whole = await stream_bytes(fake)
         proxy.fault = Fault(kind, after=whole - len(LAST_CHUNK))
         fake.enqueue(SAID)
-        assert await ask(rig, is_stream=True) == "whole"
-        [said] = rig.said()
+        assert await ask(gateway, is_stream=True) == "whole"
+        [said] = gateway.logged()
         assert said.interaction.status is InteractionStatus.DONE
 
 

@@ -11,39 +11,41 @@ from store import conversations, interactions, namespaces
 from store.keys import Grant, Scope
 from store.models import Feedback
 from store.schema import Trust
-from tests.support.gateway_rig import PEPPER, QUESTION, Rig
+from tests.support.running_gateway import PEPPER, QUESTION, RunningGateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
 ASK = {"model": "small", "messages": QUESTION}
 
 
-async def give(rig: Rig, body: Any, namespace: str = "default") -> tuple[int, dict]:
+async def give(gateway: RunningGateway, body: Any, namespace: str = "default") -> tuple[int, dict]:
     headers = {"X-Byheart-Namespace": namespace}
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.post("/v1/feedback", json=body, headers=headers) as response,
     ):
         return response.status, await response.json()
 
 
-async def ask(rig: Rig, key: str = "none", **fields: Any) -> str:
+async def ask(gateway: RunningGateway, key: str = "none", **fields: Any) -> str:
     headers = {"Authorization": f"Bearer {key}"}
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.post("/v1/chat/completions", json=ASK | fields, headers=headers) as response,
     ):
         return response.headers["X-Byheart-Interaction"]
 
 
-async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(rig: Rig) -> None:
+async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(
+    gateway: RunningGateway,
+) -> None:
     said = {"role": "user", "content": "Write a title for our conversation of 1974."}
-    target = await ask(rig, messages=[said])
-    before = rig.said()[0].interaction
-    with rig.state.db.read() as session:
+    target = await ask(gateway, messages=[said])
+    before = gateway.logged()[0].interaction
+    with gateway.state.db.read() as session:
         signals = conversations.signals(session, before.conversation)
-    await give(rig, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
-    with rig.state.db.read() as session:
+    await give(gateway, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
+    with gateway.state.db.read() as session:
         read = interactions.turns(session, before.conversation)
         more = conversations.signals(session, before.conversation)
 
@@ -52,10 +54,10 @@ async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(rig: Ri
     assert (signals, more) == (0, 1)
 
 
-async def test_feedback_is_kept_with_the_callers_trust(rig: Rig) -> None:
-    target = await ask(rig)
+async def test_feedback_is_kept_with_the_callers_trust(gateway: RunningGateway) -> None:
+    target = await ask(gateway)
     status, answer = await give(
-        rig,
+        gateway,
         {
             "target_id": target,
             "name": "demonstration",
@@ -65,7 +67,7 @@ async def test_feedback_is_kept_with_the_callers_trust(rig: Rig) -> None:
             "tags": {"by": "shop"},
         },
     )
-    with rig.state.db.read() as session:
+    with gateway.state.db.read() as session:
         [row] = session.scalars(select(Feedback).where(Feedback.interaction == target))
 
     assert status == 201
@@ -75,33 +77,37 @@ async def test_feedback_is_kept_with_the_callers_trust(rig: Rig) -> None:
     assert (row.trust, row.principal) == ("operator", "local")
 
 
-async def test_the_same_feedback_twice_is_one_and_other_content_conflicts(rig: Rig) -> None:
-    body = {"id": "f1", "target_id": await ask(rig), "name": "thumbs", "value": True}
+async def test_the_same_feedback_twice_is_one_and_other_content_conflicts(
+    gateway: RunningGateway,
+) -> None:
+    body = {"id": "f1", "target_id": await ask(gateway), "name": "thumbs", "value": True}
 
-    assert (await give(rig, body))[0] == 201
-    assert await give(rig, body) == (
+    assert (await give(gateway, body))[0] == 201
+    assert await give(gateway, body) == (
         200,
         {"id": "f1", "target_id": body["target_id"], "created": False},
     )
-    status, answer = await give(rig, body | {"value": False})
+    status, answer = await give(gateway, body | {"value": False})
     assert (status, answer["error"]["code"]) == (409, "feedback_conflict")
 
 
-async def test_feedback_on_nothing_or_on_another_namespace_is_not_found(rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_feedback_on_nothing_or_on_another_namespace_is_not_found(
+    gateway: RunningGateway,
+) -> None:
+    with gateway.state.db.begin() as session:
         namespaces.ensure(session, "other", datetime.now(UTC))
-    target = await ask(rig)
+    target = await ask(gateway)
     body = {"target_id": target, "name": "thumbs", "value": "up"}
 
-    status, answer = await give(rig, body | {"target_id": "chatcmpl-1"})
+    status, answer = await give(gateway, body | {"target_id": "chatcmpl-1"})
     assert status == 404
     assert "X-Byheart-Interaction" in answer["error"]["message"]
     assert "completion" not in answer["error"]["message"]
-    assert (await give(rig, body, namespace="other"))[0] == 404
-    assert (await give(rig, body))[0] == 201
+    assert (await give(gateway, body, namespace="other"))[0] == 404
+    assert (await give(gateway, body))[0] == 201
 
 
-async def test_malformed_feedback_is_refused_by_name(rig: Rig) -> None:
+async def test_malformed_feedback_is_refused_by_name(gateway: RunningGateway) -> None:
     good = {"target_id": "int_0", "name": "thumbs"}
     for bad, param in (
         (good | {"trust": "operator"}, "trust"),
@@ -109,12 +115,12 @@ async def test_malformed_feedback_is_refused_by_name(rig: Rig) -> None:
         ({"name": "thumbs"}, "target_id"),
         (good | {"comment": ""}, "comment"),
     ):
-        status, answer = await give(rig, bad)
+        status, answer = await give(gateway, bad)
         assert (status, answer["error"]["param"]) == (400, param)
 
 
-async def test_many_feedbacks_are_kept_each_for_itself(rig: Rig) -> None:
-    target = await ask(rig)
+async def test_many_feedbacks_are_kept_each_for_itself(gateway: RunningGateway) -> None:
+    target = await ask(gateway)
     many = [
         {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
         {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
@@ -123,16 +129,16 @@ async def test_many_feedbacks_are_kept_each_for_itself(rig: Rig) -> None:
         {"target_id": target, "nmae": "thumbs"},
         "thumbs",
     ]
-    status, answer = await give(rig, many)
+    status, answer = await give(gateway, many)
     assert status == 200
     assert [one["status"] for one in answer["data"]] == [201, 200, 409, 404, 400, 400]
-    assert (await give(rig, many * 50))[0] == 400
-    _, kept = await rig.fetch("GET", "/v1/feedback")
+    assert (await give(gateway, many * 50))[0] == 400
+    _, kept = await gateway.fetch("GET", "/v1/feedback")
     assert [one["id"] for one in kept["data"]] == ["f1"]
 
 
-async def test_feedback_can_be_put_and_read_again(rig: Rig) -> None:
-    target = await ask(rig)
+async def test_feedback_can_be_put_and_read_again(gateway: RunningGateway) -> None:
+    target = await ask(gateway)
     body = {"target_id": target, "name": "rating", "value": 4}
     for path, sent, status in (
         ("f1", body, 201),
@@ -141,37 +147,39 @@ async def test_feedback_can_be_put_and_read_again(rig: Rig) -> None:
         ("f1", body | {"id": "f2"}, 400),
         ("f%2F1", body, 400),
     ):
-        assert (await rig.fetch("PUT", f"/v1/feedback/{path}", json=sent))[0] == status
-    _, found = await rig.fetch("GET", "/v1/feedback/f1")
+        assert (await gateway.fetch("PUT", f"/v1/feedback/{path}", json=sent))[0] == status
+    _, found = await gateway.fetch("GET", "/v1/feedback/f1")
     assert found | body | {"value": {"value": 4}} == found
-    assert (await rig.fetch("GET", "/v1/feedback/f2"))[0] == 404
+    assert (await gateway.fetch("GET", "/v1/feedback/f2"))[0] == 404
 
 
-async def test_feedback_is_read_in_pages(rig: Rig) -> None:
-    target, other = await ask(rig), await ask(rig)
+async def test_feedback_is_read_in_pages(gateway: RunningGateway) -> None:
+    target, other = await ask(gateway), await ask(gateway)
     ids = [f"f{number:03}" for number in range(120)]
-    await give(rig, [{"id": one, "target_id": target, "name": "thumbs"} for one in ids])
-    await give(rig, {"id": "other", "target_id": other, "name": "thumbs"})
+    await give(gateway, [{"id": one, "target_id": target, "name": "thumbs"} for one in ids])
+    await give(gateway, {"id": "other", "target_id": other, "name": "thumbs"})
     seen: list[str] = []
     more = True
     while more:
         asked = {"target_id": target} | ({"after": seen[-1]} if seen else {})
-        _, page = await rig.fetch("GET", "/v1/feedback", params=asked)
+        _, page = await gateway.fetch("GET", "/v1/feedback", params=asked)
         seen += [one["id"] for one in page["data"]]
         more = page["has_more"]
     assert seen == ids
 
 
-async def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(rig: Rig) -> None:
+async def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(
+    gateway: RunningGateway,
+) -> None:
     ann, bob, boss = (
-        make_key(rig, name, scopes)
+        make_key(gateway, name, scopes)
         for name, scopes in (
             ("ann", [Scope.INFER, Scope.FEEDBACK]),
             ("bob", [Scope.INFER, Scope.FEEDBACK]),
             ("boss", [Scope.FEEDBACK, Scope.READ]),
         )
     )
-    target = await ask(rig, key=ann, user="anns-customer")
+    target = await ask(gateway, key=ann, user="anns-customer")
     body = {"id": "f1", "target_id": target, "name": "thumbs"}
     for held, sent, status in (
         (bob, body, 404),
@@ -180,13 +188,13 @@ async def test_a_key_rates_its_own_interactions_and_sees_its_own_feedback(rig: R
         (boss, body, 409),
         (boss, body | {"id": "f2"}, 201),
     ):
-        assert (await rig.fetch("POST", "/v1/feedback", held, json=sent))[0] == status
+        assert (await gateway.fetch("POST", "/v1/feedback", held, json=sent))[0] == status
     for held, status, count in ((ann, 200, 1), (bob, 404, 0), (boss, 200, 2)):
-        assert (await rig.fetch("GET", "/v1/feedback/f1", held))[0] == status
-        assert len((await rig.fetch("GET", "/v1/feedback", held))[1]["data"]) == count
+        assert (await gateway.fetch("GET", "/v1/feedback/f1", held))[0] == status
+        assert len((await gateway.fetch("GET", "/v1/feedback", held))[1]["data"]) == count
 
 
-def make_key(rig: Rig, name: str, scopes: list[Scope]) -> str:
+def make_key(gateway: RunningGateway, name: str, scopes: list[Scope]) -> str:
     grant = Grant(name, "default", Trust.USER, frozenset(scopes))
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         return issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))

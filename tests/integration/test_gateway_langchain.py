@@ -10,7 +10,7 @@ from openai import DefaultAsyncHttpxClient
 from pydantic import BaseModel
 
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import Rig
+from tests.support.running_gateway import RunningGateway
 
 pytestmark = pytest.mark.anyio
 
@@ -28,11 +28,11 @@ def weather(place: str) -> str:
 
 
 @pytest.fixture
-async def options(rig: Rig) -> AsyncIterator[dict[str, Any]]:
+async def options(gateway: RunningGateway) -> AsyncIterator[dict[str, Any]]:
     """What a model needs; the client that LangChain would make outlives the event loop."""
     async with DefaultAsyncHttpxClient() as http:
         yield {
-            "base_url": f"{rig.url}/v1",
+            "base_url": f"{gateway.url}/v1",
             "api_key": "none",
             "model": "small",
             "http_async_client": http,
@@ -40,7 +40,7 @@ async def options(rig: Rig) -> AsyncIterator[dict[str, Any]]:
 
 
 async def test_what_langchain_sends_works(
-    fake: FakeVllm, rig: Rig, options: dict[str, Any]
+    fake: FakeVllm, gateway: RunningGateway, options: dict[str, Any]
 ) -> None:
     fake.enqueue("At nine.", "At nine, daily.", "No tool is needed.", '{"opens": 9}')
     asked = [("system", "Be kind."), ("human", "When do you open?")]
@@ -58,7 +58,7 @@ async def test_what_langchain_sends_works(
     assert fake.history[2]["tools"][0]["function"]["name"] == "weather"
     assert typed == Hours(opens=9)
     assert fake.history[3]["response_format"]["type"] == "json_schema"
-    assert [said.interaction.status for said in rig.said()] == ["done"] * 4
+    assert [said.interaction.status for said in gateway.logged()] == ["done"] * 4
 
 
 async def test_langchain_has_many_texts_gone_on_with_at_once(

@@ -7,7 +7,7 @@ import pytest
 
 from config.sections import Server
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig, gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -18,41 +18,41 @@ JSON = {"Content-Type": "application/json"}
 
 
 async def answer(
-    rig: Rig, path: str, headers: dict[str, str], body: bytes | None = None
+    gateway: RunningGateway, path: str, headers: dict[str, str], body: bytes | None = None
 ) -> tuple[int, str]:
     """Status, and code of the error if it is one."""
     method = "GET" if body is None else "POST"
     skip = ["Content-Type"]
     async with (
-        rig.http() as http,
+        gateway.http() as http,
         http.request(method, path, data=body, headers=headers, skip_auto_headers=skip) as response,
     ):
         said = await response.json() if response.content_type == "application/json" else {}
         return response.status, said.get("error", {}).get("code", "")
 
 
-async def test_a_page_is_refused_on_every_route(fake: FakeVllm, rig: Rig) -> None:
+async def test_a_page_is_refused_on_every_route(fake: FakeVllm, gateway: RunningGateway) -> None:
     for page, code in (
         ({"Host": "evil.example"}, "host_not_allowed"),
         ({"Origin": "https://evil.example"}, "origin_not_allowed"),
     ):
         for path in ("/v1/models", "/healthz", "/metrics", "/nowhere"):
-            assert await answer(rig, path, page) == (403, code)
+            assert await answer(gateway, path, page) == (403, code)
         for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
-            assert await answer(rig, path, JSON | page, body) == (403, code)
+            assert await answer(gateway, path, JSON | page, body) == (403, code)
     assert fake.history == []
-    assert rig.said() == []
+    assert gateway.logged() == []
 
 
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
 )
 async def test_a_body_that_a_page_could_send_unasked_is_refused(
-    fake: FakeVllm, rig: Rig, kind: str | None
+    fake: FakeVllm, gateway: RunningGateway, kind: str | None
 ) -> None:
     headers = {"Content-Type": kind} if kind else {}
     for path, body in ((CHAT, ASK), ("/v1/feedback", FEEDBACK)):
-        assert await answer(rig, path, headers, body) == (415, "unsupported_media_type")
+        assert await answer(gateway, path, headers, body) == (415, "unsupported_media_type")
     assert fake.history == []
 
 
@@ -61,6 +61,6 @@ async def test_a_program_behind_a_named_proxy_is_answered(
     fake: FakeVllm, tmp_path: Path, kind: str
 ) -> None:
     proxied = Server(allowed_hosts=("llm.example.com",))
-    async with gateway(tmp_path, fake, settings=proxied) as rig:
+    async with run_gateway(tmp_path, fake, settings=proxied) as gateway:
         headers = {"Host": "llm.example.com", "Content-Type": kind}
-        assert await answer(rig, CHAT, headers, ASK) == (200, "")
+        assert await answer(gateway, CHAT, headers, ASK) == (200, "")

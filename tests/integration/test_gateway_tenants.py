@@ -27,7 +27,7 @@ from store.db import Database
 from store.keys import Grant, Scope
 from store.schema import Trust
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import PEPPER, Rig, gateway
+from tests.support.running_gateway import PEPPER, RunningGateway, run_gateway
 
 CANARY = {"shop": "MAUVE-4711", "bank": "OCHRE-0815"}
 API = "/api/v1"
@@ -57,8 +57,8 @@ class Tenants(RuleBasedStateMachine):
             return build(ControlState(db, configured, PEPPER, lambda: datetime.now(UTC)))
 
         self.fake = await self.stack.enter_async_context(FakeVllm(model="small"))
-        self.rig: Rig = await self.stack.enter_async_context(
-            gateway(
+        self.gateway: RunningGateway = await self.stack.enter_async_context(
+            run_gateway(
                 folder,
                 self.fake,
                 needs_key=True,
@@ -66,7 +66,7 @@ class Tenants(RuleBasedStateMachine):
             )
         )
         self.keys, self.turns, self.ids = {}, {}, {}
-        with self.rig.state.db.begin() as session:
+        with self.gateway.state.db.begin() as session:
             for tenant in CANARY:
                 namespaces.ensure(session, tenant, datetime.now(UTC))
                 grant = Grant(tenant, tenant, Trust.OPERATOR, frozenset(Scope))
@@ -77,12 +77,12 @@ class Tenants(RuleBasedStateMachine):
     def send(self, tenant: str, method: str, path: str, **sent: Any) -> tuple[int, Any]:
         """A request of a tenant; its answer has nothing of the other."""
         before = len(self.fake.history)
-        status, said = self.runner.run(self.rig.fetch(method, path, self.keys[tenant], **sent))
+        status, said = self.runner.run(self.gateway.fetch(method, path, self.keys[tenant], **sent))
         other = CANARY[other_than(tenant)]
         assert other not in str(said)
         assert other not in str(self.fake.history[before:])
         for asked in self.fake.history[before:]:
-            assert asked["cache_salt"] == self.rig.state.salt(tenant)
+            assert asked["cache_salt"] == self.gateway.state.salt(tenant)
         return status, said
 
     @rule(tenant=tenants, goes_on=st.booleans(), name=st.sampled_from([None, "chat-1"]))
@@ -145,20 +145,24 @@ class Tenants(RuleBasedStateMachine):
         headers["Authorization"] = f"Bearer {self.keys[tenant]}"
 
         async def knock() -> int:
-            async with self.rig.http() as http, http.get("/v1/models", headers=headers) as answer:
+            async with (
+                self.gateway.http() as http,
+                http.get("/v1/models", headers=headers) as answer,
+            ):
                 return answer.status
 
         assert self.runner.run(knock()) == 403
 
     @invariant()
     def rows_are_where_they_belong(self) -> None:
-        if not hasattr(self, "rig"):
+        if not hasattr(self, "gateway"):
             return
         for tenant in CANARY:
-            for said in self.rig.said(tenant):
+            for said in self.gateway.logged(tenant):
                 assert CANARY[other_than(tenant)] not in str(vars(said.payload))
         shop, bank = (
-            {said.interaction.conversation for said in self.rig.said(tenant)} for tenant in CANARY
+            {said.interaction.conversation for said in self.gateway.logged(tenant)}
+            for tenant in CANARY
         )
         assert not shop & bank
 

@@ -11,7 +11,7 @@ import pytest
 from store import namespaces, prompts, rollouts
 from tests.support.factories import NOW, add_adapter, go_live
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import QUESTION, Rig
+from tests.support.running_gateway import QUESTION, RunningGateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("each_database")]
 
@@ -19,9 +19,11 @@ ASK = {"model": "small", "messages": QUESTION}
 POLICY = "You are the assistant of a small shop."
 
 
-async def ask(rig: Rig, model: str = "small", **request: object) -> tuple[str, str, int]:
+async def ask(
+    gateway: RunningGateway, model: str = "small", **request: object
+) -> tuple[str, str, int]:
     """Version by header, model by body, tokens saved."""
-    async with rig.client() as client:
+    async with gateway.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             **ASK | {"model": model} | request
         )
@@ -35,137 +37,143 @@ def system_text(fake: FakeVllm) -> str:
     return first["content"] if first["role"] == "system" else ""
 
 
-def live_adapter(rig: Rig, fake: FakeVllm, namespace: str = "default") -> str:
-    with rig.state.db.begin() as session:
+def live_adapter(gateway: RunningGateway, fake: FakeVllm, namespace: str = "default") -> str:
+    with gateway.state.db.begin() as session:
         name = go_live(session, namespace)
     fake.adapters[name] = f"/adapters/{name}"
     return name
 
 
-async def test_what_the_live_adapter_has_internalised_is_not_sent(fake: FakeVllm, rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_what_the_live_adapter_has_internalised_is_not_sent(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
+    with gateway.state.db.begin() as session:
         prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
-    rig.add_lesson("We open at nine.")
-    assert await ask(rig) == ("base", "small", 0)
+    gateway.add_lesson("We open at nine.")
+    assert await ask(gateway) == ("base", "small", 0)
     assert POLICY in system_text(fake)
     assert "We open at nine." in system_text(fake)
 
-    name = live_adapter(rig, fake)
-    assert await ask(rig) == (name, name, 9 + 4)
+    name = live_adapter(gateway, fake)
+    assert await ask(gateway) == (name, name, 9 + 4)
     assert system_text(fake) == ""
 
-    rig.add_lesson("We close at five.")
-    await ask(rig)
+    gateway.add_lesson("We close at five.")
+    await ask(gateway)
     assert "We close at five." in system_text(fake)
     assert "We open at nine." not in system_text(fake)
 
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         rollouts.rollback(session, "default", "operator", "worse", NOW)
-    assert await ask(rig) == ("base", "small", 0)
+    assert await ask(gateway) == ("base", "small", 0)
     assert POLICY in system_text(fake)
     assert "We open at nine." in system_text(fake)
 
 
 async def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not_at_all(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     messages = [{"role": "system", "content": f"{POLICY}\n\nBe brief."}, *QUESTION]
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         prompts.register_system_prompt(session, "default", POLICY, 9, NOW)
 
-    await ask(rig, messages=messages)
+    await ask(gateway, messages=messages)
     assert system_text(fake) == f"{POLICY}\n\nBe brief."
-    live_adapter(rig, fake)
-    assert (await ask(rig, messages=messages))[2] == 9
+    live_adapter(gateway, fake)
+    assert (await ask(gateway, messages=messages))[2] == 9
     assert system_text(fake) == "Be brief."
 
     behind = [{"role": "system", "content": f"It is Monday.\n{POLICY}"}, *QUESTION]
-    assert (await ask(rig, messages=behind))[2] == 0
+    assert (await ask(gateway, messages=behind))[2] == 0
     assert system_text(fake) == f"It is Monday.\n{POLICY}"
 
     late = [*QUESTION, {"role": "system", "content": POLICY}, *QUESTION]
-    assert (await ask(rig, messages=late))[2] == 0
+    assert (await ask(gateway, messages=late))[2] == 0
     assert fake.history[-1]["messages"] == late
 
 
 async def test_a_version_asked_for_by_name_answers_with_what_it_lacks_in_the_prompt(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    rig.add_lesson("We open at nine.")
-    first = live_adapter(rig, fake)
-    rig.add_lesson("We close at five.")
-    second = live_adapter(rig, fake)
+    gateway.add_lesson("We open at nine.")
+    first = live_adapter(gateway, fake)
+    gateway.add_lesson("We close at five.")
+    second = live_adapter(gateway, fake)
 
-    assert (await ask(rig))[:2] == (second, second)
+    assert (await ask(gateway))[:2] == (second, second)
     assert system_text(fake) == ""
-    assert (await ask(rig, first))[:2] == (first, first)
+    assert (await ask(gateway, first))[:2] == (first, first)
     assert "We close at five." in system_text(fake)
     assert "We open at nine." not in system_text(fake)
-    assert (await ask(rig, "base"))[:2] == ("base", "small")
+    assert (await ask(gateway, "base"))[:2] == ("base", "small")
     assert "We open at nine." in system_text(fake)
     assert "We close at five." in system_text(fake)
 
 
 async def test_the_base_with_all_lessons_answers_for_an_adapter_that_the_engine_does_not_take(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    rig.add_lesson("We open at nine.")
-    name = live_adapter(rig, fake)
-    rig.unserved.add(name)
-    assert (await ask(rig))[:2] == ("base", "small")
+    gateway.add_lesson("We open at nine.")
+    name = live_adapter(gateway, fake)
+    gateway.unserved.add(name)
+    assert (await ask(gateway))[:2] == ("base", "small")
     assert "We open at nine." in system_text(fake)
 
-    rig.unserved.clear()
-    assert (await ask(rig))[:2] == (name, name)
+    gateway.unserved.clear()
+    assert (await ask(gateway))[:2] == (name, name)
     assert system_text(fake) == ""
 
 
 async def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_another(
-    fake: FakeVllm, rig: Rig
+    fake: FakeVllm, gateway: RunningGateway
 ) -> None:
-    name = live_adapter(rig, fake)
-    with rig.state.db.begin() as session:
+    name = live_adapter(gateway, fake)
+    with gateway.state.db.begin() as session:
         candidate = add_adapter(session, "default").name
     asked = len(fake.history)
     fake.adapters[candidate] = "/loaded/for/its/probe"
     for model in (candidate, "bh-unknown"):
         with pytest.raises(openai.NotFoundError, match=f"small, base, {name}"):
-            await ask(rig, model)
+            await ask(gateway, model)
     assert len(fake.history) == asked
 
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         rollouts.rollback(session, "default", "operator", "It was bad.", NOW)
     with pytest.raises(openai.NotFoundError, match="small, base"):
-        await ask(rig, name)
+        await ask(gateway, name)
 
-    live_adapter(rig, fake)
+    live_adapter(gateway, fake)
     fake.adapters.clear()
     with pytest.raises(openai.InternalServerError) as caught:
-        await ask(rig)
+        await ask(gateway)
     assert caught.value.code == "model_loading"
 
 
-async def test_an_adapter_of_another_namespace_does_not_exist(fake: FakeVllm, rig: Rig) -> None:
-    with rig.state.db.begin() as session:
+async def test_an_adapter_of_another_namespace_does_not_exist(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
+    with gateway.state.db.begin() as session:
         namespaces.ensure(session, "other", datetime.now(UTC))
-    theirs = live_adapter(rig, fake, "other")
+    theirs = live_adapter(gateway, fake, "other")
 
     with pytest.raises(openai.NotFoundError) as caught:
-        await ask(rig, theirs)
+        await ask(gateway, theirs)
     assert "Available: small, base." in str(caught.value)
-    async with rig.client(default_headers={"X-Byheart-Namespace": "other"}) as client:
+    async with gateway.client(default_headers={"X-Byheart-Namespace": "other"}) as client:
         names = [model.id async for model in client.models.list()]
     assert names == ["small", "base", theirs]
 
 
-async def test_a_swap_waits_for_the_streams_of_the_old_version(fake: FakeVllm, rig: Rig) -> None:
-    old = live_adapter(rig, fake)
+async def test_a_swap_waits_for_the_streams_of_the_old_version(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
+    old = live_adapter(gateway, fake)
     fake.enqueue("one two three four five")
     fake.token_delay_s = 0.1
-    async with rig.client() as client:
+    async with gateway.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
-        new = live_adapter(rig, fake)
-        inflight = rig.state.inflight
+        new = live_adapter(gateway, fake)
+        inflight = gateway.state.inflight
         assert not await asyncio.to_thread(inflight.wait_drained, old, 0.1)
 
         draining = asyncio.create_task(asyncio.to_thread(inflight.wait_drained, old, 10))
@@ -173,10 +181,12 @@ async def test_a_swap_waits_for_the_streams_of_the_old_version(fake: FakeVllm, r
         assert await draining
         del fake.adapters[old]
         assert versions == {old}
-        assert (await ask(rig))[:2] == (new, new)
+        assert (await ask(gateway))[:2] == (new, new)
 
 
-async def test_a_swap_does_not_wait_for_a_body_that_is_still_being_sent(rig: Rig) -> None:
+async def test_a_swap_does_not_wait_for_a_body_that_is_still_being_sent(
+    gateway: RunningGateway,
+) -> None:
     begun, rest = asyncio.Event(), asyncio.Event()
 
     async def slow_body() -> AsyncIterator[bytes]:
@@ -186,13 +196,13 @@ async def test_a_swap_does_not_wait_for_a_body_that_is_still_being_sent(rig: Rig
         await rest.wait()
         yield body[10:]
 
-    async with rig.http() as http:
+    async with gateway.http() as http:
         headers = {"Content-Type": "application/json"}
         upload = asyncio.create_task(
             http.post("/v1/chat/completions", data=slow_body(), headers=headers)
         )
         await begun.wait()
         assert (await http.get("/healthz")).status == 200
-        assert not rig.state.inflight.in_use("base")
+        assert not gateway.state.inflight.in_use("base")
         rest.set()
         assert (await upload).status == 200

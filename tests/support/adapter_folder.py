@@ -1,4 +1,4 @@
-"""An adapter folder with probes, and a `FakeVllm` that answers them as trained, or does not."""
+"""`write_adapter()` and `score()`: an adapter with probes, and a fake vLLM's answers to them."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ STUDENT = {11: -0.2, 12: -0.4, 13: -0.1}
 
 
 def write_adapter(folder: Path) -> str:
-    """Fill the folder; gives the hash of its manifest."""
+    """Write an adapter into the folder; returns the hash of its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text("{}")
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
@@ -30,7 +30,7 @@ def write_adapter(folder: Path) -> str:
 
 
 def score(fake: FakeVllm, adapter: dict[int, float], base: dict[int, float]) -> None:
-    """Let the fake answer with these under an adapter's name and the base's, nearly."""
+    """Give the fake these log-probabilities (+ 0.01) for adapters and for the base model."""
     fake.score_with(
         lambda model, ids: [
             (base if model == fake.model else adapter).get(token, -1.0) + 0.01 for token in ids

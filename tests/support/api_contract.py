@@ -1,4 +1,4 @@
-"""What byheart relies on in the other APIs of vLLM, for the fake and for the real one."""
+"""`ApiContract`: tests of vLLM's other APIs, which the fake and the real vLLM both pass."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ SALT = "0" * 64
 
 
 def events(stream: bytes) -> list[Any]:
-    """The data of a stream whose events are named by their type."""
+    """Return the data of a stream's events; each event is named by its type."""
     parts = stream.decode().strip().split("\n\n")
     parsed = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own that dies where it is told to; forked, to start fast."""
+"""`serve()`: a gateway for a forked process, which dies at the armed failpoint."""
 
 import asyncio
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from agent.process import failpoint
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import gateway
+from tests.support.running_gateway import run_gateway
 
-PATIENCE_S = 0.05
+TIMEOUT_S = 0.05
 POINTS = (
     "request begun",
     "part sent",
@@ -21,17 +21,17 @@ POINTS = (
     "spooled",
     "replayed",
 )
-"""All there are (agent/process/failpoint.py)."""
+"""Every failpoint (agent/process/failpoint.py)."""
 
 
 def serve(folder: str, database_url: str, engine: str, port: int, setting: str) -> None:
     """Serve on a port until killed."""
     failpoint.arm(setting)
-    options = {"database_url": database_url, "port": port, "timeout_s": PATIENCE_S}
+    options = {"database_url": database_url, "port": port, "timeout_s": TIMEOUT_S}
     asyncio.run(_serve(Path(folder), engine, options))
 
 
 async def _serve(folder: Path, engine: str, options: dict[str, Any]) -> None:
     fake: Any = SimpleNamespace(url=engine, api_key="", model="small")
-    async with gateway(folder, cast("FakeVllm", fake), **options):
+    async with run_gateway(folder, cast("FakeVllm", fake), **options):
         await asyncio.Event().wait()

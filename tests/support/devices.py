@@ -1,4 +1,4 @@
-"""Where a test runs: on the CPU always, and on a GPU where there is one (`pytest -m gpu`)."""
+"""`EVERY_DEVICE`: runs a test on the CPU, and on a GPU if there is one (`pytest -m gpu`)."""
 
 import pytest
 import torch

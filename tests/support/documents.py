@@ -1,4 +1,4 @@
-"""The project's documents, and what stands in them: code blocks, commands, tables."""
+"""`DOCUMENTS` and their contents: `blocks()` of code and `commands()`."""
 
 import re
 import shlex
@@ -35,12 +35,12 @@ class Command:
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """The fenced code blocks of a language."""
+    """Return the fenced code blocks in a language."""
     return [code for kind, code in FENCED.findall(path.read_text()) if kind == language]
 
 
 def commands(path: Path) -> list[Command]:
-    """Every command in indented blocks, in `console` blocks and between backticks."""
+    """Return every command in indented blocks, in `console` blocks and between backticks."""
     text = path.read_text()
     lines = [line for block in INDENTED.findall(FENCED.sub("", text)) for line in _lines(block)]
     for block in blocks(path, "console"):
@@ -51,7 +51,7 @@ def commands(path: Path) -> list[Command]:
 
 
 def _lines(block: str) -> list[str]:
-    """Logical lines: joined after a backslash, and where a quotation goes on."""
+    """Return the logical lines: joined after a backslash and inside a quotation."""
     joined: list[str] = []
     for line in CONTINUED.sub(" ", block).splitlines():
         if joined and joined[-1].count("'") % 2:
@@ -62,7 +62,7 @@ def _lines(block: str) -> list[str]:
 
 
 def _parts(line: str) -> list[tuple[str, ...]]:
-    """The commands of a line that are ours."""
+    """Return the commands in a line that start one of our programs."""
     line = " ".join(line.split())
     if not any(program in line for program in PROGRAMS):
         return []

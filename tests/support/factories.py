@@ -1,4 +1,4 @@
-"""Rows for tests, with everything that a test does not care about filled in."""
+"""`record()`, `add_lesson()`, `add_adapter()` and others: rows with defaults for every field."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What the fake vLLM answers: bodies and events of text and chat completions, in vLLM's order."""
+"""`Answer` and `ChatAnswer`: the fake vLLM's bodies and events for both kinds of completion."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""The other APIs that the fake vLLM speaks: Anthropic's messages, OpenAI's responses, embeddings.
+"""The fake vLLM's Anthropic messages, OpenAI responses and embeddings.
 
-Bodies and events in vLLM 0.32's order, as far as clients and byheart look at them.
+Bodies and events come in vLLM 0.32's order, with the fields that clients and byheart read.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,25 +1,24 @@
-"""`FakeVllm`: a hand-written server with vLLM's routes, framing and error bodies, and no model.
+"""`FakeVllm`: a server with vLLM's routes, framing and error bodies, without a model.
 
 It imitates vLLM 0.32 as far as byheart uses it, over real HTTP, on a loopback port or a Unix
-socket. The same contract suite runs against it and against the real vLLM, so that it stays true.
+socket. One contract suite runs against it and against the real vLLM.
 
     async with FakeVllm() as fake:                  # or FakeVllm(uds=path), FakeVllm(api_key="k")
         engine = VllmEngine([fake.url], api_key=fake.api_key)
         fake.enqueue("The first reply.")            # scripted, first in first out
         fake.answer_with(lambda body: "...")        # else a function of the request body
-        ...                                         # else: the last user text, deterministically
+        ...                                         # else: the last user text
         assert fake.history[-1]["messages"] == ...  # bodies of chat and completion requests
 
-Synchronous tests say `with fake.in_thread():` instead of `async with`, and in it
-`fake.do(fake.down())`.
+Synchronous tests enter `with fake.in_thread():` and call `fake.do(fake.down())` in it.
 
-One token is one word with the white space before it. What tests look at: `history`, `adapters`
-(name -> path), `aborted` (bodies of requests whose client went away before the end), `running`.
-What they switch, all at any time: `first_byte_delay_s`, `token_delay_s`, `die_after_tokens` (break
-the connection after so many events of a stream; 0: before the headers), `refuse_with` (status,
-body), `may_load` (false: as if VLLM_ALLOW_RUNTIME_LORA_UPDATING were not set), `score_with(fn)` for
-the log-probability of an allowed token, and `await down()` / `await up()` (connection refused; a
-restart forgets the adapters, as vLLM does). `can_embed` is switched before it is up.
+One token is one word with the white space before it. Tests read `history`, `adapters` (name ->
+path), `aborted` (bodies of requests whose client disconnected before the end) and `running`. At any
+time they can set `first_byte_delay_s`, `token_delay_s`, `die_after_tokens` (break the connection
+after that many events of a stream; 0: before the headers), `refuse_with` (status, body) and
+`may_load` (false: as if VLLM_ALLOW_RUNTIME_LORA_UPDATING were not set), and call `score_with(fn)`
+(the log-probability of an allowed token) and `await down()` / `await up()` (connection refused; a
+restart forgets the adapters, as vLLM does). `can_embed` must be set before the server is up.
 """
 
 import asyncio
@@ -77,7 +76,7 @@ class FakeVllm:
         self._runner: web.AppRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    # What a test says
+    # For tests
 
     @property
     def url(self) -> str:

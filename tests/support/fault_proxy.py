@@ -1,8 +1,8 @@
-"""A TCP proxy that fails on demand, between the gateway and the engine.
+"""`FaultProxy`: a TCP proxy between the gateway and the engine that fails on demand.
 
 async with FaultProxy(fake.port) as proxy:
-    proxy.fault = Fault("reset", after=300)     # bytes of the engine's that still come through
-    ...                                         # proxy.url is what to ask instead of the engine
+    proxy.fault = Fault("reset", after=300)     # after this many bytes from the engine
+    ...                                         # send requests to proxy.url
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 KINDS = ("reset", "half_close", "truncate", "blackhole", "latency", "corrupt")
 LATENCY_S = 0.05
-ALL_AT_ONCE = 2**16
+READ_BYTES = 2**16
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong on the way from the engine, and after how many of its bytes."""
+    """A fault in the engine's responses, and after how many bytes it happens."""
 
     kind: str
     after: int = 0
@@ -27,7 +27,7 @@ class Fault:
 class FaultProxy:
     def __init__(self, port: int) -> None:
         self.fault: Fault | None = None
-        self._to = port
+        self._port = port
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -50,26 +50,33 @@ class FaultProxy:
                 await writer.wait_closed()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        engine_reader, engine_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        engine_reader, engine_writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._writers += [writer, engine_writer]
-        ways = (self._asked(reader, engine_writer), self._answered(engine_reader, writer))
+        ways = (
+            self._forward_requests(reader, engine_writer),
+            self._forward_responses(engine_reader, writer),
+        )
         for way in ways:
             task = asyncio.ensure_future(way)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _asked(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(OSError):
-            while data := await reader.read(ALL_AT_ONCE):
+            while data := await reader.read(READ_BYTES):
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
-    async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass the engine's bytes on, up to the fault."""
+    async def _forward_responses(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Forward the engine's bytes up to the fault."""
         passed = 0
         with contextlib.suppress(OSError):
-            while data := await reader.read(ALL_AT_ONCE):
+            while data := await reader.read(READ_BYTES):
                 fault = self.fault
                 if fault and fault.kind == "latency":
                     await asyncio.sleep(LATENCY_S)
@@ -87,7 +94,7 @@ class FaultProxy:
     async def _fail(
         self, fault: Fault, whole: bytes, rest: bytes, writer: asyncio.StreamWriter
     ) -> bool:
-        """Do what the fault is; whether that was the end of the connection."""
+        """Inject the fault; returns whether the connection has ended."""
         writer.write(whole)
         await writer.drain()
         if fault.kind == "corrupt":

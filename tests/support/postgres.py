@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: a throw-away cluster on a Unix socket, with a migrated database."""
+"""`cluster()`: a temporary PostgreSQL on a Unix socket, with a migrated database."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ OPTIONS = "-c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full
 
 
 def find_binaries() -> Path | None:
-    """The folder with `initdb`, newest version first; None where PostgreSQL is not installed."""
+    """Return the folder with the newest `initdb`; None if PostgreSQL is not installed."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     on_path = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
     return next((folder for folder in [*on_path, *debian] if (folder / "initdb").exists()), None)
@@ -28,8 +28,8 @@ def find_binaries() -> Path | None:
 
 @contextmanager
 def cluster(binaries: Path) -> Iterator[str]:
-    """A running cluster; the folder of its socket."""
-    # Not pytest's folder: the server's user must get in, and socket paths must be short.
+    """Run a cluster until left; yields the folder of its socket."""
+    # Not in pytest's folder: the server's user needs access, and socket paths must be short.
     folder = Path(tempfile.mkdtemp(prefix="byheart-pg-", dir="/tmp"))
     data, log = folder / "data", folder / "log"
     as_user: list[str] = []
@@ -57,26 +57,26 @@ def cluster(binaries: Path) -> Iterator[str]:
 
 
 def url_of(socket: str, name: str) -> str:
-    """The URL of a database, as an operator would write it."""
+    """Return the URL of a database, as an operator would write it."""
     return f"postgresql://byheart@/{name}?host={socket}"
 
 
 def create(socket: str, name: str, template: str = "template1") -> str:
-    """A new database, with what is in the template; its URL."""
+    """Create a database from the template; returns its URL."""
     with _server(socket) as server:
         server.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     return url_of(socket, name)
 
 
 def drop(socket: str, name: str) -> None:
-    """Delete a database, whoever has it open."""
+    """Delete a database, even if connections to it are open."""
     with _server(socket) as server:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @contextmanager
 def closed(url: str) -> Iterator[None]:
-    """Throw everybody out of a database, and let nobody in."""
+    """End every connection to a database and refuse others until left."""
     address = make_url(url)
     name = str(address.database)
     with _server(str(address.query["host"])) as server:

@@ -1,4 +1,4 @@
-"""A gateway with a control API, and how tests ask it."""
+"""`run_control_api()`: a running gateway with the control API, and requests to it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,14 +19,14 @@ from store.db import Database
 from store.keys import Grant, Scope
 from store.schema import Trust
 from tests.support.fake_vllm import FakeVllm
-from tests.support.gateway_rig import PEPPER, Rig, gateway
+from tests.support.running_gateway import PEPPER, RunningGateway, run_gateway
 
 API = "/api/v1"
 
 
 @asynccontextmanager
-async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
-    """A gateway with a control API."""
+async def run_control_api(tmp_path: Path, **options: Any) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway with the control API and the namespaces `shop` and `bank` until left."""
     model = tmp_path / "model"
     model.mkdir()
     words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
@@ -41,27 +41,31 @@ async def controlled(tmp_path: Path, **options: Any) -> AsyncIterator[Rig]:
 
     async with (
         FakeVllm(model="small") as fake,
-        gateway(tmp_path, fake, control=control, **options) as rig,
+        run_gateway(tmp_path, fake, control=control, **options) as gateway,
     ):
-        with rig.state.db.begin() as session:
+        with gateway.state.db.begin() as session:
             for name in ("shop", "bank"):
                 namespaces.ensure(session, name, datetime.now(UTC))
-        yield rig
+        yield gateway
 
 
-def key(rig: Rig, namespace: str | None, *scopes: Scope) -> str:
+def create_key(gateway: RunningGateway, namespace: str | None, *scopes: Scope) -> str:
+    """Store a key with these scopes; returns its text."""
     grant = Grant(f"{namespace} {scopes}", namespace, Trust.USER, frozenset(scopes))
-    with rig.state.db.begin() as session:
+    with gateway.state.db.begin() as session:
         return issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))
 
 
-async def pages(rig: Rig, path: str, held: str | None = None, **asked: Any) -> list[Any]:
+async def pages(
+    gateway: RunningGateway, path: str, key: str | None = None, **query: Any
+) -> list[Any]:
+    """Fetch every page of a list; returns the rows."""
     rows: list[Any] = []
-    following: Any = ""
-    while following is not None:
-        params = asked | ({"after": following} if following else {})
-        status, said = await rig.fetch("GET", API + path, held, params=params)
-        assert status == 200, said
-        rows += said["data"]
-        following = said["next"]
+    cursor: Any = ""
+    while cursor is not None:
+        params = query | ({"after": cursor} if cursor else {})
+        status, body = await gateway.fetch("GET", API + path, key, params=params)
+        assert status == 200, body
+        rows += body["data"]
+        cursor = body["next"]
     return rows

@@ -1,7 +1,7 @@
-"""A real `byheart serve` as a child process, for tests over real HTTP.
+"""`run_daemon()`: `byheart serve` as a child process, for tests over real HTTP.
 
-with daemon(tmp_path, {"BYHEART_ENGINE__URLS": fake.url}) as served:
-    served.chat("When do you open?")
+with run_daemon(tmp_path, {"BYHEART_ENGINE__URLS": fake.url}) as daemon:
+    daemon.chat("When do you open?")
 """
 
 import json
@@ -20,7 +20,7 @@ from agent.process.data_dir import ADDRESS_FILE
 from store.db import Database
 from tests.support.until import until_sync
 
-IMPATIENT = {
+FAST_SETTINGS = {
     "BYHEART_SERVER__PORT": "0",
     "BYHEART_LEARNING__IDLE_S": "0",
     "BYHEART_LEARNING__TICK_S": "0.2",
@@ -28,8 +28,8 @@ IMPATIENT = {
 }
 
 
-class Served:
-    """A running daemon."""
+class RunningDaemon:
+    """A `byheart serve` process, with its data folder and log."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path, logfile: Path) -> None:
         self.process = process
@@ -59,7 +59,7 @@ class Served:
         return self.http.post(f"{self.url}/v1/feedback", json=body | {"demonstration": answer})
 
     def cli(self, *arguments: str) -> Any:
-        """The parsed output of a `byheart` verb on this daemon's data."""
+        """Run a `byheart` verb on this daemon's data; returns its parsed output."""
         done = subprocess.run(
             [sys.executable, "-m", "agent", *arguments],
             env=environment(self.folder, {}),
@@ -77,14 +77,14 @@ class Served:
 
 def environment(folder: Path, settings: dict[str, str]) -> dict[str, str]:
     plain = {key: value for key, value in os.environ.items() if not key.startswith("BYHEART_")}
-    return plain | IMPATIENT | {"BYHEART_STORE__DATA_DIR": str(folder)} | settings
+    return plain | FAST_SETTINGS | {"BYHEART_STORE__DATA_DIR": str(folder)} | settings
 
 
 @contextmanager
-def daemon(
+def run_daemon(
     folder: Path, settings: dict[str, str], timeout_s: float = 60, wait: bool = True
-) -> Iterator[Served]:
-    """Run `byheart serve` until left; ready when entered."""
+) -> Iterator[RunningDaemon]:
+    """Run `byheart serve` until left; with `wait`, it is ready when entered."""
     folder.mkdir(parents=True, exist_ok=True)
     logfile = folder / "test.log"
     with logfile.open("ab") as output:
@@ -93,25 +93,25 @@ def daemon(
             env=environment(folder, settings),
             stdout=output,
             stderr=output,
-            # As in a terminal: under nohup it would be set aside.
+            # As in a terminal; under nohup the child would inherit SIG_IGN.
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
-    served = Served(process, folder, logfile)
+    daemon = RunningDaemon(process, folder, logfile)
     try:
         if wait:
-            until_sync(lambda: is_ready(served), timeout_s, logfile.read_text)
-            served.model = served.http.get(f"{served.url}/v1/models").json()["data"][0]["id"]
-        yield served
+            until_sync(lambda: is_ready(daemon), timeout_s, logfile.read_text)
+            daemon.model = daemon.http.get(f"{daemon.url}/v1/models").json()["data"][0]["id"]
+        yield daemon
     finally:
-        served.http.close()
+        daemon.http.close()
         if process.poll() is None:
             process.terminate()
             process.wait(60)
 
 
-def is_ready(served: Served) -> bool:
-    assert served.process.poll() is None, served.logfile.read_text()
+def is_ready(daemon: RunningDaemon) -> bool:
+    assert daemon.process.poll() is None, daemon.logfile.read_text()
     try:
-        return served.http.get(f"{served.url}/readyz").status_code == 200
+        return daemon.http.get(f"{daemon.url}/readyz").status_code == 200
     except (httpx.TransportError, FileNotFoundError):
         return False

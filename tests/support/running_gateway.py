@@ -1,9 +1,9 @@
-"""A gateway on a free loopback port, in front of a `FakeVllm`, for tests over real HTTP.
+"""`run_gateway()`: a gateway on a free loopback port in front of a `FakeVllm`.
 
-async with FakeVllm(model="small") as fake, gateway(tmp_path, fake) as rig:
-    async with rig.client() as client:          # the official client
+async with FakeVllm(model="small") as fake, run_gateway(tmp_path, fake) as gateway:
+    async with gateway.client() as client:          # the official client
         await client.chat.completions.create(...)
-    assert rig.turns()[0].interaction.status is InteractionStatus.DONE
+    assert gateway.logged()[0].interaction.status is InteractionStatus.DONE
 """
 
 import asyncio
@@ -50,7 +50,7 @@ QUESTION = [{"role": "user", "content": "When do you open?"}]
 
 
 @dataclass
-class Said:
+class LoggedInteraction:
     """A recorded interaction with its texts."""
 
     interaction: Any
@@ -58,7 +58,7 @@ class Said:
 
 
 class Clock:
-    """The time as `time.monotonic` has it, which a test can put forward."""
+    """`time.monotonic()` plus the seconds by which a test has advanced it."""
 
     def __init__(self) -> None:
         self._ahead_s = 0.0
@@ -70,8 +70,8 @@ class Clock:
         self._ahead_s += seconds
 
 
-class Rig:
-    """A gateway that serves; `clock` is what its keys and limits go by."""
+class RunningGateway:
+    """A serving gateway; its keys and limits use `clock`."""
 
     def __init__(
         self, url: str, state: GatewayState, folder: Path, unserved: set[str], clock: Clock
@@ -92,7 +92,7 @@ class Rig:
     async def fetch(
         self, method: str, path: str, key: str | None = None, **sent: Any
     ) -> tuple[int, Any]:
-        """Status and JSON of an answer."""
+        """Send a request; returns the status and the JSON of the response."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         async with (
             self.http() as http,
@@ -102,19 +102,19 @@ class Rig:
                 return response.status, await response.json()
             return response.status, (await response.read()).decode(errors="replace")
 
-    def said(self, namespace: str = "default") -> list[Said]:
-        """What was recorded, oldest first."""
+    def logged(self, namespace: str = "default") -> list[LoggedInteraction]:
+        """The recorded interactions, oldest first."""
         with self.state.db.read() as session:
             rows = interactions.recent(session, namespace, 10_000)[::-1]
-            return [Said(row, interactions.payload(session, row.id)) for row in rows]
+            return [LoggedInteraction(row, interactions.payload(session, row.id)) for row in rows]
 
-    async def recorded(self, count: int, namespace: str = "default") -> list[Said]:
-        """Wait until so many interactions have ended."""
-        ended = list[Said]()
+    async def wait_logged(self, count: int, namespace: str = "default") -> list[LoggedInteraction]:
+        """Wait until at least `count` interactions have ended; returns those."""
+        ended = list[LoggedInteraction]()
 
         def are_enough() -> bool:
-            said = self.said(namespace)
-            ended[:] = [one for one in said if one.interaction.status != "running"]
+            rows = self.logged(namespace)
+            ended[:] = [row for row in rows if row.interaction.status != "running"]
             return len(ended) >= count
 
         await until(are_enough)
@@ -128,7 +128,7 @@ class Rig:
 
     @contextmanager
     def no_database(self) -> Iterator[None]:
-        """Take the database's files away, or close its server, and bring them back."""
+        """Move the database's files away, or close its server; undone on leaving."""
         if is_postgres(self.state.db):
             with postgres.closed(self.state.db.url):
                 yield
@@ -152,8 +152,19 @@ class Rig:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator[Rig]:
-    """Serve a gateway; options: `settings` (a `Server`), `timeout_s` of recorder and views."""
+async def run_gateway(
+    folder: Path, fake: FakeVllm, **options: Any
+) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway until left.
+
+    Args:
+        folder: Holds the database and the spool.
+        fake: The engine.
+        options: Any of `settings` (a `Server`), `timeout_s` (of the recorder and the views),
+            `strict`, `spool_bytes`, `needs_key`, `control` (builds the control API for a
+            database), `database_url`, `engine_url`, `first_byte_timeout_s`, `port` and
+            `max_connections`.
+    """
     db = Database(options.get("database_url") or database_url(folder))
     metrics, unserved, clock = Metrics(), set[str](), Clock()
     engine = VllmEngine(
@@ -161,7 +172,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
         api_key=fake.api_key,
         first_byte_timeout_s=options.get("first_byte_timeout_s", 20),
     )
-    engine.max_model_len = MAX_MODEL_LEN  # as the daemon has asked before it is ready
+    engine.max_model_len = MAX_MODEL_LEN  # the daemon fetches it before it is ready
     state = GatewayState(
         settings=options.get("settings", Server()),
         model_name=fake.model,
@@ -177,7 +188,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
             db,
             Spool(folder / "spool", options.get("spool_bytes", 2**30)),
             metrics,
-            server="rig",
+            server="gateway",
             strict=options.get("strict", False),
             timeout_s=options.get("timeout_s", 10.0),
         ),
@@ -191,7 +202,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
             Gateway(state), options.get("port", 0), options.get("max_connections", 1000)
         )
         async with serves as url:
-            yield Rig(url, state, folder, unserved, clock)
+            yield RunningGateway(url, state, folder, unserved, clock)
     finally:
         await engine.close()
         db.close()
@@ -199,7 +210,7 @@ async def gateway(folder: Path, fake: FakeVllm, **options: Any) -> AsyncIterator
 
 @contextmanager
 def locked(db: Database) -> Iterator[None]:
-    """Hold the write lock of a database; for all tables in SQLite, for one in PostgreSQL."""
+    """Hold a database's write lock: on all tables in SQLite, on one in PostgreSQL."""
     with db.begin() as session:
         if is_postgres(db):
             session.execute(text("LOCK TABLE interactions IN EXCLUSIVE MODE"))
@@ -212,7 +223,7 @@ def is_postgres(db: Database) -> bool:
 
 
 def database_url(folder: Path) -> str:
-    """A migrated database with the default namespace; `each_database` puts PostgreSQL here."""
+    """Return the URL of a migrated SQLite file; `each_database` replaces this for PostgreSQL."""
     path = folder / "byheart.db"
     if not path.exists():
         path.write_bytes(_new_database())
@@ -221,7 +232,7 @@ def database_url(folder: Path) -> str:
 
 @cache
 def _new_database() -> bytes:
-    """A migrated SQLite file with the default namespace; made once, as it takes a while."""
+    """Return a migrated SQLite file with the default namespace; cached, as migrating is slow."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "byheart.db"
         db = Database(f"sqlite:///{path}")
@@ -234,7 +245,7 @@ def _new_database() -> bytes:
 
 @asynccontextmanager
 async def serving(app: Any, port: int = 0, max_connections: int = 1000) -> AsyncIterator[str]:
-    """Serve an ASGI application with uvicorn in this event loop; gives its URL."""
+    """Serve an ASGI application with uvicorn in this event loop; yields its URL."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))

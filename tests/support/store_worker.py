@@ -1,8 +1,9 @@
-"""One process of several at one database; what it does is the first argument, on a line's sign.
+"""A worker process for tests in which several processes share one database.
 
     python -m tests.support.store_worker claim URL
 
-Prints one line per committed step, after the commit.
+Prints `ready`, waits for a line on standard input, then runs the named function. Prints one line
+for each step after its commit.
 """
 
 import sys
@@ -17,7 +18,7 @@ STORM_ROUNDS = 25
 
 
 def claim(db: Database) -> None:
-    """Take jobs under a lease that is over at once, so that every job is contended for again."""
+    """Claim jobs under a lease that expires immediately, so that workers contend for every job."""
     while True:
         with db.begin() as session:
             taken = jobs.claim(session, ["work"], datetime.now(UTC), lease_s=0.0)
@@ -27,27 +28,27 @@ def claim(db: Database) -> None:
 
 
 def storm(db: Database) -> None:
-    """Create the schema if nobody has, then write and read in turn: in all, not one lock error."""
+    """Create the schema if it is missing, then read and write in turn without a lock error."""
     upgrade(db)
     with db.begin() as session:
         namespaces.ensure(session, "shop", datetime.now(UTC))
     for _ in range(STORM_ROUNDS):
         with db.begin() as session:
             interactions.recent(session, "shop", 1)  # reads first, then writes
-            made = make_record()
-            records.save(session.connection(), [made])
+            saved = make_record()
+            records.save(session.connection(), [saved])
         with db.read() as session:
-            assert interactions.get(session, made.id)
-        print(made.id, flush=True)
+            assert interactions.get(session, saved.id)
+        print(saved.id, flush=True)
 
 
 def record(db: Database) -> None:
     """Record interactions until killed."""
     while True:
-        made = make_record()
+        saved = make_record()
         with db.begin() as session:
-            records.save(session.connection(), [made])
-        print(made.id, flush=True)
+            records.save(session.connection(), [saved])
+        print(saved.id, flush=True)
 
 
 if __name__ == "__main__":

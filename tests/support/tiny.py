@@ -1,4 +1,4 @@
-"""A tiny random Llama with a chat template: the real stack in milliseconds, without a network.
+"""`save_tiny_model()`: a tiny random Llama with a chat template, ready in milliseconds, offline.
 
 Its vocabulary is the printable ASCII characters, so any English text can be encoded.
 """

@@ -1,4 +1,4 @@
-"""A small run on the tiny model, to be changed by each test."""
+"""`make_spec()`: a short training run on the tiny model, with fields that a test can change."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline: `until` in an event loop, `until_sync` in a thread."""
+"""`until()` and `until_sync()`: wait for a condition, up to a deadline."""
 
 import inspect
 import time
