@@ -4,21 +4,20 @@
 crash it start one for themselves with `supervisor`. `base_model` is the model's folder.
 """
 
-import asyncio
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 
 from agent.engine.supervisor import Supervisor
 from config.sections import Engine
+from tests.support.event_loop import background_loop
 
 MODEL_NAME = "smollm2"
 START_TIMEOUT_S = 600.0
@@ -51,32 +50,20 @@ def base_model() -> Path:
 
 @contextmanager
 def supervisor(data_dir: Path, model: Path, settings: Engine) -> Iterator[Supervisor]:
-    """A supervised vLLM, started and stopped, in an event loop and thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="supervisor")
-    thread.start()
+    """Run a supervised vLLM from a background event loop until left."""
 
-    def run(step: object) -> None:
-        assert asyncio.iscoroutine(step)
-        future: Future[None] = asyncio.run_coroutine_threadsafe(step, loop)
-        future.result(START_TIMEOUT_S)
+    @asynccontextmanager
+    async def supervised() -> AsyncIterator[Supervisor]:
+        engine = Supervisor(settings, model, MODEL_NAME, data_dir)
+        try:
+            with anyio.fail_after(START_TIMEOUT_S):
+                await engine.start(lambda phase: print(f"vLLM: {phase}"))
+            yield engine
+        finally:
+            await engine.stop()
 
-    async def build() -> None:
-        nonlocal started
-        started = Supervisor(settings, model, MODEL_NAME, data_dir)
-        await started.start(lambda phase: print(f"vLLM: {phase}"))
-
-    started: Supervisor | None = None
-    try:
-        run(build())
-        assert started
-        yield started
-    finally:
-        if started:
-            run(started.stop())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with background_loop() as loop, loop.wrap_async_context_manager(supervised()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

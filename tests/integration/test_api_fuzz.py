@@ -1,10 +1,8 @@
 """Schemathesis on both APIs: whatever is sent, nothing is a failure of ours."""
 
-import asyncio
 import itertools
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,9 +17,10 @@ from schemathesis import GenerationMode
 from agent.gateway.apis import APIS
 from agent.gateway.conversation_id import METADATA_KEYS
 from agent.gateway.feedback import FeedbackRequest
+from tests.support.event_loop import background_loop
 from tests.support.fake_vllm import FakeVllm
 from tests.support.running_control_api import API, run_control_api
-from tests.support.running_gateway import QUESTION, run_gateway
+from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 
 pytestmark = pytest.mark.usefixtures("each_database")
 
@@ -65,30 +64,15 @@ def described() -> dict[str, Any]:
 
 
 @contextmanager
-def serving(start: Callable[[], Any]) -> Iterator[str]:
-    """A gateway in an event loop of its own; gives its URL."""
-    url: list[str] = []
-    is_up, is_over = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with start() as gateway:
-            url.append(gateway.url)
-            is_up.set()
-            await asyncio.to_thread(is_over.wait)
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert is_up.wait(60)
-    try:
-        yield url[0]
-    finally:
-        is_over.set()
-        thread.join()
+def running(gateway: AbstractAsyncContextManager[RunningGateway]) -> Iterator[str]:
+    """Run a gateway in a background event loop; yields its URL."""
+    with background_loop() as loop, loop.wrap_async_context_manager(gateway) as served:
+        yield served.url
 
 
 @pytest.fixture
 def control_url(tmp_path: Path) -> Iterator[str]:
-    with serving(lambda: run_control_api(tmp_path)) as url:
+    with running(run_control_api(tmp_path)) as url:
         yield url
 
 
@@ -102,7 +86,7 @@ def engine() -> Iterator[FakeVllm]:
 
 @pytest.fixture
 def client_url(tmp_path: Path, engine: FakeVllm) -> Iterator[str]:
-    with serving(lambda: run_gateway(tmp_path, engine)) as url:
+    with running(run_gateway(tmp_path, engine)) as url:
         yield url
 
 

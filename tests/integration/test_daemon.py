@@ -253,11 +253,11 @@ def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, dae
 def test_an_engine_that_starts_later_is_waited_for(tmp_path):
     engine = FakeVllm(model="small")
     with engine.in_thread():
-        engine.do(engine.down())
+        engine.run(engine.down)
         attached = {"BYHEART_ENGINE__URLS": engine.url}
         with run_daemon(tmp_path, attached, wait=False) as daemon:
             until_sync(lambda: "waiting for the engine" in daemon.logfile.read_text(), 60)
-            engine.do(engine.up())
+            engine.run(engine.up)
             until_sync(lambda: is_ready(daemon), 60)
 
 
@@ -330,7 +330,7 @@ def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_intera
 ):
     engine = FakeVllm(model="small", uds=tmp_path / "vllm.sock" if where == "socket" else None)
     with engine.in_thread(), run_daemon(tmp_path, {"BYHEART_ENGINE__URLS": engine.url}) as daemon:
-        engine.do(engine.down())  # connection refused, or no such socket
+        engine.run(engine.down)  # connection refused, or no such socket
         replies = [
             daemon.chat("hi", model=model, stream=stream)
             for model in ("small", "base")
@@ -346,5 +346,5 @@ def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_intera
         assert {row.id for row in rows} == asked
         assert {row.status for row in rows} == {InteractionStatus.FAILED}
         assert {row.error for row in rows} == {"the engine could not be reached"}  # not where it is
-        engine.do(engine.up())
+        engine.run(engine.up)
         assert daemon.chat("hi").status_code == 200

@@ -35,7 +35,7 @@ def test_neither_prompts_nor_keys_are_in_the_log_whatever_fails(tmp_path: Path) 
         fake.die_after_tokens = 1
         stream = body | {"stream": True, "max_tokens": 5}
         assert b"[DONE]" not in daemon.http.post(chat, json=stream, headers=held).content
-        fake.do(fake.down())
+        fake.run(fake.down)
         assert daemon.http.post(chat, json=body, headers=held).status_code == 503
         rated = {"target_id": CANARY, "name": "thumbs", "comment": CANARY}
         assert daemon.http.post(f"{daemon.url}/v1/feedback", json=rated).status_code == 404

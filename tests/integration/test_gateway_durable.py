@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from agent.gateway.log.spool import Spool
 from store import records
+from store.db import Database
 from store.schema import InteractionStatus
 from tests.support.factories import make_record
 from tests.support.fake_vllm import FakeVllm
+from tests.support.recorded_calls import record_calls
 from tests.support.running_gateway import QUESTION, RunningGateway, run_gateway
 from tests.support.until import until
 
@@ -136,17 +139,23 @@ async def test_once_nothing_can_be_logged_the_model_is_not_asked(
 
 
 async def test_who_must_not_serve_unlogged_refuses_while_the_database_is_away(
-    fake: FakeVllm, tmp_path: Path
+    fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    commits = record_calls(monkeypatch, Database, "begin_connection")
+    replays = record_calls(monkeypatch, Spool, "batches")
     async with run_gateway(tmp_path, fake, timeout_s=0.1, strict=True) as gateway:
         assert (await ask(gateway, "before"))[0] == 200
         with gateway.locked_database():
+            before = len(commits)
             asking = [asyncio.create_task(ask(gateway, "during"))]
-            await asyncio.sleep(0.05)  # the writer has taken it, and what comes now is queued
+            # The writer then waits for the lock, and the next record is queued.
+            await until(lambda: len(commits) > before)
             asking.append(asyncio.create_task(ask(gateway, "behind it")))
             assert {status for status, _ in await asyncio.gather(*asking)} == {503}
             assert (await ask(gateway, "during again"))[0] == 503
-            await asyncio.sleep(0.6)  # longer than between two looks of the recorder
+            before = len(replays)
+            # When the third replay starts, at least one has failed since.
+            await until(lambda: len(replays) >= before + 3)
             assert (await gateway.fetch("GET", "/readyz"))[0] == 503
         assert len(fake.history) == 1
         await until(lambda: not gateway.state.recorder.degraded)

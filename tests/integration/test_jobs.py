@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from agent.engine.client import VllmEngine
@@ -88,7 +89,7 @@ async def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played
     done: list[str] = []
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
-        await asyncio.sleep(60)
+        await anyio.sleep_forever()
 
     async def extract(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         done.append("extract")
@@ -121,7 +122,7 @@ async def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         started.set()
-        await asyncio.sleep(60)
+        await anyio.sleep_forever()
 
     played["train"] = train
     job = enqueue(runtime, "train", {})
@@ -136,7 +137,7 @@ async def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played,
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         started.set()
         try:
-            await asyncio.sleep(60)
+            await anyio.sleep_forever()
         finally:
             stopped.set()
 

@@ -23,6 +23,7 @@ from store.clock import utcnow
 from store.db import Database, new_id
 from store.schema import AdapterStatus, JobStatus, LessonStatus
 from tests.support.adapter_folder import BASE, STUDENT, score, write_adapter
+from tests.support.event_loop import background_loop
 from tests.support.factories import NOW, add_lesson
 from tests.support.fake_vllm import FakeVllm
 
@@ -264,10 +265,11 @@ async def test_two_that_restore_at_once_do_not_undo_each_other(shop: Shop) -> No
     await shop.roll_out(name)
     shop.fake.adapters.clear()
 
-    def in_a_loop_of_its_own() -> None:
-        asyncio.run(reconcile_alone(shop.runtime))
+    def reconcile_in_another_loop() -> None:
+        with background_loop() as loop:
+            loop.call(reconcile_alone, shop.runtime)
 
-    await asyncio.gather(*(asyncio.to_thread(in_a_loop_of_its_own) for _ in range(4)))
+    await asyncio.gather(*(asyncio.to_thread(reconcile_in_another_loop) for _ in range(4)))
 
     assert (shop.serving(), list(shop.fake.adapters)) == (name, [name])
 

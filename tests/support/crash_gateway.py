@@ -1,9 +1,10 @@
 """`serve()`: a gateway for a forked process, which dies at the armed failpoint."""
 
-import asyncio
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+
+import anyio
 
 from agent.process import failpoint
 from tests.support.fake_vllm import FakeVllm
@@ -28,10 +29,10 @@ def serve(folder: str, database_url: str, engine: str, port: int, setting: str) 
     """Serve on a port until killed."""
     failpoint.arm(setting)
     options = {"database_url": database_url, "port": port, "timeout_s": TIMEOUT_S}
-    asyncio.run(_serve(Path(folder), engine, options))
+    anyio.run(_serve, Path(folder), engine, options)
 
 
 async def _serve(folder: Path, engine: str, options: dict[str, Any]) -> None:
     fake: Any = SimpleNamespace(url=engine, api_key="", model="small")
     async with run_gateway(folder, cast("FakeVllm", fake), **options):
-        await asyncio.Event().wait()
+        await anyio.sleep_forever()

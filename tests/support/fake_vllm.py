@@ -10,7 +10,7 @@ socket. One contract suite runs against it and against the real vLLM.
         ...                                         # else: the last user text
         assert fake.history[-1]["messages"] == ...  # bodies of chat and completion requests
 
-Synchronous tests enter `with fake.in_thread():` and call `fake.do(fake.down())` in it.
+Synchronous tests enter `with fake.in_thread():` and call `fake.run(fake.down)` in it.
 
 One token is one word with the white space before it. Tests read `history`, `adapters` (name ->
 path), `aborted` (bodies of requests whose client disconnected before the end) and `running`. At any
@@ -24,7 +24,6 @@ restart forgets the adapters, as vLLM does). `can_embed` must be set before the 
 import asyncio
 import contextlib
 import itertools
-import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -32,7 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from anyio.from_thread import BlockingPortal
 
+from tests.support.event_loop import background_loop
 from tests.support.fake_answers import (
     LIMITS,
     Answer,
@@ -74,7 +75,7 @@ class FakeVllm:
         self._score: Callable[[str, list[int]], list[float]] = self._default_score
         self._numbers = itertools.count(1)
         self._runner: web.AppRunner | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: BlockingPortal | None = None
 
     # For tests
 
@@ -146,23 +147,16 @@ class FakeVllm:
 
     @contextlib.contextmanager
     def in_thread(self) -> Iterator["FakeVllm"]:
-        """Run in an event loop of its own, for tests that are not asynchronous."""
-        loop = self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="fake-vllm")
-        thread.start()
-        try:
-            self.do(self.up())
-            yield self
-        finally:
-            self.do(self.down())
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
-            loop.close()
+        """Run in a background event loop, for tests that are not asynchronous."""
+        with background_loop() as loop:
+            self._loop = loop
+            with loop.wrap_async_context_manager(self):
+                yield self
 
-    def do(self, step: Coroutine[Any, Any, None]) -> None:
-        """Await `up()` or `down()` in the thread that it runs in."""
+    def run(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `up` or `down` in the event loop of `in_thread()`."""
         assert self._loop
-        asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+        self._loop.call(step)
 
     # Routes
 

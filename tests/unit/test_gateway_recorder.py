@@ -16,6 +16,7 @@ from store import interactions, namespaces
 from store.db import Database
 from store.records import Record, save
 from tests.support.factories import NOW, make_record
+from tests.support.recorded_calls import record_calls
 from tests.support.until import until
 
 pytestmark = pytest.mark.anyio
@@ -180,28 +181,20 @@ async def test_a_record_the_database_refuses_does_not_hold_up_the_others(
     assert poison.id.encode() in (tmp_path / "spool" / QUARANTINE).read_bytes()
 
 
-class WatchedSpool(Spool):
-    """A spool that counts how often the recorder looks for batches to replay."""
-
-    passes = 0
-
-    def batches(self) -> list[Path]:
-        self.passes += 1
-        return super().batches()
-
-
-async def test_a_database_that_refuses_everything_quarantines_nothing(tmp_path: Path) -> None:
+async def test_a_database_that_refuses_everything_quarantines_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = record_calls(monkeypatch, Spool, "batches")
     records = [make_record() for _ in range(6)]
     folder = tmp_path / "spool"
     broken = Database(f"sqlite:///{tmp_path / 'empty.db'}")
 
-    spool = WatchedSpool(folder)
-    recorder = Recorder(broken, spool, Metrics())
+    recorder = Recorder(broken, Spool(folder), Metrics())
     recorder.start()
     for record in records:
         await recorder.record(record)
-    begun = spool.passes
-    await until(lambda: spool.passes >= begun + 3)
+    before = len(replays)
+    await until(lambda: len(replays) >= before + 3)
     await recorder.close()
     broken.close()
 

@@ -1,7 +1,6 @@
 """The request schema: what a client may say, and what of it an engine gets to see."""
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from agent.gateway.apis.request import MAX_VALUES, explain, parse, parse_json
 from agent.gateway.apis.strict import MAX_FIELDS, Strict
 from agent.gateway.errors import RequestError
 from agent.gateway.feedback import FeedbackRequest
+from tests.support.cpu_time import max_cpu_s
 
 CAP = 4096
 USER = [{"role": "user", "content": "Hi"}]
@@ -283,11 +283,10 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
 
 @pytest.mark.parametrize("item", [b"[]", b'{"":0}', b"0", b'"\\""', b'{"a":[{}]}'])
 def test_a_request_of_too_many_values_is_refused_before_any_is_read(item: bytes) -> None:
-    begun = time.process_time()
-    with pytest.raises(RequestError, match="values") as caught:
-        parse_json(b"[" + b",".join([item] * (MAX_VALUES + 1)) + b"]")
+    raw = b"[" + b",".join([item] * (MAX_VALUES + 1)) + b"]"
+    with max_cpu_s(0.5), pytest.raises(RequestError, match="values") as caught:
+        parse_json(raw)
     assert caught.value.code == "too_many_values"
-    assert time.process_time() - begun < 0.5
 
 
 def test_commas_and_brackets_in_texts_are_no_values() -> None:
@@ -295,17 +294,15 @@ def test_commas_and_brackets_in_texts_are_no_values() -> None:
     assert parse_json(orjson.dumps({"content": text})) == {"content": text}
 
 
-def test_many_empty_texts_are_refused_before_they_are_looked_at() -> None:
-    begun = time.process_time()
-    with pytest.raises(RequestError) as refused:
-        parse_json(b'{"stop":[' + b'"",' * 1_300_000 + b'""]}')
+def test_many_empty_strings_are_rejected_before_they_are_parsed() -> None:
+    raw = b'{"stop":[' + b'"",' * 1_300_000 + b'""]}'
+    with max_cpu_s(0.1), pytest.raises(RequestError) as refused:
+        parse_json(raw)
     assert refused.value.code == "too_many_values"
-    assert time.process_time() - begun < 0.1
 
 
 @pytest.mark.parametrize("text", [b'"', b'\\"', b'["\\', b',"\\"'])
-def test_texts_without_an_end_hold_nobody_up(text: bytes) -> None:
-    begun = time.process_time()
-    with pytest.raises(RequestError):
-        parse_json(b'["' + b"," * MAX_VALUES + text * 2**20)
-    assert time.process_time() - begun < 1
+def test_unterminated_strings_are_rejected_in_linear_time(text: bytes) -> None:
+    raw = b'["' + b"," * MAX_VALUES + text * 2**20
+    with max_cpu_s(1), pytest.raises(RequestError):
+        parse_json(raw)

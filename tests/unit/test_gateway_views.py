@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import pytest
+from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from agent.gateway.errors import RequestError
@@ -130,10 +131,11 @@ async def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_se
 
 
 async def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
-    views = new_views(sluggish, timeout_s=0.05)
+    views = new_views(sluggish, timeout_s=0)  # expires before any read ends
     sluggish.answers.clear()
     first = asyncio.ensure_future(views.view("shop"))
-    await asyncio.wait({first}, timeout=0.2)
+    await until(lambda: sluggish.reads)
+    await wait_all_tasks_blocked()
     assert not first.done()
     sluggish.answers.set()
     view = await first

@@ -1,11 +1,10 @@
 """When two statements count as one: clauses may change places, words may not."""
 
-import time
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from store.text.similarity import statement_similarity
+from tests.support.cpu_time import max_cpu_s
 
 words = st.lists(st.sampled_from(["refund", "open", "9", "plan", "$"]), min_size=1, max_size=4)
 
@@ -29,8 +28,7 @@ def test_words_in_another_order_are_another_statement() -> None:
     assert statement_similarity("Open at 9, closed at 5.", "Open at 9, closed at 5, 5.") == 0
 
 
-def test_a_statement_of_commas_holds_nobody_up() -> None:
-    begun = time.process_time()
-    for last in ("y, z", "z, y"):
-        statement_similarity("x, " * 2000 + "y, z", "x, " * 2000 + last)
-    assert time.process_time() - begun < 1
+def test_a_statement_of_many_commas_is_compared_quickly() -> None:
+    with max_cpu_s(1):
+        for last in ("y, z", "z, y"):
+            statement_similarity("x, " * 2000 + "y, z", "x, " * 2000 + last)
