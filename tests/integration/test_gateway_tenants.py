@@ -1,9 +1,9 @@
 """Two tenants, whatever they do: neither is ever answered, listed or told a word of the other."""
 
-import asyncio
 import contextlib
 import tempfile
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agent.control.app import build
-from agent.control.dependencies import ControlState
 from agent.gateway.access.api_key import issue_key
-from config.settings import load
-from store import namespaces
-from store.db import Database
 from store.keys import Grant, Scope
 from store.schema import Trust
+from tests.support.event_loop import background_loop
 from tests.support.fake_vllm import FakeVllm
-from tests.support.running_gateway import PEPPER, RunningGateway, run_gateway
+from tests.support.running_control_api import API, run_control_api
+from tests.support.running_gateway import PEPPER, RunningGateway
 
 CANARY = {"shop": "MAUVE-4711", "bank": "OCHRE-0815"}
-API = "/api/v1"
 HELLO = [
     {"role": "user", "content": "Hello!"},
     {"role": "assistant", "content": "Hi."},
@@ -45,30 +41,17 @@ class Tenants(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.runner = asyncio.Runner()
-        self.stack = contextlib.AsyncExitStack()
-        self.runner.run(self._start())
-
-    async def _start(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.loop = self.stack.enter_context(background_loop())
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        configured = load(environ={}, overrides={"store": {"data_dir": folder}})
-
-        def control(db: Database) -> Any:
-            return build(ControlState(db, configured, PEPPER, lambda: datetime.now(UTC)))
-
-        self.fake = await self.stack.enter_async_context(FakeVllm(model="small"))
-        self.gateway: RunningGateway = await self.stack.enter_async_context(
-            run_gateway(
-                folder,
-                self.fake,
-                needs_key=True,
-                control=control,
-            )
+        self.fake = FakeVllm(model="small")
+        running = run_control_api(folder, self.fake, needs_key=True)
+        self.gateway: RunningGateway = self.stack.enter_context(
+            self.loop.wrap_async_context_manager(running)
         )
         self.keys, self.turns, self.ids = {}, {}, {}
         with self.gateway.state.db.begin() as session:
             for tenant in CANARY:
-                namespaces.ensure(session, tenant, datetime.now(UTC))
                 grant = Grant(tenant, tenant, Trust.OPERATOR, frozenset(Scope))
                 self.keys[tenant] = issue_key(session, PEPPER, grant, "operator", datetime.now(UTC))
                 self.turns[tenant]: list[Any] = []
@@ -77,7 +60,9 @@ class Tenants(RuleBasedStateMachine):
     def send(self, tenant: str, method: str, path: str, **sent: Any) -> tuple[int, Any]:
         """A request of a tenant; its answer has nothing of the other."""
         before = len(self.fake.history)
-        status, said = self.runner.run(self.gateway.fetch(method, path, self.keys[tenant], **sent))
+        status, said = self.loop.call(
+            partial(self.gateway.fetch, method, path, self.keys[tenant], **sent)
+        )
         other = CANARY[other_than(tenant)]
         assert other not in str(said)
         assert other not in str(self.fake.history[before:])
@@ -151,7 +136,7 @@ class Tenants(RuleBasedStateMachine):
             ):
                 return answer.status
 
-        assert self.runner.run(knock()) == 403
+        assert self.loop.call(knock) == 403
 
     @invariant()
     def rows_are_where_they_belong(self) -> None:
@@ -167,9 +152,8 @@ class Tenants(RuleBasedStateMachine):
         assert not shop & bank
 
     def teardown(self) -> None:
-        if hasattr(self, "runner"):
-            self.runner.run(self.stack.aclose())
-            self.runner.close()
+        if hasattr(self, "stack"):
+            self.stack.close()
 
 
 def other_than(tenant: str) -> str:

@@ -25,8 +25,16 @@ API = "/api/v1"
 
 
 @asynccontextmanager
-async def run_control_api(tmp_path: Path, **options: Any) -> AsyncIterator[RunningGateway]:
-    """Serve a gateway with the control API and the namespaces `shop` and `bank` until left."""
+async def run_control_api(
+    tmp_path: Path, fake: FakeVllm | None = None, **options: Any
+) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway with the control API and the namespaces `shop` and `bank` until left.
+
+    Args:
+        tmp_path: Holds the data and the engine's model folder.
+        fake: The engine, which is started here; by default, one that no test needs to see.
+        options: As in `run_gateway()`.
+    """
     model = tmp_path / "model"
     model.mkdir()
     words = Tokenizer(WordLevel({"<unk>": 0}, unk_token="<unk>"))
@@ -40,8 +48,8 @@ async def run_control_api(tmp_path: Path, **options: Any) -> AsyncIterator[Runni
         return build(ControlState(db, settings, PEPPER, lambda: datetime.now(UTC)))
 
     async with (
-        FakeVllm(model="small") as fake,
-        run_gateway(tmp_path, fake, control=control, **options) as gateway,
+        fake or FakeVllm(model="small") as engine,
+        run_gateway(tmp_path, engine, control=control, **options) as gateway,
     ):
         with gateway.state.db.begin() as session:
             for name in ("shop", "bank"):
