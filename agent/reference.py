@@ -129,23 +129,23 @@ def _gateway() -> Iterator[str]:
 
 
 def fields(request: type[BaseModel]) -> str:
-    """A table of a request's fields; those that are rejected and why are not in it."""
+    """A table of a request's fields, without those that are always rejected."""
     schema = request.model_json_schema()
     definitions = schema.get("$defs", {})
-    withheld = request.NOT_FORWARDED if issubclass(request, ApiRequest) else frozenset()
+    not_forwarded = request.NOT_FORWARDED if issubclass(request, ApiRequest) else frozenset()
     required = schema.get("required", ())
     rows = []
     for name, value in schema["properties"].items():
         if value.get("type") == "null":
             continue
         notes = ["required"] if name in required else []
-        notes += ["accepted, not forwarded"] if name in withheld else []
+        notes += ["accepted, not forwarded"] if name in not_forwarded else []
         rows.append((f"`{name}`", kind(value, definitions), ", ".join(notes)))
     return table(("field", "values", ""), rows)
 
 
 def _control() -> Iterator[str]:
-    # The description alone is asked for: no route runs, so nothing opens the database.
+    # Only the description is needed: no route runs, so nothing opens the database.
     app = build(ControlState(cast(Database, None), Settings(), "", utcnow))
     document = app.openapi()
     definitions = document["components"]["schemas"]

@@ -1,8 +1,8 @@
 """`byheart worker`: runs extraction and training jobs for a daemon on another machine.
 
 It shares the daemon's database and data folder. The folder may have another path on this machine,
-because the database stores paths relative to it. Rollouts stay with the daemon, which
-alone changes the adapters that the engine has.
+because the database stores paths relative to it. Rollouts stay with the daemon, which alone
+loads and unloads the engine's adapters.
 """
 
 from collections.abc import Callable

@@ -149,7 +149,7 @@ class Lesson(Answer):
 
 
 class Support(Answer):
-    """One origin of a lesson: who said it, where, and in which words."""
+    """An origin of a lesson: the principal, the interaction or feedback, and the original words."""
 
     interaction: str | None
     feedback: str | None

@@ -1,12 +1,12 @@
 """Load an adapter and verify that the engine serves it as it was trained.
 
-vLLM can answer 200 and list an adapter, yet serve the base: that no weights matched is only a debug
-line in its log. Loading therefore has three steps, each of which can fail:
+vLLM can answer 200 and list an adapter, yet serve the base: if no weights match, it only logs a
+debug line. Loading therefore has three steps, each of which can fail:
 
 1. the files hash to the manifest that the gate judged;
 2. the engine loads the adapter;
-3. the identity probe: under the adapter's name, the engine gives the tokens of some sentences from
-   the manifest the log-probabilities of the trained student, and not those of the base.
+3. the identity probe: for some sentences in the manifest, the engine's log-probabilities under the
+   adapter's name are those of the trained student, not those of the base.
 
 Every server of the engine goes through steps 2 and 3 separately.
 
@@ -33,13 +33,13 @@ from store.manifests import MANIFEST, verify_files
 log = structlog.get_logger(__name__)
 
 MIN_STUDENT_BASE_GAP = 0.2
-"""Nats per token; student and base closer than this cannot be told apart reliably."""
+"""Nats per token; below this distance, student and base cannot be distinguished reliably."""
 MAX_PROBE_ERROR = 0.2
 """Nats per token by which bf16 kernels may differ from the trainer's fp32."""
 MIN_DISTANCE_RATIO = 3.0
-"""How many times nearer to the student than to the base the measurement must be."""
+"""Minimum ratio of the measurement's distance to the base and its distance to the student."""
 PROBE_TOKENS = 8
-"""How many tokens are probed: those on which student and base differ most."""
+"""Number of probed tokens: those on which student and base differ most."""
 
 
 class AdapterMismatch(Exception):
@@ -77,13 +77,13 @@ async def load_and_verify(
         path: The adapter's folder; absolute, because vLLM opens it too.
         manifest_sha256: The manifest's hash when the gate judged the adapter.
         base: Name under which the engine serves the base.
-        already_loaded: Whether the engine has it and it only has to be verified.
+        already_loaded: Whether the engine has loaded it before, so that it is only verified.
 
     Raises:
         AdapterCorrupt: The files are not those that the gate judged.
         AdapterMismatch: The engine does not serve it as it was trained.
         AdapterLoadError: The engine cannot load it, or serves a different base.
-        EngineError: The engine could not be asked.
+        EngineError: The engine could not be reached.
     """
     folder = Path(path)
     verify_files(folder, manifest_sha256)

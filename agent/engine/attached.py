@@ -1,4 +1,4 @@
-"""Attaching to vLLM servers that somebody else runs (`engine.urls`)."""
+"""Attaches to vLLM servers that byheart does not manage (`engine.urls`)."""
 
 import asyncio
 import time

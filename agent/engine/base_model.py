@@ -38,7 +38,7 @@ async def _unpack_embedded_model(folder: Path) -> None:
     )
     assert child.stderr
     try:
-        # Not `communicate`: it closes stdin, on which the guard ends the child.
+        # Not `communicate`: it closes stdin, which makes the guard end the child.
         errors = await child.stderr.read()
         await child.wait()
     finally:

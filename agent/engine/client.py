@@ -8,7 +8,7 @@ Invariants:
 
 - Network errors are raised as `EngineUnavailable` and vLLM's error answers as `EngineStatusError`;
   aiohttp's own errors never leave this module.
-- Leaving a stream early, in whatever way, closes its connection, on which vLLM stops generating.
+- Leaving a stream early, for any reason, closes its connection, which makes vLLM stop generating.
 - A request that has reached one server is never sent to another.
 """
 
@@ -90,14 +90,14 @@ class VllmEngine:
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._request_count = itertools.count()
         self.max_model_len: int | None = None
-        """Maximum length of prompt plus answer on every server, in tokens; None until
-        `fetch_max_model_len`, and if a server does not report it."""
+        """Maximum length of prompt plus answer on every server, in tokens; None before
+        `fetch_max_model_len`, or if a server does not report it."""
 
     def clone(self) -> "VllmEngine":
         """Return a client of the same servers for another event loop."""
-        other = copy.copy(self)
-        other._sessions = {}
-        return other
+        client = copy.copy(self)
+        client._sessions = {}
+        return client
 
     async def close(self) -> None:
         """Close all connections."""

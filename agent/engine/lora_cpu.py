@@ -31,7 +31,7 @@ from vllm.platforms import current_platform
 ENABLED_VARIABLE = "BYHEART_ENGINE__LORA_CPU"
 """The variable of `engine.lora_cpu`; 0 or false leaves vLLM's own path in place."""
 TESTED_RELEASES = {"0.32.0"}
-"""vLLM releases with whose `PunicaWrapperCPU` the subclass here was tested."""
+"""vLLM releases whose `PunicaWrapperCPU` the subclass was tested with."""
 
 Rows: TypeAlias = slice | Tensor
 Slice: TypeAlias = tuple[Tensor, Tensor, slice]

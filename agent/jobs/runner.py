@@ -1,7 +1,7 @@
 """The worker: claims jobs from the job table and runs them.
 
 It has two lanes, so that a training run of minutes does not delay an extraction of seconds. In the
-daemon, a third loop reconciles the engine's adapters with the tables.
+daemon, a third loop reconciles the engine's adapters with the database.
 
 A worker holds a job by a lease, which a thread renews. A worker that has lost the lease cancels the
 job. What the job did until then stays; this is safe because its effects are idempotent, while the

@@ -1,10 +1,11 @@
 """Detects auxiliary requests: those that a chat client makes for a title, tags or a summary.
 
 The gateway answers them like any other, but byheart does not learn from them unless somebody gives
-feedback on one (store/feedback.py). The two mistakes cost differently: a turn mistaken for an
-auxiliary request loses a lesson, an auxiliary request mistaken for a turn adds one odd prompt among
-many. So the rules are strict: an instruction counts only where clients put it, at the beginning of
-a line, and only in a sentence without "I" or "me". The word lists are in auxiliary.toml.
+feedback on one (store/feedback.py). The two kinds of error differ in cost: a turn mistaken for
+an auxiliary request loses a lesson; an auxiliary request mistaken for a turn adds one odd prompt
+among many. The rules are therefore strict: an instruction counts only where clients put it, at
+the beginning of a line, and only in a sentence without "I" or "me". The word
+lists are in auxiliary.toml.
 """
 
 import re
@@ -25,9 +26,9 @@ _LISTS = load("auxiliary")
 MAX_SYSTEM_CHARS, MAX_AGENT_SYSTEM_CHARS = 600, 2_000
 """Longer system messages belong to an application; an agent's introduction is not counted."""
 MAX_SCANNED_CHARS = 4_000
-"""Instructions stand at the beginning or the end of a text: half of this is read at each."""
+"""Instructions occur at the beginning or the end of a text: half of this is read at each."""
 MAX_GAP_IN_LINE = 120
-"""Only words that may be further apart than this may have a line break between them."""
+"""A line break between two words is allowed only if their maximum gap is larger than this."""
 
 AGENT_INTRODUCTION = re.compile(
     rf"\A(?:(?:x-[\w-]+:|{any_of(_LISTS['agent_introductions'])})[^\n]*\n\s*)+"

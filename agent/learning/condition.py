@@ -1,8 +1,8 @@
 """Turns a question into the condition of a lesson: `asked "What does it cost?"`.
 
-A lesson stands in every prompt with the authority of whoever corrected the answer, but the question
-comes from a user, who may have written instructions into it. So the condition quotes it as one
-short line, or lists only its content words.
+A lesson appears in every prompt with the authority of the person who corrected the answer, but the
+question comes from a user, who may have written instructions into it. The condition therefore
+quotes the question as one short line, or lists only its content words.
 """
 
 import re
@@ -16,7 +16,7 @@ _QUESTION_END = re.compile(r"[?\uff1f\u061f]['\u2019)\]]*$")
 
 
 def condition(question: str) -> str | None:
-    """Return when a lesson holds that answers the question; None if the question has no words.
+    """Return the condition of a lesson that answers the question; None if it has no words.
 
     Quotes the last sentence that ends with a question mark, or the only sentence. If there is no
     such sentence, or it has more than `MAX_CHARS` characters, lists words: `asked about lamp,

@@ -36,7 +36,7 @@ _VERDICT = re.compile(
     rf"(?:(?:that|this|it)(?:['’]s| is| was) {_REJECTED}"
     rf"|you(?:['’]re| are) wrong|{_REJECTED}|correction)"
     rf"(?:{_PAUSE}|,? {_LISTS['conjunctions']}\b)"
-    # "No, ..." and "No the office ..."; in "No, only lamps" and "No dogs" the no stays.
+    # "No, ..." and "No the office ..."; "No, only lamps" and "No dogs" keep the "no".
     rf"|no(?:pe)?(?:{_PAUSE}(?!\s*{_LISTS['restrictions']}\b)|\s+(?={_LISTS['subjects']}\b))"
     r"|actually\b"
     rf"|{_YOU_SAID}\b"

@@ -1,8 +1,8 @@
-"""Finds the corrections in a conversation: who said that an answer was wrong, and in which words.
+"""Finds the corrections in a conversation: the texts that say that an answer was wrong.
 
 Three signals count: a demonstration (the right answer), a comment that does not come with praise,
 and a next user turn that contradicts the answer. Each becomes one `Correction` with its origin.
-They are read from database rows alone, so text that the gateway added to a prompt is in none.
+They are read from database rows alone, so they never contain text that the gateway added.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ MAX_NEUTRAL_RATING = 3
 
 @dataclass(frozen=True)
 class Correction:
-    """What somebody said about a wrong answer."""
+    """A correction of a wrong answer, and its origin."""
 
     question: str
     answer: str
     text: str
     is_demonstration: bool
-    """Whether the text is the right answer itself, fit to be learned verbatim."""
+    """Whether the text is the right answer itself, which can be learned verbatim."""
     support: Support
     """Who said it, where, and with which authority."""
 
@@ -42,15 +42,15 @@ def find_corrections(turns: Sequence[Turn], trust_turns: bool = False) -> list[C
         trust_turns: Whether the users are the operator's own staff, so that what they type has the
             operator's authority.
     """
-    found = []
+    corrections = []
     for index, turn in enumerate(turns):
         if turn.interaction.learn:
-            found += [
+            corrections += [
                 _from_feedback(turn, feedback) for feedback in turn.feedback if _text(feedback)
             ]
             next_turn = turns[index + 1] if index + 1 < len(turns) else None
-            found += _from_next_turn(turn, next_turn, trust_turns) if next_turn else []
-    return found
+            corrections += _from_next_turn(turn, next_turn, trust_turns) if next_turn else []
+    return corrections
 
 
 def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:

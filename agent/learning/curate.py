@@ -1,9 +1,9 @@
 """Saves proposed lessons: duplicates become support, and support becomes trust.
 
-Who said it decides what a lesson counts for. An operator's correction is an active lesson
-immediately. Anybody else's is a candidate until `learning.corroboration` independent principals
-have said the same. A lesson that was retired or quarantined stays so, unless the operator says it
-again.
+A lesson's authority is that of its source. An operator's correction becomes an active lesson
+immediately. Any other correction becomes a candidate until `learning.corroboration` independent
+principals have said the same. A lesson that was retired or quarantined stays so, unless the
+operator states it again.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def _duplicate(
 ) -> Lesson | None:
     """Return the lesson that says the same: one in use or waiting, otherwise a removed one.
 
-    The operator's word ignores removed lessons, so it brings one back as a new lesson.
+    An operator's correction is not compared with removed lessons, so it can add one again.
     """
     duplicate = lessons.find_duplicate(session, namespace, text, ratio)
     if duplicate or trust is Trust.OPERATOR:

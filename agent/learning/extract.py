@@ -2,18 +2,18 @@
 
 How one piece of feedback becomes one lesson:
 
-1. `find_corrections` (corrections.py) collects what says that an answer was wrong: demonstrations,
-   comments, and user turns that contradict the answer before them.
+1. `find_corrections` (corrections.py) collects the signals that an answer was wrong:
+   demonstrations, comments, and user turns that contradict the answer before them.
 2. `propose` (propose.py) asks the served model to restate the correction as a statement that is
    clear without the conversation. Code, never a model, checks that the statement says what the
    correction says (grounding.py). If the model fails, the correction's own words are used where
    possible: a demonstration verbatim, or the fact in a comment.
-3. `_measure` counts the lesson's tokens and drops one that no prompt has room for.
+3. `_measure` counts the lesson's tokens and drops it if it exceeds the token budget of prompts.
 4. `save` (curate.py) stores the lesson, or adds support to a lesson that says the same. The
    operator's lessons are active immediately; a user's wait until enough users agree.
 
-The job can be repeated: a correction that has taught a lesson, whatever became of that lesson, is
-not read again.
+The job can be repeated: a correction that has taught a lesson is not processed again, even if that
+lesson was retired since.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _select(corrections: Sequence[Correction], max_turns: int) -> list[Correctio
 async def _learn(runtime: Runtime, namespace: str, correction: Correction) -> None:
     """Propose and save the lessons of one correction.
 
-    Each correction has its own transaction, so that a failure loses only what follows.
+    Each correction has its own transaction, so that a failure loses only the corrections after it.
     """
     settings = runtime.settings.learning
     proposed = await propose(runtime.engine, runtime.model, correction, settings.extractor)

@@ -1,4 +1,4 @@
-"""Asks the served model to restate a correction as lessons: the setting `learning.extractor`.
+"""Asks the served model to restate a correction as lessons (setting `learning.extractor`).
 
 `few_shot` completes a prompt of examples, for models too small to follow instructions.
 `structured` asks a capable model for JSON under a schema that the engine enforces. Both only return
@@ -22,11 +22,12 @@ from store.schema import LessonKind
 
 MIN_SENTENCE_CHARS = 3
 MAX_LESSON_CHARS = 400
-FEW_SHOT_BYTES = 600
-"""Of each text in the prompt; a byte is at most one token."""
-STRUCTURED_BYTES = 1600
+MAX_FEW_SHOT_BYTES = 600
+"""Of each text in the prompt. A text has at most as many tokens as bytes."""
+MAX_STRUCTURED_BYTES = 1600
+"""The same for the structured extractor."""
 EXTRACTION_ERRORS = (EngineStatusError, ValueError, LookupError, TypeError)
-"""The engine rejects the prompt, or the model's answer has another form than requested."""
+"""The engine rejects the prompt, or the model's answer does not have the requested format."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class ProposedLesson:
 
 
 async def few_shot(engine: VllmEngine, model: str, correction: Correction) -> list[ProposedLesson]:
-    """Return the sentence with which the model completes the examples, as a lesson."""
+    """Return, as a lesson, the sentence with which the model completes a prompt of examples."""
     question = " ".join(correction.question.split())
     statement = " ".join(strip_verdict(correction.text).split())
     prompt = prompts.CORRECTION_EXAMPLES + prompts.CORRECTION.format(
-        question=_truncate(question, FEW_SHOT_BYTES),
-        correction=_truncate(statement, FEW_SHOT_BYTES),
+        question=_truncate(question, MAX_FEW_SHOT_BYTES),
+        correction=_truncate(statement, MAX_FEW_SHOT_BYTES),
     )
     reply = await engine.complete(prompt, model, max_tokens=80, temperature=0, stop=["\n"])
     sentence = str(reply["choices"][0]["text"]).strip()
@@ -82,7 +83,7 @@ async def structured(
         "answer": correction.answer,
         "correction": correction.text,
     }
-    truncated = {name: _truncate(text, STRUCTURED_BYTES) for name, text in texts.items()}
+    truncated = {name: _truncate(text, MAX_STRUCTURED_BYTES) for name, text in texts.items()}
     body = {
         "model": model,
         "messages": [

@@ -1,13 +1,13 @@
 """Checks in code, never by a model, that a lesson says what its correction says.
 
-A model asked for a lesson may echo an example or invent a detail, and what has been distilled into
+A model that writes a lesson may echo an example or invent a detail, and what is distilled into
 weights cannot be removed sentence by sentence. So a lesson must pass these checks:
 
-- Each of its content words and numbers stands in the conversation's own text (`ungrounded`).
+- Each of its content words and numbers occurs in the question or the correction (`ungrounded`).
 - It keeps every number and most content words of the correction (`preserves`), the subject that the
-  correction names (`drops_subject`), the order of numbers, and what is denied (`flips_meaning`).
-- Each sentence says something of the correction: the question alone teaches nothing
-  (`unsupported`).
+  correction names (`drops_subject`), the order of numbers, and negations (`flips_meaning`).
+- Each of its sentences shares a content word with the correction: one that only repeats the
+  question teaches nothing (`unsupported`).
 """
 
 import re
@@ -20,7 +20,7 @@ _CLAUSE_END = re.compile(rf"[.,;:!?]\s+|\n+|\b{_LISTS['contrasts']}\b", re.IGNOR
 _PART_END = re.compile(rf"{_CLAUSE_END.pattern}|\b{_LISTS['connectives']}\b", re.IGNORECASE)
 _CONFIRMATION = re.compile(rf"\W*{_LISTS['confirmations']}\b", re.IGNORECASE)
 MIN_CLAUSE_WORDS = 2
-"""Content words of a clause that must be supported by itself."""
+"""Shorter clauses, in content words, are checked only as part of their sentence."""
 
 
 def ungrounded(lesson: str, sources: list[str]) -> set[str]:
@@ -30,9 +30,9 @@ def ungrounded(lesson: str, sources: list[str]) -> set[str]:
 
 
 def drops_subject(lesson: str, correction: str, question: str) -> bool:
-    """Return whether the lesson lacks all that the correction repeats of its question.
+    """Return whether the lesson has none of the words that correction and question share.
 
-    As "In PDF and XML." does, where the correction is "Invoices are exported as PDF and XML."
+    For example "In PDF and XML.", if the correction is "Invoices are exported as PDF and XML."
     """
     subject = content_words(question) & content_words(correction)
     return bool(subject) and not subject & content_words(lesson)
@@ -41,7 +41,8 @@ def drops_subject(lesson: str, correction: str, question: str) -> bool:
 def unsupported(lesson: str, correction: str) -> list[str]:
     """Return the sentences and clauses of the lesson that share nothing with the correction.
 
-    A clause counts from two content words on. After a "yes" it may repeat the question instead.
+    Clauses are not checked if the correction begins with a confirmation ("Yes"), because they may
+    then repeat the question.
     """
     words = content_words(correction)
     parts = [] if _CONFIRMATION.match(correction) else _PART_END.split(lesson)
@@ -50,28 +51,28 @@ def unsupported(lesson: str, correction: str) -> list[str]:
 
 
 def flips_meaning(lesson: str, correction: str) -> bool:
-    """Return whether the lesson may say the opposite: a "not" or the order of numbers changed.
+    """Return whether the lesson may say the opposite: a negation or the order of numbers differs.
 
-    Each clause is compared with the clauses of the correction that share most words with it.
+    Each clause is compared with the clauses of the correction that share the most words with it.
     """
     expected = numbers(correction)
     actual = [number for number in numbers(lesson) if number in expected]
     return actual != [number for number in expected if number in actual] or any(
-        _denies(clause) not in map(_denies, _nearest(clause, correction))
+        _is_negated(clause) not in map(_is_negated, _most_similar(clause, correction))
         for clause in _clauses(lesson)
     )
 
 
-def _denies(clause: str) -> bool:
+def _is_negated(clause: str) -> bool:
     return negations(clause) > 0
 
 
-def _nearest(clause: str, text: str) -> list[str]:
-    """Return the clauses of the text that share most content words with the clause."""
+def _most_similar(clause: str, text: str) -> list[str]:
+    """Return the clauses of the text that share the most content words with the clause."""
     words = content_words(clause)
-    shared = [(len(words & content_words(other)), other) for other in _clauses(text)]
+    shared = [(len(words & content_words(candidate)), candidate) for candidate in _clauses(text)]
     max_shared = max((count for count, _ in shared), default=0)
-    return [other for count, other in shared if count == max_shared]
+    return [candidate for count, candidate in shared if count == max_shared]
 
 
 def _clauses(text: str) -> list[str]:

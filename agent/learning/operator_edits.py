@@ -18,7 +18,7 @@ WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
 """Statuses of lessons that are not used until somebody approves them."""
 
 MIN_FREE_TOKENS = 256
-"""Tokens that a system prompt and the lessons must leave for question and answer."""
+"""Tokens of the context window reserved for question and answer."""
 
 
 class LessonTooLong(ValueError):
@@ -26,7 +26,7 @@ class LessonTooLong(ValueError):
 
 
 class PromptTooLong(ValueError):
-    """With this system prompt, the engine would reject every request."""
+    """The system prompt leaves too little of the context window for a request."""
 
 
 class ExpiryInPast(ValueError):
@@ -64,7 +64,7 @@ class LessonEditor:
     settings: Settings
     now: datetime
 
-    def add(  # noqa: PLR0913 - a lesson's parts
+    def add(  # noqa: PLR0913 - the fields of a lesson
         self,
         session: Session,
         namespace: str,

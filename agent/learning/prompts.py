@@ -1,8 +1,8 @@
 """The prompts of the extractors (extractors.py).
 
-The examples come from trades that a user is unlikely to be in. If one leaks into an answer, it is
-not grounded in the conversation and is rejected (grounding.py). Small models are not shown the
-wrong answer, because they would repeat it.
+The examples come from domains that a user is unlikely to work in. If one leaks into a lesson, the
+lesson is not grounded in the conversation and is rejected (grounding.py). Small models are
+not shown the wrong answer, because they would repeat it.
 """
 
 CORRECTION_EXAMPLES = """\

@@ -1,7 +1,7 @@
-"""Proposes lessons for one correction: the model restates it, code decides what is kept.
+"""Proposes lessons for one correction: the model restates it, code checks the result.
 
-Only statements that say what the correction says are kept (grounding.py). If the model returns
-none, the correction's own words become the lesson where they are fit for it. Trust is
+Only statements that say what the correction says are accepted (grounding.py). If the model returns
+none, the correction's own words become the lesson if they are suitable. Trust is
 assigned later, from the author (curate.py).
 """
 
@@ -43,21 +43,21 @@ MAX_DEMONSTRATION_CHARS = 1000
 async def propose(
     engine: VllmEngine, model: str, correction: Correction, extractor: str
 ) -> list[ProposedLesson]:
-    """Return the lessons that one correction teaches; often one, sometimes none.
+    """Return the lessons that one correction teaches, usually one or none.
 
     Args:
         engine: The engine that serves `model`.
         model: The base model's name.
-        correction: What somebody said about a wrong answer.
+        correction: The correction of a wrong answer.
         extractor: The setting `learning.extractor`.
 
     Raises:
         EngineUnavailable: The engine cannot be reached. The correction can be tried again.
     """
-    ask_model = structured if extractor == "structured" else few_shot
+    extract = structured if extractor == "structured" else few_shot
     try:
-        answers = await ask_model(engine, model, correction)
-        lessons = [lesson for lesson in answers if is_acceptable(lesson, correction)]
+        candidates = await extract(engine, model, correction)
+        lessons = [lesson for lesson in candidates if is_acceptable(lesson, correction)]
     except EXTRACTION_ERRORS as error:
         # Without the error's text, which may quote a customer.
         log.warning("extraction failed", error=type(error).__name__, **log_fields(correction))
@@ -68,7 +68,7 @@ async def propose(
 
 
 def is_acceptable(lesson: ProposedLesson, correction: Correction) -> bool:
-    """Return whether a lesson from the model says what was said, and is clear without context."""
+    """Return whether a lesson from the model is grounded in the correction, and self-contained."""
     when = lesson.when or ""
     text = f"{when} {lesson.do}"
     return (
@@ -95,8 +95,9 @@ def _is_lasting(lesson: ProposedLesson, question: str) -> bool:
 def verbatim(correction: Correction) -> list[ProposedLesson]:
     """Return the demonstration as a lesson, word for word.
 
-    It stands alone if it is clear without its question. Otherwise it is what to say when asked that
-    question. If it can be neither, a warning is logged: a shortened one might say something else.
+    A demonstration that is clear without its question has no condition; otherwise its condition is
+    the question. If neither is possible, or the text is too long, this logs a warning and returns
+    no lesson: shortening the text might change its meaning.
     """
     statement, when = correction.text, condition(correction.question)
     if len(statement) > MAX_DEMONSTRATION_CHARS:
@@ -109,7 +110,7 @@ def verbatim(correction: Correction) -> list[ProposedLesson]:
 
 
 def _not_learned(correction: Correction, reason: str) -> list[ProposedLesson]:
-    remedy = "write it as a lesson: byheart lessons add"
+    remedy = "add it as a lesson: byheart lessons add"
     log.warning("demonstration not learned", reason=reason, remedy=remedy, **log_fields(correction))
     return []
 
@@ -117,8 +118,8 @@ def _not_learned(correction: Correction, reason: str) -> list[ProposedLesson]:
 def fact_from_comment(correction: Correction) -> list[ProposedLesson]:
     """Return the fact in a comment or next turn, without its verdict ("No, that's wrong.").
 
-    Only a single informative statement counts. Instructions do not, because they may be meant for
-    this conversation alone; neither do statements about the conversation.
+    Accepts only a single informative statement. Instructions are rejected, because they may be
+    meant for this conversation alone, and so are statements about the conversation.
     """
     statement, when = strip_verdict(correction.text), condition(correction.question)
     is_fact = (

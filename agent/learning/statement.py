@@ -24,14 +24,15 @@ def lesson_kind(statement: str) -> LessonKind:
 
 
 def is_self_contained(statement: str) -> bool:
-    """Return whether it can be understood without its question, unlike "No, it is ..."."""
+    """Return whether it is clear without its question; "No, it is ..." is not."""
     return _DEPENDENT_OPENING.match(statement) is None
 
 
 def is_informative(statement: str, question: str) -> bool:
-    """Return whether it has a number, a name or a word of the question, unlike "try again".
+    """Return whether it has a number, a name or a word of the question; "try again" has none.
 
-    A statement of several content words may do without: "Gift cards never expire."
+    A statement with at least `MIN_INFORMATIVE_WORDS` content words also counts, such as "Gift cards
+    never expire."
     """
     words = content_words(statement)
     has_name = any(word[0].isupper() for word in statement.split()[1:])
@@ -42,5 +43,5 @@ def is_informative(statement: str, question: str) -> bool:
 
 
 def is_about_conversation(statement: str) -> bool:
-    """Return whether it asks something, or speaks of the user or the answer."""
+    """Return whether it is a question, or mentions the user or the answer."""
     return _ABOUT_CONVERSATION.search(statement) is not None

@@ -1,4 +1,4 @@
-"""Loads the word lists of this package, which lie in TOML files next to the modules."""
+"""Loads the word lists of this package, which are TOML files next to the modules."""
 
 import re
 import tomllib

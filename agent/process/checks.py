@@ -1,4 +1,4 @@
-"""Checks of settings that depend on one another or on the disk, made before anything starts."""
+"""Checks of settings against each other and against the disk, made before anything starts."""
 
 from agent.process.data_dir import StartError
 from config.settings import Settings
@@ -7,7 +7,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def check_settings(settings: Settings) -> None:
-    """Check that the settings fit together, and that the model folder is one.
+    """Check that the settings are consistent, and that `engine.model` is a model folder.
 
     Raises:
         StartError: Two settings contradict each other, or `engine.model` is not a model folder.
@@ -15,7 +15,7 @@ def check_settings(settings: Settings) -> None:
     server = settings.server
     if server.host not in LOOPBACK and server.keys != "required":
         raise StartError(
-            f"server.host is {server.host}, but without API keys everybody who can reach the "
+            f"server.host is {server.host}, but without API keys everyone who can reach the "
             'endpoint has operator rights. Use 127.0.0.1, or set server.keys = "required" and '
             "create keys with `byheart keys create`."
         )

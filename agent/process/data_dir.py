@@ -131,5 +131,5 @@ def _create_secret(path: Path) -> None:
 def _link_unless_exists(source: Path, path: Path) -> None:
     try:
         path.hardlink_to(source)
-    except FileExistsError:  # another process was faster; its secret counts
+    except FileExistsError:  # another process was faster; its secret is used
         return

@@ -4,7 +4,7 @@ The guard is a process between the daemon and a child (vLLM, the trainer). It st
 new session, waits for it, and exits with its exit code (128 + signal number if a signal ended it,
 as in shells).
 
-On SIGTERM, or at the end of file on its stdin, which the daemon's death causes in every case, the
+On SIGTERM, or at the end of file on its stdin, which follows the daemon's death in every case, the
 guard ends the child and all descendants: SIGTERM, a grace period, SIGKILL. It is the subreaper of
 its descendants, so it also finds those whose parent died or that started new sessions: when the
 guard exits, none is left.

@@ -50,8 +50,8 @@ class BoundCheck:
 class BinomialCheck:
     """A counted share with a lower bound, tested for significance.
 
-    A short context has few facts, and of few facts a good candidate may miss half by chance. The
-    check therefore fails only if the count is significantly below the bound: a one-sided exact
+    A short context has few facts, of which a good candidate may miss half by chance. The check
+    therefore fails only if the count is significantly below the bound: a one-sided exact
     binomial test with the null hypothesis that the true share equals the minimum.
     """
 

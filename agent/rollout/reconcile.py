@@ -1,4 +1,4 @@
-"""Reconcile the engine with the tables: load adapters that should be served, unload the others.
+"""Reconcile the engine with the database: load adapters that should be served, unload the others.
 
 The desired state is in the database: the live adapters, and those that a namespace can roll back
 to. vLLM forgets its adapters on a restart, so this runs before the service is ready, after every
@@ -12,7 +12,7 @@ What happens to an adapter that cannot be served:
 - The engine does not load it (a missing flag, too little memory) or its folder is unavailable: it
   keeps its status and is tried again. Until then the base answers, with the lessons in the prompt.
 
-An adapter that is answering a request is never unloaded, nor one that is not in the tables.
+An adapter that is answering a request, or that is not in the database, is never unloaded.
 """
 
 from collections.abc import Collection
@@ -40,10 +40,10 @@ async def reconcile(runtime: Runtime) -> None:
         [url] = server.urls
         _forget_unloaded(runtime, url, loaded)
         # Read after asking the engine: a candidate has its row before it is loaded, so it cannot
-        # be mistaken for a stray.
+        # be mistaken for an unneeded one.
         with runtime.db.read() as session:
             wanted = adapters.required(session)
-            strays = adapters.unneeded(session, loaded)
+            unneeded = adapters.unneeded(session, loaded)
         unverified = [adapter for adapter in wanted if (url, adapter.name) not in runtime.verified]
         # Requests run concurrently: the base answers for these until they are verified.
         runtime.unloadable_adapters.update(adapter.name for adapter in unverified)
@@ -51,7 +51,7 @@ async def reconcile(runtime: Runtime) -> None:
             already_loaded = adapter.name in loaded
             if not await _restore(runtime, server, adapter, already_loaded, known_unloadable):
                 failed.add(adapter.name)
-        for name in strays:
+        for name in unneeded:
             if not runtime.inflight.in_use(name):
                 await server.unload_adapter(name)
                 log.info("adapter unloaded", adapter=name)

@@ -8,7 +8,7 @@ A run is due in a namespace (the scheduler asks, see `agent/jobs/schedule.py`) w
 
 A run always learns the namespace's whole current context. A run that failed, or whose adapter was
 rejected, is not repeated on the same lessons, because nothing would be different: lessons count as
-tried after the last run, whatever its outcome, and unlearning is retried only once a day. The
+tried after the last run, regardless of its outcome, and unlearning is retried only once a day. The
 exception is a last run with lessons that have been retired since: it does not show what the
 remaining lessons achieve alone, so they count as untried.
 """
@@ -52,8 +52,8 @@ def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[
 def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
     """Return the lessons of the next run that were not in the last one and are not internalised.
 
-    Lessons that do not fit into `token_budget` would not be in the next run, so they cause none. A
-    last run that held lessons which were retired since is disregarded.
+    Lessons that do not fit into `token_budget` would not be in the next run, so they do not
+    trigger it. A last run with lessons that have been retired since is disregarded.
     """
     snapshot = _last_tried(session, namespace)
     if snapshot and lessons.texts_no_longer_used(session, snapshot):
@@ -67,7 +67,7 @@ def untried_lessons(session: Session, namespace: str, token_budget: int) -> list
 
 
 def _last_tried(session: Session, namespace: str) -> Snapshot | None:
-    """Return the snapshot of the namespace's last run, whatever its outcome."""
+    """Return the snapshot of the namespace's last run, regardless of its outcome."""
     past = runs.listing(session, namespace)
     return snapshots.get(session, past[0].snapshot, namespace) if past else None
 

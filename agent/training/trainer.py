@@ -1,6 +1,6 @@
 """The `train` job: runs `python -m distill run ID` as a child process and waits for its end.
 
-In a child process, training frees all its memory at its exit, and a crash cannot affect serving.
+The child frees all its memory when it exits, and its crash cannot affect serving.
 The child reports only through its run's row. It runs at low priority and under the guard, so that
 it ends with the daemon, however that ends; the next claim of the job resumes from the run's last
 checkpoint.
