@@ -1,6 +1,7 @@
 """`byheart adapters`: lists adapters, shows their origin, and verifies their files."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -33,7 +34,9 @@ def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None
 
 @app.command("show")
 def show_adapter(
-    name: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
+    name: Annotated[str, typer.Argument(help="Name that `byheart adapters ls` lists.")],
+    config: ConfigOption = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Show an adapter: its run, what it has internalised, its gate results and history.
 

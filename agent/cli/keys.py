@@ -109,7 +109,11 @@ def ls(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None
 
 
 @app.command("revoke")
-def revoke(key_id: str, yes: YesOption = False, config: ConfigOption = None) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Id that `byheart keys ls` lists.")],
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
     """Revoke an API key. A running daemon rejects it within a second.
 
     Takes the id that `byheart keys ls` lists, not the secret.

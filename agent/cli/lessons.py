@@ -27,6 +27,8 @@ from store.schema import LessonKind, LessonStatus
 
 app = typer.Typer(help="List, add, edit, approve and retire lessons.", no_args_is_help=True)
 
+LessonId = Annotated[str, typer.Argument(help="Id that `byheart lessons ls` lists.")]
+LessonIds = Annotated[list[str], typer.Argument(help="Ids that `byheart lessons ls` lists.")]
 EXPIRES = "Date or time (ISO 8601; UTC by default) at which the lesson is retired."
 APPROVE = "use them with `byheart lessons approve ID...`, or drop them with `retire ID...`"
 
@@ -51,7 +53,7 @@ def ls(
 
 @app.command("show")
 def show_lesson(
-    lesson_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE
+    lesson_id: LessonId, config: ConfigOption = None, output: OutputOption = Output.TABLE
 ) -> None:
     """Show a lesson and the interactions that support it."""
     with open_settings_and_database(config) as (_, db), db.read() as session:
@@ -102,7 +104,7 @@ def add(
 
 @app.command("edit")
 def edit(
-    lesson_id: str,
+    lesson_id: LessonId,
     text: Annotated[str | None, typer.Argument(help="The new text.")] = None,
     pin: Annotated[
         bool | None,
@@ -135,7 +137,7 @@ def edit(
 
 
 @app.command("approve")
-def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
+def approve(lesson_ids: LessonIds, config: ConfigOption = None) -> None:
     """Approve lessons that are waiting for approval. On an error, none of them is changed.
 
     Example: byheart lessons approve les_0199... les_019a...
@@ -144,7 +146,7 @@ def approve(lesson_ids: list[str], config: ConfigOption = None) -> None:
 
 
 @app.command("retire")
-def retire(lesson_ids: list[str], config: ConfigOption = None) -> None:
+def retire(lesson_ids: LessonIds, config: ConfigOption = None) -> None:
     """Stop using lessons. The daemon starts a run to unlearn those that are in the weights.
 
     If the adapter has learned nothing else, `byheart rollback` removes them instead.

@@ -1,5 +1,7 @@
 """`byheart rollout` and `byheart rollback`: shows and changes which version serves."""
 
+from typing import Annotated
+
 import typer
 
 from agent.cli.errors import InputError
@@ -44,7 +46,10 @@ def status(
 
 
 @app.command("promote")
-def promote(name: str, config: ConfigOption = None) -> None:
+def promote(
+    name: Annotated[str, typer.Argument(help="Name that `byheart adapters ls` lists.")],
+    config: ConfigOption = None,
+) -> None:
     """Approve a candidate that passed its gate, if `gate.auto_promote` is off.
 
     The daemon loads the candidate, probes it, and makes it live.

@@ -1,5 +1,7 @@
 """`byheart train`: plans, starts, lists, shows and cancels training runs."""
 
+from typing import Annotated
+
 import typer
 
 from agent.cli.errors import InputError
@@ -23,6 +25,7 @@ from store.models import Run
 
 app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
 
+RunId = Annotated[str, typer.Argument(help="Id that `byheart train ls` lists.")]
 POSITION_KEYS = {"phase", "step", "total"}
 """Keys of a run's progress that say how far it has come; the others are measurements."""
 
@@ -101,7 +104,9 @@ def ls(
 
 
 @app.command("show")
-def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+def show_run(
+    run_id: RunId, config: ConfigOption = None, output: OutputOption = Output.TABLE
+) -> None:
     """Show a run: its trigger, progress, measurements, gate results and log file."""
     with open_settings_and_database(config) as (settings, db), db.read() as session:
         run = runs.get(session, run_id)
@@ -117,7 +122,7 @@ def show_run(run_id: str, config: ConfigOption = None, output: OutputOption = Ou
 
 
 @app.command("cancel")
-def cancel(run_id: str, config: ConfigOption = None) -> None:
+def cancel(run_id: RunId, config: ConfigOption = None) -> None:
     """Cancel a run. The live version keeps serving."""
     with open_settings_and_database(config) as (_, db), db.begin() as session:
         run = runs.cancel(session, run_id, utcnow())

@@ -1,8 +1,8 @@
 """Proposes lessons for one correction: the model restates it, code checks the result.
 
 Only statements that say what the correction says are accepted (grounding.py). If the model returns
-none, the correction's own words become the lesson if they are suitable. Trust is
-assigned later, from the author (curate.py).
+none, the correction's own words become the lesson if they are suitable. Trust is assigned
+later, from the author (curate.py).
 """
 
 import structlog

@@ -9,7 +9,7 @@ def test_a_run_shows_why_it_started_and_where_its_log_is(db, run):
     started = run("train", "now").stdout.strip()
     shown = run("train", "show", started)
     assert shown.exit_code == 0
-    assert "the operator asked for it" in shown.stdout
+    assert "requested by the operator" in shown.stdout
     assert f"{started}.log" in shown.stdout
 
 
