@@ -76,13 +76,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_bit_identical_adapter(
 
     assert resumed.adapter.name == whole.adapter.name
     assert resumed.curves == whole.curves
-    kept = step - 1 - (step - 1) % SETTINGS.checkpoint_every
-    assert [done for stage, done in reported if stage == "train"] == list(range(kept + 1, 7))
+    resumed_from = step - 1 - (step - 1) % SETTINGS.checkpoint_every
+    assert [done for stage, done in reported if stage == "train"] == list(
+        range(resumed_from + 1, 7)
+    )
     stages = {stage for stage, _ in reported if not stage.startswith("measure")}
-    assert stages == {"load the model", PLAN, "train", *([RESUME] if kept else [])}
+    assert stages == {"load the model", PLAN, "train", *([RESUME] if resumed_from else [])}
 
 
-def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkeypatch):
+def test_scores_from_a_checkpoint_are_moved_to_the_models_device(monkeypatch):
     student = Student(tiny_model(), rank=4, alpha=8, seed=0)
     student.model.to("meta")  # as an accelerator: no tensor of it may meet one of the CPU
     prompt = Prompt("Hi", (5, 6), (4, 5, 6), (4,))
@@ -90,8 +92,8 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
 
     def divergence(states, teacher, *_):
         devices.append((states.device.type, teacher.device.type))
-        each = torch.zeros(len(states))
-        return torch.zeros((), requires_grad=True), each, each
+        scores = torch.zeros(len(states))
+        return torch.zeros((), requires_grad=True), scores, scores
 
     monkeypatch.setattr(loss, "divergence", divergence)
     trajectory = Trajectory(prompt, (7, 2), torch.zeros(2, 32))
@@ -104,16 +106,16 @@ def test_what_a_resume_point_kept_on_the_cpu_is_judged_where_the_model_is(monkey
 
 
 def test_another_seed_gives_another_adapter(model, tmp_path):
-    one = train.run(make_spec(model, tmp_path), silent)
+    first = train.run(make_spec(model, tmp_path), silent)
     settings = SETTINGS.model_copy(update={"seed": 1})
 
-    other = train.run(make_spec(model, tmp_path, settings=settings), silent)
+    second = train.run(make_spec(model, tmp_path, settings=settings), silent)
 
-    assert one.adapter.name != other.adapter.name
+    assert first.adapter.name != second.adapter.name
 
 
 @pytest.mark.parametrize(("trained", "measured"), [(6, 30), (30, 6)])
-def test_a_prompt_leaves_room_for_the_longest_answer_of_the_run(model, tmp_path, trained, measured):
+def test_prompt_and_longest_answer_fit_into_the_models_length(model, tmp_path, trained, measured):
     settings = SETTINGS.model_copy(
         update={"max_completion_tokens": trained, "max_answer_tokens": measured}
     )
@@ -157,26 +159,27 @@ def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
     assert mixed.effective_settings().teacher_share == 0.5 * SETTINGS.teacher_share
 
 
-def test_a_context_that_says_more_gets_more_steps_unless_their_number_is_set(model, tmp_path):
+def test_longer_contexts_get_more_steps_unless_steps_is_set(model, tmp_path):
     by_itself = make_spec(model, tmp_path, settings=TrainerSettings(steps_per_lesson=10))
-    told = make_spec(model, tmp_path, settings=TrainerSettings(steps=7))
+    explicit = make_spec(model, tmp_path, settings=TrainerSettings(steps=7))
 
     assert [by_itself.resolved_settings(n).steps for n in (1, 12, 40)] == [120, 120, 400]
-    assert told.resolved_settings(40).steps == 7
+    assert explicit.resolved_settings(40).steps == 7
 
 
 @pytest.mark.parametrize(("device", "suits"), [("cpu", (64, 96, 8)), ("cuda", (256, 512, 1))])
-def test_what_the_settings_leave_open_suits_the_device_and_what_is_set_stays(
-    model, tmp_path, device, suits
-):
+def test_defaults_depend_on_the_device_and_explicit_settings_stay(model, tmp_path, device, suits):
     names = ("max_completion_tokens", "max_answer_tokens", "refresh_every")
     left_open = (
         make_spec(model, tmp_path, settings=TrainerSettings()).with_device_defaults(device).settings
     )
-    told = TrainerSettings(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
+    explicit = TrainerSettings(max_completion_tokens=5, max_answer_tokens=6, refresh_every=7)
 
     assert tuple(getattr(left_open, name) for name in names) == suits
-    assert make_spec(model, tmp_path, settings=told).with_device_defaults(device).settings == told
+    assert (
+        make_spec(model, tmp_path, settings=explicit).with_device_defaults(device).settings
+        == explicit
+    )
 
 
 def test_a_length_between_teacher_and_base_is_no_drift():
@@ -202,7 +205,7 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
 ):
     words = ("When", "Where", "Why", "How", "Who", "What")
     things = ("lamps", "chairs", "wool", "soap", "bread", "tea", "shoes", "maps", "rugs")
-    asked = [user(f"{word} {thing}?") for word in words for thing in things]
+    questions = [user(f"{word} {thing}?") for word in words for thing in things]
     settings = SETTINGS.model_copy(
         update={
             "steps": 60,
@@ -217,8 +220,8 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
             "questions_per_lesson": 0,
         }
     )
-    held_out = asked[::5]
-    prompts = tuple(messages for messages in asked if messages not in held_out)
+    held_out = questions[::5]
+    prompts = tuple(messages for messages in questions if messages not in held_out)
     spec = make_spec(model, tmp_path, settings=settings, prompts=prompts, held_out=tuple(held_out))
 
     outcome = train.run(spec, silent)
@@ -228,13 +231,13 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
     assert outcome.evaluation.gap_closed > 0.3
 
 
-def test_a_run_keeps_the_best_step_of_its_end_by_prompts_that_it_does_not_train_on(
-    model, tmp_path, monkeypatch
-):
+def test_a_run_keeps_its_best_late_step_by_held_out_prompts(model, tmp_path, monkeypatch):
     words = ("When", "Why", "Where", "How", "Who", "What")
-    asked = tuple(user(f"{word} {what}?") for word in words for what in ("do you open", "is it"))
+    questions = tuple(
+        user(f"{word} {what}?") for word in words for what in ("do you open", "is it")
+    )
     settings = SETTINGS.model_copy(update={"validate_every": 1, "on_policy_tail": 0.5})
-    spec = make_spec(model, tmp_path, prompts=asked, settings=settings)
+    spec = make_spec(model, tmp_path, prompts=questions, settings=settings)
     worst_last = iter([0.2, 0.3, 0.4])
     real = measure.student_kl
     seen: list[list[torch.Tensor]] = []
@@ -266,9 +269,7 @@ def test_validation_is_rare_while_trajectories_are_teacher_sampled():
     assert measured == [19, 39, 44, 49]
 
 
-def test_a_run_ends_early_once_nothing_guides_it_and_nothing_gets_better(
-    model, tmp_path, monkeypatch
-):
+def test_a_run_ends_early_once_on_policy_training_stops_improving(model, tmp_path, monkeypatch):
     settings = SETTINGS.model_copy(
         update={"teacher_share": 0.0, "validate_every": 1, "patience": 2, "steps": 20}
     )
@@ -290,13 +291,13 @@ def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
     adapter = train.run(first, silent).adapter
     again = replace(first, parent=Parent(adapter, first.context), work=tmp_path / "again")
 
-    begun = load_roles(again)
+    roles = load_roles(again)
 
     prepared = prepare.prepare_data(
-        again, begun.encoder, begun.teacher, begun.sampler, lambda *_: None
+        again, roles.encoder, roles.teacher, roles.sampler, lambda *_: None
     )
-    fresh = measure.base_kl(begun.teacher, prepared.teacher_sampled)
-    assert measure.student_kl(begun.teacher, prepared.teacher_sampled) < 0.9 * fresh
+    fresh = measure.base_kl(roles.teacher, prepared.teacher_sampled)
+    assert measure.student_kl(roles.teacher, prepared.teacher_sampled) < 0.9 * fresh
     outcome = train.run(again, silent)
     manifest = json.loads((outcome.adapter / "manifest.json").read_text())
     assert manifest["parent"] == adapter.name
@@ -310,10 +311,10 @@ def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(
 ):
     spec = make_spec(model, tmp_path)
     parent = Parent(train.run(spec, silent).adapter, spec.context)
-    other = SETTINGS.model_copy(update=change)
+    changed = SETTINGS.model_copy(update=change)
 
     with pytest.raises(ParentMismatch, match=reason):
-        load_roles(replace(spec, settings=other, parent=parent))
+        load_roles(replace(spec, settings=changed, parent=parent))
 
 
 def test_a_folder_that_is_no_intact_adapter_is_no_parent(model, tmp_path):

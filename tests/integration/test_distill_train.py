@@ -45,8 +45,8 @@ from distill.base import load_base
 from distill.model.distributed import init_parallel, shutdown_parallel
 
 model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), init_parallel(2).shard)
-held = [each.to_local().numel() for each in model.model.layers.parameters()]
-sys.stdout.write(json.dumps(held) + "\n")  # at once: the other writes there as well
+sizes = [parameter.to_local().numel() for parameter in model.model.layers.parameters()]
+sys.stdout.write(json.dumps(sizes) + "\n")  # at once: the other writes there as well
 shutdown_parallel()
 """
 
@@ -73,8 +73,8 @@ def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_inputs(folder: Path) -> dict[str, Path]:
     context, prompts = folder / "handbook.md", folder / "prompts.jsonl"
     context.write_text("The shop opens at 7 in the morning.\nTyres are free on Fridays.\n")
-    asked = ["When do you open?", "What about tyres?", "Where are you?", "Who is there?"]
-    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
+    questions = ["When do you open?", "What about tyres?", "Where are you?", "Who is there?"]
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in questions))
     return {"--context": context, "--prompts": prompts}
 
 
@@ -115,18 +115,18 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
 
 
 def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inputs, tmp_path):
-    asked = command(model, tmp_path / "out", inputs)
-    first, again = run(asked), run(asked)
+    arguments = command(model, tmp_path / "out", inputs)
+    first, again = run(arguments), run(arguments)
     (work,) = (tmp_path / "out" / ".work").iterdir()
 
     assert again.returncode == 0, again.stderr
     assert again.stdout == first.stdout
     assert f"To train again, delete {work}" in again.stderr
     assert "load the model" not in again.stderr
-    of_a_group = run(asked, RANK="1")
+    of_a_group = run(arguments, RANK="1")
     assert (of_a_group.returncode, of_a_group.stdout) == (0, "")
     shutil.rmtree(first.stdout.strip())
-    assert "train 12/12" in run(asked).stderr  # it is not there any more
+    assert "train 12/12" in run(arguments).stderr  # it is not there any more
 
 
 def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, inputs, tmp_path):
@@ -144,14 +144,14 @@ def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, in
     assert "preflight" not in resumed.stderr
     assert "train 1/12" not in resumed.stderr
     assert "train 12/12" in resumed.stderr
-    one, other = Path(whole.stdout.strip()), Path(resumed.stdout.strip())
-    assert one.name == other.name
-    assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
+    uninterrupted, resumed_adapter = Path(whole.stdout.strip()), Path(resumed.stdout.strip())
+    assert uninterrupted.name == resumed_adapter.name
+    assert (uninterrupted / WEIGHTS).read_bytes() == (resumed_adapter / WEIGHTS).read_bytes()
 
 
 def wait_for_steps(work: Path, steps: int) -> None:
     def taken() -> int:
-        return sum(len(each.read_text().splitlines()) for each in work.glob("*/metrics.jsonl"))
+        return sum(len(file.read_text().splitlines()) for file in work.glob("*/metrics.jsonl"))
 
     until_sync(lambda: taken() >= steps, DEADLINE_S)
 
@@ -174,10 +174,10 @@ def test_bad_files_are_errors_that_name_the_place(
     bad = tmp_path / "bad"
     bad.write_text(content)
 
-    said = refusal(command(model, tmp_path / "out", inputs | {option: bad}), capsys)
+    message = refusal(command(model, tmp_path / "out", inputs | {option: bad}), capsys)
 
-    assert message in said
-    assert "Traceback" not in said
+    assert message in message
+    assert "Traceback" not in message
     assert not (tmp_path / "out").exists()
 
 
@@ -198,12 +198,12 @@ def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inp
 
 def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, capsys):
     (tmp_path / "work").mkdir()
-    asked = command(model, tmp_path / "out", inputs | {"--work": tmp_path / "work"})
+    arguments = command(model, tmp_path / "out", inputs | {"--work": tmp_path / "work"})
 
     with folders.lock_folder(tmp_path / "work"):
-        said = refusal(asked, capsys)
+        message = refusal(arguments, capsys)
 
-    assert f"Another process is using {tmp_path / 'work'}" in said
+    assert f"Another process is using {tmp_path / 'work'}" in message
 
 
 @pytest.mark.parametrize("option", ["--out", "--work"])
@@ -211,12 +211,12 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input_before_anything_is_load
     model, inputs, tmp_path, capsys, option
 ):
     (tmp_path / "file").touch()
-    asked = command(model, tmp_path / "out", inputs | {option: tmp_path / "file" / "below"})
+    arguments = command(model, tmp_path / "out", inputs | {option: tmp_path / "file" / "below"})
 
-    said = refusal(asked, capsys)
+    message = refusal(arguments, capsys)
 
-    assert "below: Not a directory" in said
-    assert "load the model" not in said
+    assert "below: Not a directory" in message
+    assert "load the model" not in message
 
 
 def test_a_file_in_the_place_of_a_folder_is_bad_input(model, inputs, tmp_path, capsys):
@@ -227,19 +227,19 @@ def test_a_file_in_the_place_of_a_folder_is_bad_input(model, inputs, tmp_path, c
     )
 
 
-def test_an_adapter_for_which_there_is_no_room_is_bad_input(
+def test_too_little_disk_space_for_an_adapter_is_bad_input(
     model, inputs, tmp_path, capsys, monkeypatch
 ):
     usage = type("Usage", (), {"free": 2**20})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(folders, "RESUME_POINT_COPIES", 5000)
 
-    said = refusal(command(model, tmp_path / "out", inputs), capsys)
+    message = refusal(command(model, tmp_path / "out", inputs), capsys)
 
-    assert "has 1 MiB of free space; this run needs about" in said
+    assert "has 1 MiB of free space; this run needs about" in message
 
 
-def test_what_a_run_has_kept_is_room_of_its_own_when_it_goes_on(tmp_path, monkeypatch):
+def test_files_of_the_run_itself_count_as_free_space_on_resume(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 400})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(FolderError, match="of free space"):
@@ -250,9 +250,9 @@ def test_what_a_run_has_kept_is_room_of_its_own_when_it_goes_on(tmp_path, monkey
 
 
 def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
-    asked = command(model, tmp_path / "out", inputs, **{"--steps": "2000"})
+    arguments = command(model, tmp_path / "out", inputs, **{"--steps": "2000"})
     process = subprocess.Popen(
-        asked,
+        arguments,
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -262,11 +262,11 @@ def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
     wait_for_steps(tmp_path / "out" / ".work", 3)
 
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=DEADLINE_S)
+    _, message = process.communicate(timeout=DEADLINE_S)
 
     assert process.returncode == 130
-    assert "repeat the command to continue" in said
-    assert "Traceback" not in said
+    assert "repeat the command to continue" in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])
@@ -292,11 +292,11 @@ def test_several_processes_train_the_adapter_that_one_trains(
     ]
     assert len(curves[0]) == len(curves[1]) == 12
     # AdamW and clipping hide how large a gradient is; its norm and the divergences do not.
-    for one, several in zip(*curves, strict=True):
-        assert several == pytest.approx(one, rel=1e-2, abs=1e-3)
+    for single, several in zip(*curves, strict=True):
+        assert several == pytest.approx(single, rel=1e-2, abs=1e-3)
 
 
-def test_members_of_a_team_hold_every_layer_between_them_and_none_a_whole_one(model, tmp_path):
+def test_shards_together_hold_every_layer_and_none_holds_a_whole_one(model, tmp_path):
     script = tmp_path / "held.py"
     script.write_text(HELD)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -306,33 +306,33 @@ def test_members_of_a_team_hold_every_layer_between_them_and_none_a_whole_one(mo
     assert done.returncode == 0, done.stderr
     layers, _ = load_base(model, torch.device("cpu"))
     whole = [weight.numel() for weight in layers.model.layers.parameters()]
-    one, other = map(json.loads, done.stdout.splitlines())
-    assert [a + b for a, b in zip(one, other, strict=True)] == whole
-    assert all(0 < held < size for held, size in zip(one, whole, strict=True))
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert [a + b for a, b in zip(first, second, strict=True)] == whole
+    assert all(0 < share < size for share, size in zip(first, whole, strict=True))
 
 
 def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tmp_path, capsys):
     settings = tmp_path / "byheart.toml"
     settings.write_text("[distill]\nshards = 2\n")
 
-    said = refusal(command(model, tmp_path / "out", inputs | {"--config": settings}), capsys)
+    message = refusal(command(model, tmp_path / "out", inputs | {"--config": settings}), capsys)
 
-    assert "shards = 2 needs a multiple of 2 processes; 1 were started" in said
+    assert "shards = 2 needs a multiple of 2 processes; 1 were started" in message
 
 
-def test_what_the_first_of_two_processes_finds_wrong_ends_both(model, tmp_path, inputs):
+def test_an_error_of_the_first_process_ends_both(model, tmp_path, inputs):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     anchors = tmp_path / "anchors.jsonl"
     anchors.write_text('{"prompt": "When?", "expect": {"contains": ["no tiny model says this"]}}')
-    asked = command(model, tmp_path / "out", {**inputs, "--anchors": anchors})
+    arguments = command(model, tmp_path / "out", {**inputs, "--anchors": anchors})
 
-    done = run([sys.executable, *launcher, *asked[1:]])
+    done = run([sys.executable, *launcher, *arguments[1:]])
 
     assert done.returncode != 0
     assert done.stderr.count("nothing to learn: With the context") == 2
 
 
-def test_what_a_parent_learned_without_a_parent_is_bad_input(model, inputs, tmp_path, capsys):
-    asked = command(model, tmp_path, {**inputs, "--parent-context": inputs["--context"]})
+def test_a_parent_context_without_a_parent_is_bad_input(model, inputs, tmp_path, capsys):
+    arguments = command(model, tmp_path, {**inputs, "--parent-context": inputs["--context"]})
 
-    assert "--parent" in refusal(asked, capsys)
+    assert "--parent" in refusal(arguments, capsys)

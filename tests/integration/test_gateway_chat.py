@@ -33,25 +33,25 @@ async def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(
             **ASK, temperature=0.5, user="u1", metadata={"ticket": "7"}
         )
     answer = raw.parse()
-    [said] = gateway.logged()
+    [row] = gateway.logged()
 
     assert answer.choices[0].message.content == "We open at nine."
     sent = {"model": "small", "messages": QUESTION, "temperature": 0.5}
     sent["max_completion_tokens"] = MAX_MODEL_LEN
     assert fake.history == [sent | {"cache_salt": gateway.state.salt("default")}]
-    assert raw.headers["x-byheart-interaction"] == said.interaction.id
-    assert raw.headers["x-byheart-version"] == said.interaction.version == "base"
+    assert raw.headers["x-byheart-interaction"] == row.interaction.id
+    assert raw.headers["x-byheart-version"] == row.interaction.version == "base"
     assert raw.headers["x-byheart-arm"] == "live"
-    assert raw.headers["x-byheart-context"] == said.interaction.context_hash
+    assert raw.headers["x-byheart-context"] == row.interaction.context_hash
     assert raw.headers["x-byheart-tokens-saved"] == "0"
-    assert said.interaction.status is InteractionStatus.DONE
-    assert said.interaction.learn
-    assert said.interaction.prompt_tokens == answer.usage.prompt_tokens
-    assert said.interaction.completion_tokens == answer.usage.completion_tokens
-    assert said.payload.messages == QUESTION
-    assert said.payload.response == "We open at nine."
-    assert said.payload.params["metadata"] == {"ticket": "7"}
-    assert said.payload.params["user"] == "u1"
+    assert row.interaction.status is InteractionStatus.DONE
+    assert row.interaction.learn
+    assert row.interaction.prompt_tokens == answer.usage.prompt_tokens
+    assert row.interaction.completion_tokens == answer.usage.completion_tokens
+    assert row.payload.messages == QUESTION
+    assert row.payload.response == "We open at nine."
+    assert row.payload.params["metadata"] == {"ticket": "7"}
+    assert row.payload.params["user"] == "u1"
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ async def test_a_plain_answer_is_the_engines_bytes_and_is_recorded(
         ({"user": "ann", "safety_identifier": "a1"}, "local/a1"),
     ],
 )
-async def test_what_stands_in_a_turn_is_said_by_the_end_user_that_the_request_names(
+async def test_the_principal_of_a_turn_is_its_user_or_safety_identifier(
     gateway: RunningGateway, named: dict[str, str], principal: str
 ) -> None:
     async with gateway.client() as client:
         await client.chat.completions.create(**ASK, **named)
-    [said] = gateway.logged()
-    assert (said.interaction.principal, said.interaction.trust) == (principal, "user")
+    [row] = gateway.logged()
+    assert (row.interaction.principal, row.interaction.trust) == (principal, "user")
 
 
 async def test_a_stream_arrives_while_it_is_generated(
@@ -79,22 +79,22 @@ async def test_a_stream_arrives_while_it_is_generated(
     async with gateway.client() as client:
         stream = await client.chat.completions.create(**ASK, stream=True)
         running = [fake.running async for _ in stream]
-    [said] = gateway.logged()
+    [row] = gateway.logged()
 
     assert len(running) >= 7
     assert running[:3] == [1, 1, 1]
-    assert said.payload.response == "one two three four five six"
-    assert said.interaction.completion_tokens >= 6
-    assert said.interaction.first_token_ms < said.interaction.total_ms - 400
+    assert row.payload.response == "one two three four five six"
+    assert row.interaction.completion_tokens >= 6
+    assert row.interaction.first_token_ms < row.interaction.total_ms - 400
 
 
-async def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(
+async def test_the_usage_chunk_is_sent_only_on_request_and_no_other_byte_differs(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     with_usage = ASK | {"stream": True, "stream_options": {"include_usage": True}}
     async with gateway.http() as http:
         direct = await (await http.post(f"{fake.url}/v1/chat/completions", json=with_usage)).read()
-    asked = await read_stream(gateway, with_usage)
+    response = await read_stream(gateway, with_usage)
     not_asked = await read_stream(gateway, ASK | {"stream": True})
 
     def events(raw: bytes) -> list[bytes]:
@@ -102,11 +102,11 @@ async def test_the_usage_chunk_goes_only_to_who_asked_and_no_other_byte_differs(
         assert empty == b""
         return [event.partition(b'"choices"')[2] for event in rest]
 
-    assert events(asked) == events(direct)
+    assert events(response) == events(direct)
     assert events(not_asked) == events(direct)[:-2] + events(direct)[-1:]
-    assert asked.endswith(DONE)
+    assert response.endswith(DONE)
     assert not_asked.endswith(DONE)
-    assert all(said.interaction.prompt_tokens == 4 for said in gateway.logged())
+    assert all(row.interaction.prompt_tokens == 4 for row in gateway.logged())
 
 
 async def test_nothing_is_complete_before_it_is_durable(
@@ -136,7 +136,7 @@ async def test_an_opt_out_is_logged_but_not_learned_from(gateway: RunningGateway
         await client.chat.completions.create(**ASK, extra_headers={"X-Byheart-No-Learn": "1"})
         await client.chat.completions.create(**ASK, store=True)
 
-    assert [said.interaction.learn for said in gateway.logged()] == [False, False, True]
+    assert [row.interaction.learn for row in gateway.logged()] == [False, False, True]
 
 
 async def test_two_turns_land_in_one_conversation(gateway: RunningGateway) -> None:
@@ -158,19 +158,19 @@ async def test_two_turns_land_in_one_conversation(gateway: RunningGateway) -> No
                 messages=[{"role": "user", "content": text}],
                 extra_headers=named,
             )
-    ids = [said.interaction.conversation for said in gateway.logged()]
+    ids = [row.interaction.conversation for row in gateway.logged()]
 
     assert ids[0] == ids[1]
     assert ids[3] == ids[4]
     assert len(set(ids)) == 3
 
 
-async def test_an_empty_name_names_no_conversation(gateway: RunningGateway) -> None:
+async def test_an_empty_conversation_id_is_ignored(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         for metadata in ({"conversation_id": ""}, {"conversation_id": ""}, {}):
             await client.chat.completions.create(**ASK, metadata=metadata)
 
-    assert len({said.interaction.conversation for said in gateway.logged()}) == 3
+    assert len({row.interaction.conversation for row in gateway.logged()}) == 3
 
 
 async def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(
@@ -186,8 +186,8 @@ async def test_a_lesson_is_in_the_very_next_prompt_and_not_in_the_log(
             assert f"Shop {number} opens at {number + 6}." in prompt[0]["content"]
 
     assert fake.history[0]["messages"] == QUESTION
-    assert all(said.payload.messages == QUESTION for said in gateway.logged())
-    assert len({said.interaction.context_hash for said in gateway.logged()}) == 6
+    assert all(row.payload.messages == QUESTION for row in gateway.logged())
+    assert len({row.interaction.context_hash for row in gateway.logged()}) == 6
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -197,16 +197,16 @@ async def test_a_request_that_fits_without_lessons_is_answered_without_them(
     long = [{"role": "user", "content": "word " * (MAX_MODEL_LEN - 10)}]
 
     gateway.add_lesson("The shop opens at nine in the morning on every single day.")
-    asked = {"model": "small", "messages": long, "stream": stream}
-    async with gateway.http() as http, http.post("/v1/chat/completions", json=asked) as answer:
+    body = {"model": "small", "messages": long, "stream": stream}
+    async with gateway.http() as http, http.post("/v1/chat/completions", json=body) as answer:
         assert answer.status == 200
         shown = answer.headers["x-byheart-context"]
         await answer.read()
-    [said] = gateway.logged()
+    [row] = gateway.logged()
 
     assert fake.history[-1]["messages"] == long
-    assert said.interaction.status is InteractionStatus.DONE
-    assert shown == said.interaction.context_hash == Context().hash
+    assert row.interaction.status is InteractionStatus.DONE
+    assert shown == row.interaction.context_hash == Context().hash
 
 
 async def test_a_tool_call_goes_through_and_is_recorded(
@@ -232,7 +232,7 @@ async def test_a_tool_call_goes_through_and_is_recorded(
     assert fake.history[0]["messages"][1]["tool_calls"] == [call]
 
 
-async def test_fifty_streams_at_once_all_end_whole_and_recorded(
+async def test_fifty_concurrent_streams_are_complete_and_recorded(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.token_delay_s = 0.01
@@ -245,11 +245,11 @@ async def test_fifty_streams_at_once_all_end_whole_and_recorded(
 
     assert all(answer.endswith(DONE) for answer in answers)
     assert all(f"n{n}".encode() in answer for n, answer in enumerate(answers))
-    said = {one.payload.messages[0]["content"]: one.payload.response for one in gateway.logged()}
-    assert said == {f"n{n}": (f"for n{n} " * 5) for n in range(50)}
+    texts = {row.payload.messages[0]["content"]: row.payload.response for row in gateway.logged()}
+    assert texts == {f"n{n}": (f"for n{n} " * 5) for n in range(50)}
 
 
-async def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kept(
+async def test_a_disconnect_during_a_stream_stops_the_engine_and_logs_the_partial_text(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue("word " * 200)
@@ -261,14 +261,14 @@ async def test_a_client_that_leaves_stops_the_engine_and_the_partial_text_is_kep
         response.close()
         await until(lambda: fake.aborted)
 
-    [said] = await gateway.wait_logged(1)
-    assert said.interaction.status is InteractionStatus.ABORTED
-    assert said.payload.response.startswith("word")
-    assert len(said.payload.response) < len("word " * 25), "a second after the client left"
+    [row] = await gateway.wait_logged(1)
+    assert row.interaction.status is InteractionStatus.ABORTED
+    assert row.payload.response.startswith("word")
+    assert len(row.payload.response) < len("word " * 25), "a second after the client left"
     await until(lambda: gateway.state.inflight.count() == 0)
 
 
-async def test_a_client_that_leaves_a_plain_answer_stops_the_engine(
+async def test_a_disconnect_before_a_plain_answer_stops_the_engine(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.first_byte_delay_s = 30
@@ -277,6 +277,6 @@ async def test_a_client_that_leaves_a_plain_answer_stops_the_engine(
         await until(lambda: fake.running)
         leaving.cancel()
         await until(lambda: fake.aborted)
-    [said] = await gateway.wait_logged(1)
+    [row] = await gateway.wait_logged(1)
 
-    assert said.interaction.status is InteractionStatus.ABORTED
+    assert row.interaction.status is InteractionStatus.ABORTED

@@ -50,7 +50,7 @@ class Place:
     database_url: str
 
 
-def test_every_point_is_killed_at() -> None:
+def test_every_failpoint_kills_a_process() -> None:
     reached = {
         name
         for file in SOURCES.rglob("*.py")
@@ -62,7 +62,7 @@ def test_every_point_is_killed_at() -> None:
 @pytest.mark.anyio
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("each_database")
-async def test_no_kill_loses_an_answer_that_a_client_has(tmp_path: Path) -> None:
+async def test_no_kill_loses_an_answer_that_a_client_received(tmp_path: Path) -> None:
     chance, ledger = random.Random(4), Ledger()
     place = Place(tmp_path, running_gateway.database_url(tmp_path))
     kills = KILLS[make_url(place.database_url).get_backend_name()]
@@ -149,7 +149,7 @@ def check(place: Place, ledger: Ledger) -> None:
         texts = {key: interactions.payload(session, key) for key in ledger.whole}
     assert ledger.whole.keys() <= rows.keys()
     assert {rows[key].status for key in ledger.whole} == {InteractionStatus.DONE}
-    assert {key: each.response for key, each in texts.items() if each} == ledger.whole
+    assert {key: payload.response for key, payload in texts.items() if payload} == ledger.whole
     assert len(rows) <= ledger.asked
     assert not (place.folder / "spool" / "quarantine.log").exists()
 

@@ -32,7 +32,7 @@ async def ask(gateway: RunningGateway, text: str, **headers: str) -> tuple[int, 
 
 
 def running(gateway: RunningGateway) -> list[str]:
-    states = {said.interaction.id: said.interaction.status for said in gateway.logged()}
+    states = {row.interaction.id: row.interaction.status for row in gateway.logged()}
     return [key for key, status in states.items() if status is InteractionStatus.RUNNING]
 
 
@@ -40,7 +40,7 @@ def spooled(gateway: RunningGateway) -> int:
     return len(list((gateway.folder / "spool").glob("*.spool")))
 
 
-async def test_a_locked_database_delays_answers_little_and_everything_is_replayed_once(
+async def test_a_locked_database_barely_delays_answers_and_each_is_replayed_once(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake, timeout_s=1.0) as gateway:
@@ -59,27 +59,27 @@ async def test_a_locked_database_delays_answers_little_and_everything_is_replaye
         await until(lambda: not spooled(gateway) and not gateway.state.recorder.degraded)
         ids.append((await ask(gateway, "after"))[1])
 
-        assert sorted(said.interaction.id for said in gateway.logged()) == sorted(ids)
+        assert sorted(row.interaction.id for row in gateway.logged()) == sorted(ids)
         async with gateway.http() as http:
             assert (await (await http.get("/healthz")).json())["log"] == "database"
 
 
-async def test_what_an_earlier_process_spooled_is_replayed_at_the_start(
+async def test_the_spool_of_an_earlier_process_is_replayed_at_start(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake, timeout_s=0.1) as gateway:
         with gateway.locked_database():
             _, spooled_id = await ask(gateway, "spooled")
-            kept = tmp_path / "kept"
-            shutil.copytree(tmp_path / "spool", kept)
+            crashed_spool = tmp_path / "kept"
+            shutil.copytree(tmp_path / "spool", crashed_spool)
     # The first gateway has replayed it at its end; a crash before that leaves the batch.
-    for batch in kept.iterdir():
+    for batch in crashed_spool.iterdir():
         shutil.copy(batch, tmp_path / "spool")
     async with run_gateway(tmp_path, fake) as gateway:
         await until(lambda: not spooled(gateway))
         await ask(gateway, "next")
 
-        assert [said.interaction.id for said in gateway.logged()].count(spooled_id) == 1
+        assert [row.interaction.id for row in gateway.logged()].count(spooled_id) == 1
         assert len(gateway.logged()) == 2
 
 
@@ -96,8 +96,8 @@ async def test_without_a_database_the_last_view_serves_and_nothing_is_lost(
             assert status == 200
             assert spooled(gateway) >= 1
         await until(lambda: not spooled(gateway))
-        said = [one.payload.messages[0]["content"] for one in gateway.logged()]
-        assert sorted(said) == ["before", "during", "during again"]
+        questions = [row.payload.messages[0]["content"] for row in gateway.logged()]
+        assert sorted(questions) == ["before", "during", "during again"]
 
 
 async def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(
@@ -122,7 +122,7 @@ async def test_an_answer_that_cannot_be_logged_anywhere_is_withheld(
         assert (await ask(gateway, "after"))[0] == 200
 
 
-async def test_once_nothing_can_be_logged_the_model_is_not_asked(
+async def test_while_nothing_can_be_logged_requests_do_not_reach_the_model(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake, timeout_s=0.1, spool_bytes=10) as gateway:
@@ -166,20 +166,20 @@ async def test_strict_logging_rejects_requests_while_the_database_is_unavailable
         await until(lambda: not running(gateway))
 
 
-async def test_a_request_shows_while_it_is_answered(
+async def test_a_running_request_is_listed_as_running(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.token_delay_s = 0.3
     asking = asyncio.create_task(ask(gateway, "one two three"))
     await until(lambda: running(gateway))
-    (said,) = gateway.logged()
-    assert said.payload.messages == [{"role": "user", "content": "one two three"}]
+    (row,) = gateway.logged()
+    assert row.payload.messages == [{"role": "user", "content": "one two three"}]
     await asking
-    (said,) = gateway.logged()
-    assert said.interaction.status is InteractionStatus.DONE
+    (row,) = gateway.logged()
+    assert row.interaction.status is InteractionStatus.DONE
 
 
-async def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_start(
+async def test_requests_interrupted_by_a_crash_are_aborted_at_the_next_start(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake) as gateway:
@@ -193,22 +193,20 @@ async def test_what_was_being_answered_when_byheart_died_is_aborted_at_the_next_
         assert gateway.logged()[0].interaction.error == records.INTERRUPTED
 
 
-async def test_stopping_makes_durable_what_is_being_answered(
-    fake: FakeVllm, tmp_path: Path
-) -> None:
+async def test_requests_in_flight_at_shutdown_are_logged(fake: FakeVllm, tmp_path: Path) -> None:
     fake.token_delay_s = 0.05
     async with run_gateway(tmp_path, fake) as gateway:
         asks = [asyncio.create_task(ask(gateway, f"n{n}")) for n in range(10)]
         await until(lambda: gateway.state.inflight.count() == 10)
     answers = await asyncio.gather(*asks)
     async with run_gateway(tmp_path, fake) as gateway:
-        said = {one.interaction.id: one.interaction.status for one in gateway.logged()}
+        statuses = {row.interaction.id: row.interaction.status for row in gateway.logged()}
 
     assert {status for status, _ in answers} == {200}
-    assert said == dict.fromkeys((i for _, i in answers), InteractionStatus.DONE)
+    assert statuses == dict.fromkeys((i for _, i in answers), InteractionStatus.DONE)
 
 
-async def test_a_replaced_database_takes_nothing_that_nobody_would_find(
+async def test_nothing_is_written_to_a_database_file_that_was_replaced(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     file = tmp_path / "byheart.db"
@@ -225,4 +223,4 @@ async def test_a_replaced_database_takes_nothing_that_nobody_would_find(
         assert gateway.state.recorder.degraded
     async with run_gateway(tmp_path, fake) as gateway:
         await until(lambda: not gateway.state.recorder.degraded)
-        assert "during" in [said.payload.messages[0]["content"] for said in gateway.logged()]
+        assert "during" in [row.payload.messages[0]["content"] for row in gateway.logged()]

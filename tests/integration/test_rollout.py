@@ -139,7 +139,7 @@ async def test_a_candidate_that_the_engine_does_not_take_is_rejected_with_its_re
     assert "The engine rejects" in shop.reasons(name)
 
 
-async def test_a_candidate_whose_rollout_gave_up_is_tried_again_when_the_engine_is_back(
+async def test_a_failed_rollout_is_retried_when_the_engine_is_back(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -176,7 +176,7 @@ async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tr
     assert list(shop.fake.adapters) == [name]
 
 
-async def test_a_live_adapter_whose_folder_is_away_stays_live_and_is_tried_again(
+async def test_a_live_adapter_whose_folder_is_missing_stays_live_and_is_retried(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -193,7 +193,7 @@ async def test_a_live_adapter_whose_folder_is_away_stays_live_and_is_tried_again
     assert list(shop.fake.adapters) == [name]
 
 
-async def test_a_candidate_that_holds_a_lesson_retired_since_is_rejected_and_unloaded(
+async def test_a_candidate_with_a_lesson_that_was_retired_is_rejected_and_unloaded(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -208,7 +208,7 @@ async def test_a_candidate_that_holds_a_lesson_retired_since_is_rejected_and_unl
     assert list(shop.fake.adapters) == []
 
 
-async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Shop) -> None:
+async def test_an_engine_with_another_base_model_changes_no_adapters_status(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()
@@ -220,7 +220,7 @@ async def test_an_engine_with_another_base_costs_no_adapter_its_status(shop: Sho
     assert shop.runtime.unloadable_adapters == {name}
 
 
-async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back(
+async def test_a_live_adapter_that_fails_its_probes_is_rolled_back(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -233,7 +233,7 @@ async def test_a_live_adapter_that_answers_otherwise_than_trained_is_rolled_back
     assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
 
 
-async def test_a_damaged_spare_is_not_rolled_back_to(shop: Shop) -> None:
+async def test_a_corrupt_adapter_is_no_rollback_target(shop: Shop) -> None:
     first, second = shop.candidate(), shop.candidate()
     await shop.roll_out(first)
     await shop.roll_out(second)
@@ -247,7 +247,7 @@ async def test_a_damaged_spare_is_not_rolled_back_to(shop: Shop) -> None:
         assert rollouts.rollback(session, "shop", "operator", "Worse.", NOW) == (second, None)
 
 
-async def test_adapters_of_others_are_left_alone_and_our_own_old_ones_unloaded(
+async def test_old_adapters_are_unloaded_and_those_of_other_owners_are_not(
     shop: Shop,
 ) -> None:
     names = [shop.candidate() for _ in range(3)]
@@ -260,7 +260,7 @@ async def test_adapters_of_others_are_left_alone_and_our_own_old_ones_unloaded(
     assert set(shop.fake.adapters) == {*names[1:], "their-sql-lora", "bh-of-another-daemon"}
 
 
-async def test_two_that_restore_at_once_do_not_undo_each_other(shop: Shop) -> None:
+async def test_concurrent_reconciliations_do_not_undo_each_other(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()
@@ -312,7 +312,7 @@ async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_f
     assert (shop.runtime.unloadable_adapters, shop.fake.adapters) == ({name}, {})
 
 
-async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Shop) -> None:
+async def test_a_failed_rollout_is_not_retried_at_every_tick(shop: Shop) -> None:
     name = shop.candidate()
     with shop.runtime.db.begin() as session:
         jobs.enqueue(session, "rollout", {}, NOW, unique_key=f"rollout {name}", max_attempts=1)
@@ -325,7 +325,7 @@ async def test_a_rollout_that_gave_up_is_not_tried_again_at_every_tick(shop: Sho
             assert len(jobs.listing(session, 10)) == count
 
 
-async def test_what_a_server_has_is_proven_before_it_serves(shop: Shop) -> None:
+async def test_adapters_already_in_the_engine_are_probed_before_they_serve(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     score(shop.fake, BASE, BASE)
@@ -336,7 +336,7 @@ async def test_what_a_server_has_is_proven_before_it_serves(shop: Shop) -> None:
     assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
 
 
-async def test_nobody_asks_for_an_adapter_while_it_is_loaded_again(shop: Shop) -> None:
+async def test_an_adapter_is_not_requested_while_it_is_reloaded(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()

@@ -92,7 +92,7 @@ def status_of(runtime: Runtime, run: str) -> RunStatus:
         return found.status
 
 
-async def test_a_trainer_that_dies_without_recording_an_end_is_a_crash_that_shows_its_last_words(
+async def test_a_trainer_that_dies_without_recording_an_end_fails_with_its_last_output(
     runtime, run
 ):
     stand_in(runtime, 'print("out of memory", file=sys.stderr); sys.exit(9)')
@@ -174,16 +174,16 @@ def test_several_processes_are_started_by_torchs_launcher():
 
 
 @pytest.mark.parametrize("sampler", ["local", "engine"])
-async def test_only_a_trainer_that_samples_in_the_engine_is_told_where_it_is(runtime, run, sampler):
+async def test_only_a_trainer_that_samples_in_the_engine_gets_its_address(runtime, run, sampler):
     chosen = runtime.settings.distill.model_copy(update={"sampler": sampler})
     runtime = replace(runtime, settings=runtime.settings.model_copy(update={"distill": chosen}))
     runtime.engine.api_key = "secret"
-    told = """
+    write_environment = """
 Path("told").write_text(
     repr([os.environ.get(f"BYHEART_ENGINE__{name}") for name in ("URLS", "API_KEY")])
 )
 """
-    stand_in(runtime, told + FINISH)
+    stand_in(runtime, write_environment + FINISH)
 
     await trainer.train(runtime, {"run": run})
 

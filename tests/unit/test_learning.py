@@ -98,13 +98,13 @@ def shop(db):
 
 
 def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
-    said = record(shop, conversation="c")
-    give(shop, said.id, name="thumbs", value={"value": False})
-    give(shop, said.id, name="comment", comment="wrong, only to Norway")
-    give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
-    conversation = interactions.get(shop, said.id).conversation
+    interaction = record(shop, conversation="c")
+    give(shop, interaction.id, name="thumbs", value={"value": False})
+    give(shop, interaction.id, name="comment", comment="wrong, only to Norway")
+    give(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
+    conversation = interactions.get(shop, interaction.id).conversation
     found = corrections_of(shop, conversation)
-    assert [(one.text, one.is_demonstration) for one in found] == [
+    assert [(correction.text, correction.is_demonstration) for correction in found] == [
         ("wrong, only to Norway", False),
         ("We ship to Norway.", True),
     ]
@@ -119,15 +119,15 @@ def test_a_next_turn_that_contradicts_is_a_correction_and_one_that_goes_on_is_no
     record(shop, conversation="c", messages=second, response="Thanks.")
     last = record(shop, conversation="c", messages=third, response="15 euros.")
     found = corrections_of(shop, interactions.get(shop, last.id).conversation)
-    assert [(one.question, one.text) for one in found] == [
+    assert [(correction.question, correction.text) for correction in found] == [
         ("When do you open?", "No, you open at 10 on Mondays.")
     ]
 
 
 def test_nothing_is_taken_from_an_interaction_that_opted_out(shop):
-    said = record(shop, conversation="c", learn=False)
-    give(shop, said.id, name="demonstration", demonstration="We ship to Norway.")
-    assert corrections_of(shop, interactions.get(shop, said.id).conversation) == []
+    interaction = record(shop, conversation="c", learn=False)
+    give(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
+    assert corrections_of(shop, interactions.get(shop, interaction.id).conversation) == []
 
 
 PRAISE = [
@@ -154,20 +154,32 @@ BLAME = [
     [(*mark, False) for mark in PRAISE] + [(*mark, True) for mark in BLAME],
 )
 def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value, corrects):
-    said = record(shop, conversation="c")
-    give(shop, said.id, name=name, value={"value": value}, comment="Just what I wanted to know.")
-    found = corrections_of(shop, interactions.get(shop, said.id).conversation)
+    interaction = record(shop, conversation="c")
+    give(
+        shop,
+        interaction.id,
+        name=name,
+        value={"value": value},
+        comment="Just what I wanted to know.",
+    )
+    found = corrections_of(shop, interactions.get(shop, interaction.id).conversation)
     assert bool(found) is corrects
 
 
 def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
-    said = record(shop, conversation="c")
-    give(shop, said.id, name="thumbs", value={"value": True}, demonstration="We ship to Norway.")
-    assert corrections_of(shop, interactions.get(shop, said.id).conversation)
+    interaction = record(shop, conversation="c")
+    give(
+        shop,
+        interaction.id,
+        name="thumbs",
+        value={"value": True},
+        demonstration="We ship to Norway.",
+    )
+    assert corrections_of(shop, interactions.get(shop, interaction.id).conversation)
 
 
 @pytest.mark.parametrize(
-    ("said", "contradicts"),
+    ("reply", "contradicts"),
     [
         ("No, thanks", False),
         ("no problem!", False),
@@ -190,22 +202,20 @@ def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
         ("You said at 9. Thank you!", False),
     ],
 )
-def test_a_polite_no_is_no_contradiction(shop, said, contradicts):
+def test_a_polite_no_does_not_contradict(shop, reply, contradicts):
     first = [user("When do you open?")]
     record(shop, conversation="c", messages=first, response="At 9.")
-    last = record(shop, conversation="c", messages=[*first, assistant("At 9."), user(said)])
+    last = record(shop, conversation="c", messages=[*first, assistant("At 9."), user(reply)])
     found = corrections_of(shop, interactions.get(shop, last.id).conversation)
     assert bool(found) is contradicts
 
 
 @pytest.mark.parametrize(("trust_turns", "trust"), [(False, Trust.USER), (True, Trust.OPERATOR)])
-def test_a_turn_is_a_users_word_unless_the_people_who_chat_are_the_operators_own(
-    shop, trust_turns, trust
-):
+def test_a_turn_has_user_trust_unless_chats_are_the_operators(shop, trust_turns, trust):
     first = [user("When do you open?")]
     record(shop, conversation="c", messages=first, response="At 9.")
-    said = [*first, assistant("At 9."), user("No, at 10.")]
-    last = record(shop, conversation="c", messages=said)
+    messages = [*first, assistant("At 9."), user("No, at 10.")]
+    last = record(shop, conversation="c", messages=messages)
     turns = interactions.turns(shop, interactions.get(shop, last.id).conversation)
     [found] = find_corrections(turns, trust_turns)
     assert found.support.trust is trust

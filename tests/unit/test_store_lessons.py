@@ -72,15 +72,19 @@ def test_the_token_budget_goes_to_pinned_lessons_then_the_newest_in_an_order_tha
             add_lesson(session, f"Lesson {n}", tokens=tokens, pinned=pinned, trust=trust)
             for n, (tokens, pinned, trust) in enumerate(sizes)
         ]
-        kept = _view(session, budget).context.lessons
+        in_prompt = _view(session, budget).context.lessons
     used = 0
     expected = set()
-    for lesson in sorted(added, key=lambda one: (one.pinned, one.created_at), reverse=True):
+    for lesson in sorted(
+        added, key=lambda lesson: (lesson.pinned, lesson.created_at), reverse=True
+    ):
         if used + lesson.tokens <= budget:
             used += lesson.tokens
             expected.add(lesson.do)
-    ordered = sorted(added, key=lambda one: (not one.pinned, one.trust.rank, one.created_at))
-    assert list(kept) == [lesson.do for lesson in ordered if lesson.do in expected]
+    ordered = sorted(
+        added, key=lambda lesson: (not lesson.pinned, lesson.trust.rank, lesson.created_at)
+    )
+    assert list(in_prompt) == [lesson.do for lesson in ordered if lesson.do in expected]
     assert used <= budget
 
 
@@ -91,8 +95,8 @@ def test_a_new_lesson_is_in_the_next_prompt_also_where_the_budget_was_full(db: D
             add_lesson(session, f"Lesson {number}.", tokens=10)
         assert _view(session, 30).context.lessons == ("Lesson 1.", "Lesson 2.", "Lesson 3.")
         add_lesson(session, "Open until 5.", tokens=10)
-        kept = _view(session, 30).context.lessons
-    assert kept == ("Lesson 2.", "Lesson 3.", "Open until 5.")
+        in_prompt = _view(session, 30).context.lessons
+    assert in_prompt == ("Lesson 2.", "Lesson 3.", "Open until 5.")
 
 
 def test_only_active_lessons_of_the_namespace_are_in_the_prompt(shop: Database) -> None:
@@ -112,12 +116,12 @@ def test_a_snapshot_never_changes(shop: Database) -> None:
         rendered = list(taken.lessons)
         assert snapshots.take(session, "shop", BUDGET, later(9)).created_at == NOW
         lessons.edit(session, lesson, "Ship to Sweden only.", later(10), 6)
-        other = snapshots.take(session, "shop", BUDGET, later(11))
+        second = snapshots.take(session, "shop", BUDGET, later(11))
         session.expire_all()
         again = snapshots.get(session, taken.hash, "shop")
         assert again is not None
         assert (again.lessons, again.created_at) == (rendered, NOW)
-        assert other.hash != taken.hash
+        assert second.hash != taken.hash
         assert snapshots.context_of(again).hash == taken.hash
         assert snapshots.get(session, taken.hash, "bank") is None
 
@@ -128,7 +132,7 @@ def test_a_snapshot_holds_what_is_in_the_prompt_and_what_is_in_the_weights(shop:
         go_live(session)
         add_lesson(session, "Open until 5.")
         taken = snapshots.take(session, "shop", BUDGET, NOW)
-    assert [one["text"] for one in taken.lessons] == ["Ship to Norway only.", "Open until 5."]
+    assert [lesson["text"] for lesson in taken.lessons] == ["Ship to Norway only.", "Open until 5."]
 
 
 def test_an_edit_replaces_the_internalised_wording(shop: Database) -> None:
@@ -172,17 +176,17 @@ def test_only_the_listed_moves_are_legal(db: Database) -> None:
 
 def test_the_same_support_counts_once(shop: Database) -> None:
     with shop.begin() as session:
-        made = record(session)
+        interaction = record(session)
         lesson = add_lesson(session, "Ship to Norway only.")
-        other = Support(made.id, None, "only Norway", "customer", Trust.USER)
-        assert lessons.add_support(session, lesson, other)
-        assert not lessons.add_support(session, lesson, other)
+        second = Support(interaction.id, None, "only Norway", "customer", Trust.USER)
+        assert lessons.add_support(session, lesson, second)
+        assert not lessons.add_support(session, lesson, second)
         assert not lessons.add_support(session, lesson, OPERATOR)
         assert [row.position for row in lessons.supports(session, lesson)] == [0, 1]
         assert lessons.principals(session, lesson) == {"operator", "customer"}
 
 
-def test_a_caller_whose_users_are_told_apart_is_not_one_more_of_them(shop: Database) -> None:
+def test_a_caller_with_named_users_is_not_counted_as_another_user(shop: Database) -> None:
     with shop.begin() as session:
         support = Support(None, None, "said", "app", Trust.USER)
         lesson = add_lesson(session, "Ship to Norway only.", support=[support])
@@ -196,25 +200,27 @@ KNOWN = "Refunds are possible within 14 days."
 
 
 @pytest.mark.parametrize(
-    "said",
+    "statement",
     [
         "refunds are possible within 14 days",
         "A refund is possible within 14 days.",
         "Within 14 days, refunds are possible.",
     ],
 )
-def test_the_same_in_other_order_or_inflection_is_a_duplicate(shop: Database, said: str) -> None:
+def test_the_same_in_other_order_or_inflection_is_a_duplicate(
+    shop: Database, statement: str
+) -> None:
     with shop.begin() as session:
         known = add_lesson(session, KNOWN)
         add_lesson(session, "Parcels are sent on Mondays.")
-        found = lessons.find_duplicate(session, "shop", said, 0.8)
+        found = lessons.find_duplicate(session, "shop", statement, 0.8)
         assert found is not None
         assert found.id == known.id
-        assert lessons.find_duplicate(session, "bank", said, 0.8) is None
+        assert lessons.find_duplicate(session, "bank", statement, 0.8) is None
 
 
 @pytest.mark.parametrize(
-    "said",
+    "statement",
     [
         "Refunds are possible within 30 days.",
         "Refunds are possible within 1.4 days.",
@@ -226,15 +232,15 @@ def test_the_same_in_other_order_or_inflection_is_a_duplicate(shop: Database, sa
     ],
 )
 def test_another_number_negation_or_content_word_is_another_lesson(
-    shop: Database, said: str
+    shop: Database, statement: str
 ) -> None:
     with shop.begin() as session:
         add_lesson(session, KNOWN)
-        assert lessons.find_duplicate(session, "shop", said, 0.5) is None
+        assert lessons.find_duplicate(session, "shop", statement, 0.5) is None
 
 
 @pytest.mark.parametrize(
-    ("known", "said"),
+    ("known", "statement"),
     [
         ("We are closed on Tuesday.", "We are closed on Thursday."),
         ("Ask Mark about it.", "Ask Mary about it."),
@@ -245,11 +251,11 @@ def test_another_number_negation_or_content_word_is_another_lesson(
     ],
 )
 def test_two_statements_that_contradict_each_other_are_two_lessons(
-    shop: Database, known: str, said: str
+    shop: Database, known: str, statement: str
 ) -> None:
     with shop.begin() as session:
         add_lesson(session, known)
-        assert lessons.find_duplicate(session, "shop", said, 0.5) is None
+        assert lessons.find_duplicate(session, "shop", statement, 0.5) is None
 
 
 def test_a_retired_lesson_is_no_duplicate(shop: Database) -> None:
