@@ -13,11 +13,10 @@ from agent.inflight import Inflight
 from agent.learning import extract
 from agent.runtime import Runtime
 from config.settings import load
-from store import conversations, feedback, interactions, lessons, namespaces
+from store import conversations, interactions, lessons, namespaces
 from store.db import Database
-from store.feedback import NewFeedback
 from store.schema import LessonStatus, Trust
-from tests.support.factories import NOW, later, record, user
+from tests.support.factories import NOW, add_feedback, later, record, user
 from tests.support.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
@@ -38,19 +37,8 @@ class Shop:
 
     def correct(self, interaction: str, **values: Any) -> None:
         """The operator's feedback."""
-        given: dict[str, Any] = {
-            "id": None,
-            "target_id": interaction,
-            "name": "feedback",
-            "value": {},
-            "comment": None,
-            "demonstration": None,
-            "tags": {},
-            "principal": "local",
-            "trust": Trust.OPERATOR,
-        }
         with self.runtime.db.begin() as session:
-            feedback.add(session, "shop", NewFeedback(**given | values), NOW)
+            add_feedback(session, interaction, **{"name": "feedback"} | values)
 
     async def read(self, interaction: str) -> None:
         """Run the job of the interaction's conversation."""

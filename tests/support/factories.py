@@ -4,8 +4,9 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from store import adapters, lessons, records, rollouts, runs
+from store import adapters, feedback, lessons, records, rollouts, runs
 from store.db import Session, new_id
+from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Adapter, Lesson
 from store.records import Record
@@ -58,6 +59,22 @@ def record(session: Session, **values: Any) -> Record:
     made = make_record(**values)
     assert records.save(session.connection(), [made])
     return made
+
+
+def add_feedback(session: Session, target: str, namespace: str = "shop", **values: Any) -> None:
+    """Add an operator's feedback on an interaction."""
+    defaults = {
+        "id": None,
+        "name": "comment",
+        "value": {},
+        "comment": None,
+        "demonstration": None,
+        "tags": {},
+        "principal": "local",
+        "trust": Trust.OPERATOR,
+    }
+    values = defaults | values
+    feedback.add(session, namespace, NewFeedback(target_id=target, **values), NOW)
 
 
 def add_lesson(session: Session, do: str, namespace: str = "shop", **values: Any) -> Lesson:

@@ -4,11 +4,10 @@ from hypothesis import strategies as st
 
 from agent.learning.corrections import Correction, find_corrections
 from agent.learning.grounding import flips_meaning, preserves, ungrounded
-from store import feedback, interactions
-from store.feedback import NewFeedback
+from store import interactions
 from store.schema import Trust
 from store.text.words import content_words
-from tests.support.factories import NOW, assistant, record, user
+from tests.support.factories import NOW, add_feedback, assistant, record, user
 
 WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)
 
@@ -70,20 +69,6 @@ def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
     assert preserves("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
 
 
-def give(session, target: str, **values) -> None:
-    defaults = {
-        "id": None,
-        "name": "comment",
-        "value": {},
-        "comment": None,
-        "demonstration": None,
-        "tags": {},
-        "principal": "local",
-        "trust": Trust.OPERATOR,
-    }
-    feedback.add(session, "shop", NewFeedback(target_id=target, **defaults | values), NOW)
-
-
 def corrections_of(session, conversation: str) -> list[Correction]:
     return find_corrections(interactions.turns(session, conversation))
 
@@ -99,9 +84,9 @@ def shop(db):
 
 def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
     interaction = record(shop, conversation="c")
-    give(shop, interaction.id, name="thumbs", value={"value": False})
-    give(shop, interaction.id, name="comment", comment="wrong, only to Norway")
-    give(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
+    add_feedback(shop, interaction.id, name="thumbs", value={"value": False})
+    add_feedback(shop, interaction.id, name="comment", comment="wrong, only to Norway")
+    add_feedback(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
     conversation = interactions.get(shop, interaction.id).conversation
     found = corrections_of(shop, conversation)
     assert [(correction.text, correction.is_demonstration) for correction in found] == [
@@ -126,7 +111,7 @@ def test_a_next_turn_that_contradicts_is_a_correction_and_one_that_goes_on_is_no
 
 def test_nothing_is_taken_from_an_interaction_that_opted_out(shop):
     interaction = record(shop, conversation="c", learn=False)
-    give(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
+    add_feedback(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
     assert corrections_of(shop, interactions.get(shop, interaction.id).conversation) == []
 
 
@@ -155,7 +140,7 @@ BLAME = [
 )
 def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value, corrects):
     interaction = record(shop, conversation="c")
-    give(
+    add_feedback(
         shop,
         interaction.id,
         name=name,
@@ -168,7 +153,7 @@ def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value,
 
 def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
     interaction = record(shop, conversation="c")
-    give(
+    add_feedback(
         shop,
         interaction.id,
         name="thumbs",
