@@ -152,7 +152,7 @@ def test_a_plan_says_what_the_next_run_waits_for(byheart):
     byheart("lessons", "add", "Refunds take 3 days.")
     assert "byheart train now" in next_run()
     run = byheart("train", "now").stdout.strip()
-    assert next_run() == f"after {run} and its candidate"
+    assert next_run() == f"after {run} has finished and its candidate is decided"
 
 
 def test_compile_replaces_the_seeds_and_anchors_that_are_given_and_keeps_the_others(byheart):
