@@ -1,7 +1,7 @@
 """`byheart adapters`: lists adapters, shows their origin, and verifies their files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,7 +49,7 @@ def show_adapter(
         snapshot = snapshots.get(session, adapter.snapshot, adapter.namespace)
         verdict = adapters.evaluation(session, name)
         history = rollouts.events(session, adapter.namespace, 100)
-        row = {
+        row: dict[str, Any] = {
             **_row(adapter),
             "run": adapter.run,
             "path": str(adapters.folder(adapter, settings.data_dir)),
@@ -64,6 +64,8 @@ def show_adapter(
                 if event.adapter == name
             ],
         }
+    if output is Output.TABLE:
+        row["measured"] = _numbers(verdict.measured)
     print_row(row, output)
 
 
@@ -89,6 +91,13 @@ def _state(adapter: Adapter, data_dir: Path) -> str:
     except AdapterCorrupt as error:
         return str(error)
     return "intact"
+
+
+def _numbers(measured: dict[str, Any]) -> list[str]:
+    """Return the numbers of an evaluation, one per line; prompts and answers fill pages."""
+    numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
+    lines = [f"{key.replace('_', ' ')} {round(value, 3)}" for key, value in numbers.items()]
+    return [*lines, "prompts and answers: -o json"]
 
 
 def _row(adapter: Adapter) -> dict[str, object]:

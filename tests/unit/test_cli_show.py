@@ -1,5 +1,8 @@
 """`byheart train show` and `adapters show`: one run, one adapter."""
 
+import json
+
+from store import adapters
 from tests.support.factories import add_lesson, go_live
 
 
@@ -21,3 +24,17 @@ def test_an_adapter_shows_its_run_its_lessons_and_its_history(db, run):
     assert shown.exit_code == 0
     assert "We open at nine." in shown.stdout
     assert "candidate -> live" in shown.stdout
+
+
+def test_a_table_has_the_numbers_of_an_evaluation_and_json_has_its_answers_too(db, run):
+    with db.begin() as session:
+        add_lesson(session, "We open at nine.", "default")
+        name = go_live(session, "default")
+        answers = [{"prompt": "When?", "candidate": "At nine."}]
+        adapters.evaluation(session, name).measured = {"gap_closed": 0.58283, "answers": answers}
+
+    table = run("adapters", "show", name).stdout
+    assert "gap closed 0.583" in table
+    assert "At nine." not in table
+    shown = json.loads(run("adapters", "show", name, "-o", "json").stdout)
+    assert shown["measured"]["answers"] == answers
