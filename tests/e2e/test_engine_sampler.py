@@ -115,6 +115,6 @@ def test_an_engine_that_is_not_there_is_an_error(roles, tmp_path):
     nowhere = EngineAddress("http://127.0.0.1:9")
     sampler = EngineSampler(nowhere, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 
-    for asking in (nowhere.longest, lambda: sampler.sample([(1, 2, 3)], 1.0)):
+    for asking in (nowhere.max_model_len, lambda: sampler.sample([(1, 2, 3)], 1.0)):
         with pytest.raises(EngineUnavailable, match=httpx.ConnectError.__name__):
             asking()
