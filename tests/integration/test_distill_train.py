@@ -41,7 +41,7 @@ HELD = r"""
 import json, os, sys, torch
 from pathlib import Path
 sys.path.insert(0, os.getcwd())
-from distill.base import load_base
+from distill.model.base import load_base
 from distill.model.distributed import init_parallel, shutdown_parallel
 
 model, _ = load_base(Path(sys.argv[1]), torch.device("cpu"), init_parallel(2).shard)
