@@ -155,7 +155,7 @@ async def _watch_engine(
 
 @asynccontextmanager
 async def _run_ticker(settings: Settings, db: Database) -> AsyncIterator[None]:
-    """Enqueue due jobs periodically. The ticker only enqueues: the job table is the queue."""
+    """Enqueue due jobs periodically. The job table is the queue, not the ticker."""
     defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     scheduler = BackgroundScheduler(job_defaults=defaults, timezone="UTC")
     scheduler.add_job(

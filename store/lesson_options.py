@@ -36,9 +36,8 @@ def retire_expired(session: Session, namespace: str, now: datetime) -> list[Less
     )
     if session.scalar(expired.limit(1)) is None:
         return []
-    namespaces.bump_revision(
-        session, namespace
-    )  # serialises concurrent changes of the same lessons
+    # Also serialises concurrent changes of the same lessons.
+    namespaces.bump_revision(session, namespace)
     retired = list(session.scalars(expired.execution_options(populate_existing=True)))
     for lesson in retired:
         lessons.set_status(session, lesson, LessonStatus.RETIRED)

@@ -1,4 +1,4 @@
-"""The scheduler's tick: enqueues jobs that are due. It runs none; workers claim them.
+"""The scheduler's tick: retires expired lessons and enqueues jobs that are due; workers run them.
 
 Every job has a unique key, so it is enqueued only once, even by ticks of several processes or by a
 tick after a crash.
