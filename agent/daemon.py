@@ -35,7 +35,7 @@ from agent.gateway.access.api_key import PEPPER, first_admin_key, pepper
 from agent.http_server import run_http_server
 from agent.inflight import Inflight
 from agent.jobs.runner import worker_thread
-from agent.jobs.schedule import enqueue_due
+from agent.jobs.schedule import tick
 from agent.process.checks import check_settings
 from agent.process.data_dir import lock_data_dir
 from agent.process.signals import run_unless_stopped, shutdown_signals, wait_or_cancel
@@ -159,7 +159,7 @@ async def _run_ticker(settings: Settings, db: Database) -> AsyncIterator[None]:
     defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
     scheduler = BackgroundScheduler(job_defaults=defaults, timezone="UTC")
     scheduler.add_job(
-        lambda: enqueue_due(db, settings, utcnow()),
+        lambda: tick(db, settings, utcnow()),
         "interval",
         seconds=settings.learning.tick_s,
         next_run_time=utcnow() + timedelta(seconds=settings.learning.tick_s),

@@ -129,7 +129,7 @@ def _gateway_state(settings: Settings, runtime: Runtime, ready: Callable[[], boo
         recorder=_recorder(settings, runtime.db, metrics),
         inflight=runtime.inflight,
         metrics=metrics,
-        unloadable_adapters=runtime.unloadable_adapters,
+        unavailable_adapters=runtime.unavailable_adapters,
         is_ready=ready,
         control_app=cache(lambda: _control(settings, runtime.db, secret)),
         pepper=secret,

@@ -24,7 +24,7 @@ class Runtime:
     model: str
     """Name under which the engine serves the base."""
     inflight: Inflight
-    unloadable_adapters: set[str] = field(default_factory=set)
+    unavailable_adapters: set[str] = field(default_factory=set)
     """Live adapters that are not loaded or not verified yet: the base answers in their place."""
     verified: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of server URL and adapter that this process has verified."""

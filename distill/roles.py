@@ -36,7 +36,7 @@ class Roles:
     teacher: Teacher
     sampler: LocalSampler
     """Samples in this process, with the adapter enabled or disabled by the caller."""
-    on_policy: Sampler
+    on_policy_sampler: Sampler
     """Samples on-policy completions: `sampler`, or the engine."""
     parallel: ParallelState
     """The position of this process in data-parallel training."""
@@ -87,9 +87,11 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
         max_tokens = min(max_tokens, spec.engine.max_model_len())
     max_prompt_tokens = max_tokens - max_answer_tokens
     encoder = Encoder(tokenizer, spec.context, max_prompt_tokens, max_answer_tokens, spec.template)
-    on_policy = _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
+    on_policy_sampler = (
+        _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
+    )
     teacher = Teacher(student, _answer_truncator(student, encoder))
-    return Roles(student, teacher, sampler, on_policy, parallel, encoder, digest)
+    return Roles(student, teacher, sampler, on_policy_sampler, parallel, encoder, digest)
 
 
 def _answer_truncator(student: Student, encoder: Encoder) -> AnswerTruncator | None:

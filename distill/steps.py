@@ -2,7 +2,7 @@
 
     for each step
         1. sample     on-policy completions of the student, `refresh_every` steps ahead
-        2. draw       the step's teacher-sampled trajectories from the pool
+        2. draw       the step's teacher-sampled trajectories from the prepared data
         3. backward   forward KL on teacher-sampled ones, `divergence` on on-policy ones
         4. update     clip the gradient, AdamW
         5. validate   every few steps, on prompts that are not trained on
@@ -50,7 +50,7 @@ SPARSE_VALIDATION = 4
 def train(
     settings: TrainerSettings, roles: Roles, data: RunData, checkpoints: Checkpoints, report: Report
 ) -> list[dict[str, Any]]:
-    """Take the remaining steps, saving resume points, and restore the best weights.
+    """Take the remaining steps, saving checkpoints, and restore the best weights.
 
     Returns:
         The curves, one entry per step.
@@ -137,7 +137,7 @@ def sample_on_policy_ahead(
     local_items = roles.parallel.local_items
     local = sample_on_policy(
         roles.teacher,
-        roles.on_policy,
+        roles.on_policy_sampler,
         local_items(prompts),
         settings.temperature,
         local_items(seeds),
@@ -149,7 +149,7 @@ def sample_on_policy_ahead(
 def teacher_sampled_of_step(
     settings: TrainerSettings, data: RunData, step: int
 ) -> list[Trajectory]:
-    """Draw the step's teacher-sampled trajectories from the pool."""
+    """Draw the step's teacher-sampled trajectories from the prepared data."""
     return [
         *draw_items(settings, "teacher_sampled", data.teacher_sampled, step),
         *draw_items(settings, "teacher_sampled_replay", data.teacher_sampled_replay, step),
@@ -281,7 +281,7 @@ def count_tokens(trajectories: Sequence[Trajectory]) -> int:
 def validation_is_due(step: int, settings: TrainerSettings, pure_from: int) -> bool:
     """Whether the student is measured on the validation split after this step.
 
-    Before `pure_from` it is measured rarely: those values are shown, and select nothing.
+    Before `pure_from` it is measured rarely: those values are reported, and never select a step.
     """
     every = settings.validate_every * (1 if step >= pure_from else SPARSE_VALIDATION)
     return (step + 1) % every == 0 or step + 1 == settings.steps

@@ -278,8 +278,8 @@ def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) 
     )
 
 
-def count_new(session: Session, namespace: str) -> int:
-    """Return the number of active lessons, which the live adapter has not internalised."""
+def count_active(session: Session, namespace: str) -> int:
+    """Return the number of active lessons."""
     count = select(func.count()).where(
         Lesson.namespace == namespace, Lesson.status == LessonStatus.ACTIVE
     )

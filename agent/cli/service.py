@@ -83,7 +83,7 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
                     {
                         "namespace": name,
                         "version": live.name if live else "base",
-                        "lessons_in_prompt": lessons.count_new(session, name),
+                        "lessons_active": lessons.count_active(session, name),
                         "lessons_internalised": len(
                             lessons.listing(session, name, (LessonStatus.INTERNALISED,))
                         ),

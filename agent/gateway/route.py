@@ -69,7 +69,7 @@ async def choose_version(state: GatewayState, namespace: str, model: str) -> Rou
     if model in (state.model_name, BASE):
         view = await state.views.view(namespace, None if model == state.model_name else BASE)
         arm = LIVE
-        if view is not None and view.live in state.unloadable_adapters:
+        if view is not None and view.live in state.unavailable_adapters:
             arm, view = FALLBACK, await state.views.view(namespace, BASE)
         if view is None:
             raise unknown_namespace(namespace)

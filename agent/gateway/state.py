@@ -50,7 +50,7 @@ class GatewayState:
     recorder: Recorder
     inflight: Inflight
     metrics: Metrics
-    unloadable_adapters: Collection[str] = ()
+    unavailable_adapters: Collection[str] = ()
     """Live adapters that the engine cannot load (agent/rollout/reconcile.py)."""
     is_ready: Callable[[], bool] = lambda: True
     """Whether the engine has loaded the adapters that answer requests."""

@@ -1,4 +1,4 @@
-"""The scheduler's tick: retires expired lessons and enqueues jobs that are due; workers run them.
+"""The scheduler's tick: retires expired lessons, fails stuck runs, and enqueues jobs that are due.
 
 Every job has a unique key, so it is enqueued only once, even by ticks of several processes or by a
 tick after a crash.
@@ -37,8 +37,8 @@ RETRY_AFTER = timedelta(minutes=10)
 RETAIN, RETAIN_INTERVAL = "retain", timedelta(hours=1)
 
 
-def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
-    """Enqueue every job that is due."""
+def tick(db: Database, settings: Settings, now: datetime) -> None:
+    """Retire expired lessons, fail stuck runs, and enqueue every job that is due."""
     if settings.learning.enabled:
         _enqueue_extractions(db, settings, now)
     with db.begin() as session:
@@ -47,7 +47,8 @@ def enqueue_due(db: Database, settings: Settings, now: datetime) -> None:
                 log.info("lesson expired", lesson=lesson.id, namespace=namespace)
             if settings.distill.auto:
                 _open_due_run(session, namespace, settings, now)
-        _enqueue_unfinished(session, settings, now)
+        _resume_or_fail_runs(session, now)
+        _enqueue_rollouts(session, settings, now)
         if settings.store.texts_days or settings.store.interactions_days:
             _enqueue_retention(session, now)
 
@@ -85,12 +86,11 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
         open_run(session, namespace, settings, f"{len(retired)} retired lessons to unlearn", now)
 
 
-def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> None:
-    """Fail runs that are stuck; enqueue a job for each other unfinished run and each candidate.
+def _resume_or_fail_runs(session: Session, now: datetime) -> None:
+    """Fail runs that are stuck, and enqueue a job for each other unfinished run.
 
     A run whose job failed is stuck only if it made no progress: on machines that are preempted,
-    many attempts may be killed and the run still finishes. A rollout gives up when the engine is
-    unavailable for long. That says nothing about the candidate, so it is retried.
+    many attempts may be killed and the run still finishes.
     """
     for run in runs.all_unfinished(session):
         last = jobs.latest(session, f"train {run.id}")
@@ -99,6 +99,14 @@ def _enqueue_unfinished(session: Session, settings: Settings, now: datetime) -> 
             runs.finish(session, run.id, RunStatus.FAILED, last.error or "The job failed.", now)
         else:
             enqueue_train(session, run, now)
+
+
+def _enqueue_rollouts(session: Session, settings: Settings, now: datetime) -> None:
+    """Enqueue a rollout for each candidate that does not wait for approval.
+
+    A rollout gives up when the engine is unavailable for long. That says nothing about the
+    candidate, so it is retried.
+    """
     for candidate in adapters.candidates(session):
         if adapters.evaluation(session, candidate.name).passed and not settings.gate.auto_promote:
             continue  # it awaits approval

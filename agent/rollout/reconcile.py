@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 async def reconcile(runtime: Runtime) -> None:
     """Load missing adapters, and unload those that no namespace needs and no request uses."""
     failed: set[str] = set()
-    known_unloadable = frozenset(runtime.unloadable_adapters)
+    known_unavailable = frozenset(runtime.unavailable_adapters)
 
     async def reconcile_server(server: VllmEngine) -> None:
         loaded = set(await server.models())
@@ -46,10 +46,10 @@ async def reconcile(runtime: Runtime) -> None:
             unneeded = adapters.unneeded(session, loaded)
         unverified = [adapter for adapter in wanted if (url, adapter.name) not in runtime.verified]
         # Requests run concurrently: the base answers for these until they are verified.
-        runtime.unloadable_adapters.update(adapter.name for adapter in unverified)
+        runtime.unavailable_adapters.update(adapter.name for adapter in unverified)
         for adapter in unverified:
             already_loaded = adapter.name in loaded
-            if not await _restore(runtime, server, adapter, already_loaded, known_unloadable):
+            if not await _restore(runtime, server, adapter, already_loaded, known_unavailable):
                 failed.add(adapter.name)
         for name in unneeded:
             if not runtime.inflight.in_use(name):
@@ -58,8 +58,8 @@ async def reconcile(runtime: Runtime) -> None:
 
     async with runtime.adapter_lock():
         await runtime.engine.on_every_server(reconcile_server)
-    runtime.unloadable_adapters.update(failed)
-    runtime.unloadable_adapters.intersection_update(failed)
+    runtime.unavailable_adapters.update(failed)
+    runtime.unavailable_adapters.intersection_update(failed)
 
 
 def _forget_unloaded(runtime: Runtime, url: str, loaded: set[str]) -> None:
@@ -74,7 +74,7 @@ async def _restore(
     server: VllmEngine,
     adapter: Adapter,
     already_loaded: bool,
-    known_unloadable: Collection[str],
+    known_unavailable: Collection[str],
 ) -> bool:
     """Load and verify an adapter; withdraw it if it is not what was trained.
 
@@ -93,7 +93,7 @@ async def _restore(
         runtime.verified.update((url, adapter.name) for url in server.urls)
         log.info("adapter restored", adapter=adapter.name)
     except (AdapterLoadError, AdapterMissing) as error:
-        if adapter.name not in known_unloadable:
+        if adapter.name not in known_unavailable:
             log.error("adapter not loaded, base answers", adapter=adapter.name, reason=str(error))
         return False
     except (AdapterMismatch, AdapterCorrupt) as error:

@@ -70,8 +70,8 @@ def _choices(student: Student, reference: Sequence[Trajectory]) -> list[Tensor]:
     """The student's most likely token at each position of each answer, without context."""
     pairs = [(item.prompt.student_ids, item.completion) for item in reference]
     choices: list[Tensor] = []
-    for run in packing.microbatches(pairs, 0, student.model.device):
-        lengths = [len(completion) for _, completion in pairs[run]]
-        for states in student.states(pairs[run]).split(lengths):
+    for microbatch in packing.microbatches(pairs, 0, student.model.device):
+        lengths = [len(completion) for _, completion in pairs[microbatch]]
+        for states in student.states(pairs[microbatch]).split(lengths):
             choices.append(logits(states, student.head).argmax(-1))
     return choices

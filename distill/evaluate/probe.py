@@ -55,12 +55,12 @@ def make_probes(
 def _logprobs(student: Student, pairs: list[tuple[TokenIds, TokenIds]]) -> list[list[float]]:
     """The log-probability of each token of each completion, in nats."""
     logprobs = []
-    for run in packing.microbatches(pairs, 0, student.model.device):
-        lengths = [len(completion) for _, completion in pairs[run]]
-        states = student.states(pairs[run]).split(lengths)
+    for microbatch in packing.microbatches(pairs, 0, student.model.device):
+        lengths = [len(completion) for _, completion in pairs[microbatch]]
+        states = student.states(pairs[microbatch]).split(lengths)
         logprobs += [
             _rounded(token_logprobs(own, student.head, completion))
-            for own, (_, completion) in zip(states, pairs[run], strict=True)
+            for own, (_, completion) in zip(states, pairs[microbatch], strict=True)
         ]
     return logprobs
 

@@ -86,7 +86,7 @@ def report(roles: Roles, rounds: int) -> Points:
     for count in AT_ONCE:
         local, engine = (
             max(speed(sampler, prompts[:count]) for _ in range(rounds))
-            for sampler in (roles.sampler, roles.on_policy)
+            for sampler in (roles.sampler, roles.on_policy_sampler)
         )
         print(f"| {count} | {local:.0f} | {engine:.0f} |", flush=True)
         points["the trainer"].append((count, local))

@@ -59,7 +59,7 @@ def loaded(vllm: RealVllm) -> set[str]:
 def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(roles, real_vllm):
     prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
 
-    through_engine = roles.on_policy.sample(prompts, temperature=0)
+    through_engine = roles.on_policy_sampler.sample(prompts, temperature=0)
 
     here = roles.sampler.sample(prompts, temperature=0)
     with roles.student.adapter_disabled():
@@ -67,7 +67,7 @@ def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(roles, 
     assert [ids[:4] for ids in through_engine] == [ids[:4] for ids in here]
     assert here != base
     assert loaded(real_vllm) == {real_vllm.model}
-    assert list(roles.on_policy.folder.iterdir()) == []
+    assert list(roles.on_policy_sampler.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)
@@ -83,26 +83,26 @@ def test_a_prompts_token_ids_are_those_that_vllm_reads(roles, real_vllm, message
 
 def test_each_sampling_is_of_the_student_as_it_is_then(roles):
     prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
-    before = roles.on_policy.sample(prompts, temperature=0)
+    before = roles.on_policy_sampler.sample(prompts, temperature=0)
     with torch.no_grad():
         for parameter in roles.student.parameters():
             parameter.mul_(-1.5)
 
-    after = roles.on_policy.sample(prompts, temperature=0)
+    after = roles.on_policy_sampler.sample(prompts, temperature=0)
 
     assert after != before
     assert all(len(ids) <= 12 for ids in after)
 
 
 def test_no_prompt_of_a_run_is_longer_than_the_engine_takes(roles):
-    longest = roles.on_policy.engine.max_model_len()
+    longest = roles.on_policy_sampler.engine.max_model_len()
 
     assert longest < max_positions(roles.student.model)
-    assert roles.encoder.max_prompt_tokens == longest - roles.on_policy.max_tokens
+    assert roles.encoder.max_prompt_tokens == longest - roles.on_policy_sampler.max_tokens
 
 
 def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(roles, tmp_path):
-    wrong = EngineAddress(roles.on_policy.engine.url, "not the key")
+    wrong = EngineAddress(roles.on_policy_sampler.engine.url, "not the key")
     sampler = EngineSampler(wrong, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 
     with pytest.raises(EngineUnavailable, match=r"401.*distill.sampler"):

@@ -11,7 +11,7 @@ import pytest
 from agent.engine.client import VllmEngine
 from agent.inflight import Inflight
 from agent.jobs import runner as worker
-from agent.jobs.schedule import enqueue_due
+from agent.jobs.schedule import tick
 from agent.runtime import Runtime
 from config.settings import load
 from store import jobs, namespaces, runs
@@ -167,7 +167,7 @@ async def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started
     job = enqueue(runtime, "train", {}, unique_key=f"train {run.id}", max_attempts=1)
     await run_until(runtime, lambda: job_of(runtime, job).status is JobStatus.FAILED)
     for _ in range(2):
-        enqueue_due(runtime.db, runtime.settings, utcnow())
+        tick(runtime.db, runtime.settings, utcnow())
     with runtime.db.read() as session:
         ended = runs.get(session, run.id)
         assert (ended.status, len(jobs.listing(session, 10))) == (RunStatus.FAILED, 1)
@@ -190,25 +190,25 @@ LESSONS = ("Lamps cost 15.", "Wool is washed cold.", "We open at 9.", "Call Mire
 
 def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(runtime):
     teach(runtime, *LESSONS[:-1])
-    enqueue_due(runtime.db, runtime.settings, utcnow())
+    tick(runtime.db, runtime.settings, utcnow())
     assert open_runs(runtime) == []
     teach(runtime, LESSONS[-1])
     for _ in range(3):
-        enqueue_due(runtime.db, runtime.settings, utcnow())
+        tick(runtime.db, runtime.settings, utcnow())
     assert len(open_runs(runtime)) == 1
 
 
 def test_the_same_lessons_are_not_tried_again_after_a_failure_and_new_ones_are(runtime):
     teach(runtime, *LESSONS)
-    enqueue_due(runtime.db, runtime.settings, utcnow())
+    tick(runtime.db, runtime.settings, utcnow())
     with runtime.db.begin() as session:
         [run] = runs.listing(session, "shop")
         runs.start(session, run.id, NOW)
         runs.finish(session, run.id, RunStatus.FAILED, "no luck", NOW)
-    enqueue_due(runtime.db, runtime.settings, utcnow())
+    tick(runtime.db, runtime.settings, utcnow())
     assert len(open_runs(runtime)) == 1
     teach(runtime, *(f"{text} And more of number {n}." for n, text in enumerate(LESSONS)))
-    enqueue_due(runtime.db, runtime.settings, utcnow())
+    tick(runtime.db, runtime.settings, utcnow())
     assert len(open_runs(runtime)) == 2
 
 
@@ -216,7 +216,7 @@ def test_lessons_that_are_not_in_use_start_no_run(runtime):
     with runtime.db.begin() as session:
         for text in LESSONS:
             add_lesson(session, text, status=LessonStatus.CANDIDATE)
-    enqueue_due(runtime.db, runtime.settings, utcnow())
+    tick(runtime.db, runtime.settings, utcnow())
     assert open_runs(runtime) == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from agent.engine.client import VllmEngine
 from agent.engine.errors import EngineError
 from agent.inflight import Inflight
-from agent.jobs.schedule import enqueue_due
+from agent.jobs.schedule import tick
 from agent.rollout import rollout
 from agent.rollout.reconcile import reconcile
 from agent.runtime import Runtime
@@ -148,7 +148,7 @@ async def test_a_failed_rollout_is_retried_when_the_engine_is_back(
         await shop.roll_out(name)
     await shop.fake.up()
 
-    enqueue_due(shop.runtime.db, shop.runtime.settings, utcnow())
+    tick(shop.runtime.db, shop.runtime.settings, utcnow())
 
     with shop.runtime.db.read() as session:
         job = jobs.latest(session, f"rollout {name}")
@@ -168,11 +168,11 @@ async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tr
 
     await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unloadable_adapters == {name}
+    assert shop.runtime.unavailable_adapters == {name}
 
     shop.fake.may_load = True
     await reconcile(shop.runtime)
-    assert shop.runtime.unloadable_adapters == set()
+    assert shop.runtime.unavailable_adapters == set()
     assert list(shop.fake.adapters) == [name]
 
 
@@ -186,7 +186,7 @@ async def test_a_live_adapter_whose_folder_is_missing_stays_live_and_is_retried(
 
     await reconcile(shop.runtime)
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unloadable_adapters == {name}
+    assert shop.runtime.unavailable_adapters == {name}
 
     away.rename(shop.folder / name)
     await reconcile(shop.runtime)
@@ -217,7 +217,7 @@ async def test_an_engine_with_another_base_model_changes_no_adapters_status(shop
     await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert shop.runtime.unloadable_adapters == {name}
+    assert shop.runtime.unavailable_adapters == {name}
 
 
 async def test_a_live_adapter_that_fails_its_probes_is_rolled_back(
@@ -309,7 +309,7 @@ async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_f
     await reconcile(shop.runtime)
 
     assert shop.status(name) is AdapterStatus.LIVE
-    assert (shop.runtime.unloadable_adapters, shop.fake.adapters) == ({name}, {})
+    assert (shop.runtime.unavailable_adapters, shop.fake.adapters) == ({name}, {})
 
 
 async def test_a_failed_rollout_is_not_retried_at_every_tick(shop: Shop) -> None:
@@ -320,7 +320,7 @@ async def test_a_failed_rollout_is_not_retried_at_every_tick(shop: Shop) -> None
         assert claim
         jobs.fail(session, claim, "the engine is away", utcnow(), 0)
     for seconds, count in ((0, 1), (1000, 2)):
-        enqueue_due(shop.runtime.db, shop.runtime.settings, utcnow() + timedelta(seconds=seconds))
+        tick(shop.runtime.db, shop.runtime.settings, utcnow() + timedelta(seconds=seconds))
         with shop.runtime.db.read() as session:
             assert len(jobs.listing(session, 10)) == count
 
@@ -340,16 +340,16 @@ async def test_an_adapter_is_not_requested_while_it_is_reloaded(shop: Shop) -> N
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()
-    unloadable_adapters: list[set[str]] = []
+    unavailable_adapters: list[set[str]] = []
     load_adapter = VllmEngine.load_adapter
 
     async def watched(engine: VllmEngine, *arguments: str) -> None:
-        unloadable_adapters.append(set(shop.runtime.unloadable_adapters))
+        unavailable_adapters.append(set(shop.runtime.unavailable_adapters))
         await load_adapter(engine, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VllmEngine, "load_adapter", watched)
         await reconcile(shop.runtime)
 
-    assert unloadable_adapters == [{name}]
-    assert shop.runtime.unloadable_adapters == set()
+    assert unavailable_adapters == [{name}]
+    assert shop.runtime.unavailable_adapters == set()

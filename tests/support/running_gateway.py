@@ -194,7 +194,7 @@ async def run_gateway(
         ),
         inflight=Inflight(),
         metrics=metrics,
-        unloadable_adapters=unserved,
+        unavailable_adapters=unserved,
         control_app=cache(lambda: options["control"](db)) if "control" in options else no_control,
     )
     try:

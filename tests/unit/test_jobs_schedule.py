@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from agent.jobs.schedule import RETAIN, enqueue_due
+from agent.jobs.schedule import RETAIN, tick
 from agent.training.plan import UNLEARN_RETRY_AFTER, open_run, untried_lessons
 from config.settings import Settings, load
 from store import jobs, lessons, namespaces, runs, snapshots
@@ -29,9 +29,9 @@ def eager(tmp_path: Path) -> Settings:
     return load(environ={}, overrides={"store": {"data_dir": tmp_path}, "distill": distill})
 
 
-def tick(db: Database, eager: Settings) -> list[str]:
+def runs_after_tick(db: Database, eager: Settings) -> list[str]:
     """The runs after a look at what is due; one that was opened fails at once."""
-    enqueue_due(db, eager, LONG_AFTER)
+    tick(db, eager, LONG_AFTER)
     with db.begin() as session:
         for run in runs.all_unfinished(session):
             runs.finish(session, run.id, RunStatus.FAILED, "No luck.", NOW)
@@ -56,7 +56,7 @@ def test_a_tick_retires_lessons_that_have_expired(db: Database, eager: Settings)
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         lesson = add_lesson(session, "The sale ends today.", expires_at=NOW).id
-    tick(db, eager)
+    runs_after_tick(db, eager)
     with db.read() as session:
         assert lessons.get(session, lesson).status is LessonStatus.RETIRED
 
@@ -73,8 +73,8 @@ def test_no_run_starts_by_itself_over_what_the_last_one_had(
         with db.begin() as session:
             for place, tokens in enumerate(sizes):
                 add_lesson(session, f"Lesson {number} {place}.", namespace, tokens=tokens)
-        settled = tick(db, eager)
-        assert tick(db, eager) == settled
+        settled = runs_after_tick(db, eager)
+        assert runs_after_tick(db, eager) == settled
     with db.read() as session:
         hashes = [run.snapshot for run in runs.listing(session, namespace)]
         assert untried_lessons(session, namespace, MOST) == []
@@ -107,10 +107,10 @@ def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
         learned(session)
         lessons.set_status(session, poisoned, LessonStatus.RETIRED)
 
-    opened = tick(db, eager)
+    opened = runs_after_tick(db, eager)
 
     assert len(opened) == 2
-    assert tick(db, eager) == opened  # it failed, and is not tried again at once
+    assert runs_after_tick(db, eager) == opened  # it failed, and is not tried again at once
     with db.read() as session:
         newest = runs.listing(session, "shop")[0]
         snapshot = snapshots.get(session, newest.snapshot, "shop")
@@ -123,9 +123,9 @@ def test_unlearning_that_failed_is_tried_again_another_day(db: Database, eager: 
         poisoned = two_lessons(session)
         learned(session)
         lessons.set_status(session, poisoned, LessonStatus.RETIRED)
-    opened = tick(db, eager)
+    opened = runs_after_tick(db, eager)
 
-    enqueue_due(db, eager, LONG_AFTER + UNLEARN_RETRY_AFTER * 2)
+    tick(db, eager, LONG_AFTER + UNLEARN_RETRY_AFTER * 2)
 
     with db.read() as session:
         assert len(runs.listing(session)) == len(opened) + 1
@@ -140,7 +140,7 @@ def test_when_the_last_lesson_is_taken_out_there_is_no_run_to_start(
         learned(session)
         lessons.set_status(session, only, LessonStatus.RETIRED)
 
-    assert len(tick(db, eager)) == 1
+    assert len(runs_after_tick(db, eager)) == 1
 
 
 def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
@@ -148,11 +148,11 @@ def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
 ) -> None:
     with db.begin() as session:
         poisoned = two_lessons(session)
-    assert len(tick(db, eager)) == 1
+    assert len(runs_after_tick(db, eager)) == 1
     with db.begin() as session:
         lessons.set_status(session, lessons.get(session, poisoned.id), LessonStatus.RETIRED)
 
-    assert len(tick(db, eager)) == 2
+    assert len(runs_after_tick(db, eager)) == 2
 
 
 def killed(session: Session, run: str) -> None:
@@ -181,7 +181,7 @@ def test_a_run_that_is_killed_too_often_goes_on_as_long_as_it_gets_further(
             # However the last attempt ended, the one that trained counts.
             runs.progress(session, run, {"phase": "load the model", "step": step})
             killed(session, run)
-        enqueue_due(db, eager, LONG_AFTER)
+        tick(db, eager, LONG_AFTER)
         with db.read() as session:
             ends.append(runs.unfinished(session, "shop") is None)
         if ends[-1]:
@@ -194,7 +194,7 @@ def test_ticks_of_two_processes_open_one_run(any_db: Database, eager: Settings) 
     with db.begin() as session:
         namespaces.ensure(session, "race", NOW)
         add_lesson(session, "Open until 5.", "race")
-    other = threading.Thread(target=enqueue_due, args=(db, eager, LONG_AFTER))
+    other = threading.Thread(target=tick, args=(db, eager, LONG_AFTER))
     with db.begin() as session:
         namespaces.lock(session, "race")
         other.start()
@@ -224,7 +224,7 @@ def test_what_is_past_its_time_is_looked_for_once_an_hour_where_it_has_one(
     keeping = eager.model_copy(update={"store": eager.store.model_copy(update={"texts_days": 30})})
     taken = []
     for seconds, chosen in ((0, eager), (1, keeping), (2, keeping), (3602, keeping)):
-        enqueue_due(db, chosen, later(seconds))
+        tick(db, chosen, later(seconds))
         with db.begin() as session:
             claim = jobs.claim(session, [RETAIN], later(seconds), 30)
             if claim:

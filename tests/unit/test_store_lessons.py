@@ -155,7 +155,7 @@ def test_a_lesson_that_the_weights_hold_is_not_put_into_the_prompt_again(shop: D
         lessons.set_status(session, lesson, LessonStatus.ACTIVE)
         again = add_lesson(session, "Ship to Norway only.")
         assert lesson.status is again.status is LessonStatus.INTERNALISED
-        assert lessons.count_new(session, "shop") == 0
+        assert lessons.count_active(session, "shop") == 0
 
 
 def test_only_the_listed_moves_are_legal(db: Database) -> None:

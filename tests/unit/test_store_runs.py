@@ -25,7 +25,7 @@ def test_a_run_learns_the_context_as_of_its_opening(any_db: Database, run_id: st
         snapshot = snapshots.get(session, run.snapshot, "shop")
         assert snapshot is not None
         assert snapshots.context_of(snapshot).lessons == ("Ship to Norway only.",)
-        assert lessons.count_new(session, "shop") == 2
+        assert lessons.count_active(session, "shop") == 2
 
 
 def test_a_run_goes_from_queued_to_its_end(any_db: Database, run_id: str) -> None:
