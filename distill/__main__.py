@@ -40,8 +40,8 @@ OLD_OPTIONS = tuple(old for old, new in RENAMED["distill"].items() if new in OPT
 """Former names of options; accepted with a warning."""
 
 EXAMPLE = """
-What goes in: a model folder, a context, and optionally real prompts. Without prompts, the teacher
-(the model with the context) writes questions about each statement of the context.
+What goes in: a model folder, a context, and optionally real prompts. The base writes questions
+about each statement of the context, in addition to real prompts.
 
 What comes out: OUT/bh-BASE-HASH/, a LoRA adapter in PEFT's format with metrics.jsonl,
 evaluation.json and manifest.json. vLLM loads it as it is. Its path is the only standard output;
@@ -55,7 +55,7 @@ Example:
       --prompts prompts.jsonl --out adapters
 
 The model must be a local folder in Hugging Face format. An interrupted run continues from its last
-resume point when the same command is repeated.
+checkpoint when the same command is repeated.
 
 """
 
@@ -131,7 +131,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--prompts",
         type=Path,
         help='real prompts (.jsonl), one per line: {"prompt": "..."} or {"messages": [...]}; the '
-        "teacher writes more",
+        "base writes more",
     )
     add("--held-out", type=Path, help="prompts for evaluation only, in the same format")
     add(
@@ -147,7 +147,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="the parent's context; statements that --context lacks are unlearned",
     )
     add("--out", type=Path, required=True, help="folder that receives the adapter folder")
-    add("--work", type=Path, help="folder for resume points (default: one per run in OUT/.work)")
+    add("--work", type=Path, help="folder for checkpoints (default: one per run in OUT/.work)")
     add("--config", type=Path, help="TOML file whose section [distill] holds the settings")
     for name in OPTIONS:
         field = TrainerSettings.model_fields[name]

@@ -72,7 +72,7 @@ def run_command(options: argparse.Namespace) -> int:
         return NOTHING_TO_LEARN
     except KeyboardInterrupt:
         print(
-            "interrupted: repeat the command to continue from the last resume point.",
+            "interrupted: repeat the command to continue from the last checkpoint.",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -184,7 +184,7 @@ def _spec(options: argparse.Namespace) -> RunSpec:
         lesson_kinds=inputs.lesson_kinds,
         parent=Parent(options.parent, inputs.parent_context) if options.parent else None,
     )
-    # One folder per fingerprint: different runs do not overwrite each other's resume points.
+    # One folder per fingerprint: different runs do not overwrite each other's checkpoints.
     return replace(
         spec, work=options.work or spec.work / spec.fingerprint(str(spec.model.resolve()))[:12]
     )

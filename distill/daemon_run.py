@@ -210,7 +210,7 @@ def nan_to_none(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def clear_finished(db: Database, work: Path) -> None:
-    """Remove the resume points of all finished runs, including cancelled ones.
+    """Remove the checkpoints of all finished runs, including cancelled ones.
 
     Args:
         db: Database with the runs' rows.

@@ -64,7 +64,7 @@ class RunSpec:
     out: Path
     """Folder that receives the adapter folder."""
     work: Path
-    """Folder of this run's resume points."""
+    """Folder of this run's checkpoints."""
     held_out: tuple[Messages, ...] = ()
     """Conversations never trained on; if empty, some of the prompts are held out."""
     anchors: tuple[Anchor, ...] = ()

@@ -9,7 +9,7 @@ teacher:
 `run` takes these steps:
 
     1. load     the base, a LoRA adapter on it, and proof that the teacher is the frozen base
-    2. prepare  preflight, prompts, questions by the teacher, its answers    (`data/prepare.py`)
+    2. prepare  preflight, prompts, questions by the base, the teacher's answers (`data/prepare.py`)
     3. train    sample, score every token, update the adapter, keep the best step   (`steps.py`)
     4. measure  the student without context against the teacher with it, on held-out prompts
     5. publish  the adapter folder, by an atomic rename                      (`run/publish.py`)
@@ -52,7 +52,7 @@ from distill.model.distributed import ParallelState, init_parallel, shutdown_par
 from distill.progress import PLAN, Report, no_report
 from distill.roles import Roles, load_roles, training_device
 from distill.run import folders, publish
-from distill.run.checkpoint import POOL, Checkpoints
+from distill.run.checkpoint import DATA, Checkpoints
 from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 
@@ -128,9 +128,9 @@ def load_or_prepare_data(
     spec: RunSpec, roles: Roles, checkpoints: Checkpoints, report: Report
 ) -> RunData:
     """Return the data that an earlier attempt of this run saved, or prepare and save it."""
-    saved = checkpoints.load(POOL)
+    saved = checkpoints.load(DATA)
     if saved:
-        data: RunData = saved["material"]
+        data: RunData = saved["data"]
         return data
     data = prepare_data(
         spec,
@@ -139,7 +139,7 @@ def load_or_prepare_data(
         roles.sampler,
         lambda stage, done, total: report(stage, done, total, {}),
     )
-    checkpoints.save(POOL, {"material": data})
+    checkpoints.save(DATA, {"data": data})
     return data
 
 

@@ -1,8 +1,9 @@
 """Runs: one distillation each, from the snapshot it learns to the adapter it publishes.
 
-The daemon opens a run; the training process starts it, reports progress and finishes it. A
-finished run is immutable, so a training process that the daemon considered dead cannot overwrite
-its outcome.
+The daemon or the operator opens a run; the training process starts it, reports progress and
+finishes it. The operator can cancel it, and the scheduler fails it if its job gives up. A finished
+run is immutable, so a training process that the daemon considered dead cannot overwrite its
+outcome.
 """
 
 from datetime import datetime
@@ -32,7 +33,7 @@ TRANSITIONS: dict[RunStatus, tuple[RunStatus, ...]] = {
     RunStatus.CANCELLED: (),
 }
 TRAINED = "trained"
-"""Key in a run's progress: the optimiser steps taken when last checked, over all phases."""
+"""Key in a run's progress: the optimiser steps taken when last checked, over all stages."""
 UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 

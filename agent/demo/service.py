@@ -70,7 +70,7 @@ def _wait_ready(
     while True:
         url = json.loads(discovery.read_text())["url"] if discovery.exists() else ""
         Service(url, process, logfile).check()
-        report(phase(logfile))
+        report(stage(logfile))
         if url and _ready(url):
             return Service(url, process, logfile)
         time.sleep(POLL_S)
@@ -83,7 +83,7 @@ def _ready(url: str) -> bool:
         return False
 
 
-def phase(logfile: Path) -> str:
+def stage(logfile: Path) -> str:
     """Return the last status line that the daemon printed."""
     messages = [
         line.removeprefix("byheart: ")

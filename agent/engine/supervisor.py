@@ -38,7 +38,7 @@ LOG_TAIL_BYTES = 2**16
 EXCERPT_LINES = 12
 EXCERPT_ERRORS = 3
 ERROR_LINE = re.compile(r"\b\w*(?:Error|Exception): \S")
-PHASES = (
+STAGES = (
     ("non-default args", "reading the model's configuration"),
     ("Initializing a V1 LLM engine", "starting the engine process"),
     ("Starting to load model", "loading weights"),
@@ -46,7 +46,7 @@ PHASES = (
     ("init engine", "opening the server"),
     ("Application startup complete", "generating a first token"),
 )
-"""Markers in vLLM's log, in order, each with the phase that begins there."""
+"""Markers in vLLM's log, in order, each with the stage that begins there."""
 
 
 class EngineFailed(Exception):
@@ -171,7 +171,7 @@ class Supervisor:
     async def _restart(self, on_restart: Callable[[], Awaitable[None]]) -> None:
         """Try once to restart; a failed attempt leaves no process and counts as a crash."""
         try:
-            await self._launch(lambda phase: log.info("engine restarting", phase=phase))
+            await self._launch(lambda stage: log.info("engine restarting", stage=stage))
             await on_restart()
         except EngineFailed:
             return
@@ -221,18 +221,18 @@ class Supervisor:
             )
 
     async def _wait_ready(self, process: asyncio.subprocess.Process, report: Report) -> None:
-        """Poll until vLLM generates a token; report each phase of its start."""
-        phase = "starting vLLM"
-        report(phase)
+        """Poll until vLLM generates a token; report each stage of its start."""
+        stage = "starting vLLM"
+        report(stage)
         while not await self._generates():
             if process.returncode is not None:
                 raise EngineFailed(
                     f"vLLM exited with code {process.returncode}.\n{self.log_excerpt()}"
                 )
-            reached = current_phase(self.logfile.read_text(errors="replace")) or phase
-            if reached != phase:
-                phase = reached
-                report(phase)
+            reached = current_stage(self.logfile.read_text(errors="replace")) or stage
+            if reached != stage:
+                stage = reached
+                report(stage)
             await asyncio.sleep(POLL_S)
 
     async def _generates(self) -> bool:
@@ -259,9 +259,9 @@ class Supervisor:
         await process.wait()
 
 
-def current_phase(logged: str) -> str | None:
-    """Return the phase of vLLM's start, from its log so far."""
-    reached = [phase for marker, phase in PHASES if marker in logged]
+def current_stage(logged: str) -> str | None:
+    """Return the stage of vLLM's start, from its log so far."""
+    reached = [stage for marker, stage in STAGES if marker in logged]
     return reached[-1] if reached else None
 
 

@@ -2,8 +2,8 @@
 
 The trainer measures a candidate (`distill/evaluate/measure.py`); this module only compares the
 numbers with the `gate` settings and has no side effects. The candidate, without the context in its
-prompt, must come close to the teacher, which has the context in its prompt, on prompts that no run
-was trained on, and must stay close to the base where the context is irrelevant.
+prompt, must come close to the teacher, which has the context in its prompt, on prompts that it
+was not trained on, and must stay close to the base where the context is irrelevant.
 
 A number that is missing or not finite fails its check: without evidence nothing is promoted.
 """
@@ -119,7 +119,7 @@ def _bound_checks(measured: dict[str, Any], gate: Gate) -> list[BoundCheck]:
             maximum=gate.max_length_ratio,
         ),
         BoundCheck(
-            "repeated word triples above teacher and base",
+            "repeated word trigrams above teacher and base",
             _number(measured, "repetition"),
             maximum=gate.max_repetition,
         ),

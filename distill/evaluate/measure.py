@@ -120,7 +120,7 @@ class Evaluation:
     length_ratio: float
     """Length of the candidate's answers relative to the teacher's and base's (`length_ratio`)."""
     repetition: float
-    """Share of word triples that repeat within an answer, in excess of the share in the teacher's
+    """Share of word trigrams that repeat within an answer, in excess of the share in the teacher's
     and the base's answers, 0 to 1."""
     leak_rate: float
     """Share of answers that mention a context, in excess of the share in the teacher's answers."""
@@ -235,13 +235,13 @@ def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tens
     student = teacher.student
     pairs = [(item.prompt.student_ids, item.completion) for item in trajectories]
     divergences: list[Tensor] = []
-    for run in packing.microbatches(pairs, 0, student.model.device):
-        states = student.states(pairs[run])
+    for microbatch in packing.microbatches(pairs, 0, student.model.device):
+        states = student.states(pairs[microbatch])
         ones = torch.ones(len(states), device=states.device)
         # After a resume, the teacher's states are on the CPU.
-        teacher_states = stack_teacher_states(trajectories[run]).to(states.device)
+        teacher_states = stack_teacher_states(trajectories[microbatch]).to(states.device)
         _, kls, _ = loss.divergence(states, teacher_states, student.head, ones, loss.FORWARD)
-        divergences += kls.split([len(completion) for _, completion in pairs[run]])
+        divergences += kls.split([len(completion) for _, completion in pairs[microbatch]])
     return divergences
 
 
@@ -258,13 +258,13 @@ def base_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
 
 
 def repetition(texts: Sequence[str]) -> float:
-    """Share of word triples that repeat an earlier one in the same text, 0 to 1."""
+    """Share of word trigrams that repeat an earlier one in the same text, 0 to 1."""
     total = repeated = 0
     for text in texts:
         words = text.lower().split()
-        triples = Counter(zip(*(words[start:] for start in range(NGRAM)), strict=False))
-        total += triples.total()
-        repeated += triples.total() - len(triples)
+        trigrams = Counter(zip(*(words[start:] for start in range(NGRAM)), strict=False))
+        total += trigrams.total()
+        repeated += trigrams.total() - len(trigrams)
     return repeated / max(total, 1)
 
 

@@ -3,7 +3,7 @@
 On-policy trajectories are sampled from the student. Teacher-sampled ones are sampled from the
 teacher with its context: reverse KL on the student's own completions has no gradient for tokens
 that it never samples, so facts need them (EDGE-OPD, arXiv 2605.23493). Their prompt, completion and
-teacher states are constant in a run, so each is computed once, pooled and drawn repeatedly; a step
+teacher states are constant in a run, so each is computed once and drawn repeatedly; a step
 on them needs neither sampling nor a teacher forward pass.
 """
 

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: folders, resume points, curves, the published adapter."""
+"""What a run leaves on disk: folders, checkpoints, curves, the published adapter."""

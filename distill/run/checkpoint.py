@@ -1,6 +1,6 @@
-"""Resume points of a run, in its work folder: a killed run continues bit-identically.
+"""Checkpoints of a run, in its work folder: a killed run continues bit-identically.
 
-    pool.pt        the prepared data, constant in a run: prompts, teacher-sampled trajectories
+    data.pt        the prepared data, constant in a run: prompts, teacher-sampled trajectories
     latest.pt      step, weights, best weights, optimiser state, trajectories sampled ahead, curves
     given.json     for a run with a row, the inputs read from rows that may change (`FrozenInputs`)
     metrics.jsonl  the curves for watchers, one line per step; a resume rewrites it from latest.pt
@@ -41,12 +41,13 @@ from store.contexts import Messages
 
 log = logging.getLogger(__name__)
 
-POOL, LATEST, INPUTS, METRICS = "pool.pt", "latest.pt", "given.json", "metrics.jsonl"
+DATA, LATEST, INPUTS, METRICS = "data.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
-FORMAT = 2
-"""Raise it when a class of `SAFE_CLASSES` moves or changes: older files cannot be loaded then."""
+FORMAT = 3
+"""Raise it when the content of a checkpoint changes, or a class of `SAFE_CLASSES` moves or changes:
+older files cannot be loaded then."""
 SAFE_CLASSES = [Anchor, Anchored, RunData, Prompt, Trajectory]
-"""The classes that a resume point may contain besides plain values and tensors."""
+"""The classes that a checkpoint may contain besides plain values and tensors."""
 
 
 class ResumeState(NamedTuple):
@@ -64,7 +65,7 @@ class ResumeState(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The resume points of one run."""
+    """The checkpoints of one run."""
 
     folder: Path
     fingerprint: str
@@ -82,7 +83,7 @@ class Checkpoints:
         return f"byheart {RELEASE} format {FORMAT}"
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Replace one resume point atomically."""
+        """Replace one checkpoint atomically."""
         if not self.writes:
             return
         buffer = io.BytesIO()
@@ -146,7 +147,7 @@ class Checkpoints:
     def resume(
         self, parameters: Sequence[torch.nn.Parameter], optimiser: torch.optim.Optimizer
     ) -> ResumeState:
-        """Restore the latest resume point; without one, return the initial state."""
+        """Restore the latest checkpoint; without one, return the initial state."""
         saved = self.load(LATEST)
         if saved is None:
             state = ResumeState(0, {}, None, [])
@@ -163,9 +164,9 @@ class Checkpoints:
 
 
 def clear(folder: Path) -> None:
-    """Remove the resume points of a finished run; they can be larger than its adapter."""
-    for name in (POOL, LATEST, INPUTS):
-        (folder / name).unlink(missing_ok=True)
+    """Remove the checkpoints of a finished run; they can be larger than its adapter."""
+    for path in (*folder.glob("*.pt"), folder / INPUTS):
+        path.unlink(missing_ok=True)
     shutil.rmtree(folder / STUDENT, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """The folders of a run: checked before anything is computed, and locked by one run.
 
 A run takes long, so the requirements of its end are checked at its start: both folders are writable
-and have space, and no other run keeps resume points in the same work folder.
+and have space, and no other run keeps checkpoints in the same work folder.
 """
 
 import fcntl
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# In sizes of the adapter: a resume point holds the weights, the best weights and two Adam moments,
-# and exists twice while it is replaced; the pool of trajectories is about one more.
-RESUME_POINT_COPIES = 9
+# In sizes of the adapter: a checkpoint holds the weights, the best weights and two Adam moments,
+# and exists twice while it is replaced; the prepared data is about one more.
+CHECKPOINT_COPIES = 9
 
 
 class FolderError(Exception):
@@ -23,7 +23,7 @@ class FolderError(Exception):
 
 @contextmanager
 def lock_folder(work: Path) -> Iterator[None]:
-    """Lock the folder of a run's resume points; the lock of a killed process is released.
+    """Lock the folder of a run's checkpoints; the lock of a killed process is released.
 
     Raises:
         FolderError: Another process holds the lock.
@@ -62,14 +62,14 @@ def check_writable(folder: Path) -> None:
 
 
 def check_disk_space(out: Path, work: Path, adapter_bytes: int) -> None:
-    """Check that the disk has space for an adapter and its resume points.
+    """Check that the disk has space for an adapter and its checkpoints.
 
     The files of an interrupted run count as available, because the run replaces them.
 
     Raises:
         FolderError: There is not enough space.
     """
-    for folder, needed in ((out, adapter_bytes), (work, RESUME_POINT_COPIES * adapter_bytes)):
+    for folder, needed in ((out, adapter_bytes), (work, CHECKPOINT_COPIES * adapter_bytes)):
         reusable = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         available = shutil.disk_usage(folder).free + reusable
         if available < needed:

@@ -1,4 +1,4 @@
-"""The adapter folder: the whole contract between training and serving.
+"""The adapter folder: the files that training hands to serving.
 
 A folder `bh-<base8>-<sha12>` appears complete, by an atomic rename, and never changes:
 

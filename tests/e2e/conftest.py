@@ -57,7 +57,7 @@ def supervisor(data_dir: Path, model: Path, settings: Engine) -> Iterator[Superv
         engine = Supervisor(settings, model, MODEL_NAME, data_dir)
         try:
             with anyio.fail_after(START_TIMEOUT_S):
-                await engine.start(lambda phase: print(f"vLLM: {phase}"))
+                await engine.start(lambda stage: print(f"vLLM: {stage}"))
             yield engine
         finally:
             await engine.stop()

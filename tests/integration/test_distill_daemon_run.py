@@ -14,7 +14,7 @@ from distill.evaluate.preflight import NothingToLearn
 from distill.inputs import BAD_INPUT
 from distill.model.base import ModelError
 from distill.run import folders
-from distill.run.checkpoint import INPUTS, LATEST, METRICS, POOL, Checkpoints, freeze_inputs
+from distill.run.checkpoint import DATA, INPUTS, LATEST, METRICS, Checkpoints, freeze_inputs
 from distill.settings import TrainerSettings
 from store import adapters, jobs, namespaces, prompts, rollouts, runs
 from store.db import Database
@@ -169,7 +169,7 @@ def kept_of(settings: Settings, run: str) -> set[str]:
     return {path.name for path in (settings.data_dir / "runs" / run).glob("*.*")}
 
 
-@pytest.mark.parametrize("name", [POOL, LATEST])
+@pytest.mark.parametrize("name", [DATA, LATEST])
 def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
     db, settings, run, monkeypatch, capsys, name
 ):
@@ -185,7 +185,7 @@ def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
         assert distil(settings, run) == FAILED
     assert "repeat the command to resume the run" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
-    assert kept_of(settings, run) >= ({INPUTS} if name == POOL else {INPUTS, POOL})
+    assert kept_of(settings, run) >= ({INPUTS} if name == DATA else {INPUTS, DATA})
 
     assert distil(settings, run) == DONE
     assert end_of(db, run)[0] is RunStatus.PUBLISHED
@@ -196,14 +196,14 @@ def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, cap
         runs.start(session, run, NOW)
     work = settings.data_dir / "runs" / run
     work.mkdir(parents=True)
-    (work / POOL).touch()
+    (work / DATA).touch()
 
     with folders.lock_folder(work):
         assert distil(settings, run) == BAD_INPUT
 
     assert "Another process is using" in capsys.readouterr().err
     assert end_of(db, run)[0] is RunStatus.RUNNING
-    assert kept_of(settings, run) >= {POOL}
+    assert kept_of(settings, run) >= {DATA}
 
 
 def test_a_run_that_is_over_is_not_done_again(db, settings, run):
@@ -221,7 +221,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         other = runs.open_run(session, "shop", {}, "a test", 100, NOW).id
         runs.cancel(session, other, NOW)
     for folder in (run, other, "run_unknown"):
-        for name in (POOL, LATEST, INPUTS, METRICS):
+        for name in (DATA, LATEST, INPUTS, METRICS):
             (tmp_path / "runs" / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / "runs" / folder / name).touch()
 
@@ -231,7 +231,7 @@ def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, r
         folder.name: {path.name for path in folder.iterdir()}
         for folder in (tmp_path / "runs").iterdir()
     }
-    everything = {POOL, LATEST, INPUTS, METRICS}
+    everything = {DATA, LATEST, INPUTS, METRICS}
     assert left == {run: everything, other: {METRICS}, "run_unknown": everything}
 
 

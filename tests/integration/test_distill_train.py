@@ -232,7 +232,7 @@ def test_too_little_disk_space_for_an_adapter_is_bad_input(
 ):
     usage = type("Usage", (), {"free": 2**20})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(folders, "RESUME_POINT_COPIES", 5000)
+    monkeypatch.setattr(folders, "CHECKPOINT_COPIES", 5000)
 
     message = refusal(command(model, tmp_path / "out", inputs), capsys)
 

@@ -93,14 +93,14 @@ async def nothing() -> None:
 
 
 async def test_it_is_ready_once_it_generates(tmp_path: Path) -> None:
-    phases: list[str] = []
+    stages: list[str] = []
 
     async with supervised(tmp_path) as supervisor:
-        await supervisor.start(phases.append)
+        await supervisor.start(stages.append)
 
         assert supervisor.is_ready
         assert await supervisor.engine.models() == ["smol"]
-        assert phases[0] == "starting vLLM"
+        assert stages[0] == "starting vLLM"
     assert supervisor.state is State.STOPPED
     assert not supervisor.is_ready
 

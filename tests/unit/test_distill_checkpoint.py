@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.model.engine_sampler import STUDENT
 from distill.run import checkpoint
-from distill.run.checkpoint import LATEST, METRICS, POOL, Checkpoints, ResumeState
+from distill.run.checkpoint import DATA, LATEST, METRICS, Checkpoints, ResumeState
 from distill.run.folders import FolderError
 
 
@@ -137,7 +137,7 @@ def test_of_several_processes_those_that_do_not_write_resume_where_the_first_sta
 def test_of_a_run_that_is_over_the_curves_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, "one")
     train_two_steps(checkpoints)
-    checkpoints.save(POOL, {})
+    checkpoints.save(DATA, {})
     (tmp_path / STUDENT).mkdir()
     (tmp_path / STUDENT / "adapter_config.json").touch()
 

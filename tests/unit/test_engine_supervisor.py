@@ -1,17 +1,17 @@
 """What the supervisor reads from vLLM's log."""
 
-from agent.engine.supervisor import PHASES, current_phase, log_excerpt
+from agent.engine.supervisor import STAGES, current_stage, log_excerpt
 
 
 def test_no_phase_is_known_before_the_first_line() -> None:
-    assert current_phase("") is None
+    assert current_stage("") is None
 
 
 def test_the_phase_is_the_last_one_reached() -> None:
-    markers = [marker for marker, _ in PHASES]
+    markers = [marker for marker, _ in STAGES]
 
-    for count, (_, phase) in enumerate(PHASES, start=1):
-        assert current_phase("\n".join(markers[:count])) == phase
+    for count, (_, stage) in enumerate(STAGES, start=1):
+        assert current_stage("\n".join(markers[:count])) == stage
 
 
 def test_the_last_words_hold_the_cause_though_much_was_said_after_it() -> None:
