@@ -70,8 +70,9 @@ Response headers:
 |---|---|
 | `X-Byheart-Interaction` | the interaction's id: the `target_id` of feedback |
 | `X-Byheart-Version` | the adapter that answered, or `base` |
-| `X-Byheart-Arm` | why this version answered |
-| `X-Byheart-Context` | hash of the context in force |
+| `X-Byheart-Arm` | `live`: the version that the request asked for; `fallback`: the base, \
+in place of an adapter that the engine cannot load; `none`: failed before a version was chosen |
+| `X-Byheart-Context` | hash of the context that the gateway put into the prompt |
 | `X-Byheart-Tokens-Saved` | prompt tokens that the adapter made unnecessary |
 
 Errors have OpenAI's shape, `{"error": {"message", "type", "code", "param"}}`, or Anthropic's under

@@ -192,7 +192,7 @@ class Distill(Section):
     auto: bool = True
     """Whether runs start automatically."""
     min_new_lessons: int = Field(5, gt=0)
-    """Number of active lessons that no run has tried at which a run starts automatically."""
+    """A run starts automatically with this many active lessons that are not in the last run."""
     settle_s: float = Field(60.0, ge=0)
     """Seconds without a new lesson before a run starts automatically."""
     max_lesson_tokens: int = Field(1024, gt=0)
@@ -214,7 +214,7 @@ class Distill(Section):
     batch_size: int = Field(4, gt=0)
     """Trajectories per optimiser step."""
     teacher_share: float = Field(1.0, ge=0, le=1)
-    """Fraction of the fresh trajectories that the teacher samples; learned with forward KL."""
+    """Fraction of trajectories (replay too) that the teacher samples; learned with forward KL."""
     on_policy_tail: float = Field(0.1, ge=0, le=0.5)
     """Final fraction of the steps without teacher-sampled trajectories; the share decays to it."""
     replay_share: float = Field(0.25, ge=0, lt=1)
@@ -224,7 +224,7 @@ class Distill(Section):
     max_answer_tokens: int = Field(0, ge=0)
     """Maximum length of an evaluated answer, in tokens; 0: 512 on a GPU, 96 on a CPU."""
     questions_per_lesson: int = Field(5, ge=0)
-    """Prompts that the teacher writes per lesson or system-prompt statement."""
+    """Prompts that the base writes per lesson or system-prompt statement."""
     answers_per_question: int = Field(1, gt=0)
     """Teacher-sampled answers per prompt."""
     teacher_temperature: float = Field(0.7, ge=0)
@@ -236,9 +236,9 @@ class Distill(Section):
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
     validate_every: int = Field(5, gt=0)
-    """Steps between validations; 4 times as many while the teacher samples trajectories."""
+    """Steps between validations; four times as many while trajectories are teacher-sampled."""
     patience: int = Field(3, gt=0)
-    """Validations without improvement that end a run, once the student alone samples."""
+    """Validations without improvement after which a run stops, once it is purely on-policy."""
     checkpoint_every: int = Field(10, gt=0)
     """Steps between checkpoints; a killed run resumes from the last one."""
     processes: int = Field(1, gt=0)

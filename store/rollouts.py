@@ -85,7 +85,7 @@ def approve(session: Session, candidate: Adapter, actor: str, now: datetime) -> 
 
 
 def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
-    """Withdraw an adapter permanently, because its files differ from what was trained.
+    """Withdraw an adapter permanently, because it must not or cannot serve.
 
     A candidate is rejected, a live adapter is rolled back, and a retired one is no longer a
     rollback target.

@@ -26,7 +26,7 @@ class InteractionStatus(enum.StrEnum):
     FAILED = "failed"
     """The engine was unavailable, rejected the request or broke the response off."""
     ABORTED = "aborted"
-    """The client disconnected (the partial text is stored), or byheart was killed."""
+    """The client disconnected (a stream's partial text is stored), or byheart was killed."""
 
 
 class Trust(enum.StrEnum):
@@ -57,7 +57,7 @@ class LessonStatus(enum.StrEnum):
     CANDIDATE = "candidate"
     """Extracted, but not yet trusted enough to use."""
     ACTIVE = "active"
-    """In the prompt."""
+    """In the prompt, if it fits the token budget."""
     INTERNALISED = "internalised"
     """In the live adapter's weights, so left out of the prompt."""
     RETIRED = "retired"

@@ -57,9 +57,9 @@ def compile_prompt(
 
     Example: byheart compile prompt.txt --seeds seeds.jsonl --anchors anchors.jsonl --wait
 
-    About 30 seed prompts are enough. Without any, the model writes its own questions. Seeds and
-    anchors from an earlier call stay unless this one replaces them. The daemon does the work; with
-    --wait, exit code 0 means that the adapter is live, 3 that there was nothing to learn.
+    About 30 seed prompts are enough; the model writes more questions. Seeds and anchors from an
+    earlier call stay unless this one replaces them. The daemon does the work; with --wait, exit
+    code 0 means that the adapter is live, 3 that there was nothing to learn.
     """
     text = input_files.read_system_prompt(file)
     seed_prompts = input_files.read_prompts(seeds)

@@ -62,7 +62,7 @@ def plan(
 
 def _next_run(settings: Distill, fresh: int, running: str | None) -> str:
     if running:
-        return f"after {running} has finished and its candidate is decided"
+        return f"after {running} has finished"
     if not settings.auto:
         return "with `byheart train now` only: distill.auto is off"
     if fresh < settings.min_new_lessons:

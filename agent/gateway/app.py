@@ -169,6 +169,7 @@ def _matches(stem: str, path: str) -> bool:
 
 
 async def _models(state: GatewayState, call: Call) -> None:
+    """List the models that a request may name: the aliases and the loaded adapters."""
     caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
     models = await model_names(state, caller.namespace)
     cards = [_card(state, name) for name in models]
@@ -176,6 +177,7 @@ async def _models(state: GatewayState, call: Call) -> None:
 
 
 async def _model(state: GatewayState, call: Call) -> None:
+    """Describe one of these models."""
     caller = await state.authenticator.authenticate(call.headers, Scope.INFER)
     models = await model_names(state, caller.namespace)
     if call.name not in models:
@@ -189,6 +191,7 @@ def _card(state: GatewayState, name: str) -> dict[str, object]:
 
 
 async def _health(state: GatewayState, call: Call) -> None:
+    """Report that the process lives, and where interactions go: database, spool or none."""
     recorder = state.recorder
     payload = {
         "status": "degraded" if recorder.degraded else "ok",
@@ -202,6 +205,7 @@ async def _health(state: GatewayState, call: Call) -> None:
 
 
 async def _ready(state: GatewayState, call: Call) -> None:
+    """Report that requests can be answered and logged; 503 if they cannot."""
     if not (state.is_ready() and await state.engine.is_healthy()):
         state.metrics.engine_up.set(0)
         raise unavailable("The model server is not ready. Try again shortly.", "engine_unavailable")
@@ -212,6 +216,7 @@ async def _ready(state: GatewayState, call: Call) -> None:
 
 
 async def _metrics(state: GatewayState, call: Call) -> None:
+    """Export the metrics of all namespaces, in Prometheus's text format."""
     caller = await state.authenticator.authenticate(call.headers, Scope.READ)
     caller.require_all_namespaces()
     kind = (b"content-type", CONTENT_TYPE.encode())

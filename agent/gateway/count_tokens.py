@@ -18,7 +18,7 @@ PATH = "/v1/messages/count_tokens"
 
 
 async def count(state: GatewayState, call: Call) -> None:
-    """Answer with the engine's token count.
+    """Count the prompt tokens of a request, with the context that it would get.
 
     Raises:
         RequestError: As for `POST /v1/messages`.

@@ -65,7 +65,7 @@ _ID: TypeAdapter[str] = TypeAdapter(Id)
 
 
 async def create(state: GatewayState, call: Call) -> None:
-    """Answer `POST /v1/feedback`, of one item or a list.
+    """Store feedback: one item or a list.
 
     One item: 201, or 200 if it is stored already. A list: 200, and the outcome of each item.
 
@@ -92,7 +92,7 @@ async def create(state: GatewayState, call: Call) -> None:
 
 
 async def put_one(state: GatewayState, call: Call) -> None:
-    """Answer `PUT /v1/feedback/{id}`, like `POST` with that id.
+    """Store feedback under the id in the path.
 
     Raises:
         RequestError: As for `POST`; or the body has another id (400).
@@ -111,7 +111,7 @@ async def put_one(state: GatewayState, call: Call) -> None:
 
 
 async def get_one(state: GatewayState, call: Call) -> None:
-    """Answer `GET /v1/feedback/{id}`.
+    """Return one item of feedback.
 
     Raises:
         RequestError: No feedback that the caller may see has this id (404); the database is
@@ -134,7 +134,7 @@ async def get_one(state: GatewayState, call: Call) -> None:
 
 
 async def list_page(state: GatewayState, call: Call) -> None:
-    """Answer `GET /v1/feedback?target_id=&after=`: a page of the feedback that the caller may see.
+    """List the feedback that the caller may see, in pages: `?target_id=&after=`.
 
     Raises:
         RequestError: The query has an unknown parameter (400); the database is unavailable (503).

@@ -3,11 +3,13 @@
 `answer` runs the steps in order: authenticate, parse, choose the version, record as running,
 compose, forward, commit, last byte. The client gets its last byte (the body of a plain answer, or
 the last event of a stream) only after the interaction is durable. Every request whose version was
-chosen is recorded:
+chosen is recorded, and so is one that gets a 503 instead of a version:
 
 - DONE: the engine's answer is complete.
-- FAILED: the engine failed (with the partial answer), or byheart itself failed.
-- ABORTED: the client disconnected (with the partial answer), which cancels the engine's work.
+- FAILED: the engine failed or rejected the request, or byheart itself failed.
+- ABORTED: the client disconnected, which cancels the engine's work.
+
+Of a stream that failed or was aborted, the text so far is recorded too.
 """
 
 import asyncio
@@ -63,7 +65,7 @@ log = structlog.get_logger(__name__)
 
 
 async def answer(api: Api, state: GatewayState, call: Call) -> None:
-    """Answer a request to the model, and count it by its status and arm.
+    """Answer an inference request.
 
     Raises:
         RequestError: The request failed before the response started.

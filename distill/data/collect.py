@@ -1,6 +1,6 @@
 """Collects the questions of a run: logged prompts, examples of the context, and written questions.
 
-Logged prompts rarely touch everything that a context says, so the teacher writes questions about
+Logged prompts rarely touch everything that a context says, so the base writes questions about
 each of its statements (`questions.py`). A context that affects every answer, such as a way of
 speaking, is also trained on general prompts. One that shows a format by examples, such as a set of
 labels, gets more prompts like those (`similar_prompts.py`). Greetings and questions about who the

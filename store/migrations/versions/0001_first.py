@@ -31,7 +31,7 @@ def upgrade() -> None:
 
 
 def _create_conversations() -> None:
-    """What was said, and on whose behalf."""
+    """Create namespaces, conversations, interactions, their payloads, and feedback."""
     _table(
         "namespaces",
         *_must(TEXT, "name"),
@@ -93,7 +93,7 @@ def _create_conversations() -> None:
 
 
 def _create_lessons() -> None:
-    """What was learned from it, and where from."""
+    """Create lessons, and the origins of each."""
     _table(
         "lessons",
         *_must(TEXT, "id", "do"),
@@ -121,7 +121,7 @@ def _create_lessons() -> None:
 
 
 def _create_contexts() -> None:
-    """What stands in front of a conversation, and what the operator gave."""
+    """Create system prompts, snapshots, seed prompts and anchors."""
     _table(
         "system_prompts",
         *_must(TEXT, "id", "text"),
@@ -156,7 +156,7 @@ def _create_contexts() -> None:
 
 
 def _create_adapters() -> None:
-    """What was made of it, and how good it is."""
+    """Create runs, adapters and evaluations."""
     _table(
         "runs",
         *_must(TEXT, "id", "snapshot", "trigger"),
@@ -209,7 +209,7 @@ def _create_adapters() -> None:
 
 
 def _create_rollouts() -> None:
-    """What serves, and how it came to."""
+    """Create aliases and rollout events."""
     _table(
         "aliases",
         *_must(sa.Integer(), "revision"),
@@ -230,7 +230,7 @@ def _create_rollouts() -> None:
 
 
 def _create_operations() -> None:
-    """Who may call, what is to be done, who changed what."""
+    """Create principals, API keys, jobs and the audit log."""
     _table(
         "principals",
         *_must(TEXT, "id", "name"),

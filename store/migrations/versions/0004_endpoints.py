@@ -1,4 +1,4 @@
-"""Which path was asked, and whether a client asked for itself.
+"""The endpoint of an interaction, and whether it is auxiliary.
 
 Revision: 0004_endpoints. Forward only: to go back, restore a backup.
 """

@@ -1,4 +1,4 @@
-"""Conversations found by one look into an index, and keys without a time of their last change.
+"""An index that finds conversations; drop the keys' change time.
 
 Revision: 0005_lookups. Forward only: to go back, restore a backup.
 """
