@@ -118,9 +118,10 @@ def unread(session: Session, idle_before: datetime, limit: int) -> list[Conversa
 def due(
     session: Session, idle_before: datetime, retry_before: datetime, limit: int
 ) -> list[Conversation]:
-    """Return the unread conversations that have no unfinished extraction job.
+    """Return the unread conversations that have no unfinished extraction job, longest idle first.
 
-    A conversation whose last job failed is due again after new activity, or once that job ended
+    They have at least two signals: a single turn says nothing about its answer (`UNREAD`). A
+    conversation whose last job failed is due again after new activity, or once that job ended
     before `retry_before`.
     """
     gave_up = and_(

@@ -15,7 +15,7 @@ from tests.support.documents import DOCUMENTS
 README, ARCHITECTURE = Path("README.md").read_text(), Path("ARCHITECTURE.md").read_text()
 OPERATIONS, TRAINER = Path("OPERATIONS.md").read_text(), Path("TRAINER.md").read_text()
 MAX_README, MAX_BEFORE_QUICK_START, MAX_READING = 120, 40, 550
-READING = re.compile(r"`([\w/]+\.py)` ((?:`\w+`(?:, )?)+)")
+READING = re.compile(r"`([\w/]+\.py)` ((?:`[\w.]+`(?:, )?)+)")
 
 
 def tree() -> set[str]:
@@ -51,18 +51,21 @@ def reading_path() -> list[tuple[Path, str]]:
     return [
         (Path(path), name)
         for path, listed in READING.findall(README)
-        for name in re.findall(r"`(\w+)`", listed)
+        for name in re.findall(r"`([\w.]+)`", listed)
     ]
 
 
 def length(path: Path, name: str) -> int:
-    """The lines of a function or class; an error if the file has none of that name."""
-    [node] = [
-        node
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        and node.name == name
-    ]
+    """The lines of a function, class or method; an error if the file has none of that name."""
+    body = ast.parse(path.read_text()).body
+    for part in name.split("."):
+        [node] = [
+            node
+            for node in body
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and node.name == part
+        ]
+        body = node.body
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
