@@ -1,4 +1,4 @@
-"""An answer ends where the model begins to speak for somebody else."""
+"""Completions are cut where the model starts to write the user's next turn."""
 
 import pytest
 
@@ -32,7 +32,7 @@ Assistant: The network desk.
         ("The desk.\nPrice: 3 euros", "The desk.\nPrice: 3 euros"),
     ],
 )
-def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
+def test_an_answer_is_cut_before_a_line_that_starts_with_the_users_label(said, answered):
     tokenizer = tiny_tokenizer()
     ids = tuple(tokenizer(said)["input_ids"])
     end = () if said == answered else (tokenizer.eos_token_id,)
@@ -44,7 +44,7 @@ def test_an_answer_ends_before_a_line_with_a_speakers_name(said, answered):
 
 
 @pytest.mark.parametrize("scale", [0.0, 50.0])
-def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
+def test_a_reference_end_state_needs_a_confident_base(scale):
     student = Student(tiny_model(), rank=4, alpha=8, seed=0)
     encoder = Encoder(tiny_tokenizer(), Context(), max_prompt_tokens=500)
     end = encoder.tokenizer.eos_token_id
@@ -62,10 +62,10 @@ def test_a_base_is_asked_for_its_end_only_where_it_is_sure_of_one(scale):
         )
 
 
-def test_without_examples_nobody_else_speaks():
+def test_without_examples_there_is_no_user_label():
     assert examples.find_prompt_label("User: a name\nPassword: a word\nWe open at seven.") is None
 
 
-def test_the_names_in_an_answer_end_it_nowhere():
+def test_labels_inside_an_answer_are_not_user_labels():
     shown = "Input: My lamp broke.\nOutput: broken\nText: We are sorry.\n\n" * 2
     assert examples.find_prompt_label(shown) == "input"

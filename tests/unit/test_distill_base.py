@@ -1,4 +1,4 @@
-"""A base that this trainer would train wrongly is refused when it is loaded, by name."""
+"""A base that the trainer would train wrongly is rejected when it is loaded."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def check(model: transformers.PreTrainedModel) -> None:
         ("Granite", {}),
     ],
 )
-def test_attention_over_the_whole_text_is_supported(family, options):
+def test_models_with_full_attention_are_supported(family, options):
     check(model_of(family, **options))
 
 
@@ -66,7 +66,7 @@ def test_attention_over_the_whole_text_is_supported(family, options):
         ("Lfm2", {"layer_types": ["conv", "full_attention"]}, "Layers of the kind Linear"),
     ],
 )
-def test_anything_else_is_refused_by_its_name(family, options, feature):
+def test_an_unsupported_layer_is_rejected_with_its_name(family, options, feature):
     model = model_of(family, **options)
     if family == "Phi":
         torch.nn.init.normal_(model.lm_head.bias)
@@ -82,14 +82,14 @@ def leaking(query, _positions, segments):
     return seen[None, None]
 
 
-def test_sequences_that_see_each_other_in_a_row_are_found(monkeypatch):
+def test_attention_across_packed_sequences_is_detected(monkeypatch):
     monkeypatch.setattr(packing, "attention_mask", leaking)
 
     with pytest.raises(ModelError, match="do not get the logits of unpacked ones"):
         base.check_packing(tiny_model())
 
 
-def test_a_cache_that_is_not_left_as_it_was_is_found(monkeypatch):
+def test_a_cache_that_packing_leaves_changed_is_detected(monkeypatch):
     monkeypatch.setattr(transformers.DynamicCache, "crop", lambda *_: None)
 
     with pytest.raises(ModelError, match="do not get the logits of unpacked ones"):
@@ -104,7 +104,7 @@ def test_a_cache_that_is_not_left_as_it_was_is_found(monkeypatch):
         (CHAT_TEMPLATE.replace("messages %}", "messages[1:] %}"), "drops the system message"),
     ],
 )
-def test_a_template_without_a_place_for_the_context_is_refused(template, message):
+def test_a_template_without_system_messages_is_rejected(template, message):
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
 
@@ -112,7 +112,7 @@ def test_a_template_without_a_place_for_the_context_is_refused(template, message
         base.check_template(tokenizer)
 
 
-def test_a_folder_that_is_not_there_is_said_to_be_not_there(tmp_path):
+def test_a_missing_folder_is_reported_as_missing(tmp_path):
     with pytest.raises(ModelError, match=r"There is no folder .*nowhere"):
         base.load_base(tmp_path / "nowhere", CPU)
 
@@ -127,7 +127,7 @@ def test_a_folder_that_is_not_there_is_said_to_be_not_there(tmp_path):
         ("tokenizer.json", b"{"),
     ],
 )
-def test_a_damaged_model_is_bad_input_that_names_the_folder(tmp_path, name, content):
+def test_a_corrupt_model_is_an_error_that_names_the_folder(tmp_path, name, content):
     folder = save_tiny_model(tmp_path / "model")
     (folder / name).write_bytes(content)
 
@@ -135,7 +135,7 @@ def test_a_damaged_model_is_bad_input_that_names_the_folder(tmp_path, name, cont
         base.load_base(folder, CPU)
 
 
-def test_positions_that_change_beyond_the_models_own_length_are_used_up_to_it():
+def test_dynamic_rope_is_used_up_to_the_models_own_length():
     parameters = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0}
     config = transformers.LlamaConfig(max_position_embeddings=64, rope_parameters=parameters)
 
@@ -164,14 +164,14 @@ COMPRESSED = {
 
 
 @pytest.mark.parametrize(("family", "options"), [("StableLm", {}), ("DeepseekV3", COMPRESSED)])
-def test_a_model_that_cannot_be_packed_at_all_is_refused_by_its_kind(tmp_path, family, options):
+def test_a_model_that_cannot_be_packed_is_rejected_with_its_class(tmp_path, family, options):
     save(model_of(family, **options), tmp_path)
 
     with pytest.raises(ModelError, match=f"{family}ForCausalLM are not supported: packed"):
         base.load_base(tmp_path, CPU)
 
 
-def test_a_model_without_linear_layers_is_refused(tmp_path):
+def test_a_model_without_linear_layers_is_rejected(tmp_path):
     config = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64)
     save(transformers.GPT2LMHeadModel(config), tmp_path)
 
@@ -179,7 +179,7 @@ def test_a_model_without_linear_layers_is_refused(tmp_path):
         base.load_base(tmp_path, CPU)
 
 
-def test_the_longest_text_is_that_of_the_text_part():
+def test_a_multimodal_models_length_is_that_of_its_text_part():
     text = transformers.LlamaConfig(max_position_embeddings=77)
     several = type("Several", (), {"get_text_config": lambda _: text})()
 
@@ -187,7 +187,7 @@ def test_the_longest_text_is_that_of_the_text_part():
 
 
 @pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
-def test_positions_that_change_with_the_length_of_a_text_are_used_up_to_where_they_do(rope_type):
+def test_length_dependent_rope_is_used_up_to_the_length_where_it_changes(rope_type):
     factors = (
         {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4} if rope_type == "longrope" else {}
     )

@@ -1,4 +1,4 @@
-"""Resume points are whole, of this run and this release, and gone when they are of no more use."""
+"""Checkpoints are complete, of this run and release, and removed when the run has finished."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def train_two_steps(checkpoints: Checkpoints) -> tuple[list[torch.nn.Parameter],
     return parameters, optimiser
 
 
-def test_resume_points_of_another_run_are_ignored(tmp_path):
+def test_checkpoints_of_another_run_are_ignored(tmp_path):
     Checkpoints(tmp_path, "one").save(LATEST, {"step": 3})
 
     assert Checkpoints(tmp_path, "one").load(LATEST) == {"step": 3}
@@ -34,7 +34,9 @@ def test_resume_points_of_another_run_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 of a class that is gone"])
-def test_what_another_release_kept_is_not_even_unpacked(tmp_path, monkeypatch, content):
+def test_a_checkpoint_of_another_release_is_ignored_without_unpickling_it(
+    tmp_path, monkeypatch, content
+):
     checkpoints = Checkpoints(tmp_path, "one")
     (tmp_path / LATEST).write_bytes(content)
     assert checkpoints.load(LATEST) is None
@@ -45,7 +47,7 @@ def test_what_another_release_kept_is_not_even_unpacked(tmp_path, monkeypatch, c
     assert checkpoints.load(LATEST) is None
 
 
-def test_a_resume_point_of_an_older_format_is_ignored_with_a_message(tmp_path, monkeypatch, caplog):
+def test_a_checkpoint_of_an_older_format_is_ignored_with_a_message(tmp_path, monkeypatch, caplog):
     checkpoints = Checkpoints(tmp_path, "one")
     monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
     checkpoints.save(LATEST, {"step": 3})
@@ -65,7 +67,7 @@ class Harmful:
         return Path.touch, (Path(Harmful.__name__),)
 
 
-def test_a_planted_resume_point_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+def test_a_planted_checkpoint_is_rejected_and_executes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoints = Checkpoints(tmp_path, "one")
     checkpoints.save(LATEST, {"step": Harmful()})
@@ -77,7 +79,7 @@ def test_a_planted_resume_point_is_refused_and_runs_nothing(tmp_path, monkeypatc
 
 
 @given(st.data())
-def test_a_resume_point_of_which_any_bit_is_another_is_ignored(tmp_path_factory, data):
+def test_a_checkpoint_with_any_bit_flipped_is_ignored(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("kept")
     checkpoints = Checkpoints(folder, "one")
     checkpoints.save(LATEST, {"weights": torch.ones(3), "step": 3})
@@ -89,7 +91,7 @@ def test_a_resume_point_of_which_any_bit_is_another_is_ignored(tmp_path_factory,
     assert checkpoints.load(LATEST) is None
 
 
-def test_a_resume_point_that_was_cut_off_is_ignored(tmp_path):
+def test_a_truncated_checkpoint_is_ignored(tmp_path):
     checkpoints = Checkpoints(tmp_path, "one")
     checkpoints.save(LATEST, {"step": 3})
     content = (tmp_path / LATEST).read_bytes()
@@ -100,7 +102,7 @@ def test_a_resume_point_that_was_cut_off_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("left", ['{"step": 0}\n{"st', '{"step": 0}\n{"step": 1}\n{"step": 2}\n'])
-def test_the_curves_go_on_from_the_checkpoint_whatever_the_file_of_curves_has(tmp_path, left):
+def test_a_resume_rewrites_the_curves_from_the_checkpoint(tmp_path, left):
     checkpoints = Checkpoints(tmp_path, "one")
     parameters, optimiser = train_two_steps(checkpoints)
     (tmp_path / METRICS).write_text(left)
@@ -112,7 +114,7 @@ def test_the_curves_go_on_from_the_checkpoint_whatever_the_file_of_curves_has(tm
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
 
 
-def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
+def test_without_a_checkpoint_the_curves_start_empty(tmp_path):
     parameters, optimiser = train_two_steps(Checkpoints(tmp_path, "one"))
 
     other = Checkpoints(tmp_path, "other")
@@ -121,7 +123,7 @@ def test_without_a_resume_point_the_curves_begin_anew(tmp_path):
     assert (tmp_path / METRICS).read_text() == ""
 
 
-def test_of_several_processes_those_that_do_not_write_resume_where_the_first_stands(tmp_path):
+def test_processes_that_do_not_write_resume_from_the_first_ones_checkpoint(tmp_path):
     parameters, optimiser = train_two_steps(Checkpoints(tmp_path, "one"))
     before = (tmp_path / METRICS).read_text()
     other = Checkpoints(tmp_path, "one", writes=False)
@@ -134,7 +136,7 @@ def test_of_several_processes_those_that_do_not_write_resume_where_the_first_sta
     assert Checkpoints(tmp_path, "one").load(LATEST)["step"] == 2
 
 
-def test_of_a_run_that_is_over_the_curves_stay(tmp_path):
+def test_clearing_a_finished_run_keeps_only_its_curves(tmp_path):
     checkpoints = Checkpoints(tmp_path, "one")
     train_two_steps(checkpoints)
     checkpoints.save(DATA, {})

@@ -1,4 +1,4 @@
-"""What one of several processes finds wrong reaches all of them in words that tell it."""
+"""An error of one process reaches all others with its message."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from distill.model.distributed import picklable
 from store.schema import IllegalTransition
 
 
-def test_an_error_that_can_be_packed_stays_what_it_is():
+def test_a_picklable_error_is_sent_unchanged():
     error = NothingToLearn("The context is empty.")
 
     assert picklable(error) is error
@@ -21,7 +21,7 @@ def unpackable() -> Exception:
 
 
 @pytest.mark.parametrize("error", [unpackable(), IllegalTransition("run_1", "failed", "running")])
-def test_one_that_cannot_be_packed_or_unpacked_is_told_in_its_words(error):
+def test_an_unpicklable_error_is_sent_as_its_name_and_message(error):
     told = picklable(error)
 
     assert type(error).__name__ in str(told)

@@ -1,4 +1,4 @@
-"""What prompts look like to both sides, what a batch is made of, and what is kept out of it."""
+"""Prompts as the student and the teacher read them."""
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -16,7 +16,7 @@ def encoder():
     return Encoder(tiny_tokenizer(), CONTEXT, max_prompt_tokens=200)
 
 
-def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
+def test_a_plain_text_begins_with_the_tokenizers_bos_token_if_it_has_one():
     plain, opened = tiny_tokenizer(), tiny_tokenizer()
     opened.add_special_tokens({"bos_token": "<s>"})
     opened.backend_tokenizer.post_processor = TemplateProcessing(
@@ -27,7 +27,7 @@ def test_a_text_by_itself_begins_as_the_tokenizer_begins_any_text():
     assert encode_text(opened, "Hi") == (opened.bos_token_id, *encode_text(plain, "Hi"))
 
 
-def test_both_sides_are_rendered_with_the_arguments_that_serving_gives():
+def test_student_and_teacher_prompts_use_the_template_arguments_of_serving():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template += "{% if not enable_thinking | default(true) %}(){% endif %}"
     plain, told = (
@@ -57,7 +57,7 @@ def test_the_teacher_sees_what_the_gateway_sends(encoder):
     assert prompt.student_ids == tuple(plain)
 
 
-def test_a_client_that_sends_the_registered_prompt_too_is_seen_as_the_gateway_sends_it(encoder):
+def test_a_registered_prompt_that_the_client_sends_too_is_in_the_teachers_prompt_once(encoder):
     own = {"role": "system", "content": f"{CONTEXT.system_prompt}\n\nBe kind."}
 
     prompt = encoder.prompt((own, *user("When do you open?")))
@@ -77,7 +77,7 @@ def test_text_parts_and_absent_content_reach_the_template_as_text(encoder):
     assert prompt.student_ids == encoder.prompt(tuple(plain)).student_ids
 
 
-def test_prompts_of_one_context_share_their_beginning(encoder):
+def test_prompts_of_one_context_share_a_prefix(encoder):
     one, other = encoder.prompt(user("When do you open?")), encoder.prompt(user("Why?"))
 
     assert one.prefix == other.prefix
@@ -114,7 +114,7 @@ def test_statements_are_sentences_and_lessons():
     ]
 
 
-def test_a_conversation_that_the_template_refuses_is_an_error_that_names_it_and_does_not_fit():
+def test_a_conversation_that_the_template_rejects_is_an_error_that_names_it():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template += (
         "{% if messages | length > 2 %}{{ raise_exception('no') }}{% endif %}"

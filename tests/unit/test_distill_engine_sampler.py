@@ -1,4 +1,4 @@
-"""What stands in the engine's place and is no vLLM is told as an engine that is away."""
+"""A server that is not vLLM counts as an unavailable engine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +39,12 @@ def answering(body: bytes) -> Iterator[EngineAddress]:
         b'{"data": []}',
     ],
 )
-def test_a_page_in_the_engine_s_place_is_an_engine_that_is_away(body):
+def test_an_answer_that_is_not_vllms_counts_as_an_unavailable_engine(body):
     with answering(body) as engine, pytest.raises(EngineUnavailable, match=engine.url):
         engine.max_model_len()
 
 
-def test_the_shortest_of_its_models_lengths_is_the_longest_prompt():
+def test_the_engines_maximum_length_is_the_smallest_of_its_models():
     cards = b'{"data": [{"max_model_len": 2048}, {"id": "an adapter"}, {"max_model_len": 1024}]}'
     with answering(cards) as engine:
         assert engine.max_model_len() == 1024

@@ -1,4 +1,4 @@
-"""Examples are found where a prompt shows what was asked and what to answer, and nowhere else."""
+"""Examples are found where a prompt shows pairs of message and answer, and nowhere else."""
 
 import json
 from collections import Counter
@@ -47,14 +47,14 @@ TWICE = Example("I paid twice.", "BILLING")
         "Classification:\nBILLING",
     ],
 )
-def test_pairs_of_the_same_two_names_are_examples(text):
+def test_pairs_with_the_same_two_labels_are_examples(text):
     found, rest = split(f"Sort messages.\n{text}\n\nBe brief.")
 
     assert found == [PARCEL, TWICE]
     assert rest.split() == ["Sort", "messages.", "Be", "brief."]
 
 
-def test_rows_of_a_table_with_a_column_of_answers_are_examples():
+def test_rows_of_a_table_with_an_answer_column_are_examples():
     table = "| Message | Label |\n|---|---|\n| Where is my parcel? | DELIVERY |"
 
     found, rest = split(f"Sort.\n{table}\n| I paid twice. | BILLING |\nBe brief.")
@@ -63,7 +63,7 @@ def test_rows_of_a_table_with_a_column_of_answers_are_examples():
     assert rest == "Sort.\n| Message | Label |\n|---|---|\nBe brief."
 
 
-def test_two_names_that_are_not_known_are_examples_from_three_pairs_of_message_and_label():
+def test_pairs_with_unknown_labels_are_examples_from_three_pairs_on():
     two = "Ticket: Where is my parcel?\nTeam: DELIVERY\n\nTicket: I paid it twice.\nTeam: BILLING"
 
     assert split(two) == ([], two)
@@ -77,7 +77,7 @@ def test_two_names_that_are_not_known_are_examples_from_three_pairs_of_message_a
 GRANDMA = "User: Why do leaves fall?\nGrandma: They are tired, dear.\n\n"
 
 
-def test_whoever_always_speaks_after_a_user_answers():
+def test_a_label_that_always_follows_the_users_marks_answers():
     text = "Speak as Grandma.\n\n" + GRANDMA + GRANDMA.replace("leaves", "apples")
     shown, rest = split(text)
     assert [each.answer for each in shown] == ["They are tired, dear."] * 2
@@ -86,32 +86,32 @@ def test_whoever_always_speaks_after_a_user_answers():
     assert split(broken)[0] == []
 
 
-def test_single_words_are_asked_where_nothing_but_an_answer_stands_below():
+def test_a_single_word_is_a_prompt_only_before_a_known_answer_label():
     text = "".join(f"Word: w{number}\nAnswer: animal\n\n" for number in "abc")
     assert len(split(text)[0]) == 3
     assert split(text.replace("Answer", "Category"))[0] == []
 
 
-def test_what_somebody_asks_in_a_text_is_no_statement():
+def test_a_question_in_a_dialogue_is_not_a_statement():
     context = Context("The shop is open.\n\nLodger: Who owns this place?\nHost: Ann does.")
     assert not [said for said in statements.split_statements(context) if said.endswith("?")]
 
 
-def test_a_frame_without_a_pair_stays_where_others_have_one():
+def test_an_example_tag_without_a_pair_stays_in_the_text():
     framed = "<example><a>one b</a><b>two</b></example>"
     plain = "<example>Be nice.</example>"
 
     assert split(f"{framed}\n{plain}\n{framed}") == ([Example("one b", "two")] * 2, f"\n{plain}\n")
 
 
-def test_what_is_asked_in_an_object_may_have_several_lines():
+def test_a_prompt_in_a_json_object_may_have_several_lines():
     line = json.dumps({"input": "one\ntwo", "output": {"n": 2}})
 
     assert split(f"{line}\n{line}")[0] == [Example("one\ntwo", '{"n": 2}')] * 2
 
 
 @pytest.mark.parametrize("text", ["[" * 9_999, "{" * 9_999, "<a>" * 3_000, "<example>" * 3_000])
-def test_a_text_that_is_made_to_be_hard_to_read_is_read(text):
+def test_deeply_nested_text_is_parsed_without_an_error(text):
     assert split(text) == ([], text)
 
 
@@ -124,18 +124,18 @@ def test_an_answer_may_have_several_lines():
     )
 
 
-def test_a_pair_without_an_answer_teaches_nothing():
+def test_a_pair_with_an_empty_answer_is_not_an_example():
     assert split("Q: one\nA:\n\nQ: two\nA: 2")[0] == [Example("two", "2")]
 
 
-def test_three_arrows_are_examples_and_fewer_may_stand_for_anything():
+def test_three_lines_with_arrows_are_examples_and_two_are_not():
     two = "Where is my parcel? -> DELIVERY\nExample 2: 'I paid twice.' => BILLING"
 
     assert split(two) == ([], two)
     assert split(f"{two}\nHi -> OTHER")[0] == [PARCEL, TWICE, Example("Hi", "OTHER")]
 
 
-def test_a_name_in_front_of_all_arrows_is_not_asked():
+def test_a_label_before_every_arrow_is_not_part_of_the_prompts():
     text = "Ticket: I paid twice. -> BILLING\nTicket: Hi -> OTHER\nTicket: Where is it? -> DELIVERY"
 
     assert [each.prompt for each in split(text)[0]] == ["I paid twice.", "Hi", "Where is it?"]
@@ -156,7 +156,7 @@ def test_a_name_in_front_of_all_arrows_is_not_asked():
         "To cancel: Settings -> Billing -> Cancel.\nSettings -> Account\nA -> B -> C",
     ],
 )
-def test_other_lines_with_colons_or_arrows_stay_as_they_are(text):
+def test_other_lines_with_colons_or_arrows_are_not_examples(text):
     assert split(text) == ([], text)
 
 
@@ -174,14 +174,14 @@ LINES = st.lists(
 
 @example("#USER\nA:\n#USER\nA:")
 @given(st.text(alphabet="UAn: \n->?ab", max_size=80) | st.text(max_size=60) | LINES.map("\n".join))
-def test_no_line_is_made_up(text):
+def test_the_rest_contains_only_lines_of_the_text(text):
     found, rest = split(text)
 
     assert rest == text or found
     assert not Counter(filter(None, rest.split("\n"))) - Counter(text.split("\n"))
 
 
-def test_answers_without_a_name_are_examples_where_two_stand_below_what_is_asked():
+def test_unlabelled_answers_are_examples_if_two_follow_labelled_prompts():
     text = 'User: two cups\n{"count": 2}\n\nUser: a lamp\n{"count": 1}\n\nNo prose.'
 
     assert split(text) == (
@@ -205,7 +205,7 @@ def test_answers_without_a_name_are_examples_where_two_stand_below_what_is_asked
         ("Q: Where is it?\nA: OTHER\nQ: Am I poor?\nA: BILLING\nQ: Hi?\nA: OTHER", {}),
     ],
 )
-def test_examples_of_what_to_say_are_statements_and_examples_of_how_to_say_it_are_not(text, about):
+def test_examples_of_content_are_statements_and_examples_of_a_format_are_not(text, about):
     context = Context(system_prompt=f"We are a shop.\n{text}")
 
     assert statement_answers(context) == {"We are a shop.": "We are a shop.", **about}

@@ -1,4 +1,4 @@
-"""Which tokens of an answer tell a fact of the context."""
+"""Which tokens of an answer state a fact of the context."""
 
 import pytest
 
@@ -28,15 +28,17 @@ def told(question: str, answer: str) -> str:
         ("When do you open?", "", ""),
     ],
 )
-def test_numbers_and_names_of_the_context_that_the_question_does_not_say(question, answer, facts):
+def test_facts_are_numbers_and_names_of_the_context_that_are_not_in_the_question(
+    question, answer, facts
+):
     assert told(question, answer) == facts
 
 
-def test_words_at_the_beginning_of_a_sentence_are_no_names():
+def test_the_first_word_of_a_sentence_is_not_a_name():
     assert not {"The", "Ask"} & statements.facts(CONTEXT)
 
 
-def test_what_begins_an_item_of_a_list_is_no_name():
+def test_the_first_word_of_a_list_item_is_not_a_name():
     context = Context(system_prompt="- The shop is run by Ilse.\n1. Never lend tools.")
 
     assert statements.facts("\n".join(statements.split_statements(context))) == {"Ilse"}

@@ -1,4 +1,4 @@
-"""A run ends, with its reason, when the student's answers are no longer answers; and not before."""
+"""A run ends with a reason when the student's answers degenerate, and not before."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def curves(steps: int, **changes: float) -> list[dict[str, float]]:
     return [{"step": step, **WELL, **changes} for step in range(steps)]
 
 
-def test_answers_like_the_teachers_go_on():
+def test_a_run_with_answers_like_the_teachers_continues():
     guards.check_answers(curves(50), ENDS)
 
 
@@ -34,34 +34,34 @@ def test_answers_like_the_teachers_go_on():
         ({"on_policy_entropy": 0.001, "on_policy_divergence": 2.0}, "always the same"),
     ],
 )
-def test_answers_out_of_bounds_for_a_while_end_the_run_and_say_why(changes, reason):
+def test_answers_out_of_bounds_for_a_whole_window_end_the_run_with_a_reason(changes, reason):
     guards.check_answers([*curves(9), *curves(1, **changes)], ENDS)  # once is chance
 
     with pytest.raises(Diverged, match=reason):
         guards.check_answers([*curves(9), *curves(WINDOW, **changes)], ENDS)
 
 
-def test_a_certain_student_that_agrees_with_its_teacher_is_no_collapse():
+def test_low_entropy_without_divergence_is_not_a_collapse():
     sure = {"on_policy_entropy": 0.001, "on_policy_divergence": 0.01}
     guards.check_answers(curves(WINDOW, **sure), ENDS)
 
 
-def test_a_teacher_that_repeats_itself_may_be_followed():
+def test_a_student_may_repeat_as_much_as_its_teacher():
     repeating = Style(tokens=20, repetition=0.5, leaks=0.0)
     guards.check_answers(curves(WINDOW, answer_repetition=0.6), (TEACHER, repeating))
 
 
 @pytest.mark.parametrize("tokens", [64, 30, 8])
-def test_a_student_on_its_way_from_long_answers_to_a_teachers_short_ones_goes_on(tokens):
+def test_any_answer_length_between_base_and_teacher_is_accepted(tokens):
     chatty, terse = (Style(tokens=each, repetition=0.05, leaks=0.0) for each in (64, 8))
     guards.check_answers(curves(WINDOW, answer_tokens=tokens), (chatty, terse))
 
 
-def test_steps_without_answers_of_the_student_say_nothing():
+def test_steps_without_on_policy_answers_are_not_judged():
     guards.check_answers([{"step": step} for step in range(30)], ENDS)
 
 
-def test_the_best_step_is_the_least_divergence_since_guidance_ended_and_the_later_of_equals():
+def test_the_best_step_has_the_lowest_validation_once_purely_on_policy_and_is_the_later_of_ties():
     values = [0.1, 0.5, 0.3, 0.3, 0.4]
     measured = [{"step": step, "validation": value} for step, value in enumerate(values)]
 
@@ -70,7 +70,7 @@ def test_the_best_step_is_the_least_divergence_since_guidance_ended_and_the_late
     assert guards.best_step([{"step": 0}], since=0) is None
 
 
-def test_a_run_has_had_enough_when_nothing_better_came_for_its_patience():
+def test_a_run_stops_early_after_its_patience_without_improvement():
     values = [0.5, 0.3, 0.4, 0.4, 0.4]
     measured = [{"step": step, "validation": value} for step, value in enumerate(values)]
 

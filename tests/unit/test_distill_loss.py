@@ -84,7 +84,7 @@ def gradient_of(student, teacher, head, weights, objective, device="cpu", **opti
 
 @EVERY_DEVICE
 @EVERY
-def test_value_and_gradient_are_those_of_a_naive_float64_version(inputs, objective, device):
+def test_value_and_gradient_equal_those_of_a_naive_float64_version(inputs, objective, device):
     student, teacher, head, weights = inputs
     leaf = student.clone().requires_grad_()
     expected = naive(leaf, teacher, head, weights, objective)
@@ -99,7 +99,7 @@ def test_value_and_gradient_are_those_of_a_naive_float64_version(inputs, objecti
 
 @pytest.mark.parametrize("b", [1e-6, 0.5, 1 - 1e-6])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 4.0])
-def test_a_mixture_keeps_its_digits_where_one_side_is_nearly_all_and_where_one_token_is(b, scale):
+def test_the_jsd_stays_precise_for_extreme_weights_and_peaked_distributions(b, scale):
     generator = torch.Generator().manual_seed(2)
     size = (TOKENS, HIDDEN)
     student = scale * torch.randn(size, generator=generator, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_a_mixture_keeps_its_digits_where_one_side_is_nearly_all_and_where_one_t
 
 
 @EVERY
-def test_gradient_is_the_finite_difference(inputs, objective):
+def test_gradient_equals_the_finite_difference(inputs, objective):
     student, teacher, head, weights = inputs
     direction = torch.randn_like(student)
     _, _, gradient = gradient_of(student, teacher, head, weights, objective)
@@ -175,7 +175,7 @@ def test_value_is_exact_where_student_and_teacher_nearly_agree(kind):
 
 
 @EVERY
-def test_equal_distributions_have_no_divergence_and_no_gradient(inputs, objective):
+def test_equal_distributions_have_zero_divergence_and_gradient(inputs, objective):
     student, _, head, weights = inputs
 
     value, per_token, gradient = gradient_of(student, student, head, weights, objective)
@@ -186,7 +186,7 @@ def test_equal_distributions_have_no_divergence_and_no_gradient(inputs, objectiv
 
 
 @EVERY
-def test_masked_tokens_get_exactly_no_gradient(inputs, objective):
+def test_masked_tokens_have_exactly_zero_gradient(inputs, objective):
     student, teacher, head, weights = inputs
     weights = weights.clone()
     weights[2:5] = 0
@@ -199,7 +199,7 @@ def test_masked_tokens_get_exactly_no_gradient(inputs, objective):
 
 @EVERY
 @pytest.mark.parametrize("chunk_tokens", [1, 4, TOKENS])
-def test_chunk_size_changes_nothing(inputs, objective, chunk_tokens):
+def test_the_result_does_not_depend_on_the_chunk_size(inputs, objective, chunk_tokens):
     whole = gradient_of(*inputs, objective, chunk_tokens=1000)
 
     parts = gradient_of(*inputs, objective, chunk_tokens=chunk_tokens)
@@ -208,19 +208,19 @@ def test_chunk_size_changes_nothing(inputs, objective, chunk_tokens):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
-def test_a_sequence_counts_the_same_however_long_it_is():
+def test_by_default_every_sequence_has_the_same_weight():
     weights = loss.token_weights([1, 4], sequences=2, tokens=5)
 
     assert weights.tolist() == pytest.approx([0.5, 0.125, 0.125, 0.125, 0.125])
 
 
-def test_a_token_counts_the_same_in_every_sequence_if_asked():
+def test_normalised_by_token_every_token_has_the_same_weight():
     weights = loss.token_weights([1, 4], sequences=2, tokens=5, normalise="token")
 
     assert weights.tolist() == pytest.approx([0.2] * 5)
 
 
-def test_passes_of_one_step_add_up_to_the_step(inputs):
+def test_gradients_of_microbatches_add_up_to_that_of_the_step(inputs):
     student, teacher, head, _ = inputs
     whole = loss.token_weights([4, 6, 3], sequences=3, tokens=TOKENS)
     _, _, expected = gradient_of(student, teacher, head, whole, REVERSE)
@@ -235,7 +235,7 @@ def test_passes_of_one_step_add_up_to_the_step(inputs):
 
 @pytest.mark.parametrize("kind", ["reverse", "forward", "jsd"])
 @pytest.mark.parametrize("top_k", [1, 4, 16])
-def test_a_tail_in_one_bucket_never_adds_divergence(inputs, kind, top_k):
+def test_coarsening_the_tail_never_increases_the_divergence(inputs, kind, top_k):
     _, exact, _ = gradient_of(*inputs, Objective(kind))
     _, coarse, _ = gradient_of(*inputs, Objective(kind, top_k=top_k))
 
@@ -244,7 +244,7 @@ def test_a_tail_in_one_bucket_never_adds_divergence(inputs, kind, top_k):
 
 
 @EVERY
-def test_tokens_too_unlikely_for_fp32_break_nothing(inputs, objective):
+def test_probabilities_that_underflow_fp32_give_finite_values(inputs, objective):
     student, teacher, head, weights = inputs
 
     value, _, gradient = gradient_of(student, teacher, head * 100, weights, objective)
@@ -253,7 +253,7 @@ def test_tokens_too_unlikely_for_fp32_break_nothing(inputs, objective):
     assert gradient.isfinite().all()
 
 
-def test_the_entropy_is_the_students(inputs):
+def test_the_returned_entropy_is_the_students(inputs):
     student, teacher, head, weights = inputs
 
     _, _, entropy = loss.divergence(student, teacher, head, weights)

@@ -21,7 +21,7 @@ def arguments(tmp_path, model) -> list[str]:
     return ["train", *(str(part) for pair in places.items() for part in pair)]
 
 
-def test_a_crash_leaves_its_traceback_where_the_log_is(tmp_path, monkeypatch, capsys):
+def test_the_traceback_of_a_crash_is_written_to_the_log(tmp_path, monkeypatch, capsys):
     def crash(*_):
         raise ZeroDivisionError("of some tensor")
 
@@ -34,7 +34,7 @@ def test_a_crash_leaves_its_traceback_where_the_log_is(tmp_path, monkeypatch, ca
     assert said.endswith("failed: ZeroDivisionError: of some tensor\n")
 
 
-def test_a_damaged_model_is_bad_input(tmp_path, capsys):
+def test_a_corrupt_model_is_bad_input(tmp_path, capsys):
     model = save_tiny_model(tmp_path / "model")
     (model / "model.safetensors").write_bytes(b"half")
 
@@ -50,7 +50,7 @@ def test_a_damaged_model_is_bad_input(tmp_path, capsys):
         ("tokenizer*", "has no tokenizer files"),
     ],
 )
-def test_a_folder_that_holds_no_model_is_bad_input_that_says_what_is_missing(
+def test_a_folder_without_a_model_is_bad_input_and_the_error_names_what_is_missing(
     tmp_path, capsys, missing, said
 ):
     model = tmp_path / "none" if not missing else save_tiny_model(tmp_path / "model")
@@ -61,7 +61,9 @@ def test_a_folder_that_holds_no_model_is_bad_input_that_says_what_is_missing(
     assert said in capsys.readouterr().err
 
 
-def test_a_context_that_does_not_fit_the_model_is_bad_input_that_says_what_fits(tmp_path, capsys):
+def test_a_context_that_does_not_fit_the_model_is_bad_input_and_the_error_states_the_limit(
+    tmp_path, capsys
+):
     asked = arguments(tmp_path, save_tiny_model(tmp_path / "model"))
     (tmp_path / "handbook.md").write_text("The shop opens at 7. " * 500)
 
@@ -80,14 +82,14 @@ def test_the_old_name_of_an_option_is_accepted_with_a_warning(tmp_path, monkeypa
     assert "use --teacher-share" in caplog.text
 
 
-def test_sampling_by_an_engine_that_is_not_named_is_bad_input(tmp_path, capsys, monkeypatch):
+def test_sampling_in_an_engine_without_a_url_is_bad_input(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("BYHEART_DISTILL__SAMPLER", "engine")
 
     assert main(arguments(tmp_path, tmp_path)) == commands.BAD_INPUT
     assert "engine.urls" in capsys.readouterr().err
 
 
-def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
+def test_checkpoints_are_removed_once_the_adapter_is_published(tmp_path):
     small = ["--steps", "2", "--batch-size", "2", "--rank", "4", "--max-completion-tokens", "4"]
     small += ["--questions-per-lesson", "1", "--threads", "1"]
     model = save_tiny_model(tmp_path / "model")
@@ -99,7 +101,7 @@ def test_resume_points_are_gone_once_the_adapter_is_there(tmp_path):
     assert left == {"metrics.jsonl", "curves.png", commands.PUBLISHED}
 
 
-def test_the_anchors_that_only_the_teacher_passes_are_named_and_others_counted():
+def test_the_summary_names_anchors_that_only_the_teacher_passes_and_counts_the_others():
     asked = [
         Anchor(user(text), {"contains": [wanted]})
         for text, wanted in (("When?", "7"), ("Who?", "Ann"), ("Where?", "Ely"))
@@ -119,7 +121,7 @@ def test_the_anchors_that_only_the_teacher_passes_are_named_and_others_counted()
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
-def test_a_line_of_json_may_hold_any_character_that_is_no_line_end_of_json(tmp_path, separator):
+def test_a_line_of_json_may_contain_unicode_line_separators(tmp_path, separator):
     path = tmp_path / "prompts.jsonl"
     text = f"one{separator}other"
     line = json.dumps({"prompt": text}, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A system prompt is told line by line, whatever it is written in, and nothing is made up."""
+"""A system prompt in any markup is read line by line, and no word is added."""
 
 import json
 import re
@@ -53,7 +53,7 @@ from store.contexts import Context
         ),
     ],
 )
-def test_items_are_said_with_what_announces_them(text, said):
+def test_list_items_include_the_line_that_introduces_them(text, said):
     assert markup.plain_lines(text) == said
 
 
@@ -86,7 +86,7 @@ def test_items_are_said_with_what_announces_them(text, said):
         ),
     ],
 )
-def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
+def test_values_in_tables_yaml_json_and_xml_include_their_keys(text, said):
     assert markup.plain_lines(text) == said
 
 
@@ -111,7 +111,7 @@ def test_tables_yaml_json_and_xml_are_said_with_their_names(text, said):
         ("# Kayaks\n## About us\n- Tours start on Thursdays.", ["Tours start on Thursdays."]),
     ],
 )
-def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
+def test_short_lines_include_their_heading_but_not_the_title(text, said):
     assert markup.plain_lines(text) == said
 
 
@@ -146,7 +146,7 @@ def test_short_lines_lean_on_their_heading_and_not_on_the_title(text, said):
         ("return_window: 45 days\ncity: Ely", ["return window: 45 days", "city: Ely"]),
     ],
 )
-def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
+def test_wrapped_lines_are_joined_and_separate_lines_are_not(text, said):
     assert [line.strip() for line in markup.plain_lines(text)] == said
 
 
@@ -161,7 +161,7 @@ def test_lines_that_were_broken_are_one_and_others_stay_apart(text, said):
         ("Never answer with\n```\nBe kind.", ["Never answer with", "Be kind."]),
     ],
 )
-def test_code_states_nothing_and_text_in_fences_does(text, said):
+def test_fenced_code_has_no_statements_and_fenced_text_has(text, said):
     assert markup.plain_lines(text) == said
 
 
@@ -183,18 +183,18 @@ def test_code_states_nothing_and_text_in_fences_does(text, said):
         ["We open on all Mondays (at 7 in the morning.", "Parking is free."],
     ],
 )
-def test_sentences_end_as_their_script_ends_them(said):
+def test_sentences_are_split_by_the_rules_of_their_script(said):
     assert statements.split_statements(Context(system_prompt=" ".join(said))) == said
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "**" + "a" * 20_000, "- " * 5_000 + "x", "<a>" * 5_000, '{"' * 5_000]
 )
-def test_a_text_that_is_made_to_be_hard_to_read_is_read(text):
+def test_deeply_nested_text_is_parsed_without_an_error(text):
     assert isinstance(markup.plain_lines(text), list)
 
 
-def test_where_no_spaces_are_written_sentences_end_without():
+def test_sentences_without_spaces_between_them_are_split():
     assert statements.split_statements(
         Context(system_prompt="我们早上七点开门。退款需要三天。")
     ) == [
@@ -219,7 +219,7 @@ TEXTS = st.lists(st.sampled_from([*PIECES, "", "J is k.", "l m", '  "n": 1,', "{
 
 
 @given(TEXTS.map("\n".join) | st.text(max_size=80))
-def test_no_word_is_made_up(text):
+def test_the_plain_lines_contain_only_words_of_the_text(text):
     known = set(re.findall(r"[^\W_]+", text))
 
     assert {
@@ -236,7 +236,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
-def test_every_value_of_a_json_object_is_said(value):
+def test_the_plain_lines_contain_every_value_of_a_json_object(value):
     def leaves(of):
         below = of.values() if isinstance(of, dict) else of if isinstance(of, list) else None
         return [of] if below is None else [leaf for each in below for leaf in leaves(each)]

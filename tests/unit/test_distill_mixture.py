@@ -1,4 +1,4 @@
-"""What a batch is made of, and that a run draws everything before anything again."""
+"""The composition of batches, and the order of draws."""
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ def test_a_run_ends_purely_on_policy():
 
 
 @given(steps=st.integers(1, 300), tail=st.floats(0.001, 0.5), batch=st.integers(1, 32))
-def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, batch):
+def test_the_last_step_of_a_run_of_any_length_is_purely_on_policy(steps, tail, batch):
     settings = TrainerSettings(steps=steps, batch_size=batch, on_policy_tail=tail)
 
     share = mixture.batch_mix(steps - 1, settings)
@@ -37,7 +37,7 @@ def test_the_last_step_of_a_run_of_any_length_is_the_student_s_own(steps, tail, 
 
 
 @pytest.mark.parametrize("teacher_share", [0.1, 0.25, 0.5])
-def test_guidance_for_one_lesson_of_many_is_given(teacher_share):
+def test_a_small_teacher_share_is_reached_over_the_run(teacher_share):
     settings = TrainerSettings(
         steps=100, teacher_share=teacher_share, replay_share=0.25, on_policy_tail=0.0
     )
@@ -52,7 +52,7 @@ def test_guidance_for_one_lesson_of_many_is_given(teacher_share):
     )
 
 
-def test_draws_go_through_everything_before_anything_again():
+def test_every_item_is_drawn_once_before_any_repeats():
     drawn = [index for step in range(5) for index in mixture.draw_indices(4, 4 * step, 10, "7")]
 
     assert sorted(drawn[:10]) == list(range(10))
@@ -60,11 +60,11 @@ def test_draws_go_through_everything_before_anything_again():
     assert drawn[:10] != drawn[10:]
 
 
-def test_nothing_is_drawn_from_nothing():
+def test_zero_draws_from_an_empty_source_return_nothing():
     assert mixture.draw_indices(0, 0, 0, "7") == []
 
 
-def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
+def test_a_share_below_one_trajectory_a_step_is_reached_over_several_steps():
     settings = TrainerSettings(steps=50, batch_size=4, replay_share=0.125, on_policy_tail=0.0)
 
     shares = [mixture.batch_mix(step, settings) for step in range(16)]
@@ -79,7 +79,7 @@ def test_a_share_smaller_than_one_trajectory_is_kept_over_steps():
     share=st.floats(0, 1),
     size=st.integers(1, 30),
 )
-def test_the_steps_of_a_run_draw_evenly_from_what_there_is(steps, batch, share, size):
+def test_a_run_draws_every_item_equally_often(steps, batch, share, size):
     settings = TrainerSettings(steps=steps, batch_size=batch, teacher_share=share)
 
     drawn = [

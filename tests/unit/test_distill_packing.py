@@ -1,4 +1,4 @@
-"""Packed rows, cached prefixes and sampling give what each sequence would give alone."""
+"""Packed rows and cached prefixes give the states that each sequence has alone."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def alone(model, prompt, completion):
     return states[len(prompt) - 1 : len(prompt) + len(completion) - 1]
 
 
-def test_packed_states_are_those_of_each_sequence_alone(model):
+def test_packed_states_equal_those_of_each_sequence_alone(model):
     expected = torch.cat([alone(model, *sequence) for sequence in SEQUENCES])
 
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_packed_states_are_those_of_each_sequence_alone(model):
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_cached_prefix_changes_nothing_and_stays_as_it_was(model):
+def test_a_cached_prefix_changes_no_states_and_is_left_unchanged(model):
     with torch.no_grad():
         uncached = packing.completion_states(model, SEQUENCES, PREFIX)
         cache = packing.prefix_cache(model, PREFIX)
@@ -71,11 +71,11 @@ def test_gradients_flow_through_the_shared_prefix():
         ([(5, 6, 7)], (5, 6)),
     ],
 )
-def test_common_prefix_leaves_every_prompt_a_token(prompts, expected):
+def test_the_common_prefix_leaves_at_least_one_token_of_every_prompt(prompts, expected):
     assert packing.common_prefix(prompts) == expected
 
 
-def test_passes_cover_everything_in_order(model):
+def test_microbatches_cover_all_sequences_in_order(model):
     many = [((1,) * 100, (2,) * 20)] * 7
 
     runs = packing.microbatches(many, 0, model.device)

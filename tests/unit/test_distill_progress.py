@@ -1,4 +1,4 @@
-"""Plain lines: which steps have one, how long the rest takes, how fast and large a run is."""
+"""Progress lines: which steps have one, the time left, speed and memory."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
 
 
-def test_the_first_the_last_and_every_tenth_step_have_a_line(capsys):
+def test_the_first_the_last_and_every_tenth_step_are_printed(capsys):
     lines = PlainProgress(lambda: 0.0)
     for done in range(25):
         lines("train", done, 24, {"loss": 0.5})
@@ -18,7 +18,7 @@ def test_the_first_the_last_and_every_tenth_step_have_a_line(capsys):
     assert said(capsys) == [f"train {done}/24 loss=0.5" for done in (0, 1, 10, 20, 24)]
 
 
-def test_minutes_left_follow_from_the_pace_so_far_and_nothing_short_has_them(capsys):
+def test_minutes_left_are_estimated_from_the_pace_so_far_except_for_short_stages(capsys):
     now = 1000.0
     lines = PlainProgress(lambda: now)
     for done in (0, 10, 20, 30, 40):
@@ -34,7 +34,7 @@ def test_minutes_left_follow_from_the_pace_so_far_and_nothing_short_has_them(cap
     ]
 
 
-def test_a_run_that_goes_on_is_timed_from_where_it_goes_on(capsys):
+def test_a_resumed_run_is_timed_from_the_step_where_it_resumes(capsys):
     now = 0.0
     lines = PlainProgress(lambda: now)
     lines(PLAN, 100, 100, {})
@@ -61,7 +61,7 @@ def test_each_stage_has_its_own_pace(capsys):
     ]
 
 
-def test_tokens_a_second_are_those_of_all_steps_so_far():
+def test_tokens_per_second_are_averaged_over_all_steps_so_far():
     clock = iter([10.0, 12.0, 15.0])
     meter = Meter(lambda: next(clock))
 
@@ -69,7 +69,7 @@ def test_tokens_a_second_are_those_of_all_steps_so_far():
     assert meter.count(100)["tokens_per_s"] == 40
 
 
-def test_the_peak_never_falls():
+def test_the_peak_memory_never_decreases():
     before = peak_memory()
     ballast = bytearray(50 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])

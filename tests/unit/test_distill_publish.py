@@ -1,4 +1,4 @@
-"""Adapter folders appear whole, carry their own proof, and hold nothing that vLLM refuses."""
+"""Adapter folders are complete, can be verified, and have a configuration that vLLM accepts."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def folder(tmp_path, student):
     return publish.publish(tmp_path, student, LINEAGE, PROBES, {"metrics.jsonl": b"{}\n"})
 
 
-def test_what_is_published_verifies_and_names_its_origin(folder):
+def test_a_published_folder_verifies_and_names_its_origin(folder):
     content = (folder / MANIFEST).read_bytes()
     manifest = json.loads(content)
 
@@ -42,14 +42,14 @@ def test_what_is_published_verifies_and_names_its_origin(folder):
     ]
 
 
-def test_the_same_adapter_gets_the_same_name_and_stays(folder, student):
+def test_publishing_the_same_adapter_again_keeps_its_name_and_folder(folder, student):
     again = publish.publish(folder.parent, student, LINEAGE, PROBES, {"metrics.jsonl": b"{}\n"})
 
     assert again == folder
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_the_configuration_holds_no_surprise_for_vllm(folder):
+def test_the_adapter_configuration_is_one_that_vllm_accepts(folder):
     config = json.loads((folder / "adapter_config.json").read_bytes())
 
     assert config["peft_type"] == "LORA"
@@ -75,7 +75,7 @@ def test_a_failed_publication_leaves_nothing(tmp_path, student):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_base_is_known_by_its_content(tmp_path):
+def test_the_hash_of_the_base_depends_on_content_and_not_on_its_folder(tmp_path):
     one = base_sha256(save_tiny_model(tmp_path / "one", seed=0))
     same = base_sha256(save_tiny_model(tmp_path / "same", seed=0))
     other = base_sha256(save_tiny_model(tmp_path / "other", seed=1))
@@ -97,7 +97,7 @@ def test_the_base_is_known_by_its_content(tmp_path):
         ("training_args.bin", False),
     ],
 )
-def test_every_file_that_an_answer_depends_on_is_part_of_the_base(tmp_path, name, counts):
+def test_every_file_that_affects_answers_is_part_of_the_bases_hash(tmp_path, name, counts):
     folder = save_tiny_model(tmp_path / "model")
     before = base_sha256(folder)
     (folder / name).write_bytes(b"other")

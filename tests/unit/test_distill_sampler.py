@@ -1,4 +1,4 @@
-"""Sampling many sequences together gives each what it would be given alone."""
+"""Each sequence of a batch gets the completion that it would get alone."""
 
 import math
 
@@ -47,7 +47,7 @@ def assert_greedy(model, prompt, completion, tokens, stop):
 
 
 @EVERY_DEVICE
-def test_greedy_samples_are_those_of_a_plain_loop(model, device):
+def test_greedy_samples_equal_those_of_a_plain_loop(model, device):
     prompts = [prompt for prompt, _ in SEQUENCES]
     stop = frozenset({greedy_alone(model, prompts[0], 4, frozenset())[2]})
     sampler = LocalSampler(tiny_model().to(device), stop, 12, torch.Generator())
@@ -58,7 +58,7 @@ def test_greedy_samples_are_those_of_a_plain_loop(model, device):
     assert len(sampled[0]) <= 3
 
 
-def test_what_is_sampled_does_not_depend_on_greedy_answers_before_it(model):
+def test_greedy_decoding_does_not_advance_the_random_generator(model):
     prompts = [prompt for prompt, _ in SEQUENCES]
     one, other = (
         LocalSampler(model, frozenset({2}), 8, torch.Generator().manual_seed(3)) for _ in range(2)
@@ -68,7 +68,7 @@ def test_what_is_sampled_does_not_depend_on_greedy_answers_before_it(model):
     assert one.sample(prompts, 1) == other.sample(prompts, 1)
 
 
-def test_the_same_generator_state_samples_the_same(model):
+def test_the_same_generator_state_gives_the_same_samples(model):
     prompts = [prompt for prompt, _ in SEQUENCES]
 
     one, other = (
@@ -83,7 +83,7 @@ def test_the_same_generator_state_samples_the_same(model):
     shared=st.lists(st.integers(3, 90), max_size=20),
     own=st.lists(st.lists(st.integers(3, 90), min_size=1, max_size=12), min_size=1, max_size=9),
 )
-def test_prompts_of_any_lengths_and_beginning_are_answered_as_alone(model, shared, own):
+def test_prompts_of_any_lengths_and_prefix_are_answered_as_alone(model, shared, own):
     prompts = [(*shared, *each) for each in own]
     stop = frozenset(range(0, 100, 7))
     sampler = LocalSampler(model, stop, 5, torch.Generator())
@@ -95,7 +95,7 @@ def test_prompts_of_any_lengths_and_beginning_are_answered_as_alone(model, share
 
 
 @pytest.mark.parametrize("products", [1, 60, 150])
-def test_prompts_too_long_to_be_read_at_once_are_read_in_pieces(model, monkeypatch, products):
+def test_prompts_too_long_for_one_prefill_are_prefilled_in_chunks(model, monkeypatch, products):
     monkeypatch.setattr(decoding, "MAX_PREFILL_SCORES", products)
     prompts = [(5, 9, *range(10, 10 + length)) for length in (3, 11, 20)]
     sampler = LocalSampler(model, frozenset({2}), 6, torch.Generator())
@@ -106,7 +106,7 @@ def test_prompts_too_long_to_be_read_at_once_are_read_in_pieces(model, monkeypat
         assert_greedy(model, prompt, completion, 6, frozenset({2}))
 
 
-def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
+def test_a_seeded_completion_does_not_depend_on_the_rest_of_its_batch(model):
     prompts = [(5, 9, *range(10, 10 + length)) for length in range(1, 9)]
     sampler = LocalSampler(model, frozenset({2}), 8, torch.Generator())
 
@@ -117,7 +117,7 @@ def test_a_completion_does_not_depend_on_what_is_sampled_beside_it(model):
 
 
 @given(st.lists(st.integers(6, 40_000), max_size=200), st.integers(0, 600))
-def test_groups_hold_every_prompt_once_and_no_more_than_memory_has_room_for(lengths, room):
+def test_decode_batches_hold_every_prompt_once_and_stay_within_the_limits(lengths, room):
     prompts = [(1,) * length for length in lengths]
 
     parts = decode_batches(prompts, prefix=5, max_new_tokens=room)
@@ -132,7 +132,7 @@ def test_groups_hold_every_prompt_once_and_no_more_than_memory_has_room_for(leng
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_tokens_are_drawn_as_often_as_the_model_finds_them_likely(model, temperature):
+def test_tokens_are_drawn_with_the_models_probabilities(model, temperature):
     prompt, draws = (5, 9, 12, 40), 6000
     sampler = LocalSampler(model, frozenset(), 1, torch.Generator().manual_seed(11))
 
@@ -151,7 +151,7 @@ def test_tokens_are_drawn_as_often_as_the_model_finds_them_likely(model, tempera
     assert statistic < freedom + 4 * math.sqrt(2 * freedom)
 
 
-def test_a_beginning_that_was_read_before_gives_the_same_completions(model):
+def test_a_cached_prefix_gives_the_same_completions(model):
     prefix, prompts = (5, 9, 7), [(5, 9, 7, 30, 31), (5, 9, 7, 40)]
     sampler = LocalSampler(model, frozenset({2}), 8, torch.Generator())
 

@@ -1,4 +1,4 @@
-"""What is trained on, what chooses a step and what is measured: nothing is lost, nothing on two."""
+"""Training, validation and held-out questions: none is lost, and none is in two splits."""
 
 import random
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from store.contexts import Messages
 
 
 @given(st.integers(0, 60), st.integers(-3, 40), st.randoms())
-def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most, chance):
+def test_holding_back_takes_at_most_a_third_and_loses_nothing(count, most, chance):
     conversations = [Question(user(f"question {number}")) for number in range(count)]
 
     kept, held = split.hold_back(conversations, most, chance)
@@ -23,7 +23,7 @@ def test_holding_back_splits_off_a_third_at_most_and_loses_nothing(count, most, 
 
 
 @given(st.integers(0, 9))
-def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_question(seed):
+def test_held_back_questions_cover_every_part_of_the_context_and_several_sorts_of_question(seed):
     numbers = range(500)  # five questions about each of a hundred statements
     conversations = [Question(user(f"{number}")) for number in numbers]
 
@@ -41,7 +41,7 @@ def test_what_is_held_back_is_of_every_part_of_the_context_and_not_one_sort_of_q
     seed=st.integers(0, 99),
     turns_each=st.integers(1, 2),
 )
-def test_each_statement_keeps_two_questions_and_what_nothing_else_asks_for_is_trained_on(
+def test_each_statement_keeps_two_questions_and_required_questions_are_trained_on(
     counts, needed, held_out, seed, turns_each
 ):
     about = [f"statement {at}" for at, count in enumerate(counts) for _ in range(count)]
@@ -65,7 +65,7 @@ def test_each_statement_keeps_two_questions_and_what_nothing_else_asks_for_is_tr
         )
 
 
-def test_of_two_questions_about_each_statement_one_is_measured_on_and_the_other_trained_on():
+def test_with_two_questions_a_statement_some_are_held_out_and_each_statement_is_trained_on():
     asked = [Question(user(f"{at}?"), f"statement {at // 2}") for at in range(40)]
     collected = Collected(asked, [], [], affects_general=False, statements=20)
 
@@ -76,7 +76,7 @@ def test_of_two_questions_about_each_statement_one_is_measured_on_and_the_other_
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.randoms())
-def test_setting_prompts_aside_leaves_most_of_each_sort_to_train_on(general, own, chance):
+def test_validation_takes_at_most_a_quarter_of_each_sort_of_question(general, own, chance):
     conversations = [Question(user(f"question {number}")) for number in range(general + own)]
     sorts = conversations[:general], conversations[general:]
 
@@ -108,7 +108,7 @@ def names(questions: Sequence[Messages]) -> set[str]:
     seed=st.integers(0, 99),
     shuffled=st.randoms(),
 )
-def test_a_conversation_is_on_one_side_alone(lengths, held_out, seed, shuffled):
+def test_all_turns_of_a_conversation_are_in_the_same_split(lengths, held_out, seed, shuffled):
     logged = [turn for number, count in enumerate(lengths) for turn in turns(f"n{number}", count)]
     shuffled.shuffle(logged)
     apart = [turn for number in range(held_out) for turn in turns(f"apart{number}", 1)]
@@ -131,7 +131,7 @@ def test_a_conversation_is_on_one_side_alone(lengths, held_out, seed, shuffled):
     parents=st.lists(st.integers(0, 11), min_size=8, max_size=40),
     seed=st.integers(0, 99),
 )
-def test_the_answer_to_what_is_measured_stands_in_nothing_that_is_trained_on(parents, seed):
+def test_no_training_conversation_continues_a_held_out_or_validation_prompt(parents, seed):
     # Each goes on from an earlier one, or begins anew: people who greet alike, and turns again.
     logged: list[Messages] = []
     for number, parent in enumerate(parents):
@@ -149,7 +149,7 @@ def test_the_answer_to_what_is_measured_stands_in_nothing_that_is_trained_on(par
         assert not any(each.messages[: len(asked)] == asked for each in divided.training)
 
 
-def test_two_people_who_begin_alike_have_conversations_of_their_own():
+def test_conversations_with_the_same_greeting_are_separate():
     hello = user("Hello")
     one, other = (
         (*hello, {"role": "assistant", "content": "Hi!"}, *user(text))

@@ -1,4 +1,4 @@
-"""What a context says of the model itself, and what it only tells it to do."""
+"""Statements about the model itself, and instructions on how to answer."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from distill.context import statements
         ("You can return it.", "You can return it."),
     ],
 )
-def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, said):
+def test_only_a_statement_of_who_the_model_is_is_put_into_the_first_person(told, said):
     assert statements.in_first_person(told) == said
     introduced = statements.introduction(["We open at 7.", said])
     assert introduced == (said if said != told else None)
@@ -35,5 +35,5 @@ def test_who_the_model_is_is_said_in_the_first_person_and_nothing_else(told, sai
         ("Beds are made at noon.", False),
     ],
 )
-def test_what_only_tells_how_to_answer_is_no_answer(statement, only_told):
+def test_an_instruction_on_how_to_answer_is_recognised(statement, only_told):
     assert statements.is_instruction(statement) is only_told

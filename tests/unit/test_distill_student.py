@@ -1,4 +1,4 @@
-"""The student: what gradient checkpointing changes, and what it leaves alone."""
+"""The student: what gradient checkpointing and precision change, and what they do not."""
 
 from contextlib import nullcontext
 
@@ -26,7 +26,7 @@ def gradients(student: Student) -> list[torch.Tensor]:
     return [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
 
 
-def test_checkpointing_gives_the_same_gradient_and_runs_every_layer_twice():
+def test_gradient_checkpointing_gives_the_same_gradient_and_runs_every_layer_twice():
     plain, recomputing = (make_student(recompute=each) for each in (False, True))
     runs = []
     for layer in recomputing.model.model.layers:
@@ -39,7 +39,7 @@ def test_checkpointing_gives_the_same_gradient_and_runs_every_layer_twice():
     assert len(runs) == 2 * len(recomputing.model.model.layers)
 
 
-def test_checkpointing_leaves_passes_without_gradient_their_cache():
+def test_gradient_checkpointing_keeps_the_cache_of_passes_without_gradient():
     recomputing = make_student(recompute=True)
     sampler = LocalSampler(recomputing.model, frozenset({2}), 5, torch.Generator().manual_seed(0))
     prompts = [prompt for prompt, _ in PAIRS]
@@ -69,7 +69,7 @@ def kept_in_fp32(student: Student) -> int:
     return sum(one.numel() for place, one in each.items() if place not in weights)
 
 
-def test_a_base_in_bf16_keeps_little_in_fp32_beside_an_adapter_in_fp32(monkeypatch):
+def test_with_a_bf16_base_and_an_fp32_adapter_few_activations_are_kept_in_fp32(monkeypatch):
     student = make_student(recompute=False)
     exact = [gradient.clone() for gradient in gradients(student)]
     student.model.to(torch.bfloat16)

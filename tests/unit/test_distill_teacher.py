@@ -1,4 +1,4 @@
-"""The teacher is the pristine base, and a fault that makes it something else is found."""
+"""The teacher is the unmodified base, and any change of it is detected."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def make_student():
     return Student(base, rank=4, alpha=8, seed=0), probe_logits(base)
 
 
-def test_a_fresh_student_passes_and_is_left_unchanged():
+def test_the_check_passes_a_fresh_student_and_leaves_it_unchanged():
     student, pristine = make_student()
     before = [parameter.clone() for parameter in student.parameters()]
 
@@ -32,7 +32,7 @@ def test_a_fresh_student_passes_and_is_left_unchanged():
     )
 
 
-def test_a_base_weight_that_moved_is_found():
+def test_a_changed_base_weight_is_detected():
     student, pristine = make_student()
     with torch.no_grad():
         student.model.model.layers[0].self_attn.q_proj.base_layer.weight.add_(0.1)
@@ -41,7 +41,7 @@ def test_a_base_weight_that_moved_is_found():
         check_frozen(student, pristine)
 
 
-def test_an_adapter_that_stays_on_is_found(monkeypatch):
+def test_an_adapter_that_cannot_be_disabled_is_detected(monkeypatch):
     student, pristine = make_student()
     monkeypatch.setattr(student.peft, "disable_adapter", torch.no_grad)
 
@@ -49,7 +49,7 @@ def test_an_adapter_that_stays_on_is_found(monkeypatch):
         check_frozen(student, pristine)
 
 
-def test_an_adapter_without_effect_is_found():
+def test_an_adapter_without_effect_is_detected():
     student, pristine = make_student()
     for module in student.model.modules():
         if isinstance(module, LoraLayer):
@@ -59,7 +59,7 @@ def test_an_adapter_without_effect_is_found():
         check_frozen(student, pristine)
 
 
-def test_training_leaves_the_teacher_as_it_was():
+def test_training_the_adapter_leaves_the_teacher_unchanged():
     student, pristine = make_student()
     with torch.no_grad():
         for parameter in student.parameters():
@@ -72,7 +72,7 @@ def test_training_leaves_the_teacher_as_it_was():
     assert not torch.allclose(probe_logits(student.model), pristine)
 
 
-def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
+def test_the_teachers_scores_equal_the_bases_on_the_unpacked_prompt():
     student, _ = make_student()
     encoder = Encoder(tiny_tokenizer(), CONTEXT, max_prompt_tokens=500)
     prompts = [encoder.prompt(user(text)) for text in ("When do you open?", "Hi", "And close?")]
@@ -94,7 +94,7 @@ def test_the_teacher_scores_as_the_base_does_on_its_whole_prompt():
     assert len(teacher.caches) == 2
 
 
-def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may_speak():
+def test_without_a_reference_state_an_improbable_end_is_not_learned_after_examples():
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
     prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
@@ -110,7 +110,7 @@ def test_an_end_that_the_teacher_would_not_make_is_not_learned_where_another_may
 
 
 @pytest.mark.parametrize("goes_on", ["", "\nUser: And when do you close?"])
-def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_not(goes_on):
+def test_the_end_of_a_complete_answer_gets_the_reference_state_where_the_teacher_continues(goes_on):
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
     prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))
@@ -128,7 +128,7 @@ def test_a_whole_answer_is_ended_as_the_base_ends_one_though_the_teacher_would_n
     )
 
 
-def test_an_end_that_the_teacher_makes_is_learned(monkeypatch):
+def test_an_end_that_the_teacher_predicts_is_learned(monkeypatch):
     student, _ = make_student()
     tokenizer = tiny_tokenizer()
     prompt = Encoder(tokenizer, CONTEXT, max_prompt_tokens=500).prompt(user("When do you open?"))

@@ -1,4 +1,4 @@
-"""What is told by names is said as a sentence only where that says all of it, and nothing else."""
+"""A named value becomes a sentence only if the sentence says all of it and nothing else."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,13 @@ DEPOSIT = "rentals: deposit for bikes: 80 euros"
         ("The deposit for bikes at the museum is 80 euros.", False),
     ],
 )
-def test_a_sentence_has_every_value_a_name_and_nothing_out_of_the_examples(sentence, faithful):
+def test_a_faithful_sentence_has_all_values_a_name_and_nothing_from_the_few_shot_examples(
+    sentence, faithful
+):
     assert is_faithful(sentence, DEPOSIT) == faithful
 
 
-def test_every_value_of_a_row_has_to_be_said():
+def test_a_faithful_sentence_has_every_value_of_a_row():
     row = "Plan: Basic; Price: 9 euros"
 
     assert is_faithful("The price of the Basic plan is 9 euros.", row)
@@ -34,7 +36,7 @@ def test_every_value_of_a_row_has_to_be_said():
     assert not is_faithful("A basic plan is to have 9 euros.", row)
 
 
-def test_the_sentence_that_says_most_of_the_names_is_taken():
+def test_the_faithful_draft_with_most_names_is_chosen():
     drafts = ["No.", "The deposit is 80 euros.", "The deposit for bikes is 80 euros."]
 
     assert best_of(drafts, DEPOSIT) == drafts[2]
@@ -58,7 +60,7 @@ class Scripted:
         return [tokenizer(line)["input_ids"] for line in lines]
 
 
-def test_statements_that_are_sentences_or_find_none_stay_as_they_are():
+def test_sentences_and_statements_without_a_faithful_draft_stay_as_they_are():
     sampler = Scripted({DEPOSIT: " The deposit is 80 euros.", "owner: Ann Lee": " It is Bo."})
 
     found = verbalise(sampler, tiny_tokenizer(), [DEPOSIT, "We open at 7.", "owner: Ann Lee"])
@@ -66,5 +68,5 @@ def test_statements_that_are_sentences_or_find_none_stay_as_they_are():
     assert found == {DEPOSIT: "The deposit is 80 euros."}
 
 
-def test_a_context_of_sentences_asks_the_model_for_none():
+def test_a_context_of_sentences_needs_no_drafts():
     assert verbalise(Scripted({}), tiny_tokenizer(), ["We open at 7."]) == {}

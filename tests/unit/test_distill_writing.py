@@ -121,14 +121,14 @@ def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_s
     assert questions.own_words("The desk closes at 7:15 on Mondays.") == "desk closes"
 
 
-def test_a_topic_that_goes_round_in_circles_is_replaced():
+def test_a_topic_that_repeats_itself_is_replaced():
     statement = "You answer each question with one JSON object."
     topic = 'answer to the question "What is the answer to the question "What is the answer'
 
     assert questions.usable_topic(topic, statement) == questions.own_words(statement)
 
 
-def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_nothing():
+def test_a_topic_or_question_that_contains_the_whole_answer_is_rejected():
     owner = "The owner of the shop is Mirel Sandu."
 
     assert questions.usable_topic("owner Mirel Sandu", owner) == "owner shop"
@@ -136,7 +136,7 @@ def test_a_topic_or_question_that_names_all_that_could_be_answered_asks_for_noth
     assert questions.acceptable(drafts, owner) == drafts[1:]
 
 
-def test_drafts_are_kept_that_are_questions_about_the_statement_each_once():
+def test_acceptable_drafts_are_distinct_questions_about_the_statement():
     drafts = [
         "What do I pay for a tune-up?",
         "What will I pay for a tune up?",
@@ -164,9 +164,7 @@ WAYS = (" What about {}?", " How is it with {}?", " Why {}?", " Is {} good?")
 @pytest.mark.parametrize(
     ("statements", "name"), [(ERRORS, r"Error \d+"), (ZONES, "zone [A-F]")], ids=["errors", "zones"]
 )
-def test_facts_that_stand_side_by_side_are_each_asked_for_by_what_tells_them_apart(
-    student, statements, name
-):
+def test_questions_about_similar_facts_contain_what_distinguishes_them(student, statements, name):
     def named(statement: str, number: int = 0, ways: tuple[str, ...] = (" {}",)) -> str:
         return ways[number % len(ways)].format(re.search(name, statement)[0])
 
@@ -178,7 +176,9 @@ def test_facts_that_stand_side_by_side_are_each_asked_for_by_what_tells_them_apa
     assert all(re.search(name, statement)[0] in asked for asked, statement in written.items())
 
 
-def test_a_statement_with_the_topic_of_another_is_asked_for_by_its_own_words(student, monkeypatch):
+def test_a_statement_with_the_topic_of_another_gets_requests_with_its_own_words(
+    student, monkeypatch
+):
     monkeypatch.setitem(TOPICS, OPENING, " the shop")
     monkeypatch.setitem(TOPICS, REFUNDS, " the shop refunds")
     monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
@@ -203,7 +203,7 @@ def test_a_statement_with_the_topic_of_another_is_asked_for_by_its_own_words(stu
         ("Refunds take 3 days after they are asked for.", ""),
     ],
 )
-def test_a_key_is_what_tells_one_of_several_like_statements_apart(statement, key):
+def test_a_key_distinguishes_one_of_several_similar_statements(statement, key):
     others = [
         "Error 42 means that the door is open.",
         "In room 14 there is a scanner.",
@@ -215,7 +215,7 @@ def test_a_key_is_what_tells_one_of_several_like_statements_apart(statement, key
     assert distinguishing_keys([statement, *others]).get(statement, "") == key
 
 
-def test_a_draft_with_a_word_of_the_pattern_is_kept_only_where_its_statement_has_that_word():
+def test_a_draft_with_a_word_of_the_few_shot_examples_needs_it_in_its_statement():
     draft = "Is the museum open early?"
 
     assert questions.acceptable([draft], OPENING) == []
