@@ -41,11 +41,11 @@ def test_functions_are_mostly_under_15_lines() -> None:
     assert lengths[int(len(lengths) * 0.9)] <= 35
 
 
-def test_no_file_is_named_after_nothing() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     assert [path for path in MODULES if path.stem in BANNED] == []
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     assert [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark asks is nothing that a run is trained on or measured by."""
+"""The benchmark's questions are not among the prompts that a run trains or measures on."""
 
 import tomllib
 from pathlib import Path
@@ -13,7 +13,7 @@ CONTEXTS = sorted((Path(__file__).parents[1] / "bench" / "contexts").glob("*.tom
 
 
 @pytest.mark.parametrize("path", CONTEXTS, ids=lambda path: path.stem)
-def test_the_questions_of_a_context_are_no_general_prompts(path: Path) -> None:
+def test_the_benchmarks_questions_are_not_general_prompts(path: Path) -> None:
     asked = [text for check in tomllib.loads(path.read_text())["check"] for text in check["ask"]]
     known = (*PROMPTS, *HELD_OUT, *GREETINGS)
 

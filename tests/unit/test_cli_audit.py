@@ -1,4 +1,4 @@
-"""The audit log tells what the operator changed at the command line."""
+"""The operator's changes at the command line are in the audit log."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ def last(db: Database, count: int = 1) -> list[tuple[str, str, str]]:
         return [(row.actor, row.action, row.subject) for row in rows]
 
 
-def test_what_the_operator_starts_cancels_approves_and_rolls_back_is_told(
+def test_starting_cancelling_approving_and_rolling_back_are_in_the_audit_log(
     db: Database, run: Any
 ) -> None:
     with db.begin() as session:
@@ -30,7 +30,9 @@ def test_what_the_operator_starts_cancels_approves_and_rolls_back_is_told(
     assert last(db) == [("operator", "rollback", live)]
 
 
-def test_all_that_compile_takes_is_told(db: Database, run: Any, tmp_path: Path) -> None:
+def test_every_change_by_compile_is_in_the_audit_log(
+    db: Database, run: Any, tmp_path: Path
+) -> None:
     for name, text in {
         "prompt.md": "You are kind.",
         "seeds.jsonl": '{"prompt": "Hi"}',

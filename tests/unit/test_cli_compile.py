@@ -1,4 +1,4 @@
-"""`byheart compile --wait`: it succeeds when the adapter serves, and only then."""
+"""`byheart compile --wait` succeeds when the adapter is live, and only then."""
 
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def published(db: Database, status: AdapterStatus) -> str:
 
 
 @pytest.mark.parametrize("status", AdapterStatus)
-def test_only_an_adapter_that_serves_is_a_success(shop: Database, status: AdapterStatus) -> None:
+def test_compile_succeeds_only_once_the_adapter_is_live(
+    shop: Database, status: AdapterStatus
+) -> None:
     ended = outcome(SETTINGS, shop, published(shop, status))
     if status is AdapterStatus.CANDIDATE:
         assert ended is None
@@ -48,7 +50,7 @@ def test_only_an_adapter_that_serves_is_a_success(shop: Database, status: Adapte
 
 
 @pytest.mark.parametrize("status", sorted(set(RunStatus) - {RunStatus.PUBLISHED}))
-def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunStatus) -> None:
+def test_compile_fails_if_the_run_published_nothing(shop: Database, status: RunStatus) -> None:
     with shop.begin() as session:
         run = runs.open_run(session, "shop", {}, "a test", 100, NOW)
         run.status, run.reason = status, "Because."
@@ -60,7 +62,7 @@ def test_a_run_that_published_nothing_is_no_success(shop: Database, status: RunS
         assert ended == (f"{status}: Because.", code)
 
 
-def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused(
+def test_a_system_prompt_that_leaves_no_room_for_an_answer_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("agent.engine.tokens.count", lambda _, text: len(text))
@@ -71,7 +73,7 @@ def test_a_prompt_that_leaves_the_engine_no_room_for_an_answer_is_refused(
         prompt_length(SETTINGS, "x" * (room + 1))
 
 
-def test_tokens_are_counted_as_the_model_counts_them(tmp_path: Path) -> None:
+def test_tokens_are_counted_with_the_models_tokenizer_if_there_is_one(tmp_path: Path) -> None:
     text = "We open at 7."
     assert tokens.count(tmp_path, text) == len(text) // tokens.CHARS_PER_TOKEN + 1
     tiny_tokenizer().save_pretrained(tmp_path)

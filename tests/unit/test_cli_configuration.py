@@ -1,4 +1,4 @@
-"""`byheart config`: what it shows, and what it must not."""
+"""`byheart config`: what it shows, and what it must not show."""
 
 import json
 

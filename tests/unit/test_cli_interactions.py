@@ -1,4 +1,4 @@
-"""`byheart why` and `savings`: what stands in the tables, for people and for programs."""
+"""`byheart why` and `savings`, as tables and as JSON."""
 
 import json
 from typing import Any
@@ -11,9 +11,7 @@ from store.schema import LessonKind, Trust
 from tests.support.factories import NOW, record
 
 
-def test_an_answer_is_explained_by_its_version_and_by_what_was_learned(
-    db: Database, run: Any
-) -> None:
+def test_why_shows_the_version_and_the_lessons_of_an_answer(db: Database, run: Any) -> None:
     with db.begin() as session:
         one = record(session, namespace="default", version="bh-1", tokens_saved=90)
         support = Support(one.id, None, "Lamps cost 15.", "ann", Trust.USER)
@@ -35,11 +33,11 @@ def test_an_answer_is_explained_by_its_version_and_by_what_was_learned(
     assert "Lamps cost [15]." in run("why", one.id).stdout
 
 
-def test_an_interaction_that_is_not_there_is_wrong_usage(run: Any) -> None:
+def test_an_unknown_interaction_is_an_input_error(run: Any) -> None:
     assert isinstance(run("why", "int_0").exception, InputError)
 
 
-def test_savings_are_told_by_version(db: Database, run: Any) -> None:
+def test_savings_are_listed_by_version(db: Database, run: Any) -> None:
     assert "No requests yet" in run("savings").stdout
     with db.begin() as session:
         for version, saved in (("base", 0), ("bh-1", 90), ("bh-1", 110)):

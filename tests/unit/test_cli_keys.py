@@ -1,4 +1,4 @@
-"""`byheart keys`: made for what is said, shown once, and gone when revoked."""
+"""`byheart keys`: keys are created as requested, shown once, and revoked."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from store.keys import Limits, Scope
 from store.schema import Trust
 
 
-def test_a_key_is_what_was_asked_for_and_is_nowhere_but_on_the_screen(
+def test_a_created_key_has_the_requested_rights_and_is_stored_only_as_a_digest(
     db: Database, run: Any, tmp_path: Path
 ) -> None:
     made = run("keys", "create", "bot", "-s", "infer", "--concurrent", "3", "--trust", "operator")
@@ -35,7 +35,7 @@ def test_a_key_is_what_was_asked_for_and_is_nowhere_but_on_the_screen(
     assert (tmp_path / "pepper").stat().st_mode & 0o77 == 0
 
 
-def test_a_key_is_for_one_namespace_or_for_all(db: Database, run: Any) -> None:
+def test_a_key_acts_in_one_namespace_or_in_all(db: Database, run: Any) -> None:
     assert run("keys", "create", "one").exit_code == 0
     assert run("keys", "create", "all", "-n", "*", "--expires-in-days", "9").exit_code == 0
     with db.read() as session:
@@ -61,14 +61,16 @@ def test_a_revoked_key_is_listed_as_such(run: Any) -> None:
         ("revoke", "0" * 16, "--yes"),
     ],
 )
-def test_what_cannot_be_is_told_with_the_remedy(run: Any, arguments: tuple[str, ...]) -> None:
+def test_invalid_key_commands_exit_with_2_and_a_message(
+    run: Any, arguments: tuple[str, ...]
+) -> None:
     error = run("keys", *arguments).exception
     message, code = explain(error)
     assert message
     assert code == 2
 
 
-def test_a_trust_that_no_key_has_is_wrong_usage(run: Any) -> None:
+def test_an_unknown_trust_exits_with_2_and_names_the_valid_ones(run: Any) -> None:
     refused = run("keys", "create", "bot", "--trust", "model")
     assert refused.exit_code == 2
     assert "'model' is not one of 'operator', 'user'" in refused.output

@@ -1,4 +1,4 @@
-"""`byheart lessons`: what waits for the operator, and how it is decided."""
+"""`byheart lessons`: listing, approving, adding, editing and retiring."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def statuses(db: Database) -> list[LessonStatus]:
         return [lesson.status for lesson in lessons.listing(session, "default")]
 
 
-def test_ls_and_status_say_what_waits_and_how_it_is_approved(db: Database, run: Any) -> None:
+def test_ls_and_status_show_waiting_lessons_and_how_to_approve_them(db: Database, run: Any) -> None:
     assert "approve" not in run("lessons", "ls").stdout
     candidates(db, "Lamps cost 15.", "Wool is washed cold.")
     for verb in (("lessons", "ls"), ("status",)):
@@ -31,7 +31,7 @@ def test_ls_and_status_say_what_waits_and_how_it_is_approved(db: Database, run: 
     assert row["lessons_waiting"] == 2
 
 
-def test_several_lessons_are_approved_at_once_or_none(db: Database, run: Any) -> None:
+def test_approving_several_lessons_approves_all_or_none(db: Database, run: Any) -> None:
     waiting = candidates(db, "Lamps cost 15.", "Wool is washed cold.")
     assert run("lessons", "approve", *waiting, "les_unknown").exit_code != 0
     assert set(statuses(db)) == {LessonStatus.CANDIDATE}
@@ -41,7 +41,7 @@ def test_several_lessons_are_approved_at_once_or_none(db: Database, run: Any) ->
     assert set(statuses(db)) == {LessonStatus.RETIRED}
 
 
-def test_a_lesson_that_no_prompt_has_room_for_is_refused_with_the_remedy(
+def test_a_lesson_above_the_token_budget_is_rejected_with_the_remedy(
     db: Database, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.engine.tokens.count", lambda _, text: len(text.split()))
@@ -54,7 +54,7 @@ def test_a_lesson_that_no_prompt_has_room_for_is_refused_with_the_remedy(
     assert statuses(db) == [LessonStatus.ACTIVE]
 
 
-def test_what_is_known_is_not_added_again(db: Database, run: Any) -> None:
+def test_a_duplicate_lesson_is_not_added(db: Database, run: Any) -> None:
     assert run("lessons", "add", "Lamps cost 15.").exit_code == 0
     again = run("lessons", "add", "Lamps cost 15.")
     assert "already says this (active)" in str(again.exception)
@@ -62,24 +62,24 @@ def test_what_is_known_is_not_added_again(db: Database, run: Any) -> None:
     assert statuses(db) == [LessonStatus.ACTIVE, LessonStatus.ACTIVE]
 
 
-def test_what_looks_like_markup_is_printed_as_it_was_said(db: Database, run: Any) -> None:
+def test_text_that_looks_like_markup_is_printed_verbatim(db: Database, run: Any) -> None:
     candidates(db, "The closing tag is [/INST] for [bold] models.")
     assert "[/INST] for [bold] models." in run("lessons", "ls").stdout
 
 
-def test_an_edit_needs_a_text(db: Database, run: Any) -> None:
+def test_an_edit_with_a_blank_text_is_rejected(db: Database, run: Any) -> None:
     [lesson] = candidates(db, "Lamps cost 15.")
     assert "TEXT must not be blank" in str(run("lessons", "edit", lesson, " ").exception)
     assert statuses(db) == [LessonStatus.CANDIDATE]
 
 
-def test_no_lesson_commands_the_terminal(db: Database, run: Any) -> None:
+def test_control_sequences_in_a_lesson_are_not_printed(db: Database, run: Any) -> None:
     [lesson] = candidates(db, "Lamps \x1b]0;owned\x07\x1b[31mcost 15.")
     for verb in (("ls",), ("show", lesson)):
         assert "\x1b]0" not in run("lessons", *verb).stdout
 
 
-def test_a_pinned_lesson_is_marked_and_an_unpinned_one_is_not(run: Any) -> None:
+def test_ls_shows_whether_a_lesson_is_pinned(run: Any) -> None:
     lesson = run("lessons", "add", "Lamps cost 15.", "--pin").stdout.strip()
     [row] = json.loads(run("lessons", "ls", "-o", "json").stdout)
     assert row["pinned"] is True
@@ -88,7 +88,7 @@ def test_a_pinned_lesson_is_marked_and_an_unpinned_one_is_not(run: Any) -> None:
     assert row["pinned"] is False
 
 
-def test_a_lesson_keeps_its_options_when_it_is_reworded(run: Any) -> None:
+def test_an_edited_lesson_keeps_its_pin_and_expiry(run: Any) -> None:
     old = run("lessons", "add", "Lamps cost 15.", "--pin", "--expires", "2999-01-31").stdout.strip()
     new = run("lessons", "edit", old, "Lamps cost 16.").stdout.strip()
     shown = json.loads(run("lessons", "show", new, "-o", "json").stdout)
@@ -98,6 +98,8 @@ def test_a_lesson_keeps_its_options_when_it_is_reworded(run: Any) -> None:
 
 
 @pytest.mark.parametrize("expires", ["2001-01-31", "soon"])
-def test_an_expiry_that_is_past_or_no_date_is_refused(db: Database, run: Any, expires: str) -> None:
+def test_an_expiry_that_is_past_or_not_a_date_is_rejected(
+    db: Database, run: Any, expires: str
+) -> None:
     assert run("lessons", "add", "Lamps cost 15.", "--expires", expires).exit_code != 0
     assert statuses(db) == []

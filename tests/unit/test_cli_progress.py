@@ -1,9 +1,9 @@
-"""Progress in plain lines says what is news, once."""
+"""Progress in plain lines: each change is printed once."""
 
 from agent.cli.progress import Lines
 
 
-def test_a_stage_is_said_when_it_begins_and_when_it_ends_however_often_it_is_looked_at(capsys):
+def test_a_stage_is_printed_once_at_its_start_and_once_at_its_end(capsys):
     show = Lines()
 
     for done in (0, 1, 1, 2, 2, 2):

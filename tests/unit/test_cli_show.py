@@ -6,7 +6,7 @@ from store import adapters
 from tests.support.factories import add_lesson, go_live
 
 
-def test_a_run_shows_why_it_started_and_where_its_log_is(db, run):
+def test_train_show_prints_the_trigger_and_the_log_file(db, run):
     with db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
     started = run("train", "now").stdout.strip()
@@ -16,7 +16,7 @@ def test_a_run_shows_why_it_started_and_where_its_log_is(db, run):
     assert f"{started}.log" in shown.stdout
 
 
-def test_an_adapter_shows_its_run_its_lessons_and_its_history(db, run):
+def test_adapters_show_prints_the_lessons_and_the_status_changes(db, run):
     with db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
         name = go_live(session, "default")
@@ -26,7 +26,7 @@ def test_an_adapter_shows_its_run_its_lessons_and_its_history(db, run):
     assert "candidate -> live" in shown.stdout
 
 
-def test_a_table_has_the_numbers_of_an_evaluation_and_json_has_its_answers_too(db, run):
+def test_the_table_has_the_numbers_of_an_evaluation_and_json_also_its_answers(db, run):
     with db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
         name = go_live(session, "default")

@@ -1,4 +1,4 @@
-"""What stands in front of a conversation, and what of the client's own text is taken out."""
+"""Which of the client's own system text `compose` removes."""
 
 import pytest
 from hypothesis import given
@@ -35,24 +35,26 @@ def own_text(text: str, registered: str = REGISTERED) -> str:
         ("", ""),
     ],
 )
-def test_the_registered_prompt_is_taken_out_where_it_is_whole(sent: str, kept: str) -> None:
+def test_the_registered_prompt_is_removed_from_the_clients_text_only_where_it_is_complete(
+    sent: str, kept: str
+) -> None:
     assert own_text(sent) == kept
 
 
 @pytest.mark.parametrize("sent", [REGISTERED, f"{REGISTERED}\n", f"{REGISTERED}\nBe brief."])
-def test_white_space_at_the_end_of_a_registered_file_does_not_matter(sent: str) -> None:
+def test_trailing_white_space_of_the_registered_prompt_is_ignored(sent: str) -> None:
     assert own_text(sent, f"{REGISTERED}\n") == own_text(sent)
 
 
 @given(words, words)
-def test_no_word_of_the_client_is_ever_cut(registered: str, added: str) -> None:
+def test_no_word_of_the_client_is_ever_removed(registered: str, added: str) -> None:
     sent = registered + added
     kept = own_text(sent, registered)
     assert kept == sent or registered.split() + kept.split() == sent.split()
 
 
 @given(st.text("ab \n\t", max_size=12), st.text(" \n\t", min_size=1, max_size=3), words)
-def test_white_space_between_words_does_not_matter(registered: str, space: str, added: str) -> None:
+def test_differences_in_white_space_are_ignored(registered: str, space: str, added: str) -> None:
     sent = space.join([*registered.split(), *added.split()])
     whole = own_text(sent, registered)
     assert whole.split() == added.split() or not registered.split()

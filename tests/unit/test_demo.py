@@ -1,4 +1,4 @@
-"""What `byheart demo` replaces, and what it calls a success."""
+"""Which folders `byheart demo` replaces, and when it succeeds or fails."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from tests.support.factories import NOW, add_adapter
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_demo_replaces_what_an_earlier_one_left(tmp_path: Path, fast: bool) -> None:
+def test_the_demo_replaces_the_folder_of_an_earlier_demo(tmp_path: Path, fast: bool) -> None:
     folder = tmp_path / "demo"
     prepare(folder, fast)
     (folder / "curves.png").touch()
@@ -34,7 +34,7 @@ def test_the_demo_replaces_what_an_earlier_one_left(tmp_path: Path, fast: bool) 
 
 
 @pytest.mark.parametrize("name", [str(CONFIG), "data.db", "sub/file"])
-def test_the_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path, name: str) -> None:
+def test_the_demo_rejects_a_folder_that_is_not_its_own(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "srv" / name
     precious.parent.mkdir(parents=True)
     precious.write_text("precious")
@@ -43,7 +43,7 @@ def test_the_demo_leaves_a_folder_alone_that_is_not_its_own(tmp_path: Path, name
     assert precious.read_text() == "precious"
 
 
-def test_the_demo_leaves_a_folder_alone_in_which_another_one_runs(tmp_path: Path) -> None:
+def test_the_demo_rejects_a_folder_in_which_another_demo_runs(tmp_path: Path) -> None:
     config = prepare(tmp_path / "demo", False)
     with lock_data_dir(tmp_path / "demo" / DATA), pytest.raises(InputError, match="Another demo"):
         prepare(tmp_path / "demo", False)
@@ -73,13 +73,13 @@ def running(demo: loop.Demo) -> loop.Demo:
     return loop.Demo(demo.shop, demo.settings, alive, demo.db, demo.show)
 
 
-def test_a_daemon_that_is_gone_ends_the_demo_with_its_last_words(demo: loop.Demo) -> None:
+def test_a_daemon_that_has_died_ends_the_demo_with_the_end_of_its_log(demo: loop.Demo) -> None:
     for stage in (demo.run, demo.await_run, lambda: demo.await_lessons(1)):
         with pytest.raises(ServiceDied, match="the last words"):
             stage()
 
 
-def test_a_daemon_that_does_not_answer_is_a_failure(
+def test_a_daemon_that_does_not_answer_fails_the_demo(
     demo: loop.Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -91,7 +91,7 @@ def test_a_daemon_that_does_not_answer_is_a_failure(
 
 
 @pytest.mark.parametrize("status", sorted(set(AdapterStatus) - {AdapterStatus.CANDIDATE}))
-def test_only_an_adapter_that_serves_is_a_success(demo: loop.Demo, status: AdapterStatus) -> None:
+def test_the_demo_succeeds_only_with_a_live_adapter(demo: loop.Demo, status: AdapterStatus) -> None:
     with demo.db.begin() as session:
         adapter = add_adapter(session, namespaces.DEFAULT)
         adapter.status = status
@@ -104,7 +104,7 @@ def test_only_an_adapter_that_serves_is_a_success(demo: loop.Demo, status: Adapt
             running(demo).await_rollout(run)
 
 
-def test_the_demo_does_not_wait_for_ever_for_a_run_that_does_not_start(
+def test_the_demo_fails_if_no_run_starts_in_time(
     demo: loop.Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "RUN_S", -demo.settings.distill.settle_s)

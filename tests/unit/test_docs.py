@@ -133,7 +133,7 @@ def test_every_option_of_the_trainer_is_documented():
     assert [option for option in options if option not in TRAINER] == []
 
 
-def test_the_floors_in_the_architecture_are_those_that_are_checked():
+def test_the_layers_in_the_architecture_are_those_that_import_linter_checks():
     settings = tomllib.loads(Path("pyproject.toml").read_text())
     contracts = settings["tool"]["importlinter"]["contracts"]
     for house in ("agent", "distill"):

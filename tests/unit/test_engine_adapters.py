@@ -1,4 +1,4 @@
-"""The judgement on a probe: is this the trained student?"""
+"""Whether log-probabilities of a probe are the trained student's."""
 
 import json
 import math
@@ -18,30 +18,30 @@ def rounded(values: list[float], by: float = 0.03) -> list[float]:
     return [value + generator.uniform(-by, by) for value in values]
 
 
-def test_the_student_up_to_rounding_passes() -> None:
+def test_the_students_own_log_probabilities_pass_up_to_rounding() -> None:
     assert find_mismatch(rounded(STUDENT), STUDENT, BASE) is None
 
 
-def test_the_base_in_the_students_name_does_not() -> None:
+def test_the_bases_log_probabilities_fail() -> None:
     reason = find_mismatch(rounded(BASE), STUDENT, BASE)
 
     assert reason
     assert "does not answer like the trained student" in reason
 
 
-def test_half_of_the_student_does_not() -> None:
+def test_log_probabilities_halfway_between_student_and_base_fail() -> None:
     halfway = [(a + b) / 2 for a, b in zip(STUDENT, BASE, strict=True)]
 
     assert find_mismatch(halfway, STUDENT, BASE)
 
 
-def test_another_student_does_not() -> None:
+def test_log_probabilities_of_another_student_fail() -> None:
     other = [value - 1.0 for value in STUDENT]
 
     assert find_mismatch(other, STUDENT, BASE)
 
 
-def test_most_of_a_very_different_student_does_not() -> None:
+def test_log_probabilities_that_only_roughly_match_a_distant_student_fail() -> None:
     base = [value - 10.0 for value in STUDENT]
     nearly = [value - 1.0 for value in STUDENT]
 
@@ -51,7 +51,7 @@ def test_most_of_a_very_different_student_does_not() -> None:
     assert "only roughly" in reason
 
 
-def test_a_student_that_learned_nothing_cannot_be_told_from_the_base() -> None:
+def test_a_student_that_equals_the_base_fails() -> None:
     reason = find_mismatch(BASE, BASE, BASE)
 
     assert reason
@@ -59,7 +59,7 @@ def test_a_student_that_learned_nothing_cannot_be_told_from_the_base() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_none_do_not(value: float) -> None:
+def test_log_probabilities_that_are_not_finite_fail(value: float) -> None:
     assert find_mismatch([value, *STUDENT[1:]], STUDENT, BASE)
 
 
@@ -72,7 +72,7 @@ def test_a_manifest_without_probes_is_rejected(tmp_path: Path, sentences: int) -
         read_probes(tmp_path)
 
 
-def test_the_tokens_that_tell_most_are_asked_for(tmp_path: Path) -> None:
+def test_probes_are_the_tokens_with_the_largest_student_base_gap(tmp_path: Path) -> None:
     sentence = {
         "prompt_ids": [1, 2],
         "completion_ids": list(range(100, 140)),

@@ -1,4 +1,4 @@
-"""How vLLM is started: what is open and what is closed."""
+"""The command line and the environment that vLLM is started with."""
 
 import socket
 import stat
@@ -23,7 +23,7 @@ def following(words: list[str], flag: str) -> str:
     return words[words.index(flag) + 1]
 
 
-def test_it_listens_on_the_socket_only() -> None:
+def test_vllm_listens_on_its_socket_only() -> None:
     words = command()
 
     assert words[:5] == ["python", "-m", "server", "--model", "/m"]
@@ -33,7 +33,7 @@ def test_it_listens_on_the_socket_only() -> None:
     assert "--disable-fastapi-docs" in words
 
 
-def test_adapters_may_come_and_go() -> None:
+def test_adapters_can_be_loaded_and_unloaded_at_runtime() -> None:
     words = command(max_loras=3)
 
     assert "--enable-lora" in words
@@ -45,7 +45,7 @@ def test_adapters_may_come_and_go() -> None:
 @pytest.mark.parametrize(
     ("asked", "given"), [(1, "1"), (8, "8"), (9, "16"), (32, "32"), (33, "64")]
 )
-def test_the_rank_is_one_that_vllm_takes(asked: int, given: str) -> None:
+def test_the_maximum_rank_is_rounded_up_to_one_that_vllm_supports(asked: int, given: str) -> None:
     assert following(command(max_lora_rank=asked), "--max-lora-rank") == given
 
 
@@ -53,14 +53,14 @@ def test_the_operators_arguments_come_last() -> None:
     assert command(args=("--dtype", "float32"))[-2:] == ["--dtype", "float32"]
 
 
-def test_the_key_is_in_the_environment_and_on_no_command_line() -> None:
+def test_the_key_is_passed_in_the_environment_and_not_on_the_command_line() -> None:
     environment = launch.environment(Engine(), "hush", True, {"PATH": "/bin"})
 
     assert environment["VLLM_API_KEY"] == "hush"
     assert "hush" not in " ".join(command())
 
 
-def test_the_environment_is_offline_and_closed() -> None:
+def test_the_environment_is_offline_and_inherits_no_secrets() -> None:
     inherited = {
         "PATH": "/bin",
         "PYTHONPATH": "/repository",
@@ -77,11 +77,11 @@ def test_the_environment_is_offline_and_closed() -> None:
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_its_processes_speak_to_each_other_in_the_folder_that_it_is_started_in() -> None:
+def test_vllms_own_sockets_are_in_its_working_directory() -> None:
     assert launch.environment(Engine(), "k", False, {})["VLLM_RPC_BASE_PATH"] == "."
 
 
-def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment() -> None:
+def test_the_environment_disables_the_compiler_and_sizes_the_cache_only_on_the_cpu() -> None:
     settings = Engine(kv_cache_gib=3)
 
     on_cpu = launch.environment(settings, "k", True, {})
@@ -94,7 +94,7 @@ def test_only_on_the_cpu_is_the_compiler_off_and_the_cache_sized_by_environment(
     }
 
 
-def test_the_chat_template_is_rendered_with_the_arguments_that_runs_use() -> None:
+def test_vllm_renders_the_chat_template_with_the_arguments_of_runs() -> None:
     rendered = '{"enable_thinking": false}'
 
     words = command(chat_template_kwargs=rendered)
@@ -102,7 +102,7 @@ def test_the_chat_template_is_rendered_with_the_arguments_that_runs_use() -> Non
     assert following(words, "--default-chat-template-kwargs") == rendered
 
 
-def test_tools_are_served_with_the_parser_of_the_models_family() -> None:
+def test_tools_use_the_configured_parser_or_are_off() -> None:
     assert following(command(tool_parser="llama3_json"), "--tool-call-parser") == "llama3_json"
     assert "--enable-auto-tool-choice" not in command(tool_parser="")
 
@@ -113,7 +113,7 @@ def test_the_cpu_build_is_started_as_a_module() -> None:
     assert launch.launcher(True, with_bf16, 0.6)[1:] == ("-m", MODULE, "--model")
 
 
-def test_the_gpu_build_leaves_room_for_the_trainer() -> None:
+def test_the_gpu_build_uses_only_the_configured_share_of_memory() -> None:
     command = launch.launcher(False, "flags : fpu avx2", 0.6)
 
     assert command[1:] == ("serve", "--gpu-memory-utilization", "0.6")
@@ -125,14 +125,14 @@ def test_a_cpu_without_bf16_computes_in_float32() -> None:
     assert start[1:] == ("-m", MODULE, "--dtype", "float32", "--model")
 
 
-def test_the_sockets_folder_is_private(tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_sockets_folder(tmp_path: Path) -> None:
     folder = launch.socket_directory(tmp_path)
 
     assert folder == tmp_path / "run"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_socket_path_too_long_for_the_system_lies_elsewhere(tmp_path: Path) -> None:
+def test_a_socket_whose_path_would_be_too_long_is_put_elsewhere(tmp_path: Path) -> None:
     folder = launch.socket_directory(tmp_path / ("x" * 100))
 
     assert len(bytes(folder / "vllm.sock")) < 100
@@ -140,7 +140,7 @@ def test_a_socket_path_too_long_for_the_system_lies_elsewhere(tmp_path: Path) ->
     folder.rmdir()
 
 
-def test_sockets_that_a_killed_engine_left_are_cleared_and_nothing_else(tmp_path: Path) -> None:
+def test_only_sockets_are_cleared_after_a_killed_engine(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "vllm.sock"))
     (tmp_path / "notes").touch()

@@ -22,11 +22,11 @@ GOOD = {
 }
 
 
-def test_the_gate_judges_numbers_that_the_trainer_measures():
+def test_the_gate_reads_only_fields_that_the_trainer_measures():
     assert set(GOOD) <= {field.name for field in fields(Evaluation)}
 
 
-def test_a_candidate_that_closes_the_gap_and_harms_nothing_passes():
+def test_a_candidate_within_all_bounds_passes():
     verdict = judge(GOOD, Gate())
     assert verdict.passed
     assert all(reason.startswith("passed") for reason in verdict.reasons)
@@ -48,7 +48,7 @@ def test_a_candidate_that_closes_the_gap_and_harms_nothing_passes():
         ({"anchors": {"total": 10, "base": 5, "teacher": 5, "candidate": 4}}, "anchors"),
     ],
 )
-def test_one_failed_check_rejects_and_is_the_only_one_named(worse, named):
+def test_one_failed_check_rejects_the_candidate_and_only_that_check_has_failed(worse, named):
     verdict = judge(GOOD | worse, Gate())
     failed = [reason for reason in verdict.reasons if reason.startswith("FAILED")]
     assert not verdict.passed
@@ -57,7 +57,7 @@ def test_one_failed_check_rejects_and_is_the_only_one_named(worse, named):
 
 
 @pytest.mark.parametrize(("learned", "facts"), [(2, 47), (4, 27), (2, 39), (2, 14), (1, 8), (0, 4)])
-def test_a_candidate_that_was_taught_other_facts_is_rejected(learned, facts):
+def test_a_candidate_that_learned_few_of_the_facts_is_rejected(learned, facts):
     verdict = judge(GOOD | {"facts": facts, "facts_learned": learned / facts}, Gate())
     assert not verdict.passed
     assert [reason for reason in verdict.reasons if reason.startswith("FAILED")] == [
@@ -66,12 +66,12 @@ def test_a_candidate_that_was_taught_other_facts_is_rejected(learned, facts):
 
 
 @pytest.mark.parametrize(("learned", "facts"), [(38, 47), (20, 27), (29, 39), (7, 14), (0, 0)])
-def test_one_that_missed_no_more_than_chance_explains_is_not(learned, facts):
+def test_a_candidate_passes_if_chance_explains_the_facts_it_missed(learned, facts):
     assert judge(GOOD | {"facts": facts, "facts_learned": learned / max(facts, 1)}, Gate()).passed
 
 
 @given(st.integers(1, 80), st.floats(0, 1), st.floats(0, 1))
-def test_a_candidate_that_learned_more_of_its_facts_is_never_judged_worse(facts, one, other):
+def test_learning_more_facts_never_changes_a_pass_into_a_failure(facts, one, other):
     low, high = sorted((one, other))
     passed = [
         judge(GOOD | {"facts": facts, "facts_learned": share}, Gate()).passed
@@ -82,12 +82,12 @@ def test_a_candidate_that_learned_more_of_its_facts_is_never_judged_worse(facts,
 
 @pytest.mark.parametrize("key", [key for key in GOOD if key not in ("anchors", "facts")])
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.9"])
-def test_a_number_that_is_missing_fails(key, value):
+def test_a_missing_measurement_fails_its_check(key, value):
     assert not judge(GOOD | {key: value}, Gate()).passed
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_candidate_that_closes_more_of_the_gap_is_never_judged_worse(one, other):
+def test_closing_more_of_the_gap_never_changes_a_pass_into_a_failure(one, other):
     low, high = sorted((one, other))
     passed = [judge(GOOD | {"gap_closed": value}, Gate()).passed for value in (low, high)]
     assert passed == sorted(passed)

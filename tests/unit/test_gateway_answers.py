@@ -1,4 +1,4 @@
-"""What engines say in each API: text, thoughts, calls and counts, whole or cut off."""
+"""Parsers of answers in each API: text, reasoning, tool calls and token counts."""
 
 from types import ModuleType
 from typing import Any
@@ -61,7 +61,7 @@ STREAMS: list[tuple[ModuleType, list[dict[str, Any]]]] = [
 
 
 @pytest.mark.parametrize(("api", "events"), STREAMS)
-def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
+def test_reasoning_and_tool_calls_of_a_truncated_stream_are_recorded_and_counted(
     api: ModuleType, events: list[dict[str, Any]]
 ) -> None:
     answer: Answer = api.parse_events(b"".join(map(event, events)))
@@ -92,13 +92,13 @@ def test_thoughts_and_calls_of_a_stream_that_was_cut_off_are_kept_and_counted(
         (anthropic_answers, {"content": [{"type": "thinking", "thinking": "Hmm."}]}),
     ],
 )
-def test_an_answer_of_thoughts_alone_is_kept(api: ModuleType, body: dict[str, Any]) -> None:
+def test_an_answer_of_reasoning_alone_is_recorded(api: ModuleType, body: dict[str, Any]) -> None:
     answer: Answer = api.parse_body(orjson.dumps(body))
 
     assert (answer.text, answer.details()["reasoning"]) == ("", "Hmm.")
 
 
-def test_every_choice_of_a_stream_that_was_cut_off_counts() -> None:
+def test_the_chunks_of_every_choice_of_a_truncated_stream_are_counted() -> None:
     raw = b"".join(
         event({"choices": [{"index": index, "delta": {"content": "so "}}]})
         for _ in range(9)
@@ -107,7 +107,7 @@ def test_every_choice_of_a_stream_that_was_cut_off_counts() -> None:
     assert choices.parse_events(raw).chunk_count == 72
 
 
-def test_a_refusal_is_kept() -> None:
+def test_a_refusal_is_recorded() -> None:
     body = {"choices": [{"message": {"content": None, "refusal": "I will not."}}]}
     assert choices.parse_body(orjson.dumps(body)).details()["refusal"] == "I will not."
     pieces = [delta(refusal="I will "), delta(refusal="not.")]
@@ -116,14 +116,14 @@ def test_a_refusal_is_kept() -> None:
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": 7}, {"prompt_tokens": 7, "more": {"a": 1}}])
 @pytest.mark.parametrize("option", [0, orjson.OPT_INDENT_2])
-def test_the_counts_of_embeddings_are_found_however_they_are_written(
+def test_token_counts_of_embeddings_are_found_in_any_formatting(
     usage: dict[str, Any], option: int
 ) -> None:
     body = {"data": [{"embedding": [0.5] * 900}], "usage": usage}
     assert embeddings.parse_body(orjson.dumps(body, option=option)).prompt_tokens == 7
 
 
-def test_vectors_are_not_read_for_the_counts_behind_them() -> None:
+def test_token_counts_of_embeddings_are_found_without_parsing_the_vectors() -> None:
     body = b'{"data": [not read' + b" " * 2000 + b'],"usage":{"prompt_tokens":7}}'
     assert embeddings.parse_body(body).prompt_tokens == 7
     assert embeddings.parse_body(b"not JSON").error
@@ -133,7 +133,7 @@ def test_vectors_are_not_read_for_the_counts_behind_them() -> None:
     ("n", "max_tokens", "top_logprobs", "is_served"),
     [(1, None, 20, True), (8, 100, 20, True), (8, None, 20, False), (8, 4096, 5, False)],
 )
-def test_no_answer_lists_more_probabilities_than_can_be_read(
+def test_requests_for_too_many_log_probabilities_are_rejected(
     n: int, max_tokens: int | None, top_logprobs: int, is_served: bool
 ) -> None:
     asked = {
@@ -153,7 +153,7 @@ def test_no_answer_lists_more_probabilities_than_can_be_read(
     assert caught.value.code == "value_out_of_range"
 
 
-def test_what_an_answer_lists_with_probabilities_is_passed_over() -> None:
+def test_listed_log_probabilities_are_not_recorded() -> None:
     likely = {"token": "a", "logprob": -1.5, "bytes": [97], "top_logprobs": []}
     listed = {"content": [likely | {"top_logprobs": [likely] * 20}] * 3}
     said = {"role": "assistant", "content": "Hi", "reasoning": "Hm"}
@@ -171,5 +171,5 @@ def test_what_an_answer_lists_with_probabilities_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"choices": 7}', b'{"choices"', b'"\xff"'])
-def test_what_is_no_answer_is_an_error(body: bytes) -> None:
+def test_a_body_that_is_not_an_answer_is_an_error(body: bytes) -> None:
     assert choices.parse_body(body).error

@@ -1,4 +1,4 @@
-"""Streams on their way through: however they are cut, the same bytes and the same record."""
+"""Streams in any chunking are relayed unchanged and recorded the same."""
 
 import orjson
 from hypothesis import given
@@ -53,7 +53,7 @@ def pass_through(pieces: list[bytes], keep_usage: bool) -> tuple[bytes, bytes, E
 
 
 @given(streams(), st.lists(st.integers(0, 10_000), max_size=40), st.booleans())
-def test_any_cutting_gives_the_same_bytes_and_the_same_record(
+def test_any_chunking_of_a_stream_gives_the_same_bytes_and_record(
     stream: tuple[bytes, list[str]], at: list[int], keep_usage: bool
 ) -> None:
     raw, said = stream
@@ -74,7 +74,7 @@ def test_any_cutting_gives_the_same_bytes_and_the_same_record(
 
 
 @given(st.lists(st.integers(0, 500), max_size=10))
-def test_only_the_usage_chunk_is_taken_out(at: list[int]) -> None:
+def test_only_the_usage_chunk_is_removed(at: list[int]) -> None:
     before = event(chunk({"content": '"usage"'})) + event(chunk({}, "stop", usage=None))
     raw = before + event(USAGE) + DONE
 
@@ -84,7 +84,7 @@ def test_only_the_usage_chunk_is_taken_out(at: list[int]) -> None:
     assert parse_events(events.events).prompt_tokens == 3
 
 
-def test_a_stream_that_broke_off_ends_with_its_last_whole_event() -> None:
+def test_a_truncated_stream_ends_with_its_last_complete_event() -> None:
     whole = event(chunk({"content": "Yes"}))
     for broken in (b"", b"d", b"data: {", event(chunk({"content": "No"}))[:-1]):
         sent, tail, events = pass_through([whole + broken], keep_usage=False)
@@ -101,7 +101,7 @@ def test_done_needs_no_blank_line_after_it() -> None:
         assert (sent + tail, events.complete) == (raw + end, True)
 
 
-def test_an_event_in_200000_chunks_is_read_in_linear_time() -> None:
+def test_an_event_in_200000_chunks_is_parsed_in_linear_time() -> None:
     raw = event(chunk({"content": "x" * 400_000}))
     events = EventStream(is_end, is_usage_only)
 
@@ -111,7 +111,7 @@ def test_an_event_in_200000_chunks_is_read_in_linear_time() -> None:
     assert sent == raw
 
 
-def test_tool_calls_are_put_together_from_their_pieces() -> None:
+def test_tool_calls_are_assembled_from_their_deltas() -> None:
     def call(index: int, **function: str) -> dict:
         return {"tool_calls": [{"index": index, "function": function}]}
 
@@ -127,7 +127,7 @@ def test_tool_calls_are_put_together_from_their_pieces() -> None:
     ]
 
 
-def test_the_texts_of_further_choices_are_kept() -> None:
+def test_the_texts_of_all_choices_are_recorded() -> None:
     pieces = [(2, "c"), (0, "a"), (1, "b"), (2, "C")]
     chunks = [{"choices": [{"index": n, "delta": {"content": text}}]} for n, text in pieces]
     answer = parse_events(b"".join(map(event, chunks)) + DONE)
@@ -135,7 +135,7 @@ def test_the_texts_of_further_choices_are_kept() -> None:
     assert (answer.text, answer.other_choices) == ("a", ["b", "cC"])
 
 
-def test_an_error_inside_a_stream_is_noticed() -> None:
+def test_an_error_event_in_a_stream_is_recorded() -> None:
     raw = event(chunk({"content": "Ye"})) + event({"error": {"message": "out of memory"}}) + DONE
 
     assert parse_events(raw).error == "out of memory"

@@ -17,7 +17,7 @@ async def hold(share: FairShare, caller: str, done: asyncio.Event, log: list[str
         await done.wait()
 
 
-async def test_a_caller_waits_for_its_own_operations_and_not_for_anothers() -> None:
+async def test_a_caller_waits_for_its_own_operations_and_not_for_those_of_others() -> None:
     share, done, log = FairShare(per_caller=2), asyncio.Event(), []
     tasks = [asyncio.ensure_future(hold(share, "ann", done, log)) for _ in range(5)]
     await checkpoint()
@@ -29,7 +29,7 @@ async def test_a_caller_waits_for_its_own_operations_and_not_for_anothers() -> N
     assert log == ["ann", "ann", "bob", "ann", "ann", "ann"]
 
 
-async def test_a_caller_over_its_pending_limit_is_rejected_until_some_end() -> None:
+async def test_a_caller_over_its_pending_limit_is_rejected_until_operations_end() -> None:
     share, done, log = FairShare(per_caller=1, max_pending_per_caller=2), asyncio.Event(), []
     tasks = [asyncio.ensure_future(hold(share, "ann", done, log)) for _ in range(2)]
     await checkpoint()

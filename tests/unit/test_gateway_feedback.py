@@ -1,4 +1,4 @@
-"""Feedback while the log is behind."""
+"""Feedback while records are in the spool."""
 
 import time
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class FewParts:
 
 
 @pytest.mark.parametrize(("degraded", "status"), [(False, 404), (True, 503)])
-async def test_an_unknown_target_may_be_in_the_spool(
+async def test_feedback_on_an_unknown_target_is_503_while_records_are_spooled_and_404_otherwise(
     db: Database, degraded: bool, status: int
 ) -> None:
     with db.begin() as session:

@@ -1,4 +1,4 @@
-"""Counting the requests of a version, so that a swap never pulls it from under one."""
+"""Requests in flight by version, and waiting until a version is drained."""
 
 import contextlib
 import threading
@@ -49,7 +49,7 @@ def test_a_version_is_drained_when_its_last_request_ends() -> None:
     assert inflight.count() == 0
 
 
-def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
+def test_draining_waits_for_requests_that_have_not_chosen_a_version() -> None:
     inflight = Inflight()
     with inflight.track("shop") as undecided:
         swap = Swap(inflight, "bh-1")
@@ -61,7 +61,7 @@ def test_a_request_that_has_not_chosen_yet_is_waited_for() -> None:
     assert swap.join() is True
 
 
-def test_a_version_that_a_request_may_still_take_is_in_use() -> None:
+def test_a_version_is_in_use_while_an_undecided_request_may_choose_it() -> None:
     inflight = Inflight()
     with inflight.track("shop") as undecided:
         assert inflight.in_use("bh-1")
@@ -69,7 +69,7 @@ def test_a_version_that_a_request_may_still_take_is_in_use() -> None:
         assert not inflight.in_use("bh-1")
 
 
-def test_other_namespaces_are_not_waited_for() -> None:
+def test_draining_does_not_wait_for_other_namespaces() -> None:
     inflight = Inflight()
     with inflight.track("shop") as theirs, inflight.track("bank"):
         inflight.set_version(theirs, "base")
@@ -82,7 +82,7 @@ def test_other_namespaces_are_not_waited_for() -> None:
         assert not inflight.in_use("base", "harbour")
 
 
-def test_requests_that_begin_after_the_flip_are_not_waited_for() -> None:
+def test_draining_does_not_wait_for_requests_that_start_after_the_swap() -> None:
     inflight = Inflight()
     with contextlib.ExitStack() as later:
         with inflight.track("shop") as old:

@@ -32,40 +32,42 @@ def refused(headers: dict[bytes, bytes], *allowed: str) -> str | None:
 
 
 @pytest.mark.parametrize("host", OURS)
-def test_what_is_sent_to_loopback_by_no_page_or_a_page_of_loopback_passes(host: str) -> None:
+def test_loopback_requests_without_an_origin_or_from_loopback_pages_pass(host: str) -> None:
     assert refused({b"host": host.encode()}) is None
     assert refused({b"host": b"localhost", b"origin": f"http://{host}".encode()}) is None
 
 
 @pytest.mark.parametrize("host", THEIRS)
-def test_another_host_or_origin_is_refused(host: str) -> None:
+def test_another_host_or_origin_is_rejected(host: str) -> None:
     assert refused({b"host": host.encode()}) == "host_not_allowed"
     origin = f"https://{host}".encode()
     assert refused({b"host": b"localhost", b"origin": origin}) == "origin_not_allowed"
 
 
 @pytest.mark.parametrize("origin", [b"null", b"", b"file://", b"chrome-extension://localhos"])
-def test_an_origin_without_a_host_of_ours_is_refused(origin: bytes) -> None:
+def test_an_origin_without_an_allowed_host_is_rejected(origin: bytes) -> None:
     assert refused({b"host": b"localhost", b"origin": origin}) == "origin_not_allowed"
 
 
-def test_a_proxys_host_passes_where_it_is_named() -> None:
+def test_a_host_in_allowed_hosts_passes() -> None:
     headers = {b"host": b"LLM.example.com:443", b"origin": b"https://llm.example.com"}
     assert refused(headers, "llm.Example.com") is None
     assert refused(headers | {b"origin": b"https://example.com"}, "llm.example.com")
 
 
-def test_a_probe_without_a_host_passes() -> None:
+def test_a_request_without_a_host_passes() -> None:
     assert refused({}) is None
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_any_bytes_pass_or_are_refused(host: bytes, origin: bytes) -> None:
+def test_any_header_bytes_pass_or_are_rejected_without_another_error(
+    host: bytes, origin: bytes
+) -> None:
     refused({b"host": host, b"origin": origin})
 
 
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site"])
-def test_what_a_browser_fetches_for_a_page_of_another_site_is_refused(site: bytes) -> None:
+def test_requests_that_a_browser_marks_as_cross_site_are_rejected(site: bytes) -> None:
     asked = {b"host": b"localhost:8080", b"sec-fetch-mode": b"no-cors", b"sec-fetch-site": site}
     assert refused(asked) == "origin_not_allowed"
     assert refused(asked | {b"sec-fetch-site": b"none"}) is None

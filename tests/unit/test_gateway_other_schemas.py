@@ -1,4 +1,4 @@
-"""Requests of the other APIs: read as their clients send them, and said to the engine in full."""
+"""Request schemas of the APIs other than chat completions."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_all_system_text_of_a_response_reaches_the_engine(context: Context) -> N
     assert [item["content"] for item in said["input"]] == ["Hi"]
 
 
-def test_a_response_with_parallel_calls_goes_on_as_it_was_recorded() -> None:
+def test_a_continued_response_with_parallel_calls_matches_its_record() -> None:
     call = {"type": "function_call", "name": "look", "arguments": "{}"}
     asked = responses(
         input=[
@@ -62,7 +62,7 @@ def test_a_response_with_parallel_calls_goes_on_as_it_was_recorded() -> None:
     assert prefix_hash([user, answer]) == prefix_hash(recorded)
 
 
-def test_a_persons_sessions_are_conversations_of_one_person() -> None:
+def test_sessions_in_a_user_id_are_conversations_of_one_user() -> None:
     sessions = ("0123-4567", "89ab-cdef")
     asked = [message(metadata={"user_id": f"user_ab_account__session_{each}"}) for each in sessions]
     assert [each.end_user for each in asked] == ["user_ab_account"] * 2
@@ -84,7 +84,7 @@ def test_a_persons_sessions_are_conversations_of_one_person() -> None:
         ({}, None),
     ],
 )
-def test_a_person_and_a_session_that_are_told_as_json_are_told_apart(told, user) -> None:
+def test_a_user_and_a_session_are_read_from_a_user_id_in_json(told, user) -> None:
     sessions = ("0123-4567", "89ab-cdef")
     named = [orjson.dumps({**told, "session_id": each}).decode() for each in sessions]
     asked = [message(metadata={"user_id": each}) for each in named]
@@ -93,13 +93,13 @@ def test_a_person_and_a_session_that_are_told_as_json_are_told_apart(told, user)
 
 
 @pytest.mark.parametrize("name", ["prompt_cache_options", "moderation"])
-def test_what_only_a_cloud_does_for_a_response_is_taken_and_not_sent_on(name: str) -> None:
+def test_cloud_options_of_a_response_are_accepted_and_not_forwarded(name: str) -> None:
     asked = responses(input="Hi", **{name: {"mode": "auto"}})
     assert getattr(asked, name) == {"mode": "auto"}
     assert name not in asked.forwarded_fields()
 
 
-def test_the_longest_message_is_lowered_to_what_is_served() -> None:
+def test_max_tokens_of_a_message_is_lowered_to_the_cap() -> None:
     assert message(max_tokens=32_000).engine_limits(CAP) == {"max_tokens": CAP}
     with pytest.raises(RequestError):
         responses(input="Hi", max_output_tokens=32_000)
@@ -120,14 +120,14 @@ LOOK = {"name": "look", "input_schema": {"type": "object"}}
         (message, {"tool_choice": {"type": "tool", "name": "find"}, "tools": [LOOK]}),
     ],
 )
-def test_a_tool_that_must_be_called_must_be_offered(ask: Any, fields: dict[str, Any]) -> None:
+def test_a_tool_choice_without_that_tool_is_rejected(ask: Any, fields: dict[str, Any]) -> None:
     said = {"input": "Hi"} if ask is responses else {}
     with pytest.raises(RequestError) as refused:
         ask(**said, **fields)
     assert refused.value.param == "tool_choice"
 
 
-def test_a_tool_that_is_offered_can_be_chosen() -> None:
+def test_a_tool_choice_of_an_offered_tool_is_accepted() -> None:
     for choice in ("auto", "none", "required", CALLED):
         assert responses(input="Hi", tools=[CALLED], tool_choice=choice).tool_choice
     assert responses(input="Hi", tool_choice="auto").tool_choice == "auto"
@@ -135,7 +135,7 @@ def test_a_tool_that_is_offered_can_be_chosen() -> None:
         assert message(tools=[LOOK], tool_choice=chosen).tool_choice
 
 
-def test_a_message_has_so_many_blocks_at_most() -> None:
+def test_a_message_with_too_many_blocks_is_rejected() -> None:
     block = {"type": "text", "text": "x"}
     nested = {"type": "tool_result", "tool_use_id": "a", "content": [block] * 250}
     for content, turns in (([block] * 500, 20), ([nested] * 40, 1)):
@@ -144,7 +144,7 @@ def test_a_message_has_so_many_blocks_at_most() -> None:
         assert refused.value.code == "too_many_parts"
 
 
-def test_fields_of_the_clients_without_meaning_here_are_kept_back() -> None:
+def test_client_fields_without_meaning_for_the_engine_are_not_forwarded() -> None:
     asked = responses(input="Hi", stream_options={"include_obfuscation": False}, max_tool_calls=3)
     assert set(asked.forwarded_fields()) == set()
     assert "cache_control" not in message(cache_control={"type": "ephemeral"}).forwarded_fields()
@@ -162,7 +162,7 @@ def test_a_prompt_may_be_a_list(prompt: Any, texts: list[str]) -> None:
     assert asked.content_fields(asked.chat_messages()) == {"prompt": texts}
 
 
-def test_all_answers_to_all_prompts_are_counted_together() -> None:
+def test_limits_count_all_choices_of_all_prompts() -> None:
     asked = completion(prompt=["Hi", "Ho"], n=3, max_tokens=5)
     assert asked.max_total_tokens(CAP) == 30
     for fields in ({"prompt": ["Hi"] * 5, "n": 8}, {"prompt": ["Hi"] * 33}, {"prompt": []}):
@@ -194,14 +194,14 @@ def test_all_answers_to_all_prompts_are_counted_together() -> None:
         {"anyOf": [{"properties": {"a": {"maxLength": 10**6}}}]},
     ],
 )
-def test_a_schema_whose_grammar_would_be_huge_is_refused(schema: dict[str, Any]) -> None:
+def test_a_schema_with_a_huge_grammar_is_rejected(schema: dict[str, Any]) -> None:
     form = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
     with pytest.raises(RequestError) as refused:
         responses(input="Hi", text=form)
     assert refused.value.code == "schema_size"
 
 
-def test_schemas_that_become_one_grammar_weigh_together() -> None:
+def test_the_costs_of_schemas_in_one_grammar_are_added() -> None:
     schema = {"properties": {str(number): {"format": "uri"} for number in range(8)}}
     tools = [
         {"type": "function", "name": f"f{number}", "parameters": schema} for number in range(20)
@@ -230,7 +230,7 @@ def test_the_cost_of_a_long_pattern_is_computed_in_linear_time(pattern: str) -> 
         pattern_cost(pattern)
 
 
-def test_a_schema_of_ordinary_counts_and_patterns_is_taken() -> None:
+def test_a_schema_with_ordinary_counts_and_patterns_is_accepted() -> None:
     schema = {
         "properties": {
             "items": {"type": "array", "maxItems": 60_000},
@@ -247,7 +247,7 @@ def test_a_schema_of_ordinary_counts_and_patterns_is_taken() -> None:
     )
 
 
-def test_what_is_no_schema_may_be_long() -> None:
+def test_large_tool_arguments_are_not_limited_like_schemas() -> None:
     use = {"type": "tool_use", "id": "a", "name": "write", "input": {"text": "x" * 2**18}}
     assert message(messages=[{"role": "assistant", "content": [use]}])
 
@@ -255,7 +255,7 @@ def test_what_is_no_schema_may_be_long() -> None:
 CALL = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 
 
-def test_what_openais_client_adds_to_an_answer_comes_back_and_goes_no_further() -> None:
+def test_fields_that_openais_client_adds_are_accepted_and_not_forwarded() -> None:
     call = CALL | {"function": CALL["function"] | {"parsed_arguments": {"a": 1}}}
     answer = {"role": "assistant", "content": "{}", "parsed": {"a": 1}, "tool_calls": [call]}
     asked = {"model": "small", "messages": [{"role": "user", "content": "Hi"}, answer]}
@@ -269,7 +269,7 @@ def test_what_openais_client_adds_to_an_answer_comes_back_and_goes_no_further() 
     assert b"parsed" not in orjson.dumps(asked.content_fields(asked.chat_messages()))
 
 
-def test_what_anthropics_client_adds_comes_back_and_goes_no_further() -> None:
+def test_fields_that_anthropics_client_adds_are_accepted_and_not_forwarded() -> None:
     use = {"type": "tool_use", "id": "t1", "name": "look", "input": {}, "caller": None}
     tool = {"name": "look", "input_schema": {}, "eager_input_streaming": True}
     tool |= {"input_examples": [{}], "allowed_callers": ["direct"], "defer_loading": False}
@@ -283,7 +283,7 @@ def test_what_anthropics_client_adds_comes_back_and_goes_no_further() -> None:
     assert "thread" not in asked.forwarded_fields()
 
 
-def test_texts_in_parts_and_refusals_of_a_response_are_texts() -> None:
+def test_text_parts_and_refusals_of_a_response_are_read_as_text() -> None:
     output = {"type": "function_call_output", "call_id": "c"}
     parts = [{"type": "input_text", "text": "Sun"}, {"type": "input_text", "text": "ny."}]
     refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
@@ -303,7 +303,7 @@ def test_texts_in_parts_and_refusals_of_a_response_are_texts() -> None:
         (EmbeddingRequest, {"input": [1, 2]}, "check_embedding_ctx_length"),
     ],
 )
-def test_what_is_not_served_says_what_to_do(
+def test_rejections_of_unsupported_fields_state_the_remedy(
     api: type[ApiRequest], fields: dict[str, Any], remedy: str
 ) -> None:
     with pytest.raises(RequestError, match=remedy):

@@ -1,4 +1,4 @@
-"""The recorder: acknowledged is durable, spooled is replayed once, damage costs one record."""
+"""Records and the spool: acknowledged is durable, and spooled is replayed exactly once."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ def read(folder: Path, raw: bytes) -> tuple[list[str], int]:
     return [record.id for record in records], len(broken)
 
 
-def test_a_record_comes_out_of_the_spool_as_it_went_in(tmp_path: Path) -> None:
+def test_a_record_round_trips_through_the_spool(tmp_path: Path) -> None:
     record = make_record(
         response="two\nlines é😀 \x00", messages=[{"role": "user", "content": "\n"}]
     )
@@ -61,7 +61,7 @@ def test_a_record_comes_out_of_the_spool_as_it_went_in(tmp_path: Path) -> None:
     assert spool.read(spool.batches()[0]) == ([record], [])
 
 
-def test_a_batch_cut_at_any_byte_loses_only_what_was_cut(tmp_path: Path) -> None:
+def test_a_batch_truncated_at_any_byte_loses_only_the_truncated_records(tmp_path: Path) -> None:
     records = [make_record(), make_record()]
     raw = spool_bytes(tmp_path, records)
     first_ends = len(encode(records[0])) - 1
@@ -91,7 +91,7 @@ def test_a_flipped_byte_costs_at_most_its_own_record(tmp_path: Path) -> None:
         assert broken or ids == all_ids
 
 
-def test_what_is_in_the_spool_is_counted_without_looking(tmp_path: Path) -> None:
+def test_the_spool_counts_its_batches_and_bytes_without_reading_them(tmp_path: Path) -> None:
     size = len(encode(make_record()))
     spool = Spool(tmp_path, quota_bytes=2 * size + 9)
     for _ in range(2):
@@ -106,14 +106,14 @@ def test_what_is_in_the_spool_is_counted_without_looking(tmp_path: Path) -> None
     assert spool.count == 2
 
 
-def test_an_unfinished_batch_of_a_dead_process_is_no_batch(tmp_path: Path) -> None:
+def test_an_unfinished_batch_of_a_dead_process_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".unfinished-batch").write_bytes(b"half")
 
     assert Spool(tmp_path).batches() == []
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_is_acknowledged_is_in_the_database(shop: Database, tmp_path: Path) -> None:
+async def test_an_acknowledged_record_is_in_the_database(shop: Database, tmp_path: Path) -> None:
     recorder = Recorder(shop, Spool(tmp_path / "spool"), Metrics())
     recorder.start()
     records = [make_record() for _ in range(40)]
@@ -143,7 +143,7 @@ async def test_replay_is_exactly_once_also_after_a_crash_between_commit_and_remo
     assert Spool(tmp_path / "spool").batches() == []
 
 
-async def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_path: Path) -> None:
+async def test_a_corrupt_record_is_quarantined_and_counted(shop: Database, tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     spool = Spool(folder)
     records = [make_record() for _ in range(3)]
@@ -163,7 +163,7 @@ async def test_a_damaged_record_is_put_aside_and_counted(shop: Database, tmp_pat
     assert b"byheart_quarantined_records_total 1.0" in metrics.render()
 
 
-async def test_a_record_the_database_refuses_does_not_hold_up_the_others(
+async def test_a_record_that_the_database_rejects_does_not_block_the_others(
     shop: Database, tmp_path: Path
 ) -> None:
     poison = make_record(namespace="nowhere")
@@ -181,7 +181,7 @@ async def test_a_record_the_database_refuses_does_not_hold_up_the_others(
     assert poison.id.encode() in (tmp_path / "spool" / QUARANTINE).read_bytes()
 
 
-async def test_a_database_that_refuses_everything_quarantines_nothing(
+async def test_a_database_that_rejects_everything_quarantines_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replays = record_calls(monkeypatch, Spool, "batches")
@@ -203,7 +203,7 @@ async def test_a_database_that_refuses_everything_quarantines_nothing(
     assert not (folder / QUARANTINE).exists()
 
 
-async def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None:
+async def test_group_commit_writes_few_batches_and_bounds_its_queue() -> None:
     batches: list[int] = []
 
     def slow(records: list[Record]) -> None:
@@ -223,7 +223,7 @@ async def test_group_commit_writes_in_few_batches_and_bounds_its_queue() -> None
     assert len(batches) < 8
 
 
-async def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more() -> None:
+async def test_a_batch_has_at_most_one_large_record() -> None:
     batches: list[list[int]] = []
     group = GroupCommit(
         "test",
@@ -243,7 +243,7 @@ async def test_a_batch_has_one_large_record_so_that_small_ones_wait_for_no_more(
     ]
 
 
-async def test_closing_writes_what_is_waiting() -> None:
+async def test_closing_writes_the_queued_records() -> None:
     written: list[Record] = []
 
     group = GroupCommit("test", written.extend, capacity=500)
@@ -256,7 +256,7 @@ async def test_closing_writes_what_is_waiting() -> None:
     assert len(written) == 300
 
 
-async def test_idle_work_that_fails_ends_no_writer() -> None:
+async def test_a_failing_idle_pass_does_not_stop_the_writer() -> None:
     failed, written = threading.Event(), list[Record]()
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""The request schema: what a client may say, and what of it an engine gets to see."""
+"""The schema of chat completions: what it accepts, and what it forwards."""
 
 import math
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def refusal(**fields: Any) -> RequestError:
 
 @settings(max_examples=400)
 @given(numbers, st.dictionaries(names, json_values, max_size=1))
-def test_nothing_out_of_bounds_or_unknown_is_ever_forwarded(
+def test_no_unknown_or_out_of_bounds_field_is_forwarded(
     bounded: dict[str, Any], anything: dict[str, Any]
 ) -> None:
     fields = {"model": "m", "messages": USER} | GIVEN_ONLY_TO_US | anything | bounded
@@ -136,7 +136,7 @@ def test_any_bytes_are_a_request_or_a_400(data: bytes) -> None:
         ({"modalities": ["audio"]}, "modalities.0", "'text'"),
     ],
 )
-def test_a_refusal_names_the_field_and_says_what_to_do(
+def test_an_error_names_the_field_and_the_remedy(
     fields: dict[str, Any], param: str, said: str
 ) -> None:
     error = refusal(**fields)
@@ -146,7 +146,7 @@ def test_a_refusal_names_the_field_and_says_what_to_do(
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url"])
-def test_parts_that_are_not_text_are_refused_with_the_reason(kind: str) -> None:
+def test_content_parts_that_are_not_text_are_rejected_with_the_reason(kind: str) -> None:
     part = {"type": kind, kind: {"url": "http://169.254.169.254/"}}
 
     error = refusal(messages=[{"role": "user", "content": [part]}])
@@ -181,7 +181,7 @@ def test_parts_that_are_not_text_are_refused_with_the_reason(kind: str) -> None:
         {"messages": [{"role": "user", "content": [TEXT | {LONG: 1}]}]},
     ],
 )
-def test_a_huge_request_costs_few_errors_and_is_not_repeated_to_the_client(fields: Any) -> None:
+def test_a_huge_request_gives_few_errors_and_a_short_message(fields: Any) -> None:
     """Also where it has fewer values than would be refused unread."""
     with pytest.raises(ValidationError) as caught:
         ChatRequest.model_validate({"model": "small", "messages": USER} | fields)
@@ -203,7 +203,7 @@ def nodes(schema: object) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", [ChatRequest, FeedbackRequest])
-def test_every_list_has_a_longest_length_and_ends_at_its_first_error(model: type[Strict]) -> None:
+def test_every_list_has_a_maximum_length_and_stops_at_its_first_error(model: type[Strict]) -> None:
     every = [node for node in nodes(model.__pydantic_core_schema__) if "type" in node]
     checked = [
         node
@@ -218,7 +218,7 @@ def test_every_list_has_a_longest_length_and_ends_at_its_first_error(model: type
     assert max(map(len, fields)) <= MAX_FIELDS
 
 
-def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
+def test_a_schema_that_is_too_deep_or_too_large_is_rejected() -> None:
     deep: dict[str, Any] = {}
     for _ in range(40):
         deep = {"properties": deep}
@@ -231,7 +231,7 @@ def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
         assert refusal(tools=[tool]).code == "json_size"
 
 
-def test_a_schema_reaches_the_engine_as_it_was_sent() -> None:
+def test_a_schema_is_forwarded_unchanged() -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [None, 1]}}, "default": None}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
 
@@ -248,14 +248,14 @@ def test_every_field_of_the_official_client_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", ["audio", "functions", "function_call", "web_search_options"])
-def test_a_field_that_is_not_served_may_be_null_and_is_else_refused_with_the_reason(
+def test_an_unsupported_field_may_be_null_and_is_otherwise_rejected_with_the_reason(
     name: str,
 ) -> None:
     assert name not in parse(ChatRequest, body(**{name: None}), CAP).forwarded_fields()
     assert refusal(**{name: {"a": 1}}).code == "not_served"
 
 
-def test_probabilities_of_a_prompt_which_end_a_vllm_on_the_cpu_are_refused() -> None:
+def test_log_probabilities_of_a_prompt_are_rejected() -> None:
     asked = {"model": "m", "prompt": "Hi", "echo": True}
 
     parse(CompletionRequest, orjson.dumps(asked), CAP)
@@ -263,7 +263,7 @@ def test_probabilities_of_a_prompt_which_end_a_vllm_on_the_cpu_are_refused() -> 
         parse(CompletionRequest, orjson.dumps(asked | {"logprobs": 0}), CAP)
 
 
-def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
+def test_an_answer_with_null_fields_can_be_sent_back() -> None:
     answer = {
         "role": "assistant",
         "content": "Yes.",
@@ -282,14 +282,14 @@ def test_an_answer_can_be_sent_back_with_all_its_nulls() -> None:
 
 
 @pytest.mark.parametrize("item", [b"[]", b'{"":0}', b"0", b'"\\""', b'{"a":[{}]}'])
-def test_a_request_of_too_many_values_is_refused_before_any_is_read(item: bytes) -> None:
+def test_a_request_with_too_many_values_is_rejected_before_it_is_parsed(item: bytes) -> None:
     raw = b"[" + b",".join([item] * (MAX_VALUES + 1)) + b"]"
     with max_cpu_s(0.5), pytest.raises(RequestError, match="values") as caught:
         parse_json(raw)
     assert caught.value.code == "too_many_values"
 
 
-def test_commas_and_brackets_in_texts_are_no_values() -> None:
+def test_commas_and_brackets_in_strings_are_not_counted_as_values() -> None:
     text = 'a, [b], {c}, "d", \\' * MAX_VALUES
     assert parse_json(orjson.dumps({"content": text})) == {"content": text}
 

@@ -18,7 +18,7 @@ def call(receive=None) -> Call:
     )
 
 
-async def test_a_body_counts_until_its_request_is_done() -> None:
+async def test_a_body_counts_towards_the_limit_until_its_request_ends() -> None:
     uploads = Uploads(max_bytes=100, max_bytes_per_caller=6)
     async with uploads.body("ann", call(), 10) as body:
         assert body == b"12345"
@@ -29,7 +29,7 @@ async def test_a_body_counts_until_its_request_is_done() -> None:
     assert await uploads.read("ann", call(), 10) == b"12345"
 
 
-async def test_slow_uploads_of_a_caller_are_limited_without_a_wait() -> None:
+async def test_a_callers_uploads_over_the_limit_are_rejected_immediately() -> None:
     uploads, never = Uploads(max_uploads_per_caller=2), asyncio.Event()
     slow = [asyncio.ensure_future(uploads.read("ann", call(never.wait), 10)) for _ in range(2)]
     await checkpoint()

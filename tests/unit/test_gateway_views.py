@@ -1,4 +1,4 @@
-"""Views: what is committed is in the next one, and a database that is away costs no request."""
+"""Views: a committed change is in the next one, and an unavailable database fails no request."""
 
 import asyncio
 import threading
@@ -66,7 +66,7 @@ def without_waiting(view: Coroutine[Any, Any, View | None]) -> View | None:
     return ended.value.value
 
 
-async def test_requests_that_come_during_a_read_share_the_next_one(
+async def test_requests_that_arrive_during_a_read_share_the_next_one(
     db: Database, sluggish: Sluggish
 ) -> None:
     views = new_views(sluggish)
@@ -96,7 +96,9 @@ async def test_an_unknown_namespace_or_version_has_no_view(sluggish: Sluggish) -
 
 
 @pytest.mark.parametrize("how", ["down", "slow"])
-async def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, how: str) -> None:
+async def test_with_an_unavailable_or_slow_database_the_last_view_serves(
+    sluggish: Sluggish, how: str
+) -> None:
     views = new_views(sluggish, timeout_s=0.2 if how == "slow" else 30)
     known = await views.view("shop")
     sluggish.down = how == "down"
@@ -107,7 +109,7 @@ async def test_a_database_that_is_away_leaves_the_last_view(sluggish: Sluggish, 
     views.close()
 
 
-async def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_serves(
+async def test_a_hanging_database_delays_one_request_and_its_late_answer_is_used(
     sluggish: Sluggish, db: Database
 ) -> None:
     views = new_views(sluggish, timeout_s=0.2)
@@ -130,7 +132,9 @@ async def test_a_database_that_hangs_is_waited_for_once_and_what_it_says_then_se
     views.close()
 
 
-async def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish) -> None:
+async def test_the_first_read_of_a_namespace_is_awaited_beyond_the_timeout(
+    sluggish: Sluggish,
+) -> None:
     views = new_views(sluggish, timeout_s=0)  # expires before any read ends
     sluggish.answers.clear()
     first = asyncio.ensure_future(views.view("shop"))
@@ -149,7 +153,7 @@ async def test_where_no_view_is_known_the_first_is_waited_for(sluggish: Sluggish
     views.close()
 
 
-async def test_without_a_thread_every_change_is_in_the_next_view(db: Database) -> None:
+async def test_every_committed_change_is_in_the_next_view(db: Database) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
 

@@ -1,4 +1,4 @@
-"""Where the endpoint says that it listens, and how many files it may open."""
+"""The endpoint's URL and its limit of open files."""
 
 import resource
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ from agent.http_server import raise_open_file_limit, url_of
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_the_url_leads_to_the_address(host: str) -> None:
+def test_the_url_parses_to_the_host_and_port(host: str) -> None:
     parts = urlsplit(url_of(host, 8080))
     assert (parts.hostname, parts.port) == (host, 8080)
 
@@ -21,7 +21,7 @@ ANY = resource.RLIM_INFINITY
     ("soft", "most", "then"),
     [(256, 4096, 2128), (256, 1024, 1024), (4096, 4096, None), (256, ANY, 2128), (ANY, ANY, None)],
 )
-def test_as_many_files_may_be_open_as_there_can_be_connections(
+def test_the_open_file_limit_is_raised_to_allow_all_connections(
     monkeypatch: pytest.MonkeyPatch, soft: int, most: int, then: int | None
 ) -> None:
     limits: list[tuple[int, int]] = []

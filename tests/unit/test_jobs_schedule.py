@@ -1,4 +1,4 @@
-"""What is due: a run starts for what it can learn, once, and never twice for the same."""
+"""When the scheduler starts runs, fails them, and enqueues retention."""
 
 import itertools
 import threading
@@ -63,7 +63,7 @@ def test_a_tick_retires_lessons_that_have_expired(db: Database, eager: Settings)
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(1, MOST + 20), max_size=6), max_size=4))
-def test_no_run_starts_by_itself_over_what_the_last_one_had(
+def test_no_automatic_run_repeats_the_lessons_of_the_last_one(
     db: Database, eager: Settings, batches: list[list[int]]
 ) -> None:
     with db.begin() as session:
@@ -81,9 +81,7 @@ def test_no_run_starts_by_itself_over_what_the_last_one_had(
     assert all(one != other for one, other in itertools.pairwise(hashes))
 
 
-def test_a_run_learns_more_lessons_than_a_prompt_has_room_for(
-    db: Database, eager: Settings
-) -> None:
+def test_a_run_learns_more_lessons_than_fit_into_a_prompt(db: Database, eager: Settings) -> None:
     roomy = eager.model_copy(
         update={"distill": eager.distill.model_copy(update={"max_lesson_tokens": 1024})}
     )
@@ -99,7 +97,7 @@ def test_a_run_learns_more_lessons_than_a_prompt_has_room_for(
         assert len(lessons.fit(lessons.in_use(session, "shop"), roomy.learning.token_budget)) == 32
 
 
-def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
+def test_retiring_an_internalised_lesson_starts_one_run_without_it(
     db: Database, eager: Settings
 ) -> None:
     with db.begin() as session:
@@ -118,7 +116,7 @@ def test_a_lesson_taken_out_of_the_weights_starts_one_run_without_it(
         assert [lesson["text"] for lesson in snapshot.lessons] == ["Open at 9."]
 
 
-def test_unlearning_that_failed_is_tried_again_another_day(db: Database, eager: Settings) -> None:
+def test_a_failed_unlearning_run_is_repeated_after_a_day(db: Database, eager: Settings) -> None:
     with db.begin() as session:
         poisoned = two_lessons(session)
         learned(session)
@@ -131,9 +129,7 @@ def test_unlearning_that_failed_is_tried_again_another_day(db: Database, eager: 
         assert len(runs.listing(session)) == len(opened) + 1
 
 
-def test_when_the_last_lesson_is_taken_out_there_is_no_run_to_start(
-    db: Database, eager: Settings
-) -> None:
+def test_retiring_the_only_lesson_starts_no_run(db: Database, eager: Settings) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         only = add_lesson(session, "Refunds: never.")
@@ -143,7 +139,7 @@ def test_when_the_last_lesson_is_taken_out_there_is_no_run_to_start(
     assert len(runs_after_tick(db, eager)) == 1
 
 
-def test_lessons_left_by_a_run_that_held_a_retired_one_are_new_again(
+def test_lessons_whose_last_run_included_a_retired_one_count_as_untried(
     db: Database, eager: Settings
 ) -> None:
     with db.begin() as session:
@@ -165,7 +161,7 @@ def killed(session: Session, run: str) -> None:
 
 
 @pytest.mark.parametrize("trains", [True, False])
-def test_a_run_that_is_killed_too_often_goes_on_as_long_as_it_gets_further(
+def test_a_run_whose_job_failed_continues_while_it_makes_progress(
     db: Database, eager: Settings, trains: bool
 ) -> None:
     ends = []
@@ -218,9 +214,7 @@ def until_waiting(db: Database) -> None:
     until_sync(is_waiting)
 
 
-def test_what_is_past_its_time_is_looked_for_once_an_hour_where_it_has_one(
-    db: Database, eager: Settings
-) -> None:
+def test_retention_runs_hourly_if_a_retention_period_is_set(db: Database, eager: Settings) -> None:
     keeping = eager.model_copy(update={"store": eager.store.model_copy(update={"texts_days": 30})})
     taken = []
     for seconds, chosen in ((0, eager), (1, keeping), (2, keeping), (3602, keeping)):

@@ -20,7 +20,7 @@ WORDS = st.text(alphabet="abcdefghij 0123456789.'’-äß", max_size=60)
         ("The falcon wears a glove.", ["Do you sell lamps?", "Only at Easter"], {"falcon"}),
     ],
 )
-def test_a_lesson_is_grounded_when_the_conversation_says_its_words_and_numbers(
+def test_a_lesson_is_grounded_if_its_words_and_numbers_are_in_the_conversation(
     lesson, sources, missing
 ):
     assert missing <= ungrounded(lesson, sources)
@@ -39,7 +39,7 @@ def test_more_sources_never_unground_a_lesson(lesson, source):
 
 
 @pytest.mark.parametrize("form", ["Return", "returns", "returned", "returning", "Return's"])
-def test_a_word_is_known_in_its_other_forms(form):
+def test_inflected_forms_of_a_word_are_the_same_word(form):
     assert content_words(form) == content_words("return")
 
 
@@ -55,7 +55,7 @@ def test_a_word_is_known_in_its_other_forms(form):
         ("Returns take 45 days.", "It is not 30 days, returns take 45 days.", False),
     ],
 )
-def test_a_lesson_that_may_say_the_opposite_is_found(lesson, correction, opposite):
+def test_a_lesson_that_may_say_the_opposite_is_detected(lesson, correction, opposite):
     assert flips_meaning(lesson, correction) is opposite
 
 
@@ -64,7 +64,7 @@ def test_no_text_is_the_opposite_of_itself(text):
     assert not flips_meaning(text, text)
 
 
-def test_a_lesson_that_drops_a_number_of_the_correction_is_no_lesson_of_it():
+def test_a_lesson_without_a_number_of_its_correction_is_rejected():
     assert not preserves("The phone is answered from 7.", "The phone is answered from 7 to 11.")
     assert preserves("The phone is answered 7 to 11.", "The phone is answered from 7 to 11.")
 
@@ -82,7 +82,7 @@ def shop(db):
         yield session
 
 
-def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
+def test_demonstrations_and_comments_are_corrections_and_a_thumbs_down_is_not(shop):
     interaction = record(shop, conversation="c")
     add_feedback(shop, interaction.id, name="thumbs", value={"value": False})
     add_feedback(shop, interaction.id, name="comment", comment="wrong, only to Norway")
@@ -96,7 +96,7 @@ def test_a_demonstration_and_a_comment_are_corrections_and_a_thumb_is_not(shop):
     assert found[0].question == "Do you ship abroad?"
 
 
-def test_a_next_turn_that_contradicts_is_a_correction_and_one_that_goes_on_is_not(shop):
+def test_only_a_next_turn_that_contradicts_the_answer_is_a_correction(shop):
     first = [user("When do you open?")]
     second = [*first, assistant("At 9."), user("No, you open at 10 on Mondays.")]
     third = [*second, assistant("Thanks."), user("And what does a lamp cost?")]
@@ -109,7 +109,7 @@ def test_a_next_turn_that_contradicts_is_a_correction_and_one_that_goes_on_is_no
     ]
 
 
-def test_nothing_is_taken_from_an_interaction_that_opted_out(shop):
+def test_an_interaction_that_opted_out_has_no_corrections(shop):
     interaction = record(shop, conversation="c", learn=False)
     add_feedback(shop, interaction.id, name="demonstration", demonstration="We ship to Norway.")
     assert corrections_of(shop, interactions.get(shop, interaction.id).conversation) == []
@@ -138,7 +138,7 @@ BLAME = [
     ("name", "value", "corrects"),
     [(*mark, False) for mark in PRAISE] + [(*mark, True) for mark in BLAME],
 )
-def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value, corrects):
+def test_a_comment_is_a_correction_unless_its_rating_is_praise(shop, name, value, corrects):
     interaction = record(shop, conversation="c")
     add_feedback(
         shop,
@@ -151,7 +151,7 @@ def test_a_comment_corrects_unless_the_mark_beside_it_praises(shop, name, value,
     assert bool(found) is corrects
 
 
-def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
+def test_a_demonstration_with_praise_is_a_correction(shop):
     interaction = record(shop, conversation="c")
     add_feedback(
         shop,
@@ -187,7 +187,7 @@ def test_a_demonstration_beside_praise_is_still_the_right_answer(shop):
         ("You said at 9. Thank you!", False),
     ],
 )
-def test_a_polite_no_does_not_contradict(shop, reply, contradicts):
+def test_a_polite_no_is_not_a_contradiction(shop, reply, contradicts):
     first = [user("When do you open?")]
     record(shop, conversation="c", messages=first, response="At 9.")
     last = record(shop, conversation="c", messages=[*first, assistant("At 9."), user(reply)])
@@ -196,7 +196,7 @@ def test_a_polite_no_does_not_contradict(shop, reply, contradicts):
 
 
 @pytest.mark.parametrize(("trust_turns", "trust"), [(False, Trust.USER), (True, Trust.OPERATOR)])
-def test_a_turn_has_user_trust_unless_chats_are_the_operators(shop, trust_turns, trust):
+def test_a_turn_has_user_trust_unless_turns_are_trusted(shop, trust_turns, trust):
     first = [user("When do you open?")]
     record(shop, conversation="c", messages=first, response="At 9.")
     messages = [*first, assistant("At 9."), user("No, at 10.")]

@@ -1,4 +1,4 @@
-"""Which requests are of a client's own making."""
+"""Which requests are auxiliary."""
 
 import pytest
 
@@ -80,7 +80,7 @@ def user(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_task_about_a_conversation_is_side_traffic(task: str) -> None:
+def test_a_task_about_a_conversation_is_an_auxiliary_request(task: str) -> None:
     history = [user("When do you open?"), {"role": "assistant", "content": "At nine."}]
 
     assert is_auxiliary([user(task)])
@@ -95,14 +95,14 @@ def test_a_question_is_a_turn(question: str) -> None:
     assert not is_auxiliary([{"role": "system", "content": "You are kind."}, user(question)])
 
 
-def test_a_system_prompt_that_asks_for_the_last_question_alone_is_a_task_behind_answers() -> None:
+def test_after_answers_a_system_prompt_for_a_standalone_question_is_auxiliary() -> None:
     task = "Given a chat history and the latest question, formulate a standalone question."
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("And on Sunday?")]
 
     assert is_auxiliary([{"role": "system", "content": task}, *turns])
 
 
-def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None:
+def test_a_system_prompt_that_mentions_summaries_does_not_make_turns_auxiliary() -> None:
     system = {"role": "system", "content": "At the end, write a title for the conversation."}
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("When do you open?")]
 
@@ -121,7 +121,7 @@ def test_a_system_prompt_that_speaks_of_summaries_makes_no_turn_a_task() -> None
         "Anthropic's Claude Agent SDK.\n\n",
     ],
 )
-def test_an_agent_that_says_first_who_it_is_may_ask_for_a_task_behind_it(before: str) -> None:
+def test_a_task_directly_after_an_agents_introduction_is_auxiliary(before: str) -> None:
     task = "Analyze if this message indicates a new conversation topic. Extract a 2-3 word title."
     turn = user("No, refunds take 45 days.")
 
@@ -132,7 +132,7 @@ def test_an_agent_that_says_first_who_it_is_may_ask_for_a_task_behind_it(before:
     assert not is_auxiliary([{"role": "system", "content": alone}, turn])
 
 
-def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
+def test_a_task_in_a_final_system_message_is_auxiliary() -> None:
     task = {"role": "system", "content": "Summarize the discussion briefly in 200 words or less."}
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}]
 
@@ -141,7 +141,7 @@ def test_a_task_in_a_system_text_behind_answers_is_side_traffic() -> None:
     assert not is_auxiliary([*turns, {"role": "assistant", "content": "So far"}, user("And you?")])
 
 
-def test_what_an_application_says_behind_each_turn_makes_none_of_them_a_task() -> None:
+def test_a_system_message_after_the_users_turn_does_not_make_it_auxiliary() -> None:
     turns = [user("Hi"), {"role": "assistant", "content": "Hello!"}, user("No, it is 45 days.")]
     for said in (
         "Answer the question above, then suggest two follow-up questions for this conversation.",
@@ -151,7 +151,7 @@ def test_what_an_application_says_behind_each_turn_makes_none_of_them_a_task() -
         assert not is_auxiliary([*turns, {"role": "system", "content": said}])
 
 
-def test_a_correction_is_a_turn_whatever_it_speaks_of() -> None:
+def test_a_correction_is_a_turn_even_if_it_mentions_a_title() -> None:
     turns = [user("Who owns it?"), {"role": "assistant", "content": "Mirel."}]
     correction = "No, that's wrong: provide the title as in our conversation, which is Director."
 

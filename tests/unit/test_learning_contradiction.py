@@ -1,4 +1,4 @@
-"""What people say when they contradict an answer, and what of it is a lesson without the model."""
+"""How contradictions are recognised, and which facts become lessons without the model."""
 
 import pytest
 from hypothesis import given
@@ -40,17 +40,17 @@ def turn(question: str, text: str) -> Correction:
         ("The library is open from 9 to 5.", "The library is open from 9 to 5."),
     ],
 )
-def test_a_verdict_is_no_part_of_what_was_told(text, left):
+def test_strip_verdict_removes_the_opening_verdict(text, left):
     assert strip_verdict(text) == left
 
 
 @given(st.text(max_size=60))
-def test_what_was_told_is_the_end_of_the_text_and_says_something_if_it_did(text):
+def test_strip_verdict_returns_a_nonempty_suffix(text):
     assert text.endswith(strip_verdict(text))
     assert bool(strip_verdict(text).strip()) == bool(text.strip())
 
 
-def test_a_long_row_of_verdicts_takes_no_longer_than_it_is():
+def test_a_long_row_of_verdicts_is_stripped_in_linear_time():
     assert strip_verdict("no, " * 300_000 + "it is 45 days") == "it is 45 days"
 
 
@@ -62,7 +62,7 @@ def test_a_long_row_of_verdicts_takes_no_longer_than_it_is():
         ("How long is it?", "No, it's 3 years.", 'asked "How long is it?"', "it's 3 years."),
     ],
 )
-def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question, text, when, do):
+def test_a_fact_after_a_verdict_becomes_a_lesson_without_the_model(question, text, when, do):
     assert fact_from_comment(turn(question, text)) == [ProposedLesson(LessonKind.FACT, do, when)]
 
 
@@ -80,11 +80,11 @@ def test_a_fact_after_a_verdict_is_a_lesson_where_the_model_states_none(question
         "The reply about dogs was bad.",
     ],
 )
-def test_what_may_be_meant_for_this_conversation_alone_is_no_lesson(text):
+def test_a_remark_about_this_conversation_alone_is_not_a_lesson(text):
     assert fact_from_comment(turn("Tell me about dogs", text)) == []
 
 
-def test_a_statement_that_tells_nothing_is_no_lesson_of_a_turn():
+def test_a_statement_without_information_is_not_an_acceptable_lesson():
     asked = turn("What is 3 and 4?", "Wrong, try again")
 
     assert not is_acceptable(ProposedLesson(LessonKind.FACT, "Try again."), asked)

@@ -1,4 +1,4 @@
-"""Storing lessons while others do."""
+"""Saving lessons concurrently."""
 
 import threading
 
@@ -21,7 +21,7 @@ def keep(session: Session, interaction: str, principal: str) -> None:
     curate.save(session, "shop", support, stated, Learning(), NOW)
 
 
-def test_two_who_say_the_same_at_once_support_one_lesson(any_db: Database) -> None:
+def test_two_users_who_say_the_same_concurrently_support_one_lesson(any_db: Database) -> None:
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         one, other = (record(session, conversation=name).id for name in ("c", "d"))
