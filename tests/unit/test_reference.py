@@ -1,4 +1,4 @@
-"""The generated documents say what the code of this commit does."""
+"""The generated documents are up to date with the code."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Adapters: which one serves, how it came to, and what that does to the lessons."""
+"""Adapters: which one is live, how it changes, and what that does to lessons."""
 
 import contextlib
 import itertools
@@ -191,7 +191,7 @@ def test_rollouts_keep_alias_statuses_and_lessons_together(any_db: Database) -> 
     )
 
 
-def test_the_second_of_two_promotions_over_the_same_adapter_fails(shop: Database) -> None:
+def test_the_second_of_two_promotions_that_expect_the_same_adapter_fails(shop: Database) -> None:
     with shop.begin() as session:
         first, second = add_adapter(session), add_adapter(session)
         for adapter in (first, second):
@@ -223,7 +223,7 @@ def test_one_of_many_concurrent_promotions_succeeds(shop: Database) -> None:
         assert audit.verify(session) == 1
 
 
-def test_a_refused_promotion_changes_nothing(shop: Database) -> None:
+def test_a_rejected_promotion_changes_nothing(shop: Database) -> None:
     with shop.begin() as session:
         live = go_live(session)
         unjudged = add_adapter(session)
@@ -250,7 +250,9 @@ def test_rejected_and_rolled_back_adapters_never_serve_again(
         rollouts.promote(session, adapter.name, None, "Please.", NOW)
 
 
-def test_registering_again_changes_nothing_and_names_are_not_reused(shop: Database) -> None:
+def test_registering_again_changes_nothing_and_another_adapter_cannot_take_the_name(
+    shop: Database,
+) -> None:
     with shop.begin() as session:
         first = add_adapter(session)
         rollouts.judge(session, first.name, True, ["Good."], NOW)
@@ -310,7 +312,7 @@ def test_an_adapter_of_a_system_prompt_that_is_no_longer_registered_does_not_go_
         rollouts.promote(session, name, None, "Better.", NOW)
 
 
-def test_an_adapter_of_an_earlier_run_does_not_replace_that_of_a_later_one(shop: Database) -> None:
+def test_an_adapter_of_an_earlier_run_does_not_replace_one_of_a_later_run(shop: Database) -> None:
     with shop.begin() as session:
         old, new = add_adapter(session), add_adapter(session)
         runs.get(session, new.run).created_at = later(60)

@@ -1,4 +1,4 @@
-"""The audit chain shows every change but a rewrite of all of it."""
+"""The audit chain detects every change except a rewrite of the whole chain."""
 
 import contextlib
 
@@ -52,7 +52,7 @@ def test_an_empty_log_verifies(any_db: Database) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(column=st.sampled_from(COLUMNS), seq=st.integers(1, ROWS))
-def test_any_modified_row_is_found(log: Database, column: str, seq: int) -> None:
+def test_any_modified_row_is_detected(log: Database, column: str, seq: int) -> None:
     forged = {"at": "2020-01-01 00:00:00.000000", "detail": '{"row": 99}'}.get(column, "forged")
     found = _tampered(log, f"UPDATE audit SET {column} = '{forged}' WHERE seq = {seq}")
     assert found in (seq, seq + 1)
@@ -60,12 +60,12 @@ def test_any_modified_row_is_found(log: Database, column: str, seq: int) -> None
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gone=st.sets(st.integers(1, ROWS), min_size=1))
-def test_any_deleted_rows_are_found(log: Database, gone: set[int]) -> None:
+def test_any_deleted_rows_are_detected(log: Database, gone: set[int]) -> None:
     rows = ", ".join(map(str, gone))
     assert _tampered(log, f"DELETE FROM audit WHERE seq IN ({rows})")
 
 
-def test_a_row_inserted_past_the_end_is_found(log: Database) -> None:
+def test_a_row_inserted_past_the_end_is_detected(log: Database) -> None:
     with log.begin() as session:
         session.execute(
             text(
@@ -78,7 +78,7 @@ def test_a_row_inserted_past_the_end_is_found(log: Database) -> None:
         audit.verify(session)
 
 
-def test_a_lost_head_is_found(log: Database) -> None:
+def test_a_missing_head_is_detected(log: Database) -> None:
     with log.begin() as session:
         session.execute(text("DELETE FROM audit_head"))
     with pytest.raises(Tampered), log.read() as session:

@@ -1,4 +1,4 @@
-"""Conversations: what is unread, and which of it a job should read."""
+"""Conversations: which are unread, and which are due for extraction."""
 
 from datetime import datetime
 from typing import Any
@@ -96,7 +96,7 @@ def test_signals_during_an_extraction_stay_unread(shop: Database) -> None:
         assert unread(session) == [conversation]
 
 
-def test_a_conversation_is_not_read_until_it_is_idle(shop: Database) -> None:
+def test_a_conversation_is_unread_only_once_it_is_idle(shop: Database) -> None:
     with shop.begin() as session:
         first = record(session, conversation="c", created_at=later(0))
         conversation = say_something(session, 10)
@@ -114,7 +114,7 @@ def test_interactions_excluded_from_learning_are_never_unread(shop: Database) ->
         assert unread(session) == []
 
 
-def test_a_record_and_feedback_that_arrive_twice_are_one_signal_each(shop: Database) -> None:
+def test_a_record_and_feedback_that_arrive_twice_are_counted_once_each(shop: Database) -> None:
     made = make_record()
     with shop.begin() as session:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The database as such: migrations, transactions, what it can hold."""
+"""The database: migrations, transactions, and the values that it can store."""
 
 import contextlib
 import threading
@@ -57,7 +57,7 @@ def test_a_newer_schema_is_rejected(blank_url: str) -> None:
     database.close()
 
 
-def test_a_failing_upgrade_leaves_nothing(blank_url: str) -> None:
+def test_a_failing_upgrade_changes_nothing(blank_url: str) -> None:
     database = Database(blank_url)
     with database.begin() as session:
         session.execute(text("CREATE TABLE jobs (id INTEGER)"))  # in the way of the revision
@@ -163,14 +163,14 @@ def test_an_old_sqlite_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
         Database("sqlite://")
 
 
-def test_sqlite_commits_are_synced_and_keys_checked(db: Database) -> None:
+def test_sqlite_syncs_commits_and_checks_foreign_keys(db: Database) -> None:
     with db.begin() as session:
         pragmas = ("journal_mode", "synchronous", "foreign_keys")
         values = [session.scalar(text(f"PRAGMA {pragma}")) for pragma in pragmas]
     assert values == ["wal", 2, 1]
 
 
-def test_a_dangling_row_is_corruption(db: Database) -> None:
+def test_a_dangling_row_is_reported_as_corruption(db: Database) -> None:
     with db.engine.connect() as connection, store_upgrade.foreign_keys_off(connection):
         connection.execute(
             text("INSERT INTO seeds (id, namespace, messages) VALUES (1, 'x', '[]')")
@@ -201,7 +201,7 @@ def test_every_text_that_a_client_can_send_can_be_recorded(any_db: Database, sai
         assert len(payload.response) == len(said)
 
 
-def test_times_are_aware_and_exact(any_db: Database) -> None:
+def test_times_are_stored_exactly_and_naive_ones_are_rejected(any_db: Database) -> None:
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
     with any_db.read() as session:
@@ -252,7 +252,7 @@ def test_the_revision_of_an_unknown_namespace_cannot_be_bumped(any_db: Database)
         namespaces.bump_revision(session, "nowhere")
 
 
-def test_a_file_that_is_no_database_is_corruption(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported_as_corruption(tmp_path: Path) -> None:
     (tmp_path / "byheart.db").write_bytes(b"no database" * 1000)
     database = Database(f"sqlite:///{tmp_path / 'byheart.db'}")
     try:

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, and killed processes leave no litter for long."""
+"""Files and folders appear complete or not at all; leftovers of killed processes are removed."""
 
 import os
 import resource
@@ -44,14 +44,14 @@ def test_only_staged_folders_of_killed_processes_are_removed(tmp_path):
             assert list(tmp_path.iterdir()) == [ours]
 
 
-def test_a_written_file_replaces_the_one_before(tmp_path):
+def test_writing_a_file_replaces_the_earlier_one(tmp_path):
     for content in (b"one", b"other"):
         durable_files.write_file(tmp_path / "new" / "file", content)
 
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"other"]
 
 
-def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path):
+def test_writing_a_file_replaces_a_link_instead_of_following_it(tmp_path):
     (tmp_path / "other").write_bytes(b"another's")
     (tmp_path / ".file.partial").symlink_to(tmp_path / "other")
 
@@ -61,7 +61,7 @@ def test_a_file_is_not_written_through_a_link_in_its_place(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"one"
 
 
-def test_on_a_full_disk_a_file_is_unchanged_and_the_error_names_it(tmp_path):
+def test_on_a_full_disk_the_file_is_unchanged_and_the_error_names_it(tmp_path):
     durable_files.write_file(tmp_path / "file", b"one")
 
     most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""What an operator gives in files: refused with the line, or usable as it is."""
+"""The operator's files: rejected with the line of the error, or usable as they are."""
 
 import json
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_a_deeply_nested_line_is_an_error_that_names_the_line(tmp_path):
 
 
 @pytest.mark.parametrize("answer", ["[" * 100_000, "1" * 5000, "NaN", "[NaN]", "[", ""])
-def test_an_answer_that_is_not_json_passes_no_schema(answer):
+def test_an_answer_that_is_not_json_fails_every_schema(answer):
     assert not Anchor(ASKED, {"json_schema": {}}).passes(answer)
 
 

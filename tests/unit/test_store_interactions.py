@@ -1,4 +1,4 @@
-"""Interactions and feedback: recorded once, chained into conversations, kept apart by namespace."""
+"""Interactions and feedback: recorded once, in conversations, separate by namespace."""
 
 import dataclasses
 import json
@@ -32,12 +32,12 @@ def test_saving_a_record_is_idempotent(shop: Database) -> None:
         assert [row.id for row in interactions.recent(session, "shop", 10)] == [made.id]
 
 
-def test_a_record_survives_the_spool() -> None:
+def test_a_record_round_trips_through_json() -> None:
     made = make_record(error="gone", status=InteractionStatus.ABORTED, trust=Trust.OPERATOR)
     assert Record.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
-def test_everything_recorded_can_be_read(shop: Database) -> None:
+def test_every_recorded_field_can_be_read(shop: Database) -> None:
     with shop.begin() as session:
         made = record(session, prompt_tokens=None, first_token_ms=None)
     with shop.read() as session:

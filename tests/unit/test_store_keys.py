@@ -1,4 +1,4 @@
-"""Keys: made once, good until revoked or expired, and every change of them on record."""
+"""Keys: created once, valid until revoked or expired."""
 
 from datetime import timedelta
 
@@ -41,7 +41,7 @@ def test_a_stored_key_equals_the_created_one_without_its_secret(shop: Database) 
 TABLES = ("api_keys", "principals", "audit")
 
 
-def test_another_secret_or_pepper_has_another_digest() -> None:
+def test_the_digest_depends_on_secret_and_pepper() -> None:
     key = generate_key()
     other = parse(f"bh_{key.id}_{'0' * 64}")
     assert other
@@ -97,7 +97,7 @@ def test_an_unknown_namespace_or_key_id_is_an_error(shop: Database) -> None:
         keys.revoke(session, "0" * 16, "operator", NOW)
 
 
-def test_the_first_admin_key_is_created_once_and_again_when_it_is_gone(shop: Database) -> None:
+def test_the_first_admin_key_is_created_once_and_again_when_it_is_revoked(shop: Database) -> None:
     in_one = Grant("boss", "shop", Trust.OPERATOR, frozenset(Scope))
     with shop.begin() as session:
         issue_key(session, PEPPER, in_one, "operator", NOW)

@@ -11,7 +11,7 @@ from tests.support.factories import NOW, add_lesson, go_live, later
 SOON = NOW + timedelta(hours=1)
 
 
-def test_a_pinned_lesson_comes_first_and_gets_its_place_before_newer_ones(shop: Database) -> None:
+def test_pinned_lessons_come_first_and_fill_the_budget_before_newer_ones(shop: Database) -> None:
     with shop.begin() as session:
         old, new = add_lesson(session, "Old."), add_lesson(session, "New.")
         assert read_view(session, "shop", new.tokens).context.lessons == ("New.",)
@@ -23,7 +23,7 @@ def test_a_pinned_lesson_comes_first_and_gets_its_place_before_newer_ones(shop: 
         assert [one.id for one in snapshots.select_lessons(session, "shop", old.tokens)] == [old.id]
 
 
-def test_pinning_and_expiry_move_the_revision_so_that_gateways_read_again(shop: Database) -> None:
+def test_pinning_and_expiry_increment_the_revision(shop: Database) -> None:
     with shop.begin() as session:
         lesson = add_lesson(session, "Lamps cost 15.", expires_at=SOON)
         before = read_view(session, "shop", 100).revision
@@ -52,7 +52,7 @@ def test_an_expired_lesson_is_retired_once_and_others_stay(shop: Database) -> No
         assert (entry.actor, entry.subject) == (audit.BYHEART, expired.id)
 
 
-def test_an_expired_lesson_in_the_weights_is_to_be_unlearned(shop: Database) -> None:
+def test_an_expired_internalised_lesson_is_to_be_unlearned(shop: Database) -> None:
     with shop.begin() as session:
         lesson = add_lesson(session, "The sale ends today.")
         go_live(session)

@@ -1,4 +1,4 @@
-"""Lessons, snapshots and views: what is in the prompt, what is in the weights, and why."""
+"""Lessons, snapshots and views: what is in the prompt, and what is in the weights."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,7 +61,7 @@ def test_a_new_system_prompt_is_in_the_prompt_until_it_is_internalised(shop: Dat
     ),
     budget=st.integers(0, 60),
 )
-def test_the_token_budget_goes_to_pinned_lessons_then_the_newest_in_an_order_that_stays(
+def test_the_token_budget_goes_to_pinned_lessons_then_the_newest_without_reordering(
     db: Database, sizes: list[tuple[int, bool, Trust]], budget: int
 ) -> None:
     with db.begin() as session:
@@ -88,7 +88,7 @@ def test_the_token_budget_goes_to_pinned_lessons_then_the_newest_in_an_order_tha
     assert used <= budget
 
 
-def test_a_new_lesson_is_in_the_next_prompt_also_where_the_budget_was_full(db: Database) -> None:
+def test_a_new_lesson_is_in_the_next_prompt_even_if_the_budget_was_full(db: Database) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         for number in range(4):
@@ -147,7 +147,7 @@ def test_an_edit_replaces_the_internalised_wording(shop: Database) -> None:
         assert _view(session).context.lessons == ("Ship to Sweden only.",)
 
 
-def test_a_lesson_that_the_weights_hold_is_not_put_into_the_prompt_again(shop: Database) -> None:
+def test_a_lesson_with_internalised_text_is_not_put_into_the_prompt(shop: Database) -> None:
     with shop.begin() as session:
         lesson = add_lesson(session, "Ship to Norway only.")
         go_live(session)
@@ -158,7 +158,7 @@ def test_a_lesson_that_the_weights_hold_is_not_put_into_the_prompt_again(shop: D
         assert lessons.count_active(session, "shop") == 0
 
 
-def test_only_the_listed_moves_are_legal(db: Database) -> None:
+def test_only_the_listed_status_changes_are_legal(db: Database) -> None:
     with db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
         for before, legal in lessons.TRANSITIONS.items():
@@ -207,7 +207,7 @@ KNOWN = "Refunds are possible within 14 days."
         "Within 14 days, refunds are possible.",
     ],
 )
-def test_the_same_in_other_order_or_inflection_is_a_duplicate(
+def test_the_same_words_in_another_order_or_inflection_are_a_duplicate(
     shop: Database, statement: str
 ) -> None:
     with shop.begin() as session:
@@ -258,7 +258,7 @@ def test_two_statements_that_contradict_each_other_are_two_lessons(
         assert lessons.find_duplicate(session, "shop", statement, 0.5) is None
 
 
-def test_a_retired_lesson_is_no_duplicate(shop: Database) -> None:
+def test_a_retired_lesson_is_not_a_duplicate(shop: Database) -> None:
     with shop.begin() as session:
         lesson = add_lesson(session, KNOWN)
         lessons.set_status(session, lesson, LessonStatus.RETIRED)

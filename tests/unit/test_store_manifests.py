@@ -1,4 +1,4 @@
-"""An adapter's folder is what its manifest says, to the bit and to the file."""
+"""An adapter's folder verifies only if it is exactly what its manifest lists."""
 
 import json
 from collections.abc import Callable
@@ -21,12 +21,12 @@ def adapter(tmp_path: Path) -> tuple[Path, str]:
     return folder, sha256(folder / MANIFEST)
 
 
-def test_an_untouched_folder_is_sound(adapter: tuple[Path, str]) -> None:
+def test_an_unchanged_folder_verifies(adapter: tuple[Path, str]) -> None:
     verify_files(*adapter)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", MANIFEST])
-def test_a_flipped_bit_is_found(adapter: tuple[Path, str], name: str) -> None:
+def test_a_flipped_bit_is_detected(adapter: tuple[Path, str], name: str) -> None:
     path = adapter[0] / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -57,7 +57,7 @@ def _link(folder: Path) -> None:
     ],
     ids=["missing", "no manifest", "extra", "folder", "dangling", "link", "folder link"],
 )
-def test_missing_extra_and_irregular_files_are_found(
+def test_missing_extra_and_irregular_files_are_detected(
     adapter: tuple[Path, str], change: Callable[[Path], object]
 ) -> None:
     change(adapter[0])
@@ -71,7 +71,9 @@ def test_a_missing_folder_is_distinguished_from_a_changed_one(adapter: tuple[Pat
         verify_files(*adapter)
 
 
-def test_a_manifest_that_was_rewritten_with_its_files_is_found(adapter: tuple[Path, str]) -> None:
+def test_a_manifest_that_was_rewritten_with_its_files_is_detected(
+    adapter: tuple[Path, str],
+) -> None:
     folder, registered = adapter
     (folder / "adapter_config.json").write_text('{"r": 9}')
     manifest = json.loads((folder / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""Keeping records: once, whatever the order and the batches, and how those end that never ended."""
+"""Saving records: once, in any order and batches, and aborting interrupted ones."""
 
 import dataclasses
 from typing import Any
@@ -37,7 +37,7 @@ def kept(session: Session, one: Record) -> dict[str, Any]:
     return columns | {"texts": (texts.messages, texts.params, texts.response)}
 
 
-def test_a_running_interaction_is_listed_but_is_no_turn_yet(shop: Database) -> None:
+def test_a_running_interaction_is_listed_but_is_not_a_turn(shop: Database) -> None:
     ended = make_record()
     with shop.begin() as session:
         assert records.save(session.connection(), [begun(ended)]) == 1
@@ -74,7 +74,7 @@ BATCHES = st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=5)
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=BATCHES)
-def test_a_final_record_counts_once_and_stays_in_every_order_of_arrival(
+def test_a_final_record_is_counted_once_and_kept_in_every_order_of_arrival(
     shop: Database, batches: list[list[bool]]
 ) -> None:
     ended, alone = make_record(), make_record()

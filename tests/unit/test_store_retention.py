@@ -1,4 +1,4 @@
-"""What is past its time goes, in small steps, and takes nothing with it that is still needed."""
+"""Retention deletes old rows in batches, except what is still needed."""
 
 import threading
 from typing import Any

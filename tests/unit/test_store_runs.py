@@ -1,4 +1,4 @@
-"""Runs: over is over, and a killed one starts again."""
+"""Runs: a finished one is immutable, and a killed one starts again."""
 
 import pytest
 
@@ -17,7 +17,9 @@ def run_id(any_db: Database) -> str:
         return runs.open_run(session, "shop", {"rank": 8}, "5 new lessons", 100, NOW).id
 
 
-def test_a_run_learns_the_context_as_of_its_opening(any_db: Database, run_id: str) -> None:
+def test_a_run_learns_the_context_of_the_time_when_it_was_opened(
+    any_db: Database, run_id: str
+) -> None:
     with any_db.begin() as session:
         add_lesson(session, "Open until 5.")
         run = runs.get(session, run_id)

@@ -1,4 +1,4 @@
-"""Two wordings of a question are one question; two questions that differ in a word are two."""
+"""Which questions are near-duplicates."""
 
 import tomllib
 from pathlib import Path
@@ -24,7 +24,7 @@ from store.text import similarity
         ("When will you be open?", True),
     ],
 )
-def test_near_duplicates(text, near):
+def test_near_duplicates_are_recognised(text, near):
     assert similarity.is_near_duplicate(text, ["What is your name?", "When do you open?"]) is near
 
 
@@ -36,11 +36,11 @@ def test_near_duplicates(text, near):
         ("Do you ship to Norway?", "Can you ship to Norway"),
     ],
 )
-def test_small_words_make_no_other_question(one, other):
+def test_function_words_do_not_make_another_question(one, other):
     assert similarity.is_near_duplicate(one, [other])
 
 
-def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
+def test_the_first_of_near_duplicates_is_kept_unless_it_is_to_be_avoided():
     texts = ["When do you open?", "when do you OPEN", "Where are you?", "What does it cost?"]
 
     assert similarity.without_near_duplicates(texts, avoid=["what does it cost"]) == [
@@ -49,7 +49,7 @@ def test_near_duplicates_are_dropped_in_order_and_held_out_ones_never_kept():
     ]
 
 
-def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured_on():
+def test_no_general_prompt_nearly_repeats_another_or_one_that_is_measured_on():
     contexts = Path(__file__).parents[1] / "bench" / "contexts"
     checks = tomllib.loads((contexts / "retention.toml").read_text())["check"]
     measured = [*general_prompts.HELD_OUT, *(asked for check in checks for asked in check["ask"])]
@@ -73,7 +73,7 @@ def test_no_prompt_is_replayed_that_is_near_another_or_near_one_that_is_measured
         ("Translate this sentence: the cat sat.", "Translate this sentence: the dog sat."),
     ],
 )
-def test_what_differs_in_one_telling_word_is_another_question(one, other):
+def test_one_different_content_word_makes_another_question(one, other):
     assert not similarity.is_near_duplicate(one, [other])
     assert not similarity.is_near_duplicate(other, [one])
 
@@ -90,7 +90,7 @@ def test_what_differs_in_one_telling_word_is_another_question(one, other):
         ("Do you repair bicycles on Saturdays?", "Do you repair a bicycle on Saturday?"),
     ],
 )
-def test_a_misspelt_word_or_another_order_makes_no_other_question(one, other):
+def test_a_misspelling_or_another_word_order_does_not_make_another_question(one, other):
     assert similarity.is_near_duplicate(one, [other])
     assert similarity.is_near_duplicate(other, [one])
 
@@ -101,7 +101,7 @@ WORDS = st.sampled_from(
 
 
 @given(one=st.lists(WORDS, max_size=8), other=st.lists(WORDS, max_size=8))
-def test_near_is_mutual_and_every_text_is_near_itself(one, other):
+def test_near_duplication_is_symmetric_and_reflexive(one, other):
     left, right = " ".join(one), " ".join(other)
 
     assert similarity.is_near_duplicate(left, [right]) == similarity.is_near_duplicate(

@@ -1,4 +1,4 @@
-"""Words, numbers and sentences: nothing is lost, whatever the script."""
+"""Tokens, sentences, content words, negations and numbers in any script."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ from store.text.similarity import is_near_duplicate, statement_similarity
         ("snake_case", ["snake", "case"]),
     ],
 )
-def test_a_token_is_a_word_a_number_or_a_sign_in_any_script(text, tokens):
+def test_tokens_are_words_numbers_and_signs_in_any_script(text, tokens):
     assert words.tokens(text) == tokens
 
 
@@ -58,7 +58,7 @@ def test_sentences_keep_all_tokens_in_order(text):
         ["ሱቁ ክፍት ነው።", "አዎ።"],
     ],
 )
-def test_a_sentence_ends_where_its_script_ends_it_and_not_after_an_abbreviation(sentences):
+def test_sentences_end_by_the_rules_of_their_script_and_not_after_abbreviations(sentences):
     assert words.sentences(" ".join(sentences)) == sentences
 
 
@@ -69,12 +69,12 @@ def test_a_closing_quote_belongs_to_the_sentence_before_it():
     ]
 
 
-def test_a_clause_without_spaces_is_known_in_another_one_by_its_characters():
+def test_content_words_without_spaces_match_by_their_characters():
     assert words.content_words("退货期") <= words.content_words("我们的退货期为30天")
 
 
 @pytest.mark.parametrize("text", ["CAN'T", "don’t", "cannot", "Neither", "no", "without"])
-def test_a_negation_is_counted_in_every_spelling(text):
+def test_negations_are_counted_in_every_spelling(text):
     assert words.negations(f"We {text} x.") == 1
 
 
@@ -84,7 +84,7 @@ def test_every_function_word_is_of_one_kind_and_in_lower_case():
     assert all(word == words.fold(word) for word in listed)
 
 
-def test_the_morning_is_not_the_evening():
+def test_am_and_pm_are_different_times():
     assert words.content_words("Open at 9am.") != words.content_words("Open at 9pm.")
     assert not is_near_duplicate("Are you open at 9am?", ["Are you open at 9pm?"])
     assert statement_similarity("We open at 9 am.", "We open at 9 pm.") == 0
@@ -102,23 +102,23 @@ def test_another_time_or_currency_makes_another_question(left, right):
     assert not is_near_duplicate(right, [left])
 
 
-def test_a_negation_is_the_same_in_each_spelling():
+def test_spellings_of_a_negation_are_near_duplicates():
     assert is_near_duplicate("Why can't I return it?", ["Why can I not return it?"])
     assert not is_near_duplicate("Why can't I return it?", ["When can I return it?"])
 
 
-def test_a_range_is_written_with_a_hyphen_or_in_words():
+def test_a_range_with_a_hyphen_equals_one_in_words():
     assert statement_similarity("We open 7-11 daily.", "We open 7 to 11 daily.") > 0
     assert words.numbers("7-11") == words.numbers("7 to 11")
 
 
 @given(st.lists(st.sampled_from(["Plan", "B", "costs", "not", "7:30", "退货", "£", "l'hôtel"])))
-def test_every_text_says_the_same_as_itself(parts):
+def test_every_text_is_similar_to_itself(parts):
     text = " ".join(parts)
     assert is_near_duplicate(text, [text])
     assert statement_similarity(text, text) == 1 or not words.tokens(text)
 
 
 @given(st.lists(st.sampled_from(["plan", "b", "cost", "7:30", "退货", "£", "open"]), min_size=1))
-def test_the_order_of_words_makes_no_other_question(parts):
+def test_questions_with_reversed_words_are_near_duplicates(parts):
     assert is_near_duplicate(" ".join(parts), [" ".join(reversed(parts))])
