@@ -1,4 +1,4 @@
-"""The engine against the real vLLM: the contract, adapters that are and are not what they claim."""
+"""The engine against the real vLLM: the contract, and the verification of adapters."""
 
 import hashlib
 import json
@@ -134,7 +134,7 @@ class TestRealVllm(EngineContract, ApiContract):
         return Server(real_vllm.url, real_vllm.api_key, real_vllm.model, adapter, running)
 
 
-async def test_a_trained_adapter_proves_itself(
+async def test_a_trained_adapter_passes_its_probes(
     engine: VllmEngine, real_vllm: RealVllm, trained: Trained
 ) -> None:
     await load_and_verify(
@@ -165,7 +165,7 @@ async def test_a_trained_adapter_proves_itself(
         ),
     ],
 )
-async def test_an_adapter_that_is_not_the_student_is_rejected_and_gone(
+async def test_an_adapter_that_is_not_the_student_is_rejected_and_unloaded(
     engine: VllmEngine,
     real_vllm: RealVllm,
     trained: Trained,
@@ -199,7 +199,7 @@ async def test_weights_under_names_that_vllm_does_not_know_are_rejected(
     assert "bh-names" not in await engine.models()
 
 
-async def test_two_adapters_and_the_base_answer_each_as_itself(
+async def test_two_adapters_and_the_base_give_their_own_answers(
     engine: VllmEngine, real_vllm: RealVllm, trained: Trained, base_model: Path, tmp_path: Path
 ) -> None:
     train(base_model, tmp_path / "bh-other", seed=2, scale=SCALE)

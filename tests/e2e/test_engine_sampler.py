@@ -1,4 +1,4 @@
-"""Trajectories of a run through the real vLLM: the student's own, with nothing left behind."""
+"""Trajectories sampled by the real vLLM: from the current student, with no adapter left behind."""
 
 import httpx
 import pytest
@@ -56,7 +56,7 @@ def loaded(vllm: RealVllm) -> set[str]:
         return {card["id"] for card in client.get("/v1/models").json()["data"]}
 
 
-def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(roles, real_vllm):
+def test_greedy_trajectories_equal_the_local_samplers_and_not_the_bases(roles, real_vllm):
     prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
 
     through_engine = roles.on_policy_sampler.sample(prompts, temperature=0)
@@ -72,7 +72,7 @@ def test_greedy_trajectories_are_those_of_this_process_and_not_the_bases(roles, 
 
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 @pytest.mark.parametrize("context", [Context(), Context(lessons=("We open at 7.",))])
-def test_a_prompts_token_ids_are_those_that_vllm_reads(roles, real_vllm, messages, context):
+def test_a_prompts_token_ids_equal_vllms(roles, real_vllm, messages, context):
     body = {"model": real_vllm.model, "messages": compose(messages, context)}
 
     with EngineAddress(real_vllm.url, real_vllm.api_key).client() as client:
@@ -81,7 +81,7 @@ def test_a_prompts_token_ids_are_those_that_vllm_reads(roles, real_vllm, message
     assert list(roles.encoder.ids(messages, context)) == read
 
 
-def test_each_sampling_is_of_the_student_as_it_is_then(roles):
+def test_each_sampling_uses_the_students_current_weights(roles):
     prompts = [roles.encoder.prompt(user(text)).student_ids for text in ASKED]
     before = roles.on_policy_sampler.sample(prompts, temperature=0)
     with torch.no_grad():
@@ -94,14 +94,16 @@ def test_each_sampling_is_of_the_student_as_it_is_then(roles):
     assert all(len(ids) <= 12 for ids in after)
 
 
-def test_no_prompt_of_a_run_is_longer_than_the_engine_takes(roles):
+def test_the_maximum_prompt_of_a_run_fits_the_engine(roles):
     longest = roles.on_policy_sampler.engine.max_model_len()
 
     assert longest < max_positions(roles.student.model)
     assert roles.encoder.max_prompt_tokens == longest - roles.on_policy_sampler.max_tokens
 
 
-def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(roles, tmp_path):
+def test_an_engine_that_rejects_the_adapter_is_an_error_with_a_remedy_and_leaves_no_folder(
+    roles, tmp_path
+):
     wrong = EngineAddress(roles.on_policy_sampler.engine.url, "not the key")
     sampler = EngineSampler(wrong, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 
@@ -111,7 +113,7 @@ def test_an_engine_that_refuses_is_an_error_with_a_remedy_and_leaves_no_folder(r
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_engine_that_is_not_there_is_an_error(roles, tmp_path):
+def test_an_unreachable_engine_is_an_error(roles, tmp_path):
     nowhere = EngineAddress("http://127.0.0.1:9")
     sampler = EngineSampler(nowhere, roles.student, "base", tmp_path, "student-x", frozenset(), 4)
 

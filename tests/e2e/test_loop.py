@@ -72,7 +72,7 @@ def live(daemon: RunningDaemon) -> str | None:
 
 
 # Whoever reads may be held up itself on a busy machine: what is made meanwhile comes at once then.
-def test_tokens_are_streamed_as_the_model_makes_them(daemon, client):
+def test_tokens_are_streamed_while_the_model_generates(daemon, client):
     assert any(_began_before_half_time(daemon, client) for _ in range(3))
 
 
@@ -95,7 +95,7 @@ def _began_before_half_time(daemon: RunningDaemon, client: openai.OpenAI) -> boo
 
 # The run shares two cores with requests all the time, on whatever machine this is.
 @pytest.mark.timeout(1200)
-def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in_the_swap(
+def test_corrections_become_a_live_adapter_and_no_request_fails_during_the_swap(
     daemon,
 ):
     for question, answer in FACTS.items():
@@ -126,7 +126,7 @@ def test_corrections_become_lessons_and_a_run_an_adapter_and_no_request_fails_in
     assert versions == sorted(versions, key=lambda version: version != "base")
 
 
-def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved(daemon):
+def test_internalised_lessons_leave_the_prompt_and_count_as_saved_tokens(daemon):
     lessons = _lessons(daemon, "internalised", len(FACTS))
     with_adapter = daemon.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
     body = {"model": "base", "messages": [{"role": "user", "content": "Is there a warranty?"}]}
@@ -140,7 +140,7 @@ def test_what_is_internalised_is_no_longer_in_the_prompt_and_is_counted_as_saved
     assert tokens[0] < tokens[1]
 
 
-def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(daemon):
+def test_a_rollback_immediately_restores_the_base_and_the_lessons_in_the_prompt(daemon):
     bad = live(daemon)
     daemon.cli("rollback", "--yes")
     after = daemon.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
@@ -152,7 +152,7 @@ def test_a_rollback_returns_the_base_and_the_lessons_to_the_prompt_at_once(daemo
     until_sync(lambda: bad not in _models(daemon), 60)
 
 
-def test_after_sigkill_mid_burst_nothing_finished_is_lost_and_no_process_is_left(daemon):
+def test_after_sigkill_mid_burst_no_finished_answer_is_lost_and_no_process_is_left(daemon):
     finished: list[str] = []
     url, ours = daemon.url, _processes(daemon.folder)
     assert len(ours) >= 3

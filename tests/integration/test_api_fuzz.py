@@ -1,4 +1,4 @@
-"""Schemathesis on both APIs: whatever is sent, nothing is a failure of ours."""
+"""Schemathesis on both APIs: no request causes a 500."""
 
 import itertools
 from collections.abc import Iterator
@@ -133,7 +133,7 @@ values = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_char
     user=st.text(),
     name=st.text(),
 )
-def test_no_name_identifier_or_header_is_a_failure_of_ours(
+def test_no_model_name_id_or_header_causes_a_500(
     client_url: str, model: str, sent: dict[str, str], tags: dict[str, str], user: str, name: str
 ) -> None:
     headers = {key: value.strip().encode("latin-1") for key, value in sent.items()}
@@ -149,12 +149,12 @@ def test_no_name_identifier_or_header_is_a_failure_of_ours(
     assert all(answer.status_code < 500 for answer in answers), answers
 
 
-def test_the_control_api_answers_whatever_it_is_sent(control_url: str) -> None:
+def test_the_control_api_answers_any_request_without_a_500(control_url: str) -> None:
     schema = schemathesis.openapi.from_url(f"{control_url}{API}/openapi.json")
     assert fuzz(schema, control_url) > 20
 
 
-def test_the_api_for_clients_answers_whatever_it_is_sent(client_url: str, engine: FakeVllm) -> None:
+def test_the_gateway_answers_any_request_without_a_500(client_url: str, engine: FakeVllm) -> None:
     schema = schemathesis.openapi.from_dict(described())
     assert fuzz(schema, client_url) == len(APIS) + 1
     assert len(engine.history) > EXAMPLES

@@ -14,7 +14,7 @@ from tests.support.until import until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_start_that_is_cut_short_while_the_model_is_unpacked_leaves_no_process(
+async def test_a_start_cancelled_while_the_model_is_unpacked_leaves_no_process(
     tmp_path: Path,
 ) -> None:
     settings = load(environ={}, overrides={"store": {"data_dir": tmp_path}})

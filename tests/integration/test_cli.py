@@ -1,4 +1,4 @@
-"""The verbs as a shell sees them: what they print where, and their exit codes."""
+"""The verbs in a shell: what they print where, and their exit codes."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def byheart(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byheart):
+def test_only_the_result_goes_to_standard_output_and_logs_go_to_standard_error(byheart):
     byheart("lessons", "add", "Lamps cost 15.")
     done = byheart("train", "now")
     assert done.returncode == 0
@@ -52,13 +52,13 @@ def test_standard_output_is_the_result_alone_and_logs_go_to_standard_error(byhea
     assert "run opened" in done.stderr
 
 
-def test_a_data_folder_that_was_not_there_is_named_once(byheart):
+def test_creating_a_database_is_reported_once(byheart):
     first, second = byheart("status"), byheart("status")
     assert str(byheart.data / "byheart.db") in first.stderr
     assert second.stderr == ""
 
 
-def test_what_was_compiled_is_taken_out_of_a_namespace_again(byheart):
+def test_namespaces_clear_removes_what_compile_registered(byheart):
     policy = byheart.write("policy.md", "The shop opens at nine.\n")
     anchors = byheart.write(
         "anchors.jsonl", '{"prompt": "When?", "expect": {"contains": ["nine"]}}\n'
@@ -77,7 +77,7 @@ def test_what_was_compiled_is_taken_out_of_a_namespace_again(byheart):
     assert byheart("compile", policy).returncode == 0
 
 
-def test_namespaces_are_created_once_and_by_legal_names_only(byheart):
+def test_a_namespace_is_created_once_and_needs_a_valid_name(byheart):
     assert byheart("namespaces", "add", "shop").returncode == 0
     assert byheart("namespaces", "add", "shop").returncode == 0
     refused = byheart("namespaces", "add", "Shop!")
@@ -100,7 +100,7 @@ def test_namespaces_are_created_once_and_by_legal_names_only(byheart):
         ("rollout", "status"),
     ],
 )
-def test_an_unknown_namespace_is_named_and_not_taken_for_an_empty_one(byheart, arguments):
+def test_an_unknown_namespace_is_an_error_that_names_it(byheart, arguments):
     done = byheart(*arguments, "-n", "nosuch")
     assert done.returncode == 2
     assert "no namespace 'nosuch'" in done.stderr
@@ -114,7 +114,7 @@ def test_an_unsupported_database_is_rejected_with_the_remedy(byheart):
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_on_attached_servers_needs_the_folder_of_their_model(byheart):
+def test_a_run_with_attached_servers_needs_engine_model(byheart):
     attached = {"BYHEART_ENGINE__URLS": "http://127.0.0.1:9"}
     byheart("lessons", "add", "Lamps cost 15.")
     for arguments in (("train", "now"), ("compile", byheart.write("p.md", "Be brief."))):
@@ -124,14 +124,14 @@ def test_a_run_on_attached_servers_needs_the_folder_of_their_model(byheart):
     assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []
 
 
-def test_a_worker_without_servers_is_refused_with_the_remedy(byheart):
+def test_a_worker_without_engine_urls_is_rejected_with_the_remedy(byheart):
     done = byheart("worker")
     assert done.returncode == 1
     assert "engine.urls" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_status_names_the_address_while_the_daemon_runs_and_not_after_it_was_killed(byheart):
+def test_status_shows_the_address_only_while_the_daemon_runs(byheart):
     byheart.data.mkdir()
     left = json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()})
     (byheart.data / ADDRESS_FILE).write_text(left)
@@ -145,7 +145,7 @@ def counts(byheart: Shell) -> tuple[int, int]:
     return planned["seeds"], planned["anchors"]
 
 
-def test_a_plan_says_what_the_next_run_waits_for(byheart):
+def test_train_plan_shows_what_the_next_run_waits_for(byheart):
     def next_run() -> str:
         return json.loads(byheart("train", "plan", "-o", "json").stdout)["next_run"]
 
@@ -155,7 +155,7 @@ def test_a_plan_says_what_the_next_run_waits_for(byheart):
     assert next_run() == f"after {run} has finished and its candidate is decided"
 
 
-def test_compile_replaces_the_seeds_and_anchors_that_are_given_and_keeps_the_others(byheart):
+def test_compile_replaces_only_the_seeds_or_anchors_that_it_is_given(byheart):
     policy = byheart.write("p.md", "Refunds within 45 days.")
     seeds = byheart.write("s.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n')
     anchors = byheart.write("a.jsonl", '{"prompt": "a", "expect": {"contains": "45"}}\n')
@@ -167,7 +167,7 @@ def test_compile_replaces_the_seeds_and_anchors_that_are_given_and_keeps_the_oth
     assert counts(byheart) == (1, 1)
 
 
-def test_compile_stores_nothing_of_files_with_an_error(byheart):
+def test_compile_stores_nothing_if_a_file_has_an_error(byheart):
     policy = byheart.write("p.md", "Refunds within 45 days.")
     seeds = byheart.write("s.jsonl", '{"prompt": "a"}\n')
     anchors = byheart.write("a.jsonl", '\n{"prompt": "q", "expect": {"contains": 5}}\n')
@@ -178,13 +178,13 @@ def test_compile_stores_nothing_of_files_with_an_error(byheart):
     assert json.loads(byheart("train", "ls", "-o", "json").stdout) == []
 
 
-def test_compile_does_not_wait_for_a_daemon_that_is_not_there(byheart):
+def test_compile_with_wait_fails_if_no_daemon_runs(byheart):
     done = byheart("compile", byheart.write("p.md", "Refunds within 45 days."), "--wait")
     assert done.returncode == 1
     assert "byheart serve" in done.stderr
 
 
-def test_verify_finds_a_damaged_database(byheart):
+def test_db_verify_detects_a_corrupt_database(byheart):
     sound = json.loads(byheart("db", "verify", "-o", "json").stdout)
     assert (sound["database"], sound["records_damaged"]) == ("consistent", 0)
     with closing(sqlite3.connect(byheart.data / "byheart.db")) as connection:
@@ -195,7 +195,7 @@ def test_verify_finds_a_damaged_database(byheart):
     assert "dangling row in seeds" in done.stderr
 
 
-def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
+def test_an_interrupt_ends_the_demo_and_its_daemon(byheart):
     folder, production = byheart.folder / "demo", byheart.folder / "production"
     process = subprocess.Popen(
         [sys.executable, "-m", "agent", "demo", "--fast", "--dir", str(folder)],
@@ -218,7 +218,7 @@ def test_an_interrupt_ends_the_demo_and_the_daemon_that_it_started(byheart):
 
 
 @pytest.mark.parametrize("module", ["agent", "distill"])
-def test_help_is_given_without_an_error(module: str) -> None:
+def test_help_exits_with_0(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
     )

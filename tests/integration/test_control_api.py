@@ -1,4 +1,4 @@
-"""The control API: what each key may see and change, and that nothing crosses namespaces."""
+"""The control API: what each key may see and change, and the separation of namespaces."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -61,7 +61,7 @@ async def test_interactions_are_searched_page_by_page(gateway: RunningGateway) -
     assert said["messages"] == [user("Question 3?")]
 
 
-async def test_an_answer_is_explained_by_what_stood_in_its_prompt_and_what_was_learned(
+async def test_explain_shows_the_lessons_in_an_answers_prompt_and_those_learned_from_it(
     gateway: RunningGateway,
 ) -> None:
     gateway.add_lesson("We open at nine.")
@@ -92,7 +92,7 @@ async def test_a_lesson_is_pinned_and_given_an_expiry(gateway: RunningGateway) -
     assert status == 400
 
 
-async def test_a_lesson_is_added_reworded_and_retired(gateway: RunningGateway) -> None:
+async def test_a_lesson_is_added_edited_and_retired(gateway: RunningGateway) -> None:
     status, made = await gateway.fetch(
         "POST", f"{API}/lessons", json={"do": "We open at nine.", "kind": "fact"}
     )
@@ -116,7 +116,7 @@ async def test_a_lesson_is_added_reworded_and_retired(gateway: RunningGateway) -
     ]
 
 
-async def test_long_work_is_begun_and_looked_after(gateway: RunningGateway) -> None:
+async def test_a_run_is_started_listed_and_cancelled(gateway: RunningGateway) -> None:
     assert (await gateway.fetch("POST", f"{API}/runs"))[0] == 409
     prompt = {"text": "You are kind."}
     status, _ = await gateway.fetch("PUT", f"{API}/context/system_prompt", json=prompt)
@@ -132,7 +132,9 @@ async def test_long_work_is_begun_and_looked_after(gateway: RunningGateway) -> N
     assert (await gateway.fetch("POST", f"{API}/rollback"))[0] == 409
 
 
-async def test_adapters_are_listed_and_only_candidates_promoted(gateway: RunningGateway) -> None:
+async def test_adapters_are_listed_and_only_candidates_can_be_promoted(
+    gateway: RunningGateway,
+) -> None:
     with gateway.state.db.begin() as session:
         add_lesson(session, "We open at nine.", "default")
         names = [add_adapter(session, "default").name for _ in range(3)]
@@ -144,14 +146,14 @@ async def test_adapters_are_listed_and_only_candidates_promoted(gateway: Running
 
 
 @pytest.mark.parametrize("path", [f"{API}/interactions", f"{API}/savings", "/v1/feedback"])
-async def test_a_query_that_nothing_looks_at_is_refused(gateway: RunningGateway, path: str) -> None:
+async def test_an_unknown_query_parameter_is_rejected(gateway: RunningGateway, path: str) -> None:
     assert (await gateway.fetch("GET", path))[0] == 200
     status, said = await gateway.fetch("GET", path, params={"limt": "1"})
     assert (status, said["error"]["code"]) == (400, "unknown_parameter")
     assert "'limt'" in said["error"]["message"]
 
 
-async def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
+async def test_bodies_must_be_uncompressed_json(tmp_path: Path) -> None:
     async with run_control_api(tmp_path) as gateway, gateway.http() as http:
         for wrong in ({"Content-Type": "text/plain"}, {"Content-Encoding": "gzip"}):
             headers = {"Content-Type": "application/json"} | wrong
@@ -163,7 +165,7 @@ async def test_bodies_are_plain_json_here_too(tmp_path: Path) -> None:
             assert (answer.status, await answer.read()) == (200, b"")
 
 
-async def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
+async def test_a_long_conversation_is_paged_and_each_turn_has_only_its_new_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_interactions, "PAGE_BYTES", 1000)
@@ -187,7 +189,7 @@ async def test_a_long_conversation_is_read_turn_by_turn_each_with_what_it_adds(
         assert [turn["messages"] for turn in turns] == [[each] for each in said[::2]]
 
 
-async def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
+async def test_keys_are_created_listed_and_revoked(tmp_path: Path) -> None:
     async with run_control_api(tmp_path, needs_key=True) as gateway:
         boss = create_key(gateway, None, *Scope)
         status, made = await gateway.fetch("POST", f"{API}/keys", boss, json={"name": "app"})
@@ -206,7 +208,7 @@ async def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             assert audit.verify(session) == 3
 
 
-async def test_a_key_makes_keys_that_are_at_most_what_it_is(gateway: RunningGateway) -> None:
+async def test_a_key_creates_keys_with_at_most_its_own_rights(gateway: RunningGateway) -> None:
     until = datetime.now(UTC) + timedelta(days=2)
     scopes = frozenset({Scope.ADMIN, Scope.INFER})
     grant = Grant("lead", "shop", Trust.USER, scopes, Limits(), until)
@@ -240,7 +242,9 @@ async def test_a_key_makes_keys_that_are_at_most_what_it_is(gateway: RunningGate
     assert told["limits"]["requests_per_minute"] == 20
 
 
-async def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None:
+async def test_the_control_api_rejects_wrong_methods_cursors_and_huge_bodies(
+    tmp_path: Path,
+) -> None:
     async with run_control_api(tmp_path) as gateway, gateway.http() as http:
         async with http.head(f"{API}/interactions") as head:
             assert (head.status, await head.read()) == (200, b"")
@@ -263,7 +267,7 @@ async def test_the_framework_refuses_as_the_gateway_does(tmp_path: Path) -> None
         ([Scope.READ, Scope.ADMIN], 200, 201),
     ],
 )
-async def test_a_key_does_what_its_scopes_say(
+async def test_a_key_can_do_what_its_scopes_permit(
     gateway: RunningGateway, scopes: list[Scope], reads: int, changes: int
 ) -> None:
     held = create_key(gateway, "default", *scopes)
@@ -273,7 +277,7 @@ async def test_a_key_does_what_its_scopes_say(
     assert (await gateway.fetch("GET", f"{API}/audit", held))[0] == 403
 
 
-async def test_nothing_of_another_namespace_is_found(gateway: RunningGateway) -> None:
+async def test_rows_of_another_namespace_are_not_found(gateway: RunningGateway) -> None:
     held = create_key(gateway, "shop", *Scope)
     other = create_key(gateway, "bank", Scope.READ)
     with gateway.state.db.begin() as session:
@@ -319,7 +323,7 @@ async def test_nothing_of_another_namespace_is_found(gateway: RunningGateway) ->
         ("/openapi.json", 200),
     ],
 )
-async def test_what_cannot_be_answered_is_an_error_with_a_reason(
+async def test_an_unanswerable_request_is_an_error_with_a_message(
     gateway: RunningGateway, path: str, status: int
 ) -> None:
     found, said = await gateway.fetch("GET", API + path)
@@ -330,7 +334,7 @@ async def test_what_cannot_be_answered_is_an_error_with_a_reason(
     assert status_of_body == 400
 
 
-async def test_a_body_that_is_too_large_is_refused(tmp_path: Path) -> None:
+async def test_a_body_that_is_too_large_is_rejected(tmp_path: Path) -> None:
     async with run_control_api(tmp_path, settings=Server(max_body_bytes=1000)) as gateway:
         body = {"do": "We open at nine.", "when": "x" * 3000}
         status, said = await gateway.fetch("POST", f"{API}/lessons", json=body)

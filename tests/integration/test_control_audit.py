@@ -1,4 +1,4 @@
-"""The audit log: whatever is changed over the API says who changed it."""
+"""The audit log: every change over the API names who made it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +23,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[RunningGateway]:
         yield gateway
 
 
-async def test_whoever_starts_cancels_approves_or_rolls_back_is_in_the_audit_log(
+async def test_the_audit_log_names_who_starts_cancels_approves_or_rolls_back(
     gateway: RunningGateway,
 ) -> None:
     with gateway.state.db.begin() as session:

@@ -57,7 +57,7 @@ def test_a_demonstration_becomes_a_lesson_in_the_prompt_of_the_next_request(fake
     assert after.headers["X-Byheart-Context"] != wrong.headers["X-Byheart-Context"]
 
 
-def test_a_lesson_that_the_model_states_well_is_kept_as_it_states_it(fake, daemon):
+def test_a_grounded_statement_by_the_model_becomes_the_lesson(fake, daemon):
     fake.answer_with(
         lambda body: "Lamps have a warranty of 6 years." if "prompt" in body else "One year."
     )
@@ -78,7 +78,7 @@ def test_a_lesson_that_the_operator_adds_is_in_the_next_prompt_and_a_retired_one
     assert all(message["role"] != "system" for message in last_prompt(fake))
 
 
-def test_a_conversation_that_opted_out_teaches_nothing(daemon):
+def test_an_opted_out_conversation_gives_no_lessons(daemon):
     wrong = daemon.chat("How long is the warranty on lamps?", store=False)
     daemon.demonstrate(wrong.headers["X-Byheart-Interaction"], RIGHT)
     seen = daemon.chat("How do I wash wool?")
@@ -131,7 +131,7 @@ def broken_parts(daemon: RunningDaemon) -> set[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["asked", "terminal gone"])
-def test_a_signal_lets_running_answers_finish_and_exits_cleanly(fake, daemon, number):
+def test_on_a_signal_answers_in_flight_finish_and_the_exit_code_is_0(fake, daemon, number):
     fake.token_delay_s = 0.2
     answers: list[httpx.Response] = []
     asking = threading.Thread(
@@ -163,7 +163,7 @@ def test_a_data_folder_that_was_moved_serves_the_same_adapter(fake, tmp_path):
     assert fake.adapters == {name: str(there / "adapters" / namespaces.DEFAULT / name)}
 
 
-def test_a_connection_stays_open_unused_for_as_long_as_is_set(fake, tmp_path):
+def test_an_idle_connection_stays_open_for_keep_alive_s(fake, tmp_path):
     settings = {"BYHEART_ENGINE__URLS": fake.url, "BYHEART_SERVER__KEEP_ALIVE_S": "2"}
     with run_daemon(tmp_path / "data", settings) as daemon:
         host, port = daemon.url.removeprefix("http://").split(":")
@@ -178,7 +178,7 @@ def test_a_connection_stays_open_unused_for_as_long_as_is_set(fake, tmp_path):
             assert connection.recv(1) == b""
 
 
-def test_a_signal_while_the_service_starts_ends_it_at_once_and_in_order(tmp_path):
+def test_a_signal_during_the_start_ends_the_daemon_immediately_and_cleanly(tmp_path):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -205,7 +205,7 @@ class Hanging(FakeVllm):
         return await super()._models(request)
 
 
-def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
+def test_a_hanging_engine_does_not_delay_the_shutdown(tmp_path):
     engine = Hanging(model="small")
     with engine.in_thread():
         with run_daemon(tmp_path / "data", {"BYHEART_ENGINE__URLS": engine.url}) as daemon:
@@ -215,7 +215,7 @@ def test_an_engine_that_hangs_holds_up_no_shutdown(tmp_path):
         engine.hangs = False
 
 
-def test_where_keys_are_needed_the_first_start_shows_an_admin_key_and_others_may_be_served(
+def test_with_keys_required_the_first_start_prints_an_admin_key_and_any_address_is_allowed(
     fake, tmp_path
 ):
     settings = {
@@ -237,7 +237,7 @@ def test_where_keys_are_needed_the_first_start_shows_an_admin_key_and_others_may
     assert len(shown[0]) == 1
 
 
-def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, daemon):
+def test_a_second_daemon_on_the_same_folder_is_rejected_with_the_remedy(fake, daemon):
     again = subprocess.run(
         [sys.executable, "-m", "agent", "serve"],
         env=environment(daemon.folder, {"BYHEART_ENGINE__URLS": fake.url}),
@@ -250,7 +250,7 @@ def test_a_second_daemon_on_the_same_folder_is_refused_with_the_remedy(fake, dae
     assert is_ready(daemon)
 
 
-def test_an_engine_that_starts_later_is_waited_for(tmp_path):
+def test_the_daemon_waits_for_an_engine_that_starts_later(tmp_path):
     engine = FakeVllm(model="small")
     with engine.in_thread():
         engine.run(engine.down)
@@ -281,7 +281,7 @@ def test_an_engine_that_never_starts_is_an_error_that_names_it(tmp_path):
         ({"BYHEART_DISTILL__AUTO": "true"}, "Set engine.model"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_with_the_remedy(fake, tmp_path, settings, remedy):
+def test_settings_that_cannot_work_are_rejected_with_the_remedy(fake, tmp_path, settings, remedy):
     refused = subprocess.run(
         [sys.executable, "-m", "agent", "serve"],
         env=environment(tmp_path, {"BYHEART_ENGINE__URLS": fake.url, **settings}),
@@ -325,7 +325,7 @@ def test_after_sigkill_mid_burst_every_finished_interaction_is_in_the_database(f
 
 
 @pytest.mark.parametrize("where", ["port", "socket"])
-def test_an_engine_that_is_gone_costs_a_503_with_retry_after_and_a_failed_interaction(
+def test_with_the_engine_down_requests_get_503_with_retry_after_and_are_recorded_as_failed(
     tmp_path, where
 ):
     engine = FakeVllm(model="small", uds=tmp_path / "vllm.sock" if where == "socket" else None)

@@ -1,4 +1,4 @@
-"""What the daemon writes to its log: structured lines, and never what anybody said or holds."""
+"""The daemon's log: structured lines, without prompts or keys."""
 
 import json
 from pathlib import Path

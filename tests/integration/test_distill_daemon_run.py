@@ -104,7 +104,7 @@ def test_a_run_stored_with_the_old_name_of_a_setting_still_loads(db, settings, r
     assert spec.settings.teacher_share == DISTILL.teacher_share / 2
 
 
-def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run, monkeypatch):
+def test_a_killed_run_resumes_with_the_inputs_of_its_first_start(db, settings, run, monkeypatch):
     specs = []
 
     def killed(spec, _):
@@ -125,9 +125,7 @@ def test_a_run_that_was_killed_goes_on_with_what_it_was_given(db, settings, run,
     assert specs[1].anchors[0].expect == {"contains": "Do lamps burn?"}
 
 
-def test_a_run_whose_context_helps_with_no_anchor_records_that_there_is_nothing_to_learn(
-    db, settings, run
-):
+def test_a_run_whose_context_improves_no_anchor_ends_as_nothing_to_learn(db, settings, run):
     anchor = ([user("Hi")], {"contains": ["no tiny model says this"]})
     with db.begin() as session:
         prompts.replace_anchors(session, "shop", [anchor])
@@ -170,7 +168,7 @@ def kept_of(settings: Settings, run: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [DATA, LATEST])
-def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
+def test_a_run_stopped_by_a_full_disk_keeps_its_checkpoints_and_resumes(
     db, settings, run, monkeypatch, capsys, name
 ):
     save = Checkpoints.save
@@ -191,7 +189,7 @@ def test_a_run_that_a_full_disk_stops_keeps_what_it_has_and_goes_on(
     assert end_of(db, run)[0] is RunStatus.PUBLISHED
 
 
-def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, capsys):
+def test_a_second_process_of_a_run_ends_without_disturbing_the_first(db, settings, run, capsys):
     with db.begin() as session:
         runs.start(session, run, NOW)
     work = settings.data_dir / "runs" / run
@@ -206,7 +204,7 @@ def test_a_second_process_of_a_run_leaves_the_first_alone(db, settings, run, cap
     assert kept_of(settings, run) >= {DATA}
 
 
-def test_a_run_that_is_over_is_not_done_again(db, settings, run):
+def test_a_finished_run_is_not_run_again(db, settings, run):
     with db.begin() as session:
         runs.cancel(session, run, NOW)
 
@@ -216,7 +214,7 @@ def test_a_run_that_is_over_is_not_done_again(db, settings, run):
     assert end_of(db, run)[0] is RunStatus.CANCELLED
 
 
-def test_resume_points_are_removed_once_their_run_is_over_and_never_before(db, run, tmp_path):
+def test_checkpoints_are_removed_once_their_run_has_finished_and_not_before(db, run, tmp_path):
     with db.begin() as session:
         other = runs.open_run(session, "shop", {}, "a test", 100, NOW).id
         runs.cancel(session, other, NOW)

@@ -62,9 +62,7 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 3, 6])
-def test_a_killed_run_goes_on_from_its_checkpoint_to_the_bit_identical_adapter(
-    model, tmp_path, step
-):
+def test_a_killed_run_resumes_to_the_bit_identical_adapter(model, tmp_path, step):
     whole = train.run(make_spec(model, tmp_path / "whole"), silent)
 
     with pytest.raises(Killed):
@@ -115,7 +113,7 @@ def test_another_seed_gives_another_adapter(model, tmp_path):
 
 
 @pytest.mark.parametrize(("trained", "measured"), [(6, 30), (30, 6)])
-def test_prompt_and_longest_answer_fit_into_the_models_length(model, tmp_path, trained, measured):
+def test_the_maximum_prompt_leaves_room_for_the_longest_answer(model, tmp_path, trained, measured):
     settings = SETTINGS.model_copy(
         update={"max_completion_tokens": trained, "max_answer_tokens": measured}
     )
@@ -130,14 +128,14 @@ def test_without_a_context_there_is_nothing_to_learn(model, tmp_path):
         train.run(make_spec(model, tmp_path, context=Context()), silent)
 
 
-def test_anchors_that_the_teacher_does_not_pass_more_often_end_the_run(model, tmp_path):
+def test_a_context_that_improves_no_anchor_ends_the_run(model, tmp_path):
     anchors = (Anchor(user("When?"), {"contains": ["no tiny model says this"]}),)
 
     with pytest.raises(NothingToLearn, match="0 of 1 anchors"):
         train.run(make_spec(model, tmp_path, anchors=anchors), silent)
 
 
-def test_anchors_that_pass_without_the_context_end_the_run(model, tmp_path):
+def test_anchors_that_the_base_passes_end_the_run(model, tmp_path):
     anchors = (Anchor(user("When?"), {"regex": "^"}),)
 
     with pytest.raises(NothingToLearn, match="Add anchors that need the context"):
@@ -149,7 +147,7 @@ def test_a_loss_that_is_not_finite_ends_the_run():
         guards.check_finite(4, {"teacher_sampled_divergence": float("nan"), "grad_norm": 1.0})
 
 
-def test_rules_need_no_guidance_and_facts_do(model, tmp_path):
+def test_the_teacher_share_is_scaled_by_the_share_of_lessons_that_are_not_rules(model, tmp_path):
     lessons = Context(lessons=("Begin with Aye.", "We open at 7."))
 
     rules = make_spec(model, tmp_path, context=lessons, lesson_kinds=("rule", "rule"))
@@ -168,7 +166,9 @@ def test_longer_contexts_get_more_steps_unless_steps_is_set(model, tmp_path):
 
 
 @pytest.mark.parametrize(("device", "suits"), [("cpu", (64, 96, 8)), ("cuda", (256, 512, 1))])
-def test_defaults_depend_on_the_device_and_explicit_settings_stay(model, tmp_path, device, suits):
+def test_defaults_depend_on_the_device_and_explicit_settings_are_kept(
+    model, tmp_path, device, suits
+):
     names = ("max_completion_tokens", "max_answer_tokens", "refresh_every")
     left_open = (
         make_spec(model, tmp_path, settings=TrainerSettings()).with_device_defaults(device).settings
@@ -182,7 +182,7 @@ def test_defaults_depend_on_the_device_and_explicit_settings_stay(model, tmp_pat
     )
 
 
-def test_a_length_between_teacher_and_base_is_no_drift():
+def test_an_answer_length_between_teacher_and_base_has_ratio_1():
     assert measure.length_ratio(30, teacher=20, base=40) == 1
     assert measure.length_ratio(80, teacher=20, base=40) == 2
     assert measure.length_ratio(10, teacher=20, base=40) == 0.5
@@ -200,7 +200,7 @@ def test_the_learning_rate_warms_up_and_decays():
 @pytest.mark.parametrize(
     ("teacher_share", "kl"), [(1.0, "teacher_sampled_divergence"), (0.0, "on_policy_divergence")]
 )
-def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never_trained_on(
+def test_teacher_sampled_or_on_policy_trajectories_alone_close_the_gap_on_held_out_prompts(
     model, tmp_path, teacher_share, kl
 ):
     words = ("When", "Where", "Why", "How", "Who", "What")
@@ -231,7 +231,7 @@ def test_guidance_alone_and_on_policy_alone_teach_what_is_right_on_prompts_never
     assert outcome.evaluation.gap_closed > 0.3
 
 
-def test_a_run_keeps_its_best_late_step_by_held_out_prompts(model, tmp_path, monkeypatch):
+def test_a_run_keeps_its_best_purely_on_policy_step_by_validation(model, tmp_path, monkeypatch):
     words = ("When", "Why", "Where", "How", "Who", "What")
     questions = tuple(
         user(f"{word} {what}?") for word in words for what in ("do you open", "is it")
@@ -286,7 +286,7 @@ def test_a_run_ends_early_once_on_policy_training_stops_improving(model, tmp_pat
     assert [line["step"] for line in curves] == [0, 1, 2, 3]
 
 
-def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
+def test_a_run_from_its_parent_starts_with_the_parents_weights(model, tmp_path):
     first = make_spec(model, tmp_path)
     adapter = train.run(first, silent).adapter
     again = replace(first, parent=Parent(adapter, first.context), work=tmp_path / "again")
@@ -306,7 +306,7 @@ def test_a_run_from_its_parent_begins_where_that_ended(model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"), [({"rank": 2}, "another rank"), ({"alpha": 2}, "another alpha")]
 )
-def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(
+def test_a_parent_of_another_rank_or_alpha_is_rejected_before_training(
     model, tmp_path, change, reason
 ):
     spec = make_spec(model, tmp_path)
@@ -317,7 +317,7 @@ def test_a_parent_of_another_shape_is_refused_before_anything_is_trained(
         load_roles(replace(spec, settings=changed, parent=parent))
 
 
-def test_a_folder_that_is_no_intact_adapter_is_no_parent(model, tmp_path):
+def test_a_parent_that_is_not_an_intact_adapter_is_rejected(model, tmp_path):
     spec = make_spec(model, tmp_path)
     folder = train.run(spec, silent).adapter
     with pytest.raises(ParentMismatch, match="not an adapter folder"):

@@ -1,4 +1,4 @@
-"""`python -m distill train` as the child process that it is in production, on a tiny model."""
+"""`python -m distill train` as a child process, on a tiny model."""
 
 import json
 import os
@@ -114,7 +114,7 @@ def test_a_run_prints_the_folder_of_a_verified_adapter(model, inputs, tmp_path):
     assert curves.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inputs, tmp_path):
+def test_repeating_the_command_prints_the_same_adapter_without_training(model, inputs, tmp_path):
     arguments = command(model, tmp_path / "out", inputs)
     first, again = run(arguments), run(arguments)
     (work,) = (tmp_path / "out" / ".work").iterdir()
@@ -129,7 +129,7 @@ def test_the_same_command_again_names_the_adapter_and_does_not_train(model, inpu
     assert "train 12/12" in run(arguments).stderr  # it is not there any more
 
 
-def test_a_killed_process_goes_on_from_its_checkpoint_to_the_same_bits(model, inputs, tmp_path):
+def test_a_killed_process_resumes_to_the_bit_identical_adapter(model, inputs, tmp_path):
     whole = run(command(model, tmp_path / "whole", inputs))
     assert whole.returncode == 0, whole.stderr
 
@@ -168,7 +168,7 @@ def wait_for_steps(work: Path, steps: int) -> None:
         ("--config", "[distill]\nstep = 3\n", "distill.steps"),
     ],
 )
-def test_bad_files_are_errors_that_name_the_place(
+def test_errors_in_input_files_name_the_file_and_line(
     model, inputs, tmp_path, capsys, option, content, message
 ):
     bad = tmp_path / "bad"
@@ -185,7 +185,7 @@ def test_a_folder_without_a_model_is_bad_input(inputs, tmp_path, capsys):
     assert "none" in refusal(command(tmp_path / "none", tmp_path / "out", inputs), capsys)
 
 
-def test_anchors_that_context_does_not_help_with_are_nothing_to_learn(model, inputs, tmp_path):
+def test_a_context_that_improves_no_anchor_exits_with_3(model, inputs, tmp_path):
     anchors = tmp_path / "anchors.jsonl"
     anchors.write_text('{"prompt": "When?", "expect": {"contains": ["never said"]}}\n')
 
@@ -207,7 +207,7 @@ def test_two_runs_in_one_work_folder_are_bad_input(model, inputs, tmp_path, caps
 
 
 @pytest.mark.parametrize("option", ["--out", "--work"])
-def test_a_folder_that_cannot_be_written_to_is_bad_input_before_anything_is_loaded(
+def test_an_unwritable_folder_is_bad_input_before_the_model_is_loaded(
     model, inputs, tmp_path, capsys, option
 ):
     (tmp_path / "file").touch()
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input_before_anything_is_load
     assert "load the model" not in message
 
 
-def test_a_file_in_the_place_of_a_folder_is_bad_input(model, inputs, tmp_path, capsys):
+def test_a_file_where_a_folder_is_needed_is_bad_input(model, inputs, tmp_path, capsys):
     (tmp_path / "out").touch()
 
     assert f"{tmp_path / 'out'} is a file" in refusal(
@@ -239,7 +239,7 @@ def test_too_little_disk_space_for_an_adapter_is_bad_input(
     assert "has 1 MiB of free space; this run needs about" in message
 
 
-def test_files_of_the_run_itself_count_as_free_space_on_resume(tmp_path, monkeypatch):
+def test_on_resume_the_runs_own_files_count_as_free_space(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 400})()
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(FolderError, match="of free space"):
@@ -249,7 +249,7 @@ def test_files_of_the_run_itself_count_as_free_space_on_resume(tmp_path, monkeyp
     folders.check_disk_space(tmp_path, tmp_path, adapter_bytes=100)
 
 
-def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
+def test_an_interrupted_run_prints_how_to_resume(model, inputs, tmp_path):
     arguments = command(model, tmp_path / "out", inputs, **{"--steps": "2000"})
     process = subprocess.Popen(
         arguments,
@@ -270,7 +270,7 @@ def test_an_interrupted_run_says_how_it_goes_on(model, inputs, tmp_path):
 
 
 @pytest.mark.parametrize(("processes", "shards"), [(2, 1), (2, 2), (4, 2)])
-def test_several_processes_train_the_adapter_that_one_trains(
+def test_several_processes_train_the_same_adapter_as_one(
     model, alone, inputs, tmp_path, processes, shards
 ):
     settings = tmp_path / "byheart.toml"
@@ -296,7 +296,7 @@ def test_several_processes_train_the_adapter_that_one_trains(
         assert several == pytest.approx(single, rel=1e-2, abs=1e-3)
 
 
-def test_shards_together_hold_every_layer_and_none_holds_a_whole_one(model, tmp_path):
+def test_each_shard_holds_a_part_of_every_layer(model, tmp_path):
     script = tmp_path / "held.py"
     script.write_text(HELD)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -311,7 +311,9 @@ def test_shards_together_hold_every_layer_and_none_holds_a_whole_one(model, tmp_
     assert all(0 < share < size for share, size in zip(first, whole, strict=True))
 
 
-def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tmp_path, capsys):
+def test_a_process_count_that_is_not_a_multiple_of_shards_is_bad_input(
+    model, inputs, tmp_path, capsys
+):
     settings = tmp_path / "byheart.toml"
     settings.write_text("[distill]\nshards = 2\n")
 
@@ -320,7 +322,7 @@ def test_processes_that_do_not_divide_into_teams_are_bad_input(model, inputs, tm
     assert "shards = 2 needs a multiple of 2 processes; 1 were started" in message
 
 
-def test_an_error_of_the_first_process_ends_both(model, tmp_path, inputs):
+def test_an_error_of_the_first_process_ends_all_processes(model, tmp_path, inputs):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     anchors = tmp_path / "anchors.jsonl"
     anchors.write_text('{"prompt": "When?", "expect": {"contains": ["no tiny model says this"]}}')

@@ -65,7 +65,7 @@ def resolved(words: tuple[str, ...]) -> tuple[TyperCommand | TyperGroup, str, li
 
 
 @pytest.mark.parametrize("command", of("byheart"), ids=str)
-def test_a_verb_in_a_document_takes_the_arguments_it_has_there(command):
+def test_documented_arguments_of_byheart_verbs_are_valid(command):
     verb, name, rest = resolved(command.words)
     if rest:
         with verb.make_context(name, rest):
@@ -90,12 +90,12 @@ def byheart(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 @pytest.mark.parametrize("command", QUICK.values(), ids=str)
-def test_a_quick_verb_in_a_document_runs(command, byheart):
+def test_documented_quick_verbs_run(command, byheart):
     done = byheart(*command.words[1:])
     assert done.returncode == 0, done.stderr
 
 
-def test_every_other_verb_in_a_document_is_run_by_a_test_that_exists():
+def test_every_other_documented_verb_is_run_by_an_existing_test():
     others = [command for command in of("byheart") if command.words not in QUICK]
     verbs = [resolved(command.words)[:2] for command in others]
     names = {name for verb, name in verbs if not isinstance(verb, TyperGroup)}
@@ -113,13 +113,13 @@ def arguments(name: str) -> str:
 
 
 @pytest.mark.parametrize("command", of("python -m distill"), ids=str)
-def test_a_command_of_the_trainer_takes_the_options_it_has_there(command):
+def test_documented_options_of_the_trainer_are_valid(command):
     if len(command.words) > 4:
         assert _parser().parse_args(command.words[3:]).command == command.words[3]
 
 
 @pytest.mark.parametrize("command", of("make"), ids=str)
-def test_a_target_in_a_document_is_in_the_makefile(command):
+def test_documented_make_targets_exist(command):
     makefile = Path("Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony
@@ -128,7 +128,7 @@ def test_a_target_in_a_document_is_in_the_makefile(command):
 
 
 @pytest.mark.parametrize("command", of("curl"), ids=str)
-def test_a_request_in_a_document_is_one_that_the_gateway_takes(command):
+def test_documented_requests_are_valid_for_the_gateway(command):
     data = command.words[command.words.index("-d") + 1] if "-d" in command.words else ""
     [url] = [word for word in command.words if word.startswith("localhost")]
     path = urlsplit(f"http://{url}").path
@@ -138,11 +138,11 @@ def test_a_request_in_a_document_is_one_that_the_gateway_takes(command):
         schemas[path].model_validate(json.loads(data.replace("...", "1")))
 
 
-def test_there_are_commands_of_every_program_in_the_documents():
+def test_the_documents_have_commands_of_every_program():
     assert all(of(program) for program in ("byheart", "python -m distill", "make", "curl"))
 
 
-def test_python_in_the_documents_is_python():
+def test_python_blocks_in_the_documents_parse():
     for path in DOCUMENTS:
         for block in re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL):
             ast.parse(block)

@@ -1,4 +1,4 @@
-"""Loading an adapter: what is refused, and that nothing refused stays loaded."""
+"""Loading an adapter: what is rejected, and that no rejected adapter stays loaded."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -50,7 +50,9 @@ async def test_the_trained_student_is_loaded(
     assert fake.adapters == {NAME: str(folder)}
 
 
-async def test_loading_again_is_harmless(fake: FakeVllm, engine: VllmEngine, folder: Path) -> None:
+async def test_loading_an_adapter_twice_is_idempotent(
+    fake: FakeVllm, engine: VllmEngine, folder: Path
+) -> None:
     await load(engine, folder)
     await load(engine, folder)
 
@@ -68,7 +70,7 @@ async def test_the_base_under_the_adapters_name_is_rejected(
     assert fake.adapters == {}
 
 
-async def test_an_engine_with_another_base_is_told_apart(
+async def test_an_engine_with_another_base_is_an_error_and_not_a_mismatch(
     fake: FakeVllm, engine: VllmEngine, folder: Path
 ) -> None:
     score(fake, STUDENT, {11: -9.0, 12: -9.0, 13: -9.0})
@@ -79,7 +81,7 @@ async def test_an_engine_with_another_base_is_told_apart(
     assert fake.adapters == {}
 
 
-async def test_changed_files_never_reach_the_engine(
+async def test_an_adapter_with_changed_files_is_not_loaded(
     fake: FakeVllm, engine: VllmEngine, folder: Path
 ) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"weights!")
@@ -91,7 +93,7 @@ async def test_changed_files_never_reach_the_engine(
     assert fake.history == []
 
 
-async def test_what_the_engine_does_not_take_is_refused_with_its_reason(
+async def test_an_adapter_that_the_engine_rejects_is_an_error_with_the_engines_reason(
     fake: FakeVllm, engine: VllmEngine, folder: Path
 ) -> None:
     fake.adapters[NAME] = "/another/folder"
@@ -100,7 +102,7 @@ async def test_what_the_engine_does_not_take_is_refused_with_its_reason(
         await load(engine, folder)
 
 
-async def test_an_engine_that_fails_while_it_is_asked_keeps_nothing(
+async def test_an_engine_that_fails_during_a_probe_keeps_no_adapter(
     fake: FakeVllm, engine: VllmEngine, folder: Path
 ) -> None:
     fake.die_after_tokens = 0
@@ -111,7 +113,7 @@ async def test_an_engine_that_fails_while_it_is_asked_keeps_nothing(
     assert fake.adapters == {}
 
 
-async def test_an_engine_that_is_down_rejects_nothing(
+async def test_an_unavailable_engine_is_an_error_and_not_a_mismatch(
     fake: FakeVllm, engine: VllmEngine, folder: Path
 ) -> None:
     await fake.down()
@@ -120,7 +122,7 @@ async def test_an_engine_that_is_down_rejects_nothing(
         await load(engine, folder)
 
 
-async def test_what_one_server_refuses_stays_on_the_one_that_has_it(
+async def test_a_failed_load_on_one_server_keeps_the_adapter_on_the_others(
     fake: FakeVllm, folder: Path
 ) -> None:
     async with FakeVllm() as other:
@@ -136,9 +138,7 @@ async def test_what_one_server_refuses_stays_on_the_one_that_has_it(
     assert fake.adapters == {NAME: str(folder)}
 
 
-async def test_every_server_proves_by_itself_that_it_serves_the_student(
-    fake: FakeVllm, folder: Path
-) -> None:
+async def test_every_server_is_probed(fake: FakeVllm, folder: Path) -> None:
     async with FakeVllm() as other:
         score(other, BASE, BASE)
         both = VllmEngine([fake.url, other.url])
@@ -149,7 +149,7 @@ async def test_every_server_proves_by_itself_that_it_serves_the_student(
         assert other.adapters == {}
 
 
-async def test_a_server_that_cannot_be_reached_is_passed_over(fake: FakeVllm, folder: Path) -> None:
+async def test_an_unreachable_server_is_skipped(fake: FakeVllm, folder: Path) -> None:
     both = VllmEngine([fake.url, "http://127.0.0.1:9"])
 
     await load(both, folder)

@@ -71,7 +71,7 @@ class EngineContract:
         assert usage["completion_tokens"] == 5
         assert usage["total_tokens"] == usage["prompt_tokens"] + 5
 
-    async def test_the_same_question_has_the_same_answer(
+    async def test_greedy_answers_are_deterministic(
         self, engine: VllmEngine, server: Server
     ) -> None:
         body = {"model": server.model, "messages": HELLO, "max_tokens": 4, "temperature": 0}
@@ -80,7 +80,7 @@ class EngineContract:
 
         assert one["message"]["content"] == other["message"]["content"]
 
-    async def test_a_stream_says_what_the_plain_answer_says(
+    async def test_a_stream_has_the_text_of_the_plain_answer(
         self, engine: VllmEngine, server: Server
     ) -> None:
         body = {"model": server.model, "messages": HELLO, "max_tokens": 6, "temperature": 0}
@@ -109,7 +109,7 @@ class EngineContract:
 
         assert len(chunks) >= 4
 
-    async def test_usage_comes_last_when_asked_for(
+    async def test_requested_usage_is_the_last_chunk(
         self, engine: VllmEngine, server: Server
     ) -> None:
         body = {"model": server.model, "messages": HELLO, "max_tokens": 3, "stream": True}
@@ -128,7 +128,7 @@ class EngineContract:
         assert answer["choices"][0]["text"]
         assert answer["usage"]["completion_tokens"] == 3
 
-    async def test_an_allowed_token_has_the_log_probability_that_the_model_gives_it(
+    async def test_allowed_tokens_get_their_unmodified_log_probabilities(
         self, engine: VllmEngine, server: Server
     ) -> None:
         ids = await engine.tokenize("The capital of France is", server.model)
@@ -157,7 +157,9 @@ class EngineContract:
         assert len(chat) > len(text) > 5
         assert all(isinstance(token, int) for token in chat)
 
-    async def test_an_unknown_model_is_refused_and_never_the_base(self, engine: VllmEngine) -> None:
+    async def test_an_unknown_model_is_rejected_and_not_answered_by_the_base(
+        self, engine: VllmEngine
+    ) -> None:
         body = {"model": "bh-nobody", "messages": HELLO, "max_tokens": 1}
 
         with pytest.raises(EngineStatusError, match="does not exist") as plain:
@@ -172,7 +174,7 @@ class EngineContract:
         assert error["code"] == 404
         assert error["message"] == plain.value.message
 
-    async def test_a_wrong_key_is_refused(self, server: Server) -> None:
+    async def test_a_wrong_key_is_rejected(self, server: Server) -> None:
         stranger = VllmEngine([server.url], api_key="not the key")
 
         try:
@@ -183,7 +185,7 @@ class EngineContract:
 
         assert refused.value.status == 401
 
-    async def test_leaving_a_stream_stops_the_generation(
+    async def test_closing_a_stream_stops_the_generation(
         self, engine: VllmEngine, server: Server
     ) -> None:
         body = {"model": server.model, "messages": HELLO, "max_tokens": 1500, "stream": True}
@@ -194,7 +196,7 @@ class EngineContract:
 
         await until(lambda: _is(server, 0))
 
-    async def test_an_adapter_is_loaded_listed_and_forgotten(
+    async def test_an_adapter_is_loaded_listed_and_unloaded(
         self, engine: VllmEngine, server: Server
     ) -> None:
         assert await engine.models() == [server.model]
@@ -211,7 +213,7 @@ class EngineContract:
         with pytest.raises(EngineStatusError, match="does not exist"):
             await engine.chat({"model": "bh-one", "messages": HELLO, "max_tokens": 1})
 
-    async def test_a_name_is_never_given_to_another_adapter(
+    async def test_a_loaded_name_is_not_given_to_another_adapter(
         self, engine: VllmEngine, server: Server, tmp_path: Path
     ) -> None:
         await engine.load_adapter("bh-two", str(server.adapter))
@@ -222,7 +224,7 @@ class EngineContract:
         assert refused.value.status == 400
         await engine.unload_adapter("bh-two")
 
-    async def test_a_folder_without_an_adapter_is_refused(
+    async def test_a_folder_without_an_adapter_is_rejected(
         self, engine: VllmEngine, server: Server, tmp_path: Path
     ) -> None:
         with pytest.raises(EngineStatusError, match="No adapter found") as refused:
@@ -231,7 +233,7 @@ class EngineContract:
         assert refused.value.status == 404
         assert await engine.models() == [server.model]
 
-    async def test_a_prompt_too_long_for_the_model_is_refused_as_such(
+    async def test_a_prompt_that_is_too_long_is_rejected_as_too_long(
         self, engine: VllmEngine, server: Server
     ) -> None:
         asked = [{"role": "user", "content": "a word and " * 2000}]
@@ -239,7 +241,7 @@ class EngineContract:
             await engine.chat({"model": server.model, "messages": asked})
         assert refused.value.is_too_long
 
-    async def test_it_is_alive(self, engine: VllmEngine) -> None:
+    async def test_the_engine_is_healthy(self, engine: VllmEngine) -> None:
         assert await engine.is_healthy()
 
 
@@ -293,7 +295,7 @@ class TestFaults:
         with pytest.raises(EngineUnavailable):
             await engine.models()
 
-    async def test_a_socket_that_is_not_there_is_unavailable(self, tmp_path: Path) -> None:
+    async def test_a_missing_socket_is_unavailable(self, tmp_path: Path) -> None:
         engine = VllmEngine([f"unix://{tmp_path / 'none.sock'}"])
 
         with pytest.raises(EngineUnavailable, match="cannot connect"):
@@ -331,7 +333,7 @@ class TestFaults:
                 pass
         assert len(fake.history) == 1, "a request that was sent must not be sent again"
 
-    async def test_a_connection_broken_mid_stream_is_told_after_what_came(
+    async def test_a_connection_broken_mid_stream_is_an_error_after_the_received_chunks(
         self, fake: FakeVllm, engine: VllmEngine
     ) -> None:
         fake.die_after_tokens = 3
@@ -350,7 +352,7 @@ class TestFaults:
         assert received.count(b"data: ") == 3
         assert b"[DONE]" not in received
 
-    async def test_an_error_inside_the_block_is_the_callers_and_aborts(
+    async def test_an_error_of_the_streams_reader_is_raised_unchanged_and_stops_the_generation(
         self, fake: FakeVllm, engine: VllmEngine
     ) -> None:
         fake.token_delay_s = 0.05
@@ -365,7 +367,9 @@ class TestFaults:
 
         await until(lambda: _aborted(fake))
 
-    async def test_a_cancelled_caller_aborts(self, fake: FakeVllm, engine: VllmEngine) -> None:
+    async def test_cancelling_the_caller_stops_the_generation(
+        self, fake: FakeVllm, engine: VllmEngine
+    ) -> None:
         fake.first_byte_delay_s = 30
         task = asyncio.ensure_future(engine.chat(self.body(stream=False, max_tokens=600)))
         await until(lambda: _running(fake))
@@ -386,7 +390,7 @@ class TestFaults:
 
         assert refused.value.status == 500
 
-    async def test_requests_go_round_and_pass_over_a_server_that_is_down(
+    async def test_requests_are_distributed_round_robin_over_the_servers_that_are_up(
         self, fake: FakeVllm
     ) -> None:
         async with FakeVllm() as other:
@@ -402,7 +406,9 @@ class TestFaults:
         assert shares == (2, 2)
         assert len(fake.history) == 5
 
-    async def test_an_adapter_goes_to_every_server(self, fake: FakeVllm, tmp_path: Path) -> None:
+    async def test_an_adapter_is_loaded_on_every_server(
+        self, fake: FakeVllm, tmp_path: Path
+    ) -> None:
         (tmp_path / "adapter_config.json").write_text("{}")
         async with FakeVllm() as other:
             engine = VllmEngine([fake.url, other.url])

@@ -65,7 +65,7 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(("code", "expected"), [("raise SystemExit(7)", 7), ("", 0)])
-def test_exit_code_is_the_childs(code: str, expected: int) -> None:
+def test_the_exit_code_is_the_childs(code: str, expected: int) -> None:
     with start(guarded(code)) as process:
         assert process.wait(DEADLINE_S) == expected
 
@@ -75,7 +75,7 @@ def test_a_child_ended_by_a_signal_is_reported_as_a_shell_does() -> None:
         assert process.wait(DEADLINE_S) == 128 + signal.SIGKILL
 
 
-def test_output_and_working_directory_are_the_callers(tmp_path: Path) -> None:
+def test_the_child_has_the_callers_output_and_working_directory(tmp_path: Path) -> None:
     code = "import os, sys; print(os.getcwd(), sys.stdin.read() == '')"
 
     with subprocess.Popen(
@@ -108,7 +108,7 @@ def test_sigterm_ends_every_descendant_before_the_guard_exits(tmp_path: Path) ->
         assert not any(map(is_running, family))
 
 
-def test_what_a_crashed_child_leaves_behind_is_ended(tmp_path: Path) -> None:
+def test_descendants_of_a_crashed_child_are_ended(tmp_path: Path) -> None:
     with start(guarded(FAMILY, tmp_path)) as process:
         child, other, grandchild = (
             pid_in(tmp_path / name) for name in ("child", "other", "grandchild")
@@ -120,7 +120,7 @@ def test_what_a_crashed_child_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert not any(map(is_running, (other, grandchild)))
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path) -> None:
     with start(guarded(STUBBORN, tmp_path, grace_s=0.3)) as process:
         child = pid_in(tmp_path / "child")
         began = time.monotonic()
@@ -133,7 +133,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) 
         assert not is_running(child)
 
 
-def test_ctrl_c_in_the_terminal_is_left_to_the_daemon(tmp_path: Path) -> None:
+def test_the_guard_ignores_sigint_and_sighup(tmp_path: Path) -> None:
     with start(guarded(FAMILY, tmp_path)) as process:
         child = pid_in(tmp_path / "child")
 
@@ -147,7 +147,7 @@ def test_ctrl_c_in_the_terminal_is_left_to_the_daemon(tmp_path: Path) -> None:
         process.terminate()
 
 
-def test_killing_the_guard_takes_the_child_along(tmp_path: Path) -> None:
+def test_killing_the_guard_ends_the_child(tmp_path: Path) -> None:
     with start(guarded(STUBBORN, tmp_path)) as process:
         child = pid_in(tmp_path / "child")
 
@@ -157,7 +157,7 @@ def test_killing_the_guard_takes_the_child_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--"], ["true"], ["--grace", "--", "true"]])
-def test_wrong_usage_is_refused(arguments: list[str]) -> None:
+def test_invalid_arguments_are_rejected(arguments: list[str]) -> None:
     process = subprocess.run(
         [sys.executable, "-I", guard.__file__, *arguments],
         input=b"",

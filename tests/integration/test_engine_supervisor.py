@@ -92,7 +92,7 @@ async def nothing() -> None:
     pass
 
 
-async def test_it_is_ready_once_it_generates(tmp_path: Path) -> None:
+async def test_the_engine_is_ready_once_it_generates(tmp_path: Path) -> None:
     stages: list[str] = []
 
     async with supervised(tmp_path) as supervisor:
@@ -105,21 +105,21 @@ async def test_it_is_ready_once_it_generates(tmp_path: Path) -> None:
     assert not supervisor.is_ready
 
 
-async def test_the_server_does_not_run_in_our_folder(tmp_path: Path) -> None:
+async def test_the_server_runs_in_its_own_folder(tmp_path: Path) -> None:
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(print)
 
     assert f"complete. {tmp_path / 'run'}" in supervisor.log_excerpt()
 
 
-async def test_a_socket_that_lies_elsewhere_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_socket_folder_outside_the_data_folder_is_removed(tmp_path: Path) -> None:
     async with supervised(tmp_path / ("x" * 100)) as supervisor:
         folder = Path(supervisor.url.removeprefix("unix://")).parent
         assert folder.is_dir()
     assert not folder.exists()
 
 
-async def test_a_server_that_exits_is_reported_with_its_last_words(tmp_path: Path) -> None:
+async def test_a_server_that_exits_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     async with supervised(tmp_path, BROKEN) as supervisor:
         with pytest.raises(EngineFailed, match=r"(?s)code 3.*out of luck"):
             await supervisor.start(print)
@@ -127,7 +127,7 @@ async def test_a_server_that_exits_is_reported_with_its_last_words(tmp_path: Pat
         assert supervisor.state is State.FAILED
 
 
-async def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
+async def test_a_server_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     async with supervised(tmp_path, SLOW, timeout_s=1.0) as supervisor:
         with pytest.raises(EngineFailed, match=r"(?s)not ready after 1 s.*load model"):
             await supervisor.start(print)
@@ -135,7 +135,7 @@ async def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
         assert children() == []
 
 
-async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+async def test_a_cancelled_start_leaves_no_process(tmp_path: Path) -> None:
     async with supervised(tmp_path, SLOW) as supervisor:
         starting = asyncio.ensure_future(supervisor.start(print))
         await until(lambda: len(children()) == 2)
@@ -147,7 +147,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         assert children() == []
 
 
-async def test_a_crash_is_repaired_and_the_adapters_are_asked_for(tmp_path: Path) -> None:
+async def test_a_crashed_server_is_restarted_and_its_adapters_restored(tmp_path: Path) -> None:
     restored: list[list[str]] = []
 
     async with supervised(tmp_path) as supervisor:
@@ -168,7 +168,7 @@ async def test_a_crash_is_repaired_and_the_adapters_are_asked_for(tmp_path: Path
     assert supervisor.logfile.with_suffix(".log.1").exists()
 
 
-async def test_too_many_crashes_are_final(tmp_path: Path) -> None:
+async def test_too_many_crashes_end_the_watch_with_an_error(tmp_path: Path) -> None:
     async with supervised(tmp_path) as supervisor:
         await supervisor.start(print)
         watching = asyncio.ensure_future(supervisor.watch(nothing))

@@ -1,4 +1,4 @@
-"""The other APIs, with the clients that people use: what they get, and what is recorded."""
+"""The APIs other than chat completions, with their official clients."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ async def test_a_message_of_anthropics_client_is_answered_and_recorded(
     assert said.payload.params["answer"]["finish_reason"] == "end_turn"
 
 
-async def test_a_streamed_message_ends_only_when_it_is_recorded(
+async def test_a_streamed_message_ends_only_after_it_is_recorded(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue("We open at nine.")
@@ -80,7 +80,7 @@ async def test_a_streamed_message_ends_only_when_it_is_recorded(
     assert final.usage.output_tokens == said.interaction.completion_tokens
 
 
-async def test_tools_go_there_and_back_through_anthropics_client(
+async def test_tool_calls_and_results_work_with_anthropics_client(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     use = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"place": "Rome"}}
@@ -101,7 +101,7 @@ async def test_tools_go_there_and_back_through_anthropics_client(
     assert question["content"] == "Rain in Rome?"
 
 
-async def test_anthropics_client_gets_its_own_errors(
+async def test_anthropics_client_raises_its_own_error_types(
     fake: FakeVllm, gateway: RunningGateway, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake, needs_key=True) as locked, claude(locked) as client:
@@ -121,7 +121,7 @@ async def test_anthropics_client_gets_its_own_errors(
     assert fake.history == []
 
 
-async def test_a_stream_of_messages_that_breaks_off_ends_with_an_error_event(
+async def test_a_broken_stream_of_messages_ends_with_an_error_event(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.die_after_tokens = 4
@@ -172,7 +172,7 @@ async def test_a_response_of_openais_client_is_answered_and_recorded(
         assert sent["store"] is False
 
 
-async def test_functions_go_there_and_back_through_the_responses_of_openais_client(
+async def test_function_calls_and_results_work_with_openais_responses_client(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue('{"place": "Rome"}', "Rain.", "Rain.", '{"place": "Oslo"}')
@@ -208,7 +208,7 @@ async def test_functions_go_there_and_back_through_the_responses_of_openais_clie
     }
 
 
-async def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(
+async def test_stateful_responses_are_rejected_with_the_reason(
     gateway: RunningGateway,
 ) -> None:
     body = {"model": "small", "input": "Hi", "previous_response_id": "resp_1"}
@@ -217,7 +217,7 @@ async def test_what_a_server_would_have_to_keep_is_refused_with_the_reason(
     assert (await gateway.fetch("GET", "/v1/responses/resp_1"))[0] == 404
 
 
-async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
+async def test_a_text_completion_has_no_context_and_is_not_learned_from(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     gateway.add_lesson(LESSON)
@@ -242,7 +242,7 @@ async def test_a_text_goes_on_without_a_context_and_is_never_learned_from(
     assert "stream_options" in fake.history[1]
 
 
-async def test_several_texts_go_on_at_once_and_each_answer_is_kept(
+async def test_several_texts_are_completed_in_one_request_and_each_answer_is_recorded(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     fake.enqueue(" a time", " a time")
@@ -262,7 +262,7 @@ async def test_several_texts_go_on_at_once_and_each_answer_is_kept(
         assert each.payload.params["answer"]["others"] == [" A TIME"]
 
 
-async def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -> None:
+async def test_embeddings_are_served_if_the_engine_supports_them(tmp_path: Path) -> None:
     fake = FakeVllm(model="small")
     fake.can_embed = True
     async with fake, run_gateway(tmp_path, fake) as gateway, gateway.client() as client:
@@ -273,13 +273,15 @@ async def test_embeddings_are_served_where_the_engine_has_them(tmp_path: Path) -
         assert said.interaction.prompt_tokens == 3
 
 
-async def test_embeddings_are_not_found_where_the_engine_has_none(gateway: RunningGateway) -> None:
+async def test_embeddings_are_404_if_the_engine_does_not_support_them(
+    gateway: RunningGateway,
+) -> None:
     async with gateway.client() as client:
         with pytest.raises(openai.NotFoundError, match="does not support this"):
             await client.embeddings.create(model="small", input="one")
 
 
-async def test_a_clients_own_request_is_answered_and_is_no_turn(gateway: RunningGateway) -> None:
+async def test_an_auxiliary_request_is_answered_and_is_not_a_turn(gateway: RunningGateway) -> None:
     turns: list[Any] = [{"role": "user", "content": "When do you open?"}]
     task = {"role": "user", "content": "Write a short title for this conversation."}
     async with gateway.client() as client:
@@ -298,7 +300,7 @@ async def test_a_clients_own_request_is_answered_and_is_no_turn(gateway: Running
     assert [turn.interaction.id for turn in read] == [first_row.id, last.id]
 
 
-async def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(
+async def test_the_token_count_of_a_message_includes_the_context(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     turn: Any = {"role": "user", "content": "When do you open?"}
@@ -316,7 +318,7 @@ async def test_the_tokens_of_a_message_are_counted_with_what_stands_before_it(
 
 
 @pytest.mark.parametrize(("cap", "most"), [(5, 5), (10 * MAX_MODEL_LEN, MAX_MODEL_LEN)])
-async def test_an_answer_has_a_limit_where_the_client_sets_none(
+async def test_an_answer_without_a_client_limit_is_limited_by_the_cap(
     fake: FakeVllm, tmp_path: Path, cap: int, most: int
 ) -> None:
     async with (

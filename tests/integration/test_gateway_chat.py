@@ -109,7 +109,7 @@ async def test_the_usage_chunk_is_sent_only_on_request_and_no_other_byte_differs
     assert all(row.interaction.prompt_tokens == 4 for row in gateway.logged())
 
 
-async def test_nothing_is_complete_before_it_is_durable(
+async def test_no_answer_is_complete_before_it_is_durable(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = record_calls(monkeypatch, Recorder, "record")
@@ -139,7 +139,7 @@ async def test_an_opt_out_is_logged_but_not_learned_from(gateway: RunningGateway
     assert [row.interaction.learn for row in gateway.logged()] == [False, False, True]
 
 
-async def test_two_turns_land_in_one_conversation(gateway: RunningGateway) -> None:
+async def test_two_turns_are_recorded_in_one_conversation(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         first = await client.chat.completions.create(**ASK)
         messages = [
@@ -209,7 +209,7 @@ async def test_a_request_that_fits_without_lessons_is_answered_without_them(
     assert shown == row.interaction.context_hash == Context().hash
 
 
-async def test_a_tool_call_goes_through_and_is_recorded(
+async def test_a_tool_call_is_forwarded_and_recorded(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]

@@ -1,4 +1,4 @@
-"""Slow, idle and greedy clients: they are cut off, and the others notice nothing."""
+"""Slow, idle and greedy clients are disconnected without affecting others."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ async def is_served(gateway: RunningGateway) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", HEAD])
-async def test_a_head_that_does_not_come_ends_the_connection(
+async def test_a_head_that_is_too_slow_closes_the_connection(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)
@@ -66,7 +66,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(
 
 
 @pytest.mark.parametrize("filler", [b"X-A: b\r\n", b"b"])
-async def test_a_head_without_end_ends_the_connection(
+async def test_an_endless_head_closes_the_connection(
     fake: FakeVllm, gateway: RunningGateway, filler: bytes
 ) -> None:
     async with connected(gateway) as (reader, writer):
@@ -82,7 +82,7 @@ async def test_a_head_without_end_ends_the_connection(
 
 @pytest.mark.parametrize("offered", [b"h2c", b"websocket"])
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_request(
+async def test_an_upgrade_offer_is_ignored_and_its_body_is_not_read_as_a_request(
     fake: FakeVllm, gateway: RunningGateway, offered: bytes, at_once: bool
 ) -> None:
     async with connected(gateway) as (reader, writer):
@@ -103,7 +103,7 @@ async def test_an_offer_of_another_protocol_is_ignored_and_its_body_is_no_reques
 
 
 @pytest.mark.parametrize("sent", [b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"no HTTP\r\n\r\n"])
-async def test_what_is_no_request_is_answered_with_400_and_cut_off(
+async def test_bytes_that_are_not_a_request_get_400_and_close_the_connection(
     gateway: RunningGateway, sent: bytes
 ) -> None:
     async with connected(gateway) as (reader, writer):
@@ -111,7 +111,7 @@ async def test_what_is_no_request_is_answered_with_400_and_cut_off(
         assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400")
 
 
-async def test_a_body_that_does_not_come_is_answered_with_408(
+async def test_a_body_that_is_too_slow_gets_408(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asgi, "UPLOAD_TIMEOUT_S", 0.3)
@@ -123,7 +123,7 @@ async def test_a_body_that_does_not_come_is_answered_with_408(
     assert await is_served(gateway)
 
 
-async def test_a_large_body_is_no_long_head(gateway: RunningGateway) -> None:
+async def test_a_large_body_is_not_counted_as_a_head(gateway: RunningGateway) -> None:
     large = orjson.dumps(ASK | {"prediction": {"content": "x" * 3_000_000}})
     async with gateway.http() as http:
         for _ in range(3):
@@ -133,7 +133,7 @@ async def test_a_large_body_is_no_long_head(gateway: RunningGateway) -> None:
                 assert response.status == 200
 
 
-async def test_who_does_not_read_is_cut_off_and_the_engine_stops(
+async def test_a_client_that_stops_reading_is_disconnected_and_generation_stops(
     fake: FakeVllm, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALLED_WRITE_TIMEOUT_S", 0.5)
@@ -149,7 +149,9 @@ async def test_who_does_not_read_is_cut_off_and_the_engine_stops(
     assert await is_served(gateway)
 
 
-async def test_idle_connections_cost_the_others_nothing(fake: FakeVllm, tmp_path: Path) -> None:
+async def test_idle_connections_do_not_keep_other_clients_out(
+    fake: FakeVllm, tmp_path: Path
+) -> None:
     async with (
         run_gateway(tmp_path, fake, max_connections=50) as gateway,
         contextlib.AsyncExitStack() as stack,
@@ -165,7 +167,7 @@ async def test_idle_connections_cost_the_others_nothing(fake: FakeVllm, tmp_path
         assert not any(reader.at_eof() for reader, _ in idle[30:])
 
 
-async def test_heads_whose_bodies_do_not_come_hold_no_connection(
+async def test_rejected_requests_with_missing_bodies_do_not_hold_connections(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with (
@@ -185,7 +187,7 @@ async def test_heads_whose_bodies_do_not_come_hold_no_connection(
         assert all(cut), "a client that is answered has a moment to read the answer"
 
 
-async def test_connections_that_are_used_are_not_cut_off_for_new_ones(
+async def test_connections_in_use_are_not_closed_for_new_ones(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with (
@@ -210,7 +212,7 @@ async def test_connections_that_are_used_are_not_cut_off_for_new_ones(
     ],
     ids=["requests", "lines", "line", "offers"],
 )
-async def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connection(
+async def test_too_many_or_too_long_heads_close_the_connection(
     gateway: RunningGateway, sent: bytes
 ) -> None:
     async with connected(gateway) as (reader, writer):
@@ -221,7 +223,7 @@ async def test_more_heads_or_longer_ones_than_any_client_sends_end_the_connectio
     assert await is_served(gateway)
 
 
-async def test_a_body_that_nobody_reads_holds_no_connection(
+async def test_an_unread_body_does_not_hold_its_connection(
     fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
@@ -236,7 +238,7 @@ async def test_a_body_that_nobody_reads_holds_no_connection(
 
 
 @pytest.mark.parametrize("trailer", [b"X-A: b\r\n", b"X-A: " + b"b" * 1000])
-async def test_trailers_end_the_connection(gateway: RunningGateway, trailer: bytes) -> None:
+async def test_trailers_close_the_connection(gateway: RunningGateway, trailer: bytes) -> None:
     async with connected(gateway) as (reader, writer):
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
         with contextlib.suppress(ConnectionError):
@@ -248,7 +250,7 @@ async def test_trailers_end_the_connection(gateway: RunningGateway, trailer: byt
 
 
 @pytest.mark.parametrize("more", [b"\r\n", b"GET /heal"])
-async def test_what_comes_behind_a_request_does_not_cut_its_answer(
+async def test_bytes_after_a_request_do_not_interrupt_its_answer(
     fake: FakeVllm, gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.3)

@@ -1,4 +1,4 @@
-"""Killed at any point, or at any moment: what a client has in full is in the database, once."""
+"""After a kill at any point, every answer that a client has completely is in the database, once."""
 
 import asyncio
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A disk that is full, on a file system of four megabytes: nothing acknowledged is lost."""
+"""On a full disk (a file system of four megabytes) no acknowledged record is lost."""
 
 import contextlib
 import subprocess
@@ -39,7 +39,7 @@ async def ask(gateway: RunningGateway, number: int) -> tuple[int, str]:
         return response.status, response.headers.get("X-Byheart-Interaction", "")
 
 
-async def test_a_full_disk_withholds_answers_loses_none_and_is_over_when_there_is_room(
+async def test_a_full_disk_withholds_answers_loses_none_and_recovers_once_there_is_space(
     fake: FakeVllm, small_disk: Path
 ) -> None:
     async with run_gateway(small_disk, fake, timeout_s=1.0) as gateway:

@@ -1,4 +1,4 @@
-"""The log is durable whatever happens to the database, and the database costs no request."""
+"""The log is durable whatever happens to the database, and the database fails no request."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""What clients are told when a request cannot be served: OpenAI's shape, and what to do."""
+"""Errors that clients get: OpenAI's shape, with the remedy."""
 
 import json
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ async def answered(
         ),
     ],
 )
-async def test_a_bad_request_is_refused_and_never_reaches_the_engine(
+async def test_an_invalid_request_is_rejected_and_does_not_reach_the_engine(
     fake: FakeVllm, tmp_path: Path, request_: dict, status: int, code: str, said: str
 ) -> None:
     small = Server(max_body_bytes=1000)
@@ -87,7 +87,9 @@ async def test_a_bad_request_is_refused_and_never_reaches_the_engine(
         assert gateway.logged() == []
 
 
-async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path) -> None:
+async def test_the_size_of_a_body_is_checked_while_it_arrives(
+    fake: FakeVllm, tmp_path: Path
+) -> None:
     async def endless():
         while True:
             yield b" " * 1000
@@ -101,7 +103,7 @@ async def test_a_body_is_counted_while_it_arrives(fake: FakeVllm, tmp_path: Path
         assert error["code"] == "request_too_large"
 
 
-async def test_unknown_routes_and_wrong_methods_say_what_there_is(
+async def test_errors_of_unknown_routes_and_methods_list_the_valid_ones(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     for path in ("/", "/v1/load_lora_adapter", "/tokenize", "/v1/chat/completions/x"):
@@ -113,7 +115,7 @@ async def test_unknown_routes_and_wrong_methods_say_what_there_is(
     assert fake.history == []
 
 
-async def test_an_error_repeats_little_of_what_was_sent(gateway: RunningGateway) -> None:
+async def test_an_error_quotes_little_of_the_request(gateway: RunningGateway) -> None:
     long = "x" * 5_000
     for path, headers in (
         (f"/{long}", {}),
@@ -125,7 +127,7 @@ async def test_an_error_repeats_little_of_what_was_sent(gateway: RunningGateway)
         assert len(error["message"]) < 400
 
 
-async def test_an_engine_that_is_down_is_503_and_the_interaction_failed(
+async def test_with_the_engine_down_a_request_gets_503_and_is_recorded_as_failed(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     await fake.down()
@@ -150,7 +152,7 @@ async def test_an_engine_that_is_down_is_503_and_the_interaction_failed(
 
 
 @pytest.mark.parametrize("model", ["small", "base", "live"])
-async def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
+async def test_with_the_engine_down_a_request_for_any_model_gets_503_and_is_recorded(
     fake: FakeVllm, gateway: RunningGateway, model: str
 ) -> None:
     with gateway.state.db.begin() as session:
@@ -169,7 +171,7 @@ async def test_whatever_model_was_asked_for_a_dead_engine_is_503_and_recorded(
     assert (status, error["code"]) == (503, "engine_unavailable")
 
 
-async def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_back(
+async def test_with_the_database_down_a_request_gets_503_and_is_recorded_once_it_is_back(
     gateway: RunningGateway,
 ) -> None:
     with gateway.no_database():
@@ -189,7 +191,7 @@ async def test_a_dead_database_is_503_and_what_was_asked_is_recorded_when_it_is_
         assert said.payload.messages == QUESTION
 
 
-async def test_without_a_database_the_models_last_known_are_listed(
+async def test_with_the_database_down_the_last_known_models_are_listed(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     with gateway.state.db.begin() as session:
@@ -202,7 +204,7 @@ async def test_without_a_database_the_models_last_known_are_listed(
     assert before == ["small", "base", name]
 
 
-async def test_the_engines_own_refusal_of_a_request_is_passed_on(
+async def test_the_engines_own_4xx_error_is_passed_on(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     for stream in (False, True):
@@ -219,7 +221,7 @@ async def test_the_engines_own_refusal_of_a_request_is_passed_on(
 
 
 @pytest.mark.parametrize("status", [201, 302, 307])
-async def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
+async def test_an_engine_status_other_than_200_is_not_an_answer(
     fake: FakeVllm, gateway: RunningGateway, status: int
 ) -> None:
     fake.refuse_with = (status, {"choices": []})
@@ -228,7 +230,7 @@ async def test_what_an_engine_says_with_another_status_than_200_is_no_answer(
         assert (told, error["code"]) == (502, "engine_error")
 
 
-async def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None:
+async def test_redirects_of_the_engine_are_not_followed(tmp_path: Path) -> None:
     async with (
         FakeVllm(model="small") as elsewhere,
         FakeVllm(model="small") as fake,
@@ -243,7 +245,7 @@ async def test_where_an_engine_points_to_nothing_is_sent(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("tokens", range(6))
-async def test_an_engine_that_dies_in_a_stream_ends_it_with_an_error_and_no_done(
+async def test_a_stream_whose_engine_dies_ends_with_an_error_event_and_without_done(
     fake: FakeVllm, gateway: RunningGateway, tokens: int
 ) -> None:
     fake.enqueue(TEXT)
@@ -306,7 +308,7 @@ async def test_health_readiness_models_and_metrics(fake: FakeVllm, gateway: Runn
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-async def test_a_fault_of_our_own_is_told_and_leaves_no_request_running(
+async def test_an_internal_error_is_500_and_leaves_no_request_running(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, is_stream: bool
 ) -> None:
     def fail(_: Exchange) -> dict:

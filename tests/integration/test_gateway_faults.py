@@ -1,4 +1,4 @@
-"""The network to the engine fails, at any byte: the client is told, the row says so, once."""
+"""A network fault between gateway and engine, at any byte, is reported and recorded once."""
 
 import asyncio
 import re
@@ -46,7 +46,7 @@ async def ask(gateway: RunningGateway, is_stream: bool, question: str = "When do
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_fault_at_any_byte_is_told_and_recorded_once(
+async def test_a_network_fault_at_any_byte_is_reported_and_recorded_once(
     fake: FakeVllm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_stream: bool
 ) -> None:
     monkeypatch.setattr(client, "TIMEOUT_PER_TOKEN_S", 0.0)
@@ -81,7 +81,7 @@ async def test_a_fault_at_any_byte_is_told_and_recorded_once(
 
 
 @pytest.mark.parametrize("kind", ["reset", "half_close", "blackhole"])
-async def test_a_stream_is_whole_with_its_last_event(
+async def test_a_network_fault_after_a_streams_last_event_changes_nothing(
     fake: FakeVllm, tmp_path: Path, kind: str
 ) -> None:
     """Whatever becomes of the connection after that."""

@@ -36,7 +36,7 @@ async def ask(gateway: RunningGateway, key: str = "none", **fields: Any) -> str:
         return response.headers["X-Byheart-Interaction"]
 
 
-async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(
+async def test_feedback_turns_an_auxiliary_request_into_a_turn(
     gateway: RunningGateway,
 ) -> None:
     said = {"role": "user", "content": "Write a title for our conversation of 1974."}
@@ -54,7 +54,7 @@ async def test_what_feedback_speaks_of_is_a_turn_whatever_it_looked_like(
     assert (signals, more) == (0, 1)
 
 
-async def test_feedback_is_kept_with_the_callers_trust(gateway: RunningGateway) -> None:
+async def test_feedback_is_stored_with_the_callers_trust(gateway: RunningGateway) -> None:
     target = await ask(gateway)
     status, answer = await give(
         gateway,
@@ -77,7 +77,7 @@ async def test_feedback_is_kept_with_the_callers_trust(gateway: RunningGateway) 
     assert (row.trust, row.principal) == ("operator", "local")
 
 
-async def test_the_same_feedback_twice_is_one_and_other_content_conflicts(
+async def test_repeating_feedback_is_idempotent_and_other_content_under_its_id_conflicts(
     gateway: RunningGateway,
 ) -> None:
     body = {"id": "f1", "target_id": await ask(gateway), "name": "thumbs", "value": True}
@@ -91,7 +91,7 @@ async def test_the_same_feedback_twice_is_one_and_other_content_conflicts(
     assert (status, answer["error"]["code"]) == (409, "feedback_conflict")
 
 
-async def test_feedback_on_nothing_or_on_another_namespace_is_not_found(
+async def test_feedback_on_an_unknown_target_or_in_another_namespace_is_404(
     gateway: RunningGateway,
 ) -> None:
     with gateway.state.db.begin() as session:
@@ -107,7 +107,7 @@ async def test_feedback_on_nothing_or_on_another_namespace_is_not_found(
     assert (await give(gateway, body))[0] == 201
 
 
-async def test_malformed_feedback_is_refused_by_name(gateway: RunningGateway) -> None:
+async def test_malformed_feedback_is_an_error_that_names_the_field(gateway: RunningGateway) -> None:
     good = {"target_id": "int_0", "name": "thumbs"}
     for bad, param in (
         (good | {"trust": "operator"}, "trust"),
@@ -119,7 +119,9 @@ async def test_malformed_feedback_is_refused_by_name(gateway: RunningGateway) ->
         assert (status, answer["error"]["param"]) == (400, param)
 
 
-async def test_many_feedbacks_are_kept_each_for_itself(gateway: RunningGateway) -> None:
+async def test_each_item_of_a_list_of_feedback_succeeds_or_fails_alone(
+    gateway: RunningGateway,
+) -> None:
     target = await ask(gateway)
     many = [
         {"id": "f1", "target_id": target, "name": "thumbs", "value": True},
@@ -137,7 +139,7 @@ async def test_many_feedbacks_are_kept_each_for_itself(gateway: RunningGateway) 
     assert [one["id"] for one in kept["data"]] == ["f1"]
 
 
-async def test_feedback_can_be_put_and_read_again(gateway: RunningGateway) -> None:
+async def test_feedback_can_be_put_under_an_id_and_read(gateway: RunningGateway) -> None:
     target = await ask(gateway)
     body = {"target_id": target, "name": "rating", "value": 4}
     for path, sent, status in (

@@ -1,4 +1,4 @@
-"""Who is let in, with which key, to what, and how often."""
+"""Authentication, scopes and limits of keys."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -81,7 +81,7 @@ async def test_a_caller_waits_only_for_its_own_requests(
         assert (await waiting)[0] == 200
 
 
-async def test_where_keys_are_required_only_valid_ones_reach_the_model(
+async def test_with_keys_required_only_valid_ones_reach_the_model(
     fake: FakeVllm, tmp_path: Path
 ) -> None:
     async with run_gateway(tmp_path, fake, needs_key=True) as gateway:
@@ -106,7 +106,9 @@ async def test_where_keys_are_required_only_valid_ones_reach_the_model(
             assert (await gateway.fetch("GET", path))[0] == code
 
 
-async def test_the_official_client_gets_its_own_errors(fake: FakeVllm, tmp_path: Path) -> None:
+async def test_the_official_client_raises_its_own_error_types(
+    fake: FakeVllm, tmp_path: Path
+) -> None:
     async with run_gateway(tmp_path, fake, needs_key=True) as gateway:
         may_only_rate = create_key(gateway, scopes=frozenset({Scope.FEEDBACK}))
         slow = create_key(gateway, name="slow", limits=Limits(requests_per_minute=1))
@@ -172,7 +174,7 @@ async def test_the_concurrency_limit_of_a_key_does_not_affect_other_keys(
     assert (await status(gateway, narrow))[0] == 200
 
 
-async def test_tokens_are_counted_when_an_answer_has_ended(gateway: RunningGateway) -> None:
+async def test_tokens_are_counted_once_the_answer_has_ended(gateway: RunningGateway) -> None:
     key = create_key(gateway, limits=Limits(tokens_per_minute=5))
     assert (await status(gateway, key))[0] == 200
     assert await status(gateway, key) == (429, "rate_limit_exceeded")
@@ -195,7 +197,7 @@ async def test_tokens_of_an_aborted_stream_are_counted(
     assert await status(gateway, key) == (429, "rate_limit_exceeded")
 
 
-async def test_tokens_of_an_aborted_answer_and_of_a_refused_prompt_are_counted(
+async def test_tokens_of_an_aborted_answer_and_of_a_rejected_prompt_are_counted(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     limits = Limits(tokens_per_minute=50)
@@ -238,7 +240,7 @@ async def test_every_request_counts_towards_the_limit_of_its_key(gateway: Runnin
         assert (await gateway.fetch("GET", path, key))[0] == 429
 
 
-async def test_counts_of_all_namespaces_require_a_key_for_all_namespaces(
+async def test_metrics_require_a_key_for_all_namespaces(
     gateway: RunningGateway,
 ) -> None:
     own = create_key(gateway, scopes=frozenset({Scope.READ}))

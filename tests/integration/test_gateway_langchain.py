@@ -1,4 +1,4 @@
-"""LangChain's client, as applications use it: plain, streamed, with tools, with a schema."""
+"""LangChain's client: plain, streamed, with tools, with a schema."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -39,7 +39,7 @@ async def options(gateway: RunningGateway) -> AsyncIterator[dict[str, Any]]:
         }
 
 
-async def test_what_langchain_sends_works(
+async def test_langchains_chat_client_works(
     fake: FakeVllm, gateway: RunningGateway, options: dict[str, Any]
 ) -> None:
     fake.enqueue("At nine.", "At nine, daily.", "No tool is needed.", '{"opens": 9}')
@@ -61,9 +61,7 @@ async def test_what_langchain_sends_works(
     assert [said.interaction.status for said in gateway.logged()] == ["done"] * 4
 
 
-async def test_langchain_has_many_texts_gone_on_with_at_once(
-    fake: FakeVllm, options: dict[str, Any]
-) -> None:
+async def test_langchains_batched_completions_work(fake: FakeVllm, options: dict[str, Any]) -> None:
     fake.enqueue(" a time")
 
     answers = await OpenAI(**options).agenerate(["Once upon", "At such"])

@@ -1,4 +1,4 @@
-"""A web page in the operator's browser reaches the gateway, and gets nothing from it."""
+"""A web page in the operator's browser gets nothing from the gateway."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,9 @@ async def answer(
         return response.status, said.get("error", {}).get("code", "")
 
 
-async def test_a_page_is_refused_on_every_route(fake: FakeVllm, gateway: RunningGateway) -> None:
+async def test_requests_of_a_web_page_are_rejected_on_every_route(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
     for page, code in (
         ({"Host": "evil.example"}, "host_not_allowed"),
         ({"Origin": "https://evil.example"}, "origin_not_allowed"),
@@ -47,7 +49,7 @@ async def test_a_page_is_refused_on_every_route(fake: FakeVllm, gateway: Running
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
 )
-async def test_a_body_that_a_page_could_send_unasked_is_refused(
+async def test_content_types_that_a_page_may_send_without_preflight_are_rejected(
     fake: FakeVllm, gateway: RunningGateway, kind: str | None
 ) -> None:
     headers = {"Content-Type": kind} if kind else {}
@@ -57,7 +59,7 @@ async def test_a_body_that_a_page_could_send_unasked_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
-async def test_a_program_behind_a_named_proxy_is_answered(
+async def test_a_client_behind_an_allowed_proxy_is_answered(
     fake: FakeVllm, tmp_path: Path, kind: str
 ) -> None:
     proxied = Server(allowed_hosts=("llm.example.com",))

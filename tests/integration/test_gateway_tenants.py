@@ -1,4 +1,4 @@
-"""Two tenants, whatever they do: neither is ever answered, listed or told a word of the other."""
+"""Two tenants: neither sees data of the other, whatever they do."""
 
 import contextlib
 import tempfile
@@ -161,6 +161,6 @@ def other_than(tenant: str) -> str:
 
 
 @pytest.mark.usefixtures("each_database")
-def test_whatever_two_tenants_do_neither_hears_of_the_other() -> None:
+def test_no_sequence_of_actions_shows_one_tenant_data_of_another() -> None:
     few = settings(max_examples=8, stateful_step_count=15)
     run_state_machine_as_test(Tenants, settings=few)

@@ -1,4 +1,4 @@
-"""Which version answers, what stands in its prompt, and what the answer says about it."""
+"""Which version answers, what its prompt contains, and what the response's headers say."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ def live_adapter(gateway: RunningGateway, fake: FakeVllm, namespace: str = "defa
     return name
 
 
-async def test_what_the_live_adapter_has_internalised_is_not_sent(
+async def test_text_that_the_live_adapter_has_internalised_is_not_sent(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     with gateway.state.db.begin() as session:
@@ -92,7 +92,7 @@ async def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not
     assert fake.history[-1]["messages"] == late
 
 
-async def test_a_version_asked_for_by_name_answers_with_what_it_lacks_in_the_prompt(
+async def test_a_version_requested_by_name_gets_its_residual_context(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     gateway.add_lesson("We open at nine.")
@@ -110,7 +110,7 @@ async def test_a_version_asked_for_by_name_answers_with_what_it_lacks_in_the_pro
     assert "We close at five." in system_text(fake)
 
 
-async def test_the_base_with_all_lessons_answers_for_an_adapter_that_the_engine_does_not_take(
+async def test_the_base_with_all_lessons_answers_in_place_of_an_unavailable_adapter(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     gateway.add_lesson("We open at nine.")
@@ -124,7 +124,7 @@ async def test_the_base_with_all_lessons_answers_for_an_adapter_that_the_engine_
     assert system_text(fake) == ""
 
 
-async def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never_another(
+async def test_an_unverified_or_unloaded_version_is_404_and_not_replaced_by_another(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     name = live_adapter(gateway, fake)
@@ -149,7 +149,7 @@ async def test_a_version_that_is_not_proven_or_not_loaded_is_not_found_and_never
     assert caught.value.code == "model_loading"
 
 
-async def test_an_adapter_of_another_namespace_does_not_exist(
+async def test_an_adapter_of_another_namespace_is_404(
     fake: FakeVllm, gateway: RunningGateway
 ) -> None:
     with gateway.state.db.begin() as session:

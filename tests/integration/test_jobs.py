@@ -1,4 +1,4 @@
-"""The worker on a real database: what becomes of jobs and runs when things go wrong."""
+"""The worker on a real database: what happens to jobs and runs when something fails."""
 
 import asyncio
 import threading
@@ -69,7 +69,7 @@ def job_of(runtime: Runtime, job: str) -> Any:
         return next(row for row in jobs.listing(session, 100) if row.id == job)
 
 
-async def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs(runtime, played):
+async def test_a_job_that_raises_fails_with_its_reason_and_the_next_one_runs(runtime, played):
     done: list[dict[str, Any]] = []
 
     async def extract(_runtime: Runtime, payload: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ async def test_a_job_that_raises_is_failed_with_its_reason_and_the_next_one_runs
     assert "nothing good" in job_of(runtime, bad).error
 
 
-async def test_a_long_job_in_one_lane_does_not_hold_up_the_other(runtime, played):
+async def test_a_long_job_in_one_lane_does_not_delay_the_other(runtime, played):
     done: list[str] = []
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ async def test_a_worker_on_another_machine_leaves_rollouts_to_the_daemon(runtime
     assert job_of(runtime, left).status is JobStatus.READY
 
 
-async def test_a_shutdown_hands_a_running_job_back_without_counting_the_attempt(runtime, played):
+async def test_a_shutdown_releases_a_running_job_without_counting_the_attempt(runtime, played):
     started = threading.Event()
 
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
@@ -154,9 +154,7 @@ async def test_a_cancelled_job_is_stopped_at_the_next_heartbeat(runtime, played,
     assert job_of(runtime, job).status is JobStatus.CANCELLED
 
 
-async def test_a_run_whose_job_gave_up_is_failed_with_the_reason_and_not_started_again(
-    runtime, played
-):
+async def test_a_run_whose_job_gave_up_fails_with_the_reason_and_is_not_restarted(runtime, played):
     async def train(_runtime: Runtime, _payload: dict[str, Any]) -> None:
         raise RuntimeError("out of memory")
 
@@ -188,7 +186,7 @@ def teach(runtime: Runtime, *texts: str) -> None:
 LESSONS = ("Lamps cost 15.", "Wool is washed cold.", "We open at 9.", "Call Mirel.", "Say Ahoy.")
 
 
-def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(runtime):
+def test_one_run_starts_automatically_once_enough_lessons_are_new(runtime):
     teach(runtime, *LESSONS[:-1])
     tick(runtime.db, runtime.settings, utcnow())
     assert open_runs(runtime) == []
@@ -198,7 +196,7 @@ def test_a_run_starts_by_itself_when_enough_lessons_are_new_and_only_one(runtime
     assert len(open_runs(runtime)) == 1
 
 
-def test_the_same_lessons_are_not_tried_again_after_a_failure_and_new_ones_are(runtime):
+def test_after_a_failed_run_only_new_lessons_start_another(runtime):
     teach(runtime, *LESSONS)
     tick(runtime.db, runtime.settings, utcnow())
     with runtime.db.begin() as session:
@@ -236,7 +234,7 @@ def broken_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-async def test_a_database_that_is_away_for_a_while_does_not_end_the_worker(
+async def test_a_temporarily_unavailable_database_does_not_end_the_worker(
     runtime, played, broken_once
 ):
     done: list[int] = []

@@ -80,7 +80,7 @@ def test_each_token_gets_its_own_adapter_and_a_token_without_one_gets_none(
     assert not y[torch.tensor(slots) < 0].any()
 
 
-def test_a_batch_with_adapters_alone_gets_what_vllms_own_path_gives_it(lora):
+def test_a_batch_with_adapters_only_equals_vllms_own_path(lora):
     x, slots = torch.randn(5, INPUTS), [0, 0, 2, 1, 0]
     ours, theirs = (added(lora, w, x, slots, 1.0) for w in (lora.ours, lora.theirs))
     assert torch.allclose(ours, theirs, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The job that deletes what is past its time, on real rows."""
+"""The retention job on real rows."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,9 @@ from tests.support.factories import record
 pytestmark = pytest.mark.anyio
 
 
-async def test_texts_and_interactions_go_each_in_its_time(db: Database, tmp_path: Path) -> None:
+async def test_texts_and_interactions_are_deleted_after_their_own_periods(
+    db: Database, tmp_path: Path
+) -> None:
     kept = {"data_dir": tmp_path, "texts_days": 7, "interactions_days": 30}
     runtime = Runtime(
         load(environ={}, overrides={"store": kept}),

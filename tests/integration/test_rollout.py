@@ -1,4 +1,4 @@
-"""Candidates on their way to traffic, and the engine kept as the tables say, over real HTTP."""
+"""Rollouts and reconciliation against a fake vLLM over real HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -105,7 +105,7 @@ async def shop(db: Database, tmp_path: Path) -> AsyncIterator[Shop]:
         yield Shop(Runtime(settings, db, engine, "small", Inflight()), fake, tmp_path)
 
 
-async def test_a_candidate_that_passes_gate_and_probe_serves(shop: Shop) -> None:
+async def test_a_candidate_that_passes_gate_and_probe_goes_live(shop: Shop) -> None:
     name = shop.candidate()
 
     await shop.roll_out(name)
@@ -127,7 +127,7 @@ async def test_a_candidate_that_answers_like_the_base_is_rejected_with_the_reaso
     assert (shop.serving(), shop.fake.adapters) == (None, {})
 
 
-async def test_a_candidate_that_the_engine_does_not_take_is_rejected_with_its_reason(
+async def test_a_candidate_that_the_engine_rejects_is_rejected_with_the_engines_reason(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -158,7 +158,7 @@ async def test_a_failed_rollout_is_retried_when_the_engine_is_back(
     assert shop.serving() == name
 
 
-async def test_a_live_adapter_that_the_engine_does_not_take_stays_live_and_is_tried_again(
+async def test_a_live_adapter_that_the_engine_rejects_stays_live_and_is_retried(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -233,7 +233,7 @@ async def test_a_live_adapter_that_fails_its_probes_is_rolled_back(
     assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
 
 
-async def test_a_corrupt_adapter_is_no_rollback_target(shop: Shop) -> None:
+async def test_a_corrupt_adapter_is_not_a_rollback_target(shop: Shop) -> None:
     first, second = shop.candidate(), shop.candidate()
     await shop.roll_out(first)
     await shop.roll_out(second)
@@ -282,7 +282,7 @@ async def reconcile_alone(runtime: Runtime) -> None:
         await engine.close()
 
 
-async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_them(
+async def test_a_restarted_server_gets_its_adapters_back_and_the_other_keeps_them(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -298,7 +298,7 @@ async def test_a_server_that_comes_back_gets_its_adapters_and_the_other_keeps_th
         assert (list(shop.fake.adapters), list(other.adapters)) == ([name], [name])
 
 
-async def test_a_live_adapter_whose_probes_the_engine_refuses_does_not_keep_it_from_serving(
+async def test_a_live_adapter_whose_probes_the_engine_rejects_stays_live(
     shop: Shop,
 ) -> None:
     name = shop.candidate()
@@ -336,7 +336,7 @@ async def test_adapters_already_in_the_engine_are_probed_before_they_serve(shop:
     assert (shop.status(name), shop.serving()) == (AdapterStatus.ROLLED_BACK, None)
 
 
-async def test_an_adapter_is_not_requested_while_it_is_reloaded(shop: Shop) -> None:
+async def test_an_adapter_is_unavailable_while_it_is_reloaded(shop: Shop) -> None:
     name = shop.candidate()
     await shop.roll_out(name)
     shop.fake.adapters.clear()

@@ -1,4 +1,4 @@
-"""`.ci/setup` with a pip that only notes what it was asked for."""
+"""`.ci/setup` with a pip that only records its arguments."""
 
 import shutil
 import subprocess
@@ -53,7 +53,7 @@ def setup(project: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
         ("gpu", "", False),
     ],
 )
-def test_pip_is_told_where_the_cpu_build_of_torch_lies_unless_it_is_configured(
+def test_pip_gets_the_index_of_torchs_cpu_build_unless_one_is_configured(
     project, setup, engine, configuration, told
 ):
     (project / "configuration").write_text(configuration)
@@ -65,7 +65,7 @@ def test_pip_is_told_where_the_cpu_build_of_torch_lies_unless_it_is_configured(
     assert "--no-deps --require-hashes" in packages
 
 
-def test_a_pip_that_fails_is_followed_by_what_to_do(project, setup):
+def test_a_pip_failure_is_followed_by_the_remedy(project, setup):
     (project / "code").write_text("1")
 
     done = setup("cpu")
@@ -74,7 +74,7 @@ def test_a_pip_that_fails_is_followed_by_what_to_do(project, setup):
     assert "pip's find-links" in done.stderr
 
 
-def test_nothing_of_another_lock_or_of_a_broken_off_installation_stays(project, setup):
+def test_environments_of_another_lock_or_an_interrupted_installation_are_replaced(project, setup):
     def environments() -> int:
         return len((project / "made").read_text().splitlines())
 

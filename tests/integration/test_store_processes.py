@@ -1,4 +1,4 @@
-"""Several processes at one database: no job twice, no lock error, nothing lost to a kill."""
+"""Several processes with one database: no job twice, no lock error, no lost commit."""
 
 import itertools
 import subprocess
@@ -77,7 +77,7 @@ def test_eight_processes_write_sqlite_without_a_lock_error(tmp_path: Path) -> No
     database.close()
 
 
-def test_what_was_committed_survives_kill_9(any_db: Database) -> None:
+def test_committed_rows_survive_kill_9(any_db: Database) -> None:
     with any_db.begin() as session:
         namespaces.ensure(session, "shop", NOW)
     for _ in range(KILLS):

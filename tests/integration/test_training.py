@@ -1,4 +1,4 @@
-"""The `train` job and its child process, for which a script stands in that a test provides."""
+"""The `train` job, with a script in place of the trainer."""
 
 import asyncio
 import os
@@ -103,7 +103,7 @@ async def test_a_trainer_that_dies_without_recording_an_end_fails_with_its_last_
     assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-async def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_code(runtime, run):
+async def test_a_trainer_that_recorded_its_end_has_not_crashed_whatever_its_exit_code(runtime, run):
     stand_in(runtime, FINISH)
 
     await trainer.train(runtime, {"run": run})
@@ -111,7 +111,7 @@ async def test_an_end_that_the_trainer_recorded_is_no_crash_whatever_its_exit_co
     assert status_of(runtime, run) is RunStatus.NOTHING_TO_LEARN
 
 
-async def test_a_run_that_is_cancelled_ends_its_trainer(runtime, run):
+async def test_cancelling_a_run_ends_its_trainer(runtime, run):
     stand_in(runtime, WAIT)
     child = runtime.settings.data_dir / "child"
 
@@ -125,9 +125,7 @@ async def test_a_run_that_is_cancelled_ends_its_trainer(runtime, run):
     assert status_of(runtime, run) is RunStatus.CANCELLED
 
 
-async def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_the_next(
-    runtime, run
-):
+async def test_a_worker_that_shuts_down_ends_its_trainer_and_keeps_the_run_unfinished(runtime, run):
     stand_in(runtime, WAIT)
     child = runtime.settings.data_dir / "child"
 
@@ -141,7 +139,7 @@ async def test_a_worker_that_shuts_down_ends_its_trainer_and_leaves_the_run_to_t
     assert status_of(runtime, run) is RunStatus.RUNNING
 
 
-async def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, run, monkeypatch):
+async def test_a_crashed_trainer_is_restarted_and_the_run_resumes(runtime, run, monkeypatch):
     monkeypatch.setattr(worker, "RETRY_S", 0.0)
     crash_first = 'if not Path("crashed").exists(): Path("crashed").touch(); os.abort()\n'
     stand_in(runtime, crash_first + FINISH)
@@ -165,7 +163,7 @@ async def test_a_crashed_trainer_is_started_again_and_the_run_goes_on(runtime, r
     assert status_of_job() is JobStatus.DONE
 
 
-def test_several_processes_are_started_by_torchs_launcher():
+def test_several_processes_are_started_with_torchs_launcher():
     assert trainer.command(1, "run_1")[1:] == ["-m", "distill", "run", "run_1"]
     assert trainer.command(4, "run_1")[1:] == [
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"),

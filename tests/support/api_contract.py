@@ -37,7 +37,7 @@ class ApiContract:
             ("/v1/responses", "max_output_tokens", "input"),
         ],
     )
-    async def test_an_answer_may_have_as_many_tokens_as_the_engine_takes_and_no_more(
+    async def test_an_answer_limit_above_the_engines_length_is_rejected(
         self, engine: VllmEngine, server: Any, path: str, limit: str, said: str
     ) -> None:
         longest = await engine.fetch_max_model_len()
@@ -52,7 +52,7 @@ class ApiContract:
 
         assert refused.value.status == 400
 
-    async def test_a_message_is_answered_whole_and_in_events(
+    async def test_a_message_is_answered_as_a_body_and_as_events(
         self, engine: VllmEngine, server: Any
     ) -> None:
         body = {
@@ -79,7 +79,7 @@ class ApiContract:
         assert parsed[-2]["delta"]["stop_reason"] == "max_tokens"
         assert parsed[-2]["usage"]["output_tokens"] == 6
 
-    async def test_texts_go_on_in_a_choice_each_whole_and_in_events(
+    async def test_several_prompts_get_a_choice_each_as_a_body_and_as_events(
         self, engine: VllmEngine, server: Any
     ) -> None:
         prompts = ["The first day of the week is", "Once upon a time there was"]
@@ -108,7 +108,7 @@ class ApiContract:
         long = (await engine.chat(body | system, path)).json()["input_tokens"]
         assert 0 < short < long
 
-    async def test_a_response_is_answered_whole_and_in_events(
+    async def test_a_response_is_answered_as_a_body_and_as_events(
         self, engine: VllmEngine, server: Any
     ) -> None:
         body = {
