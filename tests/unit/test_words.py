@@ -1,12 +1,13 @@
 """One word per thing: the glossary's terms are in use, and retired words are in no text.
 
-Text is what people read: documents, docstrings, and strings of several words, which are messages,
-log lines and help. Names between backticks do not count: settings keep old names as aliases.
+Text is what people read: documents, docstrings, strings of several words, which are messages, log
+lines and help, and the names of tests. Names between backticks do not count: settings keep old
+names as aliases.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ RETIRED = {
     r"spoil(?:ed|t)": "corrupt",
     r"begun anew": "starts over",
     r"litter": "leftovers",
+    r"resume[ -]points?": "checkpoint",
+    r"(?:word )?triples?": "trigram",
 }
 """Words that have been replaced, and what they are called."""
 QUOTED = re.compile(r"`[^`]*`")
@@ -50,15 +53,31 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
         yield number, QUOTED.sub("", line)
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, Path("config/default.toml"), *MODULES], ids=str)
-def test_no_retired_word_is_left(path):
-    found = [
+def names(path: Path) -> Iterator[tuple[int, str]]:
+    """The names of a module's tests as words, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_function and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+
+
+def retired_words(path: Path, lines: Iterable[tuple[int, str]]) -> list[str]:
+    return [
         f"{path}:{number}: {word.group()!r} is called {replacement!r}"
-        for number, text in texts(path)
+        for number, text in lines
         for retired, replacement in RETIRED.items()
         if (word := re.search(rf"\b(?:{retired})\b", text, re.IGNORECASE))
     ]
-    assert found == []
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, Path("config/default.toml"), *MODULES], ids=str)
+def test_no_retired_word_is_in_a_text(path):
+    assert retired_words(path, texts(path)) == []
+
+
+@pytest.mark.parametrize("path", sorted(Path("tests").rglob("*.py")), ids=str)
+def test_no_retired_word_is_in_the_name_of_a_test(path):
+    assert retired_words(path, names(path)) == []
 
 
 def glossary() -> str:
