@@ -31,7 +31,9 @@ def test_the_quick_start_of_the_readme_corrects_an_answer(daemon, capsys):
     for there, ours in here.items():
         assert code.count(there) == 1
         code = code.replace(there, ours)
-    exec(code, {"wait": wait})
+    names = {"wait": wait}
+    exec(code, names)
+    names["client"].close()
 
     *wrong, right = filter(None, map(str.strip, capsys.readouterr().out.splitlines()))
     assert "6 years" not in " ".join(wrong)
