@@ -111,7 +111,7 @@ class Engine(Section):
 
     @property
     def template_arguments(self) -> dict[str, Any]:
-        """What the chat template is rendered with, beside the messages."""
+        """Arguments of the chat template, besides the messages."""
         return dict(json.loads(self.chat_template_kwargs or "{}"))
 
 

@@ -15,7 +15,7 @@ from store.models import Lesson
 from store.schema import LessonKind, LessonStatus, Trust
 
 WAITING = (LessonStatus.CANDIDATE, LessonStatus.QUARANTINED)
-"""Statuses of lessons that are not used until somebody approves them."""
+"""Statuses of lessons that are not used until the operator approves them."""
 
 MIN_FREE_TOKENS = 256
 """Tokens of the context window reserved for question and answer."""
@@ -80,7 +80,7 @@ class LessonEditor:
         Raises:
             LessonTooLong: It exceeds the token budget that all lessons share.
             DuplicateLesson: A lesson already says this.
-            ExpiryInPast: The expiry lies in the past.
+            ExpiryInPast: The expiry is in the past.
         """
         self._check_expiry(expires_at)
         length = self._length(when, do)

@@ -139,7 +139,7 @@ def stem(word: str) -> str:
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers in a text, as written, each once and where it stands first."""
+    """The numbers in a text, as written, each once, in order of first occurrence."""
     return list(dict.fromkeys(_NUMBER.findall(text)))
 
 
