@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from distill.context.markup import ROW, TABLE_RULE
 from distill.context.statements import QUESTION_MARKS
+from distill.context.tables import ROW, RULE
 
 _LABELS = tomllib.loads(Path(__file__).with_name("examples.toml").read_text())
 ANSWER_LABELS = frozenset(_LABELS["answers"].split())
@@ -139,7 +139,7 @@ def _labelled(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
         if len(cells) > 1 and cells[-1].lower() in ANSWER_LABELS:
             columns = cells
             pieces = [line]
-        elif columns and len(cells) == len(columns) and not TABLE_RULE.match(line):
+        elif columns and len(cells) == len(columns) and not RULE.match(line):
             pieces = [f"{columns[0]}: {cells[0]}", f"{columns[-1]}: {cells[-1]}", ""]
         else:
             columns = columns if row else []

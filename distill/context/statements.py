@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from distill.context import markup
+from distill.context.traced import ADDED, Traced, prompt_lines
 from store.contexts import Context
 from store.text.words import (
     UNSPACED,
@@ -55,10 +56,20 @@ IGNORED = function_words(
 
 def split_statements(context: Context) -> list[str]:
     """The statements of a context: each lesson, and each statement of its system prompt."""
-    lines = markup.plain_lines(context.system_prompt or "")
-    parts = [part for line in lines for part in _sentences(line)]
-    stated = [part for part in parts if not _is_asked_by_speaker(part)]
-    return [part for part in [*stated, *context.lessons] if topic_words(part)]
+    lines = markup.read(prompt_lines(context.system_prompt or "")).stated
+    parts = [part.text for line in lines for part in sentences_of(line.text)]
+    return [part for part in parts if is_askable(part)] + [
+        lesson for lesson in context.lessons if topic_words(lesson)
+    ]
+
+
+def is_askable(text: str) -> bool:
+    """Whether a sentence of a system prompt states something that can be asked about.
+
+    A question in a dialogue ("Visitor: Who owns this?") does not.
+    """
+    is_asked = text.endswith(QUESTION_MARKS) and SPEAKER.match(text)
+    return not is_asked and bool(topic_words(text))
 
 
 def in_first_person(statement: str) -> str:
@@ -84,9 +95,19 @@ def introduction(answers: Sequence[str]) -> str | None:
     return next((answer for answer in answers if answer.startswith(starts)), None)
 
 
-def _is_asked_by_speaker(text: str) -> bool:
-    """Whether a text is a question in a dialogue ("Visitor: Who owns this?"), not a statement."""
-    return text.endswith(QUESTION_MARKS) and bool(SPEAKER.match(text))
+def sentences_of(line: Traced) -> list[Traced]:
+    """The sentences of a line; parts that may not be whole sentences stay together."""
+    letters = "".join(line.text.split())
+    pairs = zip(line.text, line.places, strict=True)
+    places = [place for character, place in pairs if not character.isspace()]
+    found, end = [], 0
+    for sentence in _sentences(line.text):
+        squeezed = "".join(sentence.split())
+        start = letters.index(squeezed, end)  # text without words is in no sentence
+        end = start + len(squeezed)
+        own = iter(places[start:end])
+        found.append(Traced(sentence, tuple(ADDED if c.isspace() else next(own) for c in sentence)))
+    return found
 
 
 def _sentences(line: str) -> list[str]:
