@@ -7,7 +7,7 @@ continues a list of the prompts in its examples (`context/examples.py`).
 import random
 from collections.abc import Sequence
 
-from distill.context.examples import unquoted
+from distill.context.labels import unquoted
 from distill.model import encoder
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distill.context import statements
-from distill.context.examples import Example, split
+from distill.context.examples import Example, split, split_lines
 from distill.data.collect import statement_answers
 from store.contexts import Context
 
@@ -179,6 +179,39 @@ def test_the_rest_contains_only_lines_of_the_text(text):
 
     assert rest == text or found
     assert not Counter(filter(None, rest.split("\n"))) - Counter(text.split("\n"))
+
+
+@given(LINES.map("\n".join))
+def test_an_example_stands_on_lines_of_the_text_that_are_not_in_the_rest(text):
+    lines = text.split("\n")
+    found, rest = split_lines(text)
+    left = {number for number, line in rest if line}
+
+    assert all(line in ("", lines[number]) for number, line in rest)
+    for each in found:
+        assert each.numbers
+        assert not left & set(each.numbers)
+        shown = " ".join(lines[number] for number in each.numbers)
+        assert all(
+            word in shown for word in f"{each.prompt} {each.answer}".split() if word.isalpha()
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("Hi.\nQ: one\ntwo\n\nA: 2\n\nQ: three\nA: 3", [(1, 2, 4), (6, 7)]),
+        (
+            "| Message | Label |\n|---|---|\n| Where is it? | RED |\n| Hi there! | BLUE |",
+            [(2,), (3,)],
+        ),
+        ("<input>\nd\n</input>\n<output>e</output>\n\n" * 2, [(0, 1, 2, 3), (5, 6, 7, 8)]),
+        ("<example>\n<a>b</a>\n<c>d</c>\n</example>\n" * 2, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ("a -> b\nSee below.\nc -> d\ne -> f", [(0,), (2,), (3,)]),
+    ],
+)
+def test_an_example_knows_its_lines(text, numbers):
+    assert [each.numbers for each in split_lines(text)[0]] == numbers
 
 
 def test_unlabelled_answers_are_examples_if_two_follow_labelled_prompts():
