@@ -3,21 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from distill.context.syntax import ITEM
 from distill.context.traced import Line, Traced, indent
 
 TAB = 8
 
 
 def without_margin(lines: Sequence[Line]) -> list[Line]:
-    """The lines without the indentation that all of them share, and with spaces for tabs.
+    """The lines without the indentation that they share, and with spaces for tabs.
 
-    The first line counts only for itself, as in a docstring.
+    As in a docstring, the first line may have lost its indentation and does not count, unless the
+    others are nested in it.
     """
     if not lines:
         return []
     first, *rest = (_expanded(line.text) for line in lines)
-    margin = min((indent(text.text) for text in rest if text.text.strip()), default=0)
-    texts = [first[indent(first.text) :], *(text[margin:] for text in rest)]
+    is_parent = first.text.rstrip().endswith(":") or ITEM.match(first.text)
+    sharing = [text for text in ((first, *rest) if is_parent else rest) if text.text.strip()]
+    margin = min((indent(text.text) for text in sharing), default=0)
+    top = first[margin if is_parent else indent(first.text) :]
+    texts = [top, *(text[margin:] for text in rest)]
     return [replace(line, text=text) for line, text in zip(lines, texts, strict=True)]
 
 

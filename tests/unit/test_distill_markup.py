@@ -40,6 +40,14 @@ from store.contexts import Context
             ["Be brief.", "Count: one. Then rest."],
         ),
         (
+            "shop:\n  city: Ely\n  hours:\n    monday: 9",
+            ["shop: city: Ely", "shop: hours: monday: 9"],
+        ),
+        (
+            "    - Ely\n      - phone 12\n    - Hull\n      - phone 34",
+            ["Ely: phone 12", "Hull: phone 34"],
+        ),
+        (
             "If it fails:\n1. Restart it.\n2. Otherwise:\n   a. Check the cable.\n   b) Call us.",
             [
                 "If it fails: Restart it.",
