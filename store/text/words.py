@@ -19,6 +19,7 @@ import regex  # type: ignore[import-untyped]
 
 _ENGLISH = tomllib.loads(Path(__file__).with_name("english.toml").read_text())
 _SPELLING: dict[str, str] = _ENGLISH["spelling"]
+_REFERENCES = frozenset(_ENGLISH["sentences"]["references"].split())
 FUNCTION_WORDS: dict[str, frozenset[str]] = {
     kind: frozenset(words.split()) for kind, words in _ENGLISH["function_words"].items()
 }
@@ -164,6 +165,14 @@ def sentences(text: str) -> list[str]:
         for sentence in _sentences_of(" ".join(line.split()))
         if tokens(sentence)
     ]
+
+
+def refers_back(sentence: str) -> bool:
+    """Whether a sentence ("They cost 9 euros.") needs the one before it to be understood.
+
+    Sentences in other languages than English are taken not to.
+    """
+    return fold(next(iter(words(sentence)), "")) in _REFERENCES
 
 
 def _sentences_of(line: str) -> Iterator[str]:

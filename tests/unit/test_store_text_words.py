@@ -69,6 +69,21 @@ def test_a_closing_quote_belongs_to_the_sentence_before_it():
     ]
 
 
+@pytest.mark.parametrize(
+    ("sentence", "refers"),
+    [
+        ("They cost 9 euros.", True),
+        ('"It\'s free."', True),
+        ("Then it is free.", True),
+        ("Lamps and their shades cost 9 euros.", False),
+        ("Sie kosten 9 Euro.", False),
+        ("", False),
+    ],
+)
+def test_a_sentence_refers_back_by_its_first_word(sentence, refers):
+    assert words.refers_back(sentence) is refers
+
+
 def test_content_words_without_spaces_match_by_their_characters():
     assert words.content_words("退货期") <= words.content_words("我们的退货期为30天")
 
