@@ -12,13 +12,8 @@ from dataclasses import dataclass, replace
 
 from distill.context import examples
 from distill.context.examples import Example
-from distill.context.statements import (
-    in_first_person,
-    introduction,
-    is_instruction,
-    matching_statement,
-    split_statements,
-)
+from distill.context.sourced import sourced_statements
+from distill.context.statements import introduction, is_instruction, matching_statement
 from distill.data import questions, similar_prompts
 from distill.data.verbalise import verbalise
 from distill.evaluate import general_prompts, preflight
@@ -195,11 +190,11 @@ def statement_answers(context: Context) -> dict[str, str]:
     Examples of answers, as in a list of questions and answers, are statements too; examples of a
     format are not.
     """
-    found, rest = _examples(context)
-    plain = split_statements(replace(context, system_prompt=rest))
-    pairs = [] if examples.show_format(found) else found
-    answered = {f"{example.prompt} {example.answer}": example.answer for example in pairs}
-    return {statement: in_first_person(statement) for statement in plain} | answered
+    return {
+        statement.text: statement.answer
+        for statement in sourced_statements(context)
+        if statement.is_askable
+    }
 
 
 def distinct(conversations: Sequence[Messages], avoid: Sequence[str]) -> list[Messages]:
