@@ -31,11 +31,11 @@ from distill.settings import TrainerSettings
 from distill.spec import Parent, RunSpec
 from distill.train import Outcome
 from store import adapters, interactions, jobs, prompts, runs, snapshots
+from store.adapter_tables import Run
 from store.anchors import Anchor
 from store.clock import utcnow
 from store.db import DATABASE_UNAVAILABLE, Database, Session
 from store.durable_files import sha256
-from store.models import Run
 from store.runs import TRAINED, UnknownRun
 from store.schema import RunStatus
 

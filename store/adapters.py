@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import select
 
+from store.adapter_tables import Adapter, Alias, Evaluation, RolloutEvent
 from store.db import Session, insert_if_absent, new_id
-from store.models import Adapter, Alias, Evaluation, RolloutEvent
 from store.schema import AdapterStatus
 
 

@@ -11,8 +11,9 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
+from store.adapter_tables import Adapter, Alias
 from store.db import Session, insert_if_absent
-from store.models import Adapter, Alias, Namespace, Snapshot
+from store.models import Namespace, Snapshot
 
 DEFAULT = "default"
 

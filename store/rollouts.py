@@ -16,9 +16,10 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from store import audit, jobs, lessons, namespaces, prompts
+from store.adapter_tables import Adapter, Alias, Evaluation, RolloutEvent, Run
 from store.adapters import evaluation, get_one, last_good
 from store.db import Session, insert_if_absent, new_id
-from store.models import Adapter, Alias, Evaluation, RolloutEvent, Run, Snapshot
+from store.models import Snapshot
 from store.schema import AdapterStatus
 from store.schema import IllegalTransition as IllegalTransition
 

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import select
 
 from store import namespaces, snapshots
+from store.adapter_tables import Run
 from store.db import Session, new_id
-from store.models import Run
 from store.schema import IllegalTransition as IllegalTransition
 from store.schema import RunStatus
 

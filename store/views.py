@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select
 
 from store import lessons, namespaces, prompts
+from store.adapter_tables import Adapter, Alias
 from store.contexts import Context
 from store.db import Session
-from store.models import Adapter, Alias, Namespace, Snapshot
+from store.models import Namespace, Snapshot
 from store.schema import AdapterStatus
 
 BASE = "base"

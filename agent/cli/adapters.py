@@ -14,9 +14,9 @@ from agent.cli.options import (
     print_rows,
 )
 from store import adapters, rollouts, snapshots
+from store.adapter_tables import Adapter
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
-from store.models import Adapter
 
 app = typer.Typer(
     help="List adapters, show their origin and gate results, verify their files.",

@@ -20,8 +20,8 @@ from agent.process.checks import check_trainable
 from agent.training.plan import open_run, untried_lessons
 from config.sections import Distill
 from store import adapters, audit, interactions, lessons, namespaces, prompts, runs, snapshots
+from store.adapter_tables import Run
 from store.clock import utcnow
-from store.models import Run
 
 app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
 

@@ -27,8 +27,8 @@ from agent.learning.operator_edits import prompt_length
 from agent.process.checks import check_trainable
 from agent.training.plan import open_run
 from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
+from store.adapter_tables import Adapter, Run
 from store.db import Session
-from store.models import Adapter, Run
 from store.rollouts import approve
 from store.schema import AdapterStatus
 from store.views import BASE

@@ -23,9 +23,9 @@ from agent.demo.service import Service
 from agent.demo.shops import Shop
 from config.settings import Settings
 from store import adapters, conversations, lessons, namespaces, runs
+from store.adapter_tables import Run
 from store.clock import utcnow
 from store.db import Database
-from store.models import Run
 from store.schema import AdapterStatus, RunStatus
 from store.views import BASE
 

@@ -23,9 +23,9 @@ from agent.engine.adapters import AdapterLoadError, AdapterMismatch, load_and_ve
 from agent.engine.client import VllmEngine
 from agent.runtime import Runtime
 from store import adapters, rollouts
+from store.adapter_tables import Adapter
 from store.clock import utcnow
 from store.manifests import AdapterCorrupt, AdapterMissing
-from store.models import Adapter
 
 log = structlog.get_logger(__name__)
 

@@ -25,10 +25,10 @@ from agent.rollout.gate import judge
 from agent.rollout.reconcile import reconcile
 from agent.runtime import Runtime
 from store import adapters, rollouts
+from store.adapter_tables import Adapter
 from store.adapters import UnknownAdapter
 from store.clock import utcnow
 from store.manifests import AdapterCorrupt
-from store.models import Adapter
 from store.schema import AdapterStatus
 from store.views import BASE
 

@@ -19,8 +19,9 @@ import structlog
 
 from config.settings import Settings
 from store import jobs, lessons, namespaces, prompts, runs, snapshots
+from store.adapter_tables import Run
 from store.db import Session
-from store.models import Lesson, Run, Snapshot
+from store.models import Lesson, Snapshot
 from store.schema import LessonStatus
 
 log = structlog.get_logger(__name__)

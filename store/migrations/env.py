@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from store import models, operations  # noqa: F401 — registers their tables
+from store import adapter_tables, models, operations  # noqa: F401 — registers their tables
 from store.schema import Base
 
 connection = context.config.attributes["connection"]

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from store import adapters, feedback, lessons, records, rollouts, runs
+from store.adapter_tables import Adapter
 from store.db import Session, new_id
 from store.feedback import NewFeedback
 from store.lessons import Support
-from store.models import Adapter, Lesson
+from store.models import Lesson
 from store.records import Record
 from store.schema import InteractionStatus, LessonKind, LessonStatus, Trust
 
