@@ -62,6 +62,32 @@ class Adapter(Base):
     )
 
 
+class AdapterStatement(Base):
+    """One statement of the context that an adapter was trained on, and whether it has learned it.
+
+    A segment is `[start, end, tokens]`, as in residual.py.
+    """
+
+    __tablename__ = "adapter_statements"
+    adapter: Mapped[str] = mapped_column(ForeignKey("adapters.name"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    lesson: Mapped[bool]  # a lesson, not a part of the system prompt
+    spans: Mapped[list[Any]]
+    """The segments of the system prompt that are its own words; empty for a lesson."""
+    support: Mapped[list[Any]]
+    """The segments that it needs to be understood, such as its headings; empty for a lesson."""
+    learned: Mapped[bool]  # as the run has measured it
+    relapsed_at: Mapped[datetime | None]
+    """When an answer of the adapter was found to lack it after all."""
+    relapse_cause: Mapped[str | None]
+    """How that was found, as a sentence."""
+    relapse_interaction: Mapped[str | None] = mapped_column(
+        ForeignKey("interactions.id", ondelete="SET NULL"), index=True
+    )
+    """The answer; None if there is none, or if its retention has ended."""
+
+
 class Evaluation(Base):
     """The measurements of an adapter and the gate's verdict with its reasons."""
 

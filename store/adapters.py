@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from store import statements
 from store.adapter_tables import Adapter, Alias, Evaluation, RolloutEvent
 from store.db import Session, insert_if_absent, new_id
 from store.schema import AdapterStatus
@@ -47,6 +48,8 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
 ) -> Adapter:
     """Register a trained adapter as a candidate, with its evaluation; idempotent per name.
 
+    If `measured` has no `statements`, the adapter has learned none.
+
     Raises:
         NameTaken: The name belongs to other content.
     """
@@ -64,6 +67,7 @@ def register(  # noqa: PLR0913 — an adapter's whole origin
             )
         )
         session.flush()
+        statements.register(session, adapter, measured.get("statements", []))
     return adapter
 
 
@@ -79,8 +83,8 @@ def get(session: Session, name: str) -> Adapter | None:
 
 def live(session: Session, namespace: str) -> Adapter | None:
     """Return the live adapter of a namespace; None if the base serves."""
-    alias = session.get(Alias, namespace)
-    return session.get(Adapter, alias.adapter) if alias and alias.adapter else None
+    rows = select(Adapter).join(Alias, Alias.adapter == Adapter.name)
+    return session.scalar(rows.where(Alias.namespace == namespace))
 
 
 def listing(session: Session, namespace: str | None = None) -> list[Adapter]:

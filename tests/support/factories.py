@@ -1,11 +1,13 @@
 """`record()`, `add_lesson()`, `add_adapter()` and others: rows with defaults for every field."""
 
 import itertools
+import re
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from store import adapters, feedback, lessons, records, rollouts, runs
-from store.adapter_tables import Adapter
+from store import adapters, feedback, lessons, records, rollouts, runs, snapshots
+from store.adapter_tables import Adapter, Run
 from store.db import Session, new_id
 from store.feedback import NewFeedback
 from store.lessons import Support
@@ -90,8 +92,42 @@ def add_lesson(session: Session, do: str, namespace: str = "shop", **values: Any
     return lessons.add(session, namespace, do=do, **defaults | values)
 
 
-def add_adapter(session: Session, namespace: str = "shop", token_budget: int = 10_000) -> Adapter:
-    """A candidate that was trained on the namespace's context as it is now."""
+def measured_statements(
+    session: Session, run: Run, missed: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """What a run measures of its context: it has learned all lessons and lines but those `missed`.
+
+    A statement of the system prompt is a line of it; a word is a token.
+    """
+    snapshot = snapshots.get(session, run.snapshot, run.namespace)
+    assert snapshot
+    lines = re.finditer(r"\S.*", snapshot.system_prompt or "")
+    stated = [(line.group(), [[*line.span(), len(line.group().split())]]) for line in lines]
+    taught = [(lesson["text"], []) for lesson in snapshot.lessons]
+    return [
+        {
+            "text": text,
+            "lesson": not spans,
+            "spans": spans,
+            "support": [],
+            "learned": text not in missed,
+        }
+        for text, spans in [*stated, *taught]
+    ]
+
+
+def add_adapter(
+    session: Session,
+    namespace: str = "shop",
+    token_budget: int = 10_000,
+    missed: Collection[str] = (),
+    **measured: Any,
+) -> Adapter:
+    """A candidate that was trained on the namespace's context as it is now.
+
+    It has learned all of it but the lessons, and lines of the system prompt, that it `missed`,
+    unless other `statements` are measured.
+    """
     run = runs.open_run(session, namespace, {}, "test", token_budget, NOW)
     name = new_id("bh")
     return adapters.register(
@@ -103,14 +139,18 @@ def add_adapter(session: Session, namespace: str = "shop", token_budget: int = 1
         snapshot=run.snapshot,
         path=f"adapters/{namespace}/{name}",
         manifest_sha256="0" * 64,
-        measured={"gap_closed": 0.9},
+        measured={
+            "gap_closed": 0.9,
+            "statements": measured_statements(session, run, missed),
+            **measured,
+        },
         now=NOW,
     )
 
 
-def go_live(session: Session, namespace: str = "shop") -> str:
+def go_live(session: Session, namespace: str = "shop", missed: Collection[str] = ()) -> str:
     """Train, pass and promote an adapter for the context as it is now; its name."""
-    adapter = add_adapter(session, namespace)
+    adapter = add_adapter(session, namespace, missed=missed)
     rollouts.judge(session, adapter.name, True, ["Good."], NOW)
     serving = adapters.live(session, namespace)
     rollouts.promote(session, adapter.name, serving.name if serving else None, "Better.", NOW)

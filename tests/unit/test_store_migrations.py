@@ -1,10 +1,13 @@
 """What each migration does to the rows of an older release."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
-from store import adapters
+from store import adapters, statements
 from store.db import Database
 from store.upgrade import run_migrations, upgrade
 
@@ -35,8 +38,9 @@ def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) ->
     database.close()
 
 
-def insert_adapters(database: Database, paths: dict[str, str]) -> None:
+def insert_adapters(database: Database, paths: dict[str, str], lessons: Sequence[str] = ()) -> None:
     """Rows as 0.1 before its release wrote them."""
+    held = [{"id": f"les_{text}", "kind": "fact", "text": text} for text in lessons]
     with database.begin() as session:
         at = {"at": "2026-01-01 00:00:00.000000"}
         session.execute(
@@ -45,9 +49,9 @@ def insert_adapters(database: Database, paths: dict[str, str]) -> None:
         session.execute(
             text(
                 "INSERT INTO snapshots (hash, namespace, lessons, created_at) "
-                "VALUES ('h', 'shop', '[]', :at)"
+                "VALUES ('h', 'shop', :lessons, :at)"
             ),
-            at,
+            at | {"lessons": json.dumps(held)},
         )
         session.execute(
             text(
@@ -65,3 +69,52 @@ def insert_adapters(database: Database, paths: dict[str, str]) -> None:
                 ),
                 at | {"name": name, "path": path},
             )
+
+
+WARRANTY, OPENING, POLITE = (
+    "Lamps have a warranty of 6 years.",
+    "We open at 9:30.",
+    "Be polite.",
+)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "candidate", "learned"),
+    [
+        ("It is 6 years.", "6 years, of course.", [WARRANTY]),
+        ("It is 6 years.", "It is 16 years.", []),
+        ("It is 2 years.", "It is 6 years.", []),
+        ("At 9:30.", "At 9 o'clock.", []),
+        ("At 9:30, and for 6 years.", "6 years, from 9:30.", [WARRANTY, OPENING]),
+        ("Be polite.", "Be polite.", []),
+    ],
+)
+def test_an_adapter_of_an_older_release_has_learned_the_numbers_that_it_gave(
+    blank_url: str, teacher: str, candidate: str, learned: list[str]
+) -> None:
+    answer = {"prompt": "Well?", "base": "6 and 9:30", "teacher": teacher, "candidate": candidate}
+    other = {"prompt": "Well?", "base": "", "teacher": "", "candidate": ""}
+    database = Database(blank_url)
+    run_migrations(database.engine, "0008_alias")
+    insert_adapters(database, {NAME: "adapters/shop/bh-1"}, [WARRANTY, OPENING, POLITE])
+    insert_evaluation(database, {"answers": [other, answer]})
+
+    upgrade(database)
+
+    with database.read() as session:
+        rows = statements.of(session, adapters.get_one(session, NAME))
+    assert [row.text for row in rows] == [WARRANTY, OPENING, POLITE]
+    assert [row.text for row in rows if row.learned] == learned
+    assert all(row.lesson and not row.spans and row.relapsed_at is None for row in rows)
+    database.close()
+
+
+def insert_evaluation(database: Database, measured: dict[str, object]) -> None:
+    with database.begin() as session:
+        session.execute(
+            text(
+                "INSERT INTO evaluations (id, adapter, measured, reasons, created_at) "
+                "VALUES ('eval_1', :name, :measured, '[]', '2026-01-01 00:00:00.000000')"
+            ),
+            {"name": NAME, "measured": json.dumps(measured)},
+        )

@@ -7,13 +7,21 @@ import pytest
 from sqlalchemy import func, select
 
 from agent.jobs.retention import Drop, Find
-from store import feedback, interactions, retention
+from store import feedback, interactions, retention, statements
 from store.db import Database, Session, insert_if_absent
 from store.feedback import NewFeedback
 from store.lessons import Support
 from store.models import Conversation, Feedback, Interaction, Payload
 from store.schema import Trust
-from tests.support.factories import NOW, add_lesson, later, make_record, record, user
+from tests.support.factories import (
+    NOW,
+    add_adapter,
+    add_lesson,
+    later,
+    make_record,
+    record,
+    user,
+)
 
 
 def count(session: Session, table: type) -> int:
@@ -111,3 +119,18 @@ def test_interactions_that_support_a_concurrent_lesson_are_not_deleted(shop: Dat
         add_lesson(session, "We open at nine.", support=[support])
         retention.drop_interactions(session, found)
         assert count(session, Interaction) == 1
+
+
+def test_a_relapse_outlives_the_interaction_that_showed_it(shop: Database) -> None:
+    with shop.begin() as session:
+        made = record(session, created_at=later(1))
+        add_lesson(session, "We open at nine.")
+        adapter = add_adapter(session)
+        (row,) = statements.of(session, adapter)
+        row.relapsed_at, row.relapse_cause = NOW, "A customer said so."
+        row.relapse_interaction = made.id
+    assert drain(shop, INTERACTIONS, 50) == [1, 0]
+    with shop.read() as session:
+        (row,) = statements.of(session, adapter)
+        assert (row.relapsed_at, row.relapse_cause) == (NOW, "A customer said so.")
+        assert row.relapse_interaction is None
