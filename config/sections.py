@@ -192,7 +192,7 @@ class Distill(Section):
     auto: bool = True
     """Whether runs start automatically."""
     min_new_lessons: int = Field(5, gt=0)
-    """A run starts automatically with this many active lessons that are not in the last run."""
+    """A run starts automatically with this many lessons, new or relapsed since the last run."""
     settle_s: float = Field(60.0, ge=0)
     """Seconds without a new lesson before a run starts automatically."""
     max_lesson_tokens: int = Field(1024, gt=0)

@@ -43,7 +43,7 @@ class Adapter(Base):
     namespace: Mapped[str] = mapped_column(ForeignKey("namespaces.name"))
     run: Mapped[str] = mapped_column(ForeignKey("runs.id"))
     parent: Mapped[str | None]  # the adapter that training started from, if any
-    snapshot: Mapped[str]  # the context it has internalised
+    snapshot: Mapped[str]  # the context that it was trained on
     path: Mapped[str]
     """Its folder, relative to the data folder, or absolute if outside it."""
     manifest_sha256: Mapped[str]

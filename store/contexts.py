@@ -22,7 +22,10 @@ SPACE = re.compile(r"\s*")
 
 @dataclass(frozen=True)
 class Context:
-    """The text prepended to a conversation: registered system prompt and rendered lessons."""
+    """The text prepended to a conversation: registered system prompt and rendered lessons.
+
+    Under an adapter it is the residual context: the part that the adapter has not internalised.
+    """
 
     system_prompt: str | None = None
     lessons: tuple[str, ...] = ()
@@ -50,9 +53,9 @@ def compose(
     Args:
         messages: Chat messages as the client sent them; not modified.
         context: What the answering adapter has not internalised; if empty, nothing is prepended.
-        elide: The registered system prompt. If the client's system text starts with it (ignoring
-            differences in white space), it is removed there, so that the prompt has it once, or
-            not at all when it is internalised.
+        elide: The whole registered system prompt. If the client's system text starts with it
+            (ignoring differences in white space), it is removed there, so that the prompt has
+            only what `context` has of it.
     """
     own, rest = split_system(messages)
     client_text = _without_prefix(own, elide) if elide else own

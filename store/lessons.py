@@ -3,8 +3,8 @@
 Extraction and the operator add lessons; the view puts active ones into prompts; promotion and
 rollback move them between prompt and weights. Invariants others rely on:
 - the text of a lesson never changes: an edit makes a new row that supersedes the old one;
-- among lessons in use, exactly those whose text the live adapter's snapshot holds are
-  internalised, and the rest are active.
+- among lessons in use, exactly those whose text the live adapter has internalised
+  (`statements.internalised`) are internalised, and the rest are active.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
-from store import namespaces
+from store import adapters, namespaces, statements
 from store.db import Session, new_id
 from store.models import Lesson, LessonSupport, Snapshot
 from store.schema import IllegalTransition as IllegalTransition
@@ -141,7 +141,7 @@ def _urgency(lesson: Lesson) -> tuple[bool, datetime, str]:
 
 
 def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
-    """Change a lesson's status; `active` becomes `internalised` if the live adapter holds it.
+    """Change a lesson's status; `active` becomes `internalised` if the live adapter has learned it.
 
     Raises:
         IllegalTransition: The lesson cannot change to that status.
@@ -157,17 +157,16 @@ def set_status(session: Session, lesson: Lesson, status: LessonStatus) -> None:
 
 
 def sync_with_live_adapter(session: Session, namespace: str) -> None:
-    """Mark each lesson in use as internalised or active, by the live adapter's snapshot."""
-    snapshot = namespaces.internalised_snapshot(session, namespace)
-    held = snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    """Mark each lesson in use as internalised or active, by what the live adapter has learned."""
+    learned = statements.internalised(session, adapters.live(session, namespace))
     for lesson in listing(session, namespace, IN_USE):
-        in_weights = text(lesson) in held
+        in_weights = text(lesson) in learned
         lesson.status = LessonStatus.INTERNALISED if in_weights else LessonStatus.ACTIVE
     session.flush()
 
 
 def snapshot_texts(rendered: Sequence[dict[str, str]]) -> frozenset[str]:
-    """The lesson texts of a snapshot. A lesson is in the weights as text, whatever its id."""
+    """The lesson texts of a snapshot. A lesson is trained on as text, whatever its id."""
     return frozenset(lesson["text"] for lesson in rendered)
 
 
@@ -249,7 +248,7 @@ def principals(session: Session, lesson: Lesson) -> set[str]:
 def edit(session: Session, lesson: Lesson, do: str, now: datetime, tokens: int) -> Lesson:
     """Replace a lesson by a new row with the operator's text and the same origins.
 
-    If the live adapter holds the old text, the new one is in the prompt until the next run.
+    If the live adapter has learned the old text, the new one is in the prompt until the next run.
 
     Raises:
         IllegalTransition: The lesson is retired.
@@ -287,12 +286,11 @@ def count_active(session: Session, namespace: str) -> int:
 
 
 def _placed(session: Session, lesson: Lesson, status: LessonStatus) -> LessonStatus:
-    """`status`, or internalised instead of active where the weights hold the text."""
+    """`status`, or internalised instead of active where the live adapter has learned the text."""
     if status not in IN_USE:
         return status
-    snapshot = namespaces.internalised_snapshot(session, lesson.namespace)
-    in_weights = snapshot is not None and text(lesson) in snapshot_texts(snapshot.lessons)
-    return LessonStatus.INTERNALISED if in_weights else LessonStatus.ACTIVE
+    learned = statements.internalised(session, adapters.live(session, lesson.namespace))
+    return LessonStatus.INTERNALISED if text(lesson) in learned else LessonStatus.ACTIVE
 
 
 def _origin(support: Support | LessonSupport) -> tuple[str | None, str | None, str, str]:

@@ -96,8 +96,11 @@ def lock(session: Session, name: str) -> None:
         raise UnknownNamespace(name)
 
 
-def internalised_snapshot(session: Session, name: str) -> Snapshot | None:
-    """Return the snapshot that the live adapter has internalised; None if the base serves."""
+def trained_snapshot(session: Session, name: str) -> Snapshot | None:
+    """Return the snapshot that the live adapter was trained on; None if the base serves.
+
+    The weights hold something of all of it, whether or not each statement was learned.
+    """
     return session.scalar(
         select(Snapshot)
         .join(

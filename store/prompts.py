@@ -1,7 +1,7 @@
 """The operator's inputs to a namespace: system prompt, seed prompts and anchors.
 
-The system prompt is prepended to every conversation until an adapter has internalised it. Runs
-train on seed prompts in addition to logged ones. The gate checks candidates with anchors.
+Every conversation starts with what the live adapter has not internalised of the system prompt.
+Runs train on seed prompts in addition to logged ones. The gate checks candidates with anchors.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ changes the alias, statuses, lessons, events and audit log together. Invariants:
 - at most one adapter of a namespace is live, and the alias names it;
 - the alias changes by compare-and-swap only, so of two concurrent decisions only one succeeds;
 - only adapters that passed their gate go live, and rejected or rolled-back ones never do again;
+- a lesson is internalised in the same transaction that makes an adapter live which has learned it;
 - promotion fails if a lesson or system prompt of the adapter was retired or changed since its run
   started, or if the live adapter is from a later run; a rollback restores the last good adapter
   without these checks.
@@ -110,7 +111,7 @@ def withdraw(session: Session, name: str, reason: str, now: datetime) -> None:
 def promote(session: Session, name: str, expected: str | None, reason: str, now: datetime) -> None:
     """Make an adapter live, if `expected` (None for the base) is live now; idempotent.
 
-    Lessons it has internalised leave the prompt; lessons it has not internalised return to it.
+    What it has learned leaves the prompt; what only its predecessor has learned returns to it.
 
     Raises:
         UnknownAdapter: There is no such adapter.

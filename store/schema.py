@@ -59,7 +59,7 @@ class LessonStatus(enum.StrEnum):
     ACTIVE = "active"
     """In the prompt, if it fits the token budget."""
     INTERNALISED = "internalised"
-    """In the live adapter's weights, so left out of the prompt."""
+    """The live adapter has learned it, so it is left out of the prompt."""
     RETIRED = "retired"
     """No longer used."""
     QUARANTINED = "quarantined"

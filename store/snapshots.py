@@ -1,8 +1,8 @@
 """Snapshots: immutable contexts, named by the hash of their content.
 
-A run takes a snapshot when it is opened and learns exactly that. Promotion and rollback of the
-resulting adapter use the snapshot to decide which lessons leave or re-enter the prompt. Equal
-contents share one row; rows are never changed or deleted.
+A run takes a snapshot when it is opened and is trained on exactly that. What the resulting adapter
+has learned of it is in its statements (statements.py). Equal contents share one row; rows are never
+changed or deleted.
 """
 
 from datetime import datetime

@@ -54,8 +54,13 @@ def of(session: Session, adapter: Adapter) -> list[AdapterStatement]:
     return list(session.scalars(rows.execution_options(populate_existing=True)))
 
 
+def internalised_rows(session: Session, adapter: Adapter | None) -> list[AdapterStatement]:
+    """Return the statements that are internalised under an adapter; none for the base."""
+    return _divided(session, adapter)[0]
+
+
 def internalised(session: Session, adapter: Adapter | None) -> frozenset[str]:
-    """Return the texts of the lessons that an adapter has internalised; none for the base."""
+    """Return the texts of the lessons that are internalised under an adapter; none for the base."""
     inside, outside = _divided(session, adapter)
     # Of a text that is listed twice, both must be learned.
     return _lesson_texts(inside) - _lesson_texts(outside)
@@ -97,7 +102,7 @@ def relapsed_since(session: Session, namespace: str, since: datetime) -> frozens
 def _divided(
     session: Session, adapter: Adapter | None
 ) -> tuple[list[AdapterStatement], list[AdapterStatement]]:
-    """Return the statements that an adapter has internalised, and the others."""
+    """Return the statements that are internalised under an adapter, and its others."""
     if adapter is None:
         return [], []
     inside, outside = list[AdapterStatement](), list[AdapterStatement]()

@@ -1,19 +1,20 @@
 """Views: everything the gateway needs to compose a namespace's next request.
 
 A view is read in one transaction, cheaply enough to re-read whenever the namespace's revision
-changes. It leaves out what the live adapter has internalised; after a rollback that text is back in
-the next view.
+changes. It leaves out what its adapter has internalised, statement by statement; after a rollback
+or a relapse that text is back in the next view.
 """
 
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, select
 
-from store import lessons, namespaces, prompts
-from store.adapter_tables import Adapter, Alias
+from store import adapters, lessons, prompts, statements
+from store.adapter_tables import Adapter
 from store.contexts import Context
 from store.db import Session
-from store.models import Namespace, Snapshot
+from store.models import Namespace, Snapshot, SystemPrompt
+from store.residual import residual_text, residual_tokens
 from store.schema import AdapterStatus
 
 BASE = "base"
@@ -33,15 +34,15 @@ class View:
     live: str | None
     """Name of the adapter that serves; None for the base."""
     context: Context
-    """What the prompt must contain."""
+    """What the prompt must contain: the residual context of the adapter that answers."""
     rendered: tuple[dict[str, str], ...]
     """Its lessons, in a snapshot's format."""
     snapshot: str
     """Hash of `context`, stamped on interactions."""
     registered: str | None
-    """The registered system prompt, removed from client system text that starts with it."""
+    """The whole registered system prompt, removed from client system text that starts with it."""
     saved_tokens: int
-    """Tokens left out of the prompt because the live adapter has internalised them."""
+    """Tokens left out of the prompt because the adapter has internalised them."""
     saved_prompt_tokens: int
     """The part of `saved_tokens` that the registered system prompt accounts for."""
     versions: tuple[str, ...]
@@ -68,25 +69,21 @@ def read_view(
     if row is None:
         return None
     try:
-        live, snapshot = _serving(session, namespace, version)
+        adapter = _version(session, namespace, version)
     except LookupError:
         return None
-    internalised = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    internalised = statements.internalised(session, adapter)
     used = lessons.in_use(session, namespace)
     in_prompt = [lesson for lesson in used if lessons.text(lesson) not in internalised]
-    registered = prompts.system_prompt(session, namespace)
-    has_prompt = registered and snapshot and snapshot.system_prompt == registered.text
-    saved_prompt = registered.tokens if registered and has_prompt else 0
     saved = [lesson.tokens for lesson in lessons.fit(used, token_budget) if lesson not in in_prompt]
     fitting = lessons.fit(in_prompt, token_budget)
-    context = Context(
-        registered.text if registered and not has_prompt else None,
-        tuple(map(lessons.text, fitting)),
-    )
+    registered = prompts.system_prompt(session, namespace)
+    residual, saved_prompt = _residual(session, registered, adapter) if registered else ("", 0)
+    context = Context(residual or None, tuple(map(lessons.text, fitting)))
     return View(
         namespace=namespace,
         revision=row.revision,
-        live=live,
+        live=adapter.name if adapter else None,
         context=context,
         rendered=tuple(lessons.rendered(fitting)),
         snapshot=context.hash,
@@ -97,6 +94,20 @@ def read_view(
     )
 
 
+def _residual(
+    session: Session, registered: SystemPrompt, adapter: Adapter | None
+) -> tuple[str, int]:
+    """Return what is left of the registered system prompt, and how many tokens that saves."""
+    snapshot = session.get(Snapshot, (adapter.snapshot, adapter.namespace)) if adapter else None
+    if not adapter or not snapshot or snapshot.system_prompt != registered.text:
+        return registered.text, 0
+    kept = statements.residual_segments(session, adapter)
+    left = registered.text if kept is None else residual_text(registered.text, kept)
+    if kept is None or left == registered.text:
+        return registered.text, 0
+    return left, max(registered.tokens - residual_tokens(registered.text, kept), 0)
+
+
 def _selectable(session: Session, namespace: str) -> tuple[str, ...]:
     rows = select(Adapter.name).where(
         Adapter.namespace == namespace, Adapter.status.in_(SELECTABLE)
@@ -105,21 +116,17 @@ def _selectable(session: Session, namespace: str) -> tuple[str, ...]:
     return tuple(session.scalars(newest))
 
 
-def _serving(
-    session: Session, namespace: str, version: str | None
-) -> tuple[str | None, Snapshot | None]:
-    """Return the adapter of a version, and the snapshot it has internalised.
+def _version(session: Session, namespace: str, version: str | None) -> Adapter | None:
+    """Return the adapter of a version; None for the base.
 
     Raises:
         LookupError: The namespace has no such adapter.
     """
     if version is None:
-        alias = session.get(Alias, namespace)
-        snapshot = namespaces.internalised_snapshot(session, namespace)
-        return (alias.adapter if alias else None), snapshot
+        return adapters.live(session, namespace)
     if version == BASE:
-        return None, None
+        return None
     adapter = session.get(Adapter, version)
     if adapter is None or adapter.namespace != namespace:
         raise LookupError(version)
-    return version, session.get(Snapshot, (adapter.snapshot, namespace))
+    return adapter

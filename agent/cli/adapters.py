@@ -13,8 +13,8 @@ from agent.cli.options import (
     print_row,
     print_rows,
 )
-from store import adapters, rollouts, snapshots
-from store.adapter_tables import Adapter
+from store import adapters, rollouts, snapshots, statements
+from store.adapter_tables import Adapter, AdapterStatement
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
 
@@ -38,7 +38,7 @@ def show_adapter(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show an adapter: its run, what it has internalised, its gate results and history.
+    """Show an adapter: its run, what it was taught and has learned, its gate results and history.
 
     Example: byheart adapters show NAME, with a name from `byheart adapters ls`.
     """
@@ -49,6 +49,8 @@ def show_adapter(
         snapshot = snapshots.get(session, adapter.snapshot, adapter.namespace)
         verdict = adapters.evaluation(session, name)
         history = rollouts.events(session, adapter.namespace, 100)
+        internalised = statements.internalised_rows(session, adapter)
+        listed = statements.of(session, adapter)
         row: dict[str, Any] = {
             **_row(adapter),
             "run": adapter.run,
@@ -56,6 +58,8 @@ def show_adapter(
             "manifest_sha256": adapter.manifest_sha256,
             "system_prompt": snapshot.system_prompt if snapshot else None,
             "lessons": [lesson["text"] for lesson in snapshot.lessons] if snapshot else [],
+            "learned": [row.text for row in internalised],
+            "not_learned": [_not_learned(row) for row in listed if row not in internalised],
             "gate": list(verdict.reasons),
             "measured": verdict.measured,
             "history": [
@@ -91,6 +95,10 @@ def _state(adapter: Adapter, data_dir: Path) -> str:
     except AdapterCorrupt as error:
         return str(error)
     return "intact"
+
+
+def _not_learned(row: AdapterStatement) -> str:
+    return f"{row.text} (relapsed: {row.relapse_cause})" if row.relapsed_at else row.text
 
 
 def _numbers(measured: dict[str, Any]) -> list[str]:

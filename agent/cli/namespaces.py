@@ -53,7 +53,7 @@ def clear(
 ) -> None:
     """Remove what `byheart compile` registered: system prompt, seeds and anchors. Lessons stay.
 
-    An adapter that has internalised the system prompt keeps it until the next run or
+    An adapter that was trained on the system prompt serves on until the next run or
     `byheart rollback`.
     """
     if not yes:

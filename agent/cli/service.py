@@ -77,8 +77,8 @@ def status(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> 
             for name in namespaces.names(session):
                 live = adapters.live(session, name)
                 run = runs.unfinished(session, name)
-                learned = namespaces.internalised_snapshot(session, name)
-                to_unlearn = lessons.texts_no_longer_used(session, learned) if learned else []
+                trained = namespaces.trained_snapshot(session, name)
+                to_unlearn = lessons.texts_no_longer_used(session, trained) if trained else []
                 rows.append(
                     {
                         "namespace": name,

@@ -177,6 +177,9 @@ class Context(Answer):
 
     system_prompt: str | None
     system_prompt_internalised: bool
+    """Whether prompts contain nothing of it."""
+    residual_system_prompt: str | None
+    """The part of it that the live adapter has not internalised, so that prompts contain it."""
     lessons: list[ContextLesson]
     snapshot: str | None
 

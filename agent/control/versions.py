@@ -30,8 +30,8 @@ from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
 from store.adapter_tables import Adapter, Run
 from store.db import Session
 from store.rollouts import approve
-from store.schema import AdapterStatus
-from store.views import BASE
+from store.schema import AdapterStatus, LessonStatus
+from store.views import BASE, read_view
 
 router = APIRouter(tags=["learning"])
 
@@ -51,23 +51,25 @@ class Reason(BaseModel):
 
 
 @router.get("/context")
-def get_context(session: ReadSession, caller: CallerDep) -> schemas.Context:
-    """Get the system prompt and the lessons in use, and which of them are in the weights."""
-    registered = prompts.system_prompt(session, caller.namespace)
-    learned = namespaces.internalised_snapshot(session, caller.namespace)
-    internalised = lessons.snapshot_texts(learned.lessons) if learned else frozenset()
-    used = lessons.in_use(session, caller.namespace)
-    texts = [(lesson.id, lessons.text(lesson)) for lesson in used]
+def get_context(session: ReadSession, control: ControlDep, caller: CallerDep) -> schemas.Context:
+    """Get the system prompt and the lessons in use, and what of them is still in prompts."""
+    view = read_view(session, caller.namespace, control.settings.learning.token_budget)
+    trained = namespaces.trained_snapshot(session, caller.namespace)
+    registered = view.registered if view else None
+    residual = view.context.system_prompt if view else None
     return schemas.Context(
-        system_prompt=registered.text if registered else None,
-        system_prompt_internalised=bool(
-            registered and learned and learned.system_prompt == registered.text
-        ),
+        system_prompt=registered,
+        system_prompt_internalised=bool(registered and not residual),
+        residual_system_prompt=residual,
         lessons=[
-            schemas.ContextLesson(id=lesson_id, text=text, internalised=text in internalised)
-            for lesson_id, text in texts
+            schemas.ContextLesson(
+                id=lesson.id,
+                text=lessons.text(lesson),
+                internalised=lesson.status is LessonStatus.INTERNALISED,
+            )
+            for lesson in lessons.in_use(session, caller.namespace)
         ],
-        snapshot=learned.hash if learned else None,
+        snapshot=trained.hash if trained else None,
     )
 
 

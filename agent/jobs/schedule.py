@@ -81,7 +81,7 @@ def _open_due_run(session: Session, namespace: str, settings: Settings, now: dat
     latest = max((lesson.created_at for lesson in fresh), default=now)
     settled = latest <= now - timedelta(seconds=settings.distill.settle_s)
     if len(fresh) >= settings.distill.min_new_lessons and settled:
-        open_run(session, namespace, settings, f"{len(fresh)} new lessons", now)
+        open_run(session, namespace, settings, f"{len(fresh)} new or relapsed lessons", now)
     elif retired := lessons_to_unlearn(session, namespace, now):
         open_run(session, namespace, settings, f"{len(retired)} retired lessons to unlearn", now)
 

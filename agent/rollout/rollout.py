@@ -6,8 +6,9 @@
    answers like the trained student and unlike the base. A candidate that fails, or that the engine
    cannot load, is rejected too.
 3. Promote: point the namespace's alias at the candidate by compare-and-swap. The same transaction
-   marks its lessons as internalised, so the next request gets the adapter and no longer the lessons
-   in its prompt. The candidate is rejected if such a lesson was retired or edited meanwhile.
+   marks the lessons that it has learned as internalised, so the next request gets the adapter and
+   in its prompt no longer these lessons. The candidate is rejected if a lesson that it was trained
+   on was retired or edited meanwhile.
 4. Drain: wait for the requests that the previous version is answering, then reconcile, which
    unloads what no namespace needs.
 

@@ -2,15 +2,17 @@
 
 A run is due in a namespace (the scheduler asks, see `agent/jobs/schedule.py`) when
 
-- at least `distill.min_new_lessons` active lessons were not in the last run, and none of them was
-  added within the last `distill.settle_s` seconds (`untried_lessons`), or
-- the live adapter holds lessons that have been retired since (`lessons_to_unlearn`).
+- at least `distill.min_new_lessons` active lessons were not in the last run, or have relapsed since
+  it was opened, and none of them was added within the last `distill.settle_s` seconds
+  (`untried_lessons`), or
+- the live adapter was trained on lessons that have been retired since (`lessons_to_unlearn`).
 
 A run always learns the namespace's whole current context. A run that failed, or whose adapter was
 rejected, is not repeated on the same lessons, because nothing would be different: lessons count as
 tried after the last run, regardless of its outcome, and unlearning is retried only once a day. The
 exception is a last run with lessons that have been retired since: it does not show what the
-remaining lessons achieve alone, so they count as untried.
+remaining lessons achieve alone, so they count as untried. Lessons that have relapsed so often that
+this base cannot learn them stay in the prompt and start no run.
 """
 
 from datetime import datetime, timedelta
@@ -18,7 +20,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from config.settings import Settings
-from store import jobs, lessons, namespaces, prompts, runs, snapshots
+from store import jobs, lessons, namespaces, prompts, runs, snapshots, statements
 from store.adapter_tables import Run
 from store.db import Session
 from store.models import Lesson, Snapshot
@@ -31,12 +33,12 @@ UNLEARN_RETRY_AFTER = timedelta(days=1)
 
 
 def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[str]:
-    """Return the retired lessons that the live adapter still holds.
+    """Return the retired lessons that the live adapter was trained on.
 
     Empty if the last run was already without them and is less than a day old, or if no lesson and
     no system prompt would be left to train on: then only a rollback helps.
     """
-    live = namespaces.internalised_snapshot(session, namespace)
+    live = namespaces.trained_snapshot(session, namespace)
     tried = _last_tried(session, namespace)
     retired = lessons.texts_no_longer_used(session, live) if live else []
     nothing_left = not lessons.in_use(session, namespace) and not prompts.system_prompt(
@@ -51,20 +53,28 @@ def lessons_to_unlearn(session: Session, namespace: str, now: datetime) -> list[
 
 
 def untried_lessons(session: Session, namespace: str, token_budget: int) -> list[Lesson]:
-    """Return the lessons of the next run that were not in the last one and are not internalised.
+    """Return the active lessons of the next run that no run has tried as they are now.
 
-    Lessons that do not fit into `token_budget` would not be in the next run, so they do not
-    trigger it. A last run with lessons that have been retired since is disregarded.
+    They were not in the last run, or have relapsed since it was opened. Lessons that do not fit
+    into `token_budget` would not be in the next run, so they do not trigger it. A last run with
+    lessons that have been retired since is disregarded.
     """
-    snapshot = _last_tried(session, namespace)
-    if snapshot and lessons.texts_no_longer_used(session, snapshot):
-        snapshot = None
-    tried = lessons.snapshot_texts(snapshot.lessons) if snapshot else frozenset()
+    excluded = _tried_texts(session, namespace) | statements.unlearnable(session, namespace)
     return [
         lesson
         for lesson in snapshots.select_lessons(session, namespace, token_budget)
-        if lesson.status is LessonStatus.ACTIVE and lessons.text(lesson) not in tried
+        if lesson.status is LessonStatus.ACTIVE and lessons.text(lesson) not in excluded
     ]
+
+
+def _tried_texts(session: Session, namespace: str) -> frozenset[str]:
+    """Return the lessons that the last run had and that have not relapsed since."""
+    snapshot = _last_tried(session, namespace)
+    if snapshot is None or lessons.texts_no_longer_used(session, snapshot):
+        return frozenset()
+    opened_at = runs.listing(session, namespace)[0].created_at
+    relapsed = statements.relapsed_since(session, namespace, opened_at)
+    return lessons.snapshot_texts(snapshot.lessons) - relapsed
 
 
 def _last_tried(session: Session, namespace: str) -> Snapshot | None:

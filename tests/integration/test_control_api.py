@@ -11,12 +11,12 @@ import pytest
 from agent.control import interactions as control_interactions
 from agent.gateway.access.api_key import issue_key
 from config.sections import Server
-from store import audit, feedback, keys
+from store import audit, feedback, keys, prompts
 from store.contexts import Message
 from store.feedback import NewFeedback
 from store.keys import Grant, Limits, Scope
 from store.schema import Trust
-from tests.support.factories import add_adapter, add_lesson, assistant, record, user
+from tests.support.factories import NOW, add_adapter, add_lesson, assistant, go_live, record, user
 from tests.support.running_control_api import API, create_key, pages, run_control_api
 from tests.support.running_gateway import PEPPER, RunningGateway
 
@@ -130,6 +130,24 @@ async def test_a_run_is_started_listed_and_cancelled(gateway: RunningGateway) ->
     _, context = await gateway.fetch("GET", f"{API}/context")
     assert context["system_prompt"] == "You are kind."
     assert (await gateway.fetch("POST", f"{API}/rollback"))[0] == 409
+
+
+async def test_the_context_says_what_is_still_in_prompts(gateway: RunningGateway) -> None:
+    with gateway.state.db.begin() as session:
+        prompts.register_system_prompt(session, "default", "Be kind.\nBe brief.", 6, NOW)
+        add_lesson(session, "We open at nine.", "default")
+        add_lesson(session, "We close at five.", "default")
+        go_live(session, "default", missed=["Be brief.", "We close at five."])
+    _, context = await gateway.fetch("GET", f"{API}/context")
+    assert context["system_prompt"] == "Be kind.\nBe brief."
+    assert (context["system_prompt_internalised"], context["residual_system_prompt"]) == (
+        False,
+        "Be brief.",
+    )
+    assert {each["text"]: each["internalised"] for each in context["lessons"]} == {
+        "We open at nine.": True,
+        "We close at five.": False,
+    }
 
 
 async def test_adapters_are_listed_and_only_candidates_can_be_promoted(

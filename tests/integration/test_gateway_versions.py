@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 
 import openai
 import pytest
 
-from store import namespaces, prompts, rollouts
+from store import adapters, namespaces, prompts, relapses, rollouts, statements
+from store.contexts import LESSONS_HEADING
 from tests.support.factories import NOW, add_adapter, go_live
 from tests.support.fake_vllm import FakeVllm
 from tests.support.running_gateway import QUESTION, RunningGateway
@@ -37,9 +38,14 @@ def system_text(fake: FakeVllm) -> str:
     return first["content"] if first["role"] == "system" else ""
 
 
-def live_adapter(gateway: RunningGateway, fake: FakeVllm, namespace: str = "default") -> str:
+def live_adapter(
+    gateway: RunningGateway,
+    fake: FakeVllm,
+    namespace: str = "default",
+    missed: Collection[str] = (),
+) -> str:
     with gateway.state.db.begin() as session:
-        name = go_live(session, namespace)
+        name = go_live(session, namespace, missed)
     fake.adapters[name] = f"/adapters/{name}"
     return name
 
@@ -90,6 +96,47 @@ async def test_a_registered_prompt_that_the_client_sends_too_is_sent_once_or_not
     late = [*QUESTION, {"role": "system", "content": POLICY}, *QUESTION]
     assert (await ask(gateway, messages=late))[2] == 0
     assert fake.history[-1]["messages"] == late
+
+
+async def test_what_the_live_adapter_has_not_learned_is_sent_in_place_of_the_whole(
+    fake: FakeVllm, gateway: RunningGateway
+) -> None:
+    missed = "Never promise a date."
+    prompt = f"{POLICY}\n{missed}"
+    with gateway.state.db.begin() as session:
+        prompts.register_system_prompt(session, "default", prompt, 12, NOW)
+    gateway.add_lesson("We open at nine.")
+    gateway.add_lesson("We close at five.")
+    live_adapter(gateway, fake, missed=[missed, "We close at five."])
+    residual = f"{missed}\n\n{LESSONS_HEADING}\n- We close at five."
+
+    assert (await ask(gateway))[2] == 8 + 4
+    assert system_text(fake) == residual
+    messages = [{"role": "system", "content": f"{prompt}\n\nBe brief."}, *QUESTION]
+    assert (await ask(gateway, messages=messages))[2] == 8 + 4
+    assert system_text(fake) == f"{residual}\n\nBe brief."
+
+    behind = [{"role": "system", "content": f"It is Monday.\n{prompt}"}, *QUESTION]
+    assert (await ask(gateway, messages=behind))[2] == 4
+    assert system_text(fake) == f"{residual}\n\nIt is Monday.\n{prompt}"
+
+
+async def test_what_relapses_is_in_the_next_prompt(fake: FakeVllm, gateway: RunningGateway) -> None:
+    with gateway.state.db.begin() as session:
+        prompts.register_system_prompt(session, "default", f"{POLICY}\nBe brief.", 11, NOW)
+    gateway.add_lesson("We open at nine.")
+    name = live_adapter(gateway, fake)
+    await ask(gateway)
+    assert system_text(fake) == ""
+    with gateway.state.db.begin() as session:
+        prompt, brief, lesson = statements.of(session, adapters.get_one(session, name))
+        relapses.record(session, "default", [brief, lesson], "A user said so.", None, NOW)
+    assert await ask(gateway) == (name, name, 9)
+    assert system_text(fake) == f"Be brief.\n\n{LESSONS_HEADING}\n- We open at nine."
+    with gateway.state.db.begin() as session:
+        relapses.record(session, "default", [prompt], "A user said so.", None, NOW)
+    assert (await ask(gateway))[2] == 0
+    assert system_text(fake).startswith(f"{POLICY}\nBe brief.")
 
 
 async def test_a_version_requested_by_name_gets_its_residual_context(

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from sqlalchemy import text
 from agent.jobs.schedule import RETAIN, tick
 from agent.training.plan import UNLEARN_RETRY_AFTER, open_run, untried_lessons
 from config.settings import Settings, load
-from store import jobs, lessons, namespaces, runs, snapshots
+from store import (
+    adapters,
+    jobs,
+    lessons,
+    namespaces,
+    relapses,
+    runs,
+    snapshots,
+    statements,
+)
 from store.db import Database, Session
 from store.models import Lesson
 from store.schema import JobStatus, LessonStatus, RunStatus
@@ -45,9 +55,9 @@ def two_lessons(session: Session) -> Lesson:
     return add_lesson(session, "Refunds: never.")
 
 
-def learned(session: Session) -> None:
+def learned(session: Session, missed: Collection[str] = ()) -> None:
     """A run over all there is has ended, and its adapter serves."""
-    go_live(session)
+    go_live(session, missed=missed)
     for run in runs.all_unfinished(session):
         runs.cancel(session, run.id, NOW)
 
@@ -149,6 +159,54 @@ def test_lessons_whose_last_run_included_a_retired_one_count_as_untried(
         lessons.set_status(session, lessons.get(session, poisoned.id), LessonStatus.RETIRED)
 
     assert len(runs_after_tick(db, eager)) == 2
+
+
+def relapse(session: Session, text: str, seconds: float) -> None:
+    """An answer of the live adapter has shown that it does not know a lesson."""
+    live = adapters.live(session, "shop")
+    assert live
+    rows = [row for row in statements.of(session, live) if row.text == text]
+    assert relapses.record(session, "shop", rows, "Corrected.", None, later(seconds))
+
+
+def test_a_lesson_that_the_last_run_did_not_learn_starts_no_run(
+    db: Database, eager: Settings
+) -> None:
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        lesson = add_lesson(session, "Open at 9.")
+        learned(session, missed=["Open at 9."])
+        assert lesson.status is LessonStatus.ACTIVE
+        opened = [run.id for run in runs.listing(session)]
+    assert runs_after_tick(db, eager) == opened
+
+
+def test_a_relapse_since_the_last_run_starts_a_run_once(db: Database, eager: Settings) -> None:
+    with db.begin() as session:
+        two_lessons(session)
+        learned(session)
+        relapse(session, "Open at 9.", seconds=1)
+    opened = runs_after_tick(db, eager)
+    assert len(opened) == 2
+    with db.read() as session:
+        newest = runs.listing(session, "shop")[0]
+        assert newest.trigger == "1 new or relapsed lessons"
+        snapshot = snapshots.get(session, newest.snapshot, "shop")
+    assert snapshot
+    assert {each["text"] for each in snapshot.lessons} == {"Open at 9.", "Refunds: never."}
+    assert runs_after_tick(db, eager) == opened  # tried, and relapsed before that
+
+
+def test_a_lesson_with_three_relapses_starts_no_run(db: Database) -> None:
+    with db.begin() as session:
+        two_lessons(session)
+        for _ in range(statements.RELAPSE_LIMIT):
+            learned(session)
+            relapse(session, "Open at 9.", seconds=1)
+        assert untried_lessons(session, "shop", MOST) == []
+        lessons.set_status(session, lessons.in_use(session, "shop")[1], LessonStatus.RETIRED)
+        # A last run that had the retired lesson counts for nothing.
+        assert untried_lessons(session, "shop", MOST) == []
 
 
 def killed(session: Session, run: str) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
-from store import adapters, statements
+from store import adapters, lessons, statements
+from store.contexts import Context
 from store.db import Database
+from store.schema import LessonStatus
 from store.upgrade import run_migrations, upgrade
+from store.views import read_view
 
 NAME = "bh-1"
 
@@ -38,9 +42,14 @@ def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) ->
     database.close()
 
 
-def insert_adapters(database: Database, paths: dict[str, str], lessons: Sequence[str] = ()) -> None:
+def insert_adapters(
+    database: Database,
+    paths: dict[str, str],
+    taught: Sequence[str] = (),
+    system_prompt: str | None = None,
+) -> None:
     """Rows as 0.1 before its release wrote them."""
-    held = [{"id": f"les_{text}", "kind": "fact", "text": text} for text in lessons]
+    held = [{"id": f"les_{text}", "kind": "fact", "text": text} for text in taught]
     with database.begin() as session:
         at = {"at": "2026-01-01 00:00:00.000000"}
         session.execute(
@@ -48,10 +57,10 @@ def insert_adapters(database: Database, paths: dict[str, str], lessons: Sequence
         )
         session.execute(
             text(
-                "INSERT INTO snapshots (hash, namespace, lessons, created_at) "
-                "VALUES ('h', 'shop', :lessons, :at)"
+                "INSERT INTO snapshots (hash, namespace, system_prompt, lessons, created_at) "
+                "VALUES ('h', 'shop', :system_prompt, :lessons, :at)"
             ),
-            at | {"lessons": json.dumps(held)},
+            at | {"lessons": json.dumps(held), "system_prompt": system_prompt},
         )
         session.execute(
             text(
@@ -107,6 +116,81 @@ def test_an_adapter_of_an_older_release_has_learned_the_numbers_that_it_gave(
     assert [row.text for row in rows if row.learned] == learned
     assert all(row.lesson and not row.spans and row.relapsed_at is None for row in rows)
     database.close()
+
+
+def test_what_an_older_adapter_is_not_known_to_have_learned_returns_to_the_prompt(
+    blank_url: str,
+) -> None:
+    answer = {"prompt": "Well?", "base": "", "teacher": "6 years.", "candidate": "6 years."}
+    database = Database(blank_url)
+    run_migrations(database.engine, "0008_alias")
+    insert_adapters(database, {NAME: "adapters/shop/bh-1"}, [WARRANTY, OPENING, POLITE], "Be Ada.")
+    insert_evaluation(database, {"answers": [answer]})
+    insert_lessons(database, {WARRANTY: "internalised", OPENING: "internalised", POLITE: "retired"})
+    go_live(database)
+
+    with capture_logs() as logs:
+        upgrade(database)
+
+    with database.read() as session:
+        view = read_view(session, "shop", 100)
+        statuses = {each.do: each.status for each in lessons.listing(session, "shop")}
+    assert view
+    assert (view.live, view.revision) == (NAME, 1)
+    assert view.context == Context("Be Ada.", (OPENING,))
+    assert statuses == {
+        WARRANTY: LessonStatus.INTERNALISED,
+        OPENING: LessonStatus.ACTIVE,
+        POLITE: LessonStatus.RETIRED,
+    }
+    (line,) = logs
+    assert "in the prompt again" in line.pop("event")
+    assert line == {
+        "namespace": "shop",
+        "adapter": NAME,
+        "lessons": 1,
+        "system_prompt": True,
+        "log_level": "warning",
+    }
+    database.close()
+
+
+def test_the_context_of_a_namespace_that_the_base_serves_stays_as_it_is(blank_url: str) -> None:
+    database = Database(blank_url)
+    run_migrations(database.engine, "0008_alias")
+    insert_adapters(database, {NAME: "adapters/shop/bh-1"}, [OPENING])
+    insert_lessons(database, {OPENING: "active"})
+    with capture_logs() as logs:
+        upgrade(database)
+    with database.read() as session:
+        view = read_view(session, "shop", 100)
+    assert view
+    assert (view.revision, view.context.lessons, logs) == (0, (OPENING,), [])
+    database.close()
+
+
+def insert_lessons(database: Database, statuses: dict[str, str]) -> None:
+    with database.begin() as session:
+        for text_, status in statuses.items():
+            session.execute(
+                text(
+                    'INSERT INTO lessons (id, "do", kind, status, trust, helpful, harmful, tokens, '
+                    "pinned, created_at, namespace) VALUES (:text, :text, 'fact', :status, "
+                    "'operator', 0, 0, 5, false, '2026-01-01 00:00:00.000000', 'shop')"
+                ),
+                {"text": text_, "status": status},
+            )
+
+
+def go_live(database: Database) -> None:
+    with database.begin() as session:
+        session.execute(text("INSERT INTO aliases (namespace, adapter) VALUES ('shop', 'bh-1')"))
+        session.execute(
+            text(
+                "INSERT INTO system_prompts (id, namespace, text, tokens, created_at) VALUES "
+                "('sys_1', 'shop', 'Be Ada.', 3, '2026-01-01 00:00:00.000000')"
+            )
+        )
 
 
 def insert_evaluation(database: Database, measured: dict[str, object]) -> None:
