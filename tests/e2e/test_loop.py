@@ -127,7 +127,7 @@ def test_corrections_become_a_live_adapter_and_no_request_fails_during_the_swap(
 
 
 def test_internalised_lessons_leave_the_prompt_and_count_as_saved_tokens(daemon):
-    lessons = _lessons(daemon, "internalised", len(FACTS))
+    lessons = _lessons(daemon, "internalised", 1)
     with_adapter = daemon.chat("Is there a warranty on lamps?", max_tokens=4, store=False)
     body = {"model": "base", "messages": [{"role": "user", "content": "Is there a warranty?"}]}
     with_prompt = daemon.http.post(
