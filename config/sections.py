@@ -174,6 +174,7 @@ class Distill(Section):
             "teacher_share",
             "on_policy_tail",
             "replay_share",
+            "partial_context_share",
             "max_completion_tokens",
             "max_answer_tokens",
             "questions_per_lesson",
@@ -182,6 +183,8 @@ class Distill(Section):
             "refresh_every",
             "sampler",
             "temperature",
+            "serving_temperature",
+            "statement_tolerance",
             "validate_every",
             "patience",
             "checkpoint_every",
@@ -219,6 +222,8 @@ class Distill(Section):
     """Final fraction of the steps without teacher-sampled trajectories; the share decays to it."""
     replay_share: float = Field(0.25, ge=0, lt=1)
     """Fraction of a batch that replays unrelated prompts, to stay close to the base."""
+    partial_context_share: float = Field(0.0, ge=0, le=1)
+    """Fraction of the trajectories in which the student sees a random part of the context."""
     max_completion_tokens: int = Field(0, ge=0)
     """Maximum length of a trajectory, in tokens; 0: 256 on a GPU, 64 on a CPU."""
     max_answer_tokens: int = Field(0, ge=0)
@@ -235,6 +240,10 @@ class Distill(Section):
     """Where the student samples: in the trainer, or in vLLM (a resume is not bit-exact then)."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature of the student's trajectories."""
+    serving_temperature: float = Field(0.7, gt=0)
+    """Sampling temperature of clients, at which a candidate is measured as well as greedily."""
+    statement_tolerance: float = Field(1.0, gt=0)
+    """Factor on the bounds within which a statement counts as learned; larger saves more tokens."""
     validate_every: int = Field(5, gt=0)
     """Steps between validations; four times as many while trajectories are teacher-sampled."""
     patience: int = Field(3, gt=0)

@@ -4,7 +4,7 @@ Exit codes:
   0    the adapter was published; its folder is printed on standard output
   1    the run failed; repeating the command resumes it
   2    invalid input: a file, a setting or the model
-  3    nothing to learn: the context does not change the model's answers
+  3    nothing to learn: the context changes no answers, or none of it was learned
   130  interrupted; repeating the command resumes the run
 """
 
@@ -31,6 +31,7 @@ OPTIONS = (
     "replay_share",
     "max_completion_tokens",
     "questions_per_lesson",
+    "statement_tolerance",
     "checkpoint_every",
     "threads",
     "seed",

@@ -16,7 +16,7 @@ from config.settings import ConfigError, load
 from distill import daemon_run, train
 from distill.data import collect
 from distill.evaluate import preflight
-from distill.evaluate.measure import Evaluation
+from distill.evaluate.candidate import Evaluation
 from distill.guards import Diverged
 from distill.inputs import BAD_INPUT, TrainInputs
 from distill.model.adapter_files import MANIFEST
@@ -150,6 +150,18 @@ def summary(measured: Evaluation) -> Iterator[str]:
         f"{measured.kl_candidate:.3f} nats per token, {measured.held_out} held-out prompts), "
         f"drift on unrelated prompts {measured.retention_kl:.3f}"
     )
+    learned = sum(each["learned"] for each in measured.statements)
+    tokens = {point["context"]: point for point in measured.frontier}
+    yield (
+        f"statements learned {learned} of {len(measured.statements)}: "
+        f"{tokens['residual']['prompt_tokens']} of the context's "
+        f"{tokens['whole']['prompt_tokens']} tokens must stay in the prompt (residual.md)"
+    )
+    for point in measured.frontier:
+        yield (
+            f"  {point['context']} ({point['prompt_tokens']} tokens) in front: "
+            f"{point['right']} of {point['total']} right"
+        )
     if measured.facts:
         yield f"numbers and names learned {measured.facts_learned:.0%} of {measured.facts}"
     yield (

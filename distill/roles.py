@@ -10,6 +10,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from distill.context import examples
+from distill.context.parts import ContextParts
 from distill.model.adapter_files import MANIFEST, WEIGHTS
 from distill.model.answer_end import AnswerTruncator, reference_eos_state
 from distill.model.base import base_sha256, load_base, max_positions, stop_ids
@@ -41,6 +42,8 @@ class Roles:
     parallel: ParallelState
     """The position of this process in data-parallel training."""
     encoder: Encoder
+    parts: ContextParts
+    """The run's context, of which the student sees a part in some trajectories."""
     base_sha256: str
 
 
@@ -91,7 +94,8 @@ def load_roles(spec: RunSpec, parallel: ParallelState = SINGLE_PROCESS) -> Roles
         _engine_sampler(spec, student, sampler, parallel) if spec.engine else sampler
     )
     teacher = Teacher(student, _answer_truncator(student, encoder))
-    return Roles(student, teacher, sampler, on_policy_sampler, parallel, encoder, digest)
+    parts = ContextParts.of(spec.context, tokenizer)
+    return Roles(student, teacher, sampler, on_policy_sampler, parallel, encoder, parts, digest)
 
 
 def _answer_truncator(student: Student, encoder: Encoder) -> AnswerTruncator | None:

@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from distill import guards, loss
+from distill import draws, guards, loss
 from distill.data.prepare import RunData
 from distill.evaluate import measure
 from distill.guards import Style
-from distill.mixture import batch_mix, draw_items
+from distill.mixture import batch_mix
 from distill.model import packing
 from distill.model.distributed import SINGLE_PROCESS, ParallelState
 from distill.model.packing import TokenIds
 from distill.model.student import Student
-from distill.model.trajectories import Trajectory, sample_on_policy, stack_teacher_states
+from distill.model.trajectories import Trajectory, stack_teacher_states
 from distill.progress import RESUME, Meter, Report
 from distill.roles import Roles
 from distill.run.checkpoint import Checkpoints, ResumeState
@@ -71,8 +71,11 @@ def train(
         if guards.should_stop_early(curves, pure_from, settings.patience):
             break
         if step not in ahead:
-            ahead = sample_on_policy_ahead(settings, roles, data, step)
-        teacher_sampled, on_policy = teacher_sampled_of_step(settings, data, step), ahead[step]
+            ahead = draws.sample_on_policy_ahead(settings, roles, data, step)
+        teacher_sampled, on_policy = (
+            draws.teacher_sampled_of_step(settings, roles, data, step),
+            ahead[step],
+        )
         metrics = optimiser_step(settings, roles, optimiser, step, teacher_sampled, on_policy)
         line = {"step": step, **metrics}
         if data.validation and validation_is_due(step, settings, pure_from):
@@ -115,45 +118,6 @@ def style(roles: Roles, completions: Sequence[TokenIds]) -> Style:
     """Return the style of completions, decoded to text."""
     lengths = [len(completion) for completion in completions]
     return Style.of(roles.encoder.decode(completions), lengths)
-
-
-def sample_on_policy_ahead(
-    settings: TrainerSettings, roles: Roles, data: RunData, step: int
-) -> dict[int, list[Trajectory]]:
-    """Sample the on-policy trajectories of the next `refresh_every` steps in one batch.
-
-    Decoding reads all weights once per token, whether for one sequence or for twenty.
-    """
-    prompts_of = {
-        ahead: [
-            *draw_items(settings, "on_policy", data.prompts, ahead),
-            *draw_items(settings, "on_policy_replay", data.replay, ahead),
-        ]
-        for ahead in range(step, min(step + settings.refresh_every, settings.steps))
-    }
-    roles.sampler.generator.manual_seed(settings.seed * 1_000_003 + step)
-    prompts = [prompt for of_step in prompts_of.values() for prompt in of_step]
-    seeds = roles.sampler.seeds(len(prompts))
-    local_items = roles.parallel.local_items
-    local = sample_on_policy(
-        roles.teacher,
-        roles.on_policy_sampler,
-        local_items(prompts),
-        settings.temperature,
-        local_items(seeds),
-    )
-    sampled = iter(roles.parallel.gather(local))
-    return {ahead: [next(sampled) for _ in of_step] for ahead, of_step in prompts_of.items()}
-
-
-def teacher_sampled_of_step(
-    settings: TrainerSettings, data: RunData, step: int
-) -> list[Trajectory]:
-    """Draw the step's teacher-sampled trajectories from the prepared data."""
-    return [
-        *draw_items(settings, "teacher_sampled", data.teacher_sampled, step),
-        *draw_items(settings, "teacher_sampled_replay", data.teacher_sampled_replay, step),
-    ]
 
 
 def optimiser_step(

@@ -44,15 +44,20 @@ import torch
 
 from distill import steps
 from distill.data.prepare import RunData, prepare_data
-from distill.evaluate import measure, probe
-from distill.evaluate.measure import Evaluation, EvaluationSet
+from distill.evaluate import measure, probe, served
+from distill.evaluate.candidate import Evaluation, EvaluationSet, measure_candidate
+from distill.evaluate.checks import teacher_answers
+from distill.evaluate.learned import Judge
+from distill.evaluate.preflight import NothingToLearn
 from distill.evaluate.probe import Probe
 from distill.model.adapter_files import canonical
 from distill.model.distributed import ParallelState, init_parallel, shutdown_parallel
+from distill.model.sampler import LocalSampler
 from distill.progress import PLAN, Report, no_report
 from distill.roles import Roles, load_roles, training_device
 from distill.run import folders, publish
 from distill.run.checkpoint import DATA, Checkpoints
+from distill.run.plot import frontier_png
 from distill.settings import TrainerSettings
 from distill.spec import RunSpec
 
@@ -164,17 +169,27 @@ def evaluate(
         max_tokens=spec.settings.max_answer_tokens,
         progress=lambda stage, done, total: report(stage, done, total, {}),
     )
-    completions = measure.greedy(sampler, [*data.held_out, *data.unrelated])
-    evaluation = measure.measure_candidate(
-        roles.teacher,
-        sampler,
-        roles.encoder,
-        EvaluationSet(data.held_out, data.unrelated, data.anchored),
-        completions,
+    sampler.generator.manual_seed(spec.settings.seed)  # the same for a resumed run
+    judge = _judge(spec, roles, data, sampler)
+    residual = served.find_residual(judge, roles.parts)
+    if len(residual.reasons) == len(roles.parts):
+        raise NothingToLearn(served.nothing_learned(residual))
+    evaluation = measure_candidate(
+        judge, roles.parts, residual, EvaluationSet(data.held_out, data.unrelated, data.anchored)
     )
+    completions = measure.greedy(sampler, data.held_out)
     max_tokens = spec.settings.max_completion_tokens
     probed = [ids[:max_tokens] for ids in completions[: len(data.held_out)]]
     return evaluation, probe.make_probes(roles.teacher, data.held_out, probed, PROBES)
+
+
+def _judge(spec: RunSpec, roles: Roles, data: RunData, sampler: LocalSampler) -> Judge:
+    settings, teacher, encoder = spec.settings, roles.teacher, roles.encoder
+    temperature = settings.serving_temperature
+    taught = teacher_answers(teacher, sampler, encoder, data.checks, temperature)
+    return Judge(
+        teacher, sampler, encoder, data.checks, taught, temperature, settings.statement_tolerance
+    )
 
 
 def publish_adapter(
@@ -198,5 +213,7 @@ def publish_adapter(
     documents = {
         "metrics.jsonl": lines.encode(),
         "evaluation.json": canonical(evaluation.as_dict()),
+        "residual.md": evaluation.residual.encode(),
+        "frontier.png": frontier_png(evaluation.frontier, spec.model.resolve().name),
     }
     return publish.publish(spec.out, roles.student, lineage, probes, documents)

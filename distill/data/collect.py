@@ -29,7 +29,8 @@ from store.text import similarity
 MIN_PROMPTS = 16
 # With more statements, a run would have no question about most of them.
 MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
-SIMILAR = 48
+# Messages like those in the examples that are written, and those of them that are measured with.
+SIMILAR, FORMAT_CHECKS = 48, 6
 # People say these to any assistant, whatever its system prompt is about. A context that says who
 # the model is gets more of them, and none of these contains the answer.
 IDENTITY_QUESTIONS = ("Who are you?", "What is your name?", "Who do you work for?")
@@ -65,6 +66,8 @@ class Statement:
     """The answer to these questions; empty for an instruction on how to answer."""
     needs_teacher: bool
     """Whether only the teacher can say it, as with a fact: the student never samples it."""
+    source: str
+    """The statement in the context's words, which `text` may say as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Question:
     """Whether the student trains on the teacher's answer."""
     required: bool = False
     """Whether it must be trained on, because no other question has the same answer."""
+    source: str | None = None
+    """The statement that it asks about, in the context's words; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class Collected:
     """Whether the context changes the answers to general prompts."""
     statements: int
     """The number of statements that questions were written about."""
+    measuring: tuple[Question, ...] = ()
+    """Written questions that are never trained on, some about each statement."""
 
 
 def collect_prompts(
@@ -127,13 +134,16 @@ def collect_prompts(
     own = [
         Question(user(example.prompt), example.answer, required=True) for example in new_examples
     ]
-    own += _written_questions(spec, encoder, teacher, writer, statements, avoid)
-    avoid += [user_text(question.messages) for question in own]
+    written, measuring = _written_questions(spec, encoder, teacher, writer, statements, avoid)
+    own += written
+    avoid += [user_text(question.messages) for question in [*own, *measuring]]
     if is_format and new_examples:
         with teacher.student.adapter_disabled():
             prompts = [example.prompt for example in new_examples]
             more = similar_prompts.write_similar(writer, encoder.tokenizer, prompts, SIMILAR, avoid)
-        own += [Question(user(text)) for text in more]
+        similar, for_format = _divide_similar(spec.context, more)
+        own += similar
+        measuring += for_format
         avoid += more
     are_few = len(logged) + len(own) < MIN_PROMPTS
     if spec.context.system_prompt:
@@ -146,7 +156,24 @@ def collect_prompts(
     unrelated = [text for text in unrelated if text not in general]
     general_questions = [Question(user(text), needs_teacher=need_teacher) for text in general]
     return Collected(
-        [*logged, *own], general_questions, unrelated, affects_general, len(statements)
+        [*logged, *own],
+        general_questions,
+        unrelated,
+        affects_general,
+        len(statements),
+        tuple(measuring),
+    )
+
+
+def _divide_similar(
+    context: Context, texts: Sequence[str]
+) -> tuple[list[Question], list[Question]]:
+    """Messages like those in the examples: to train on, and to measure the format with."""
+    sources = [each.text for each in sourced_statements(context) if each.is_format]
+    count = min(FORMAT_CHECKS, len(texts) // 3) if sources else 0
+    return (
+        [Question(user(text)) for text in texts[count:]],
+        [Question(user(text), source=sources[0]) for text in texts[:count]],
     )
 
 
@@ -180,7 +207,7 @@ def all_statements(spec: RunSpec, writer: LocalSampler, tokenizer: Tokenizer) ->
     for text, answer in (known | former).items():
         sentence = sentences.get(text, text)
         verbatim = "" if is_instruction(sentence) else sentences.get(text, answer)
-        statements.setdefault(sentence, Statement(sentence, verbatim, text not in rules))
+        statements.setdefault(sentence, Statement(sentence, verbatim, text not in rules, text))
     return list(statements.values())
 
 
@@ -239,8 +266,8 @@ def _written_questions(
     writer: LocalSampler,
     statements: Sequence[Statement],
     avoid: Sequence[str],
-) -> list[Question]:
-    """The questions that the base writes about each statement."""
+) -> tuple[list[Question], list[Question]]:
+    """The questions that the base writes about each statement, to train on and to measure with."""
     if len(statements) > MAX_STATEMENTS:
         raise ContextTooLong(
             f"The context has {len(statements)} statements; the limit for a run is "
@@ -254,7 +281,12 @@ def _written_questions(
     written = questions.write_questions(
         teacher.student, writer, encoder.tokenizer, list(by_text), per_statement, avoid
     )
-    return [
-        Question(user(question), by_text[text].answer, by_text[text].needs_teacher)
-        for question, text in written.items()
-    ]
+    training, measuring = (
+        [_written_question(by_text[text], question) for question, text in questions_of.items()]
+        for questions_of in written
+    )
+    return training, measuring
+
+
+def _written_question(statement: Statement, text: str) -> Question:
+    return Question(user(text), statement.answer, statement.needs_teacher, source=statement.source)

@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from distill.data import collect
+from distill.data.checks import distinct_prompts, statement_checks, verbatim_answers
 from distill.data.collect import Collected, Question
 from distill.data.split import split
 from distill.evaluate import general_prompts, preflight
+from distill.evaluate.checks import Check
 from distill.evaluate.measure import Anchored
-from distill.model.encoder import Encoder, Prompt, prompt_texts, user, user_text
+from distill.model.encoder import Encoder, Messages, Prompt, prompt_texts, user, user_text
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
-from distill.model.trajectories import Trajectory, sample_from_teacher, score
+from distill.model.trajectories import Trajectory, sample_from_teacher
 from distill.progress import ANCHORS_PASSED
 from distill.spec import RunSpec
 from store.text import similarity
 
 # Enough that no answer repeats often in a run; the student would learn a small set by itself.
 MAX_TEACHER_SAMPLED_REPLAY = 80
-# Context-verbatim answers are not cut below this length, so every statement fits.
-MIN_VERBATIM_TOKENS = 256
 
 Advance = Callable[[str, int, int], None]
 
@@ -46,6 +46,9 @@ class RunData:
     anchored: Anchored
     """The operator's anchors, with the answers of base and teacher."""
     held_out: list[Prompt]
+    """Prompts that are never trained on; those of `checks` are among them."""
+    checks: list[Check]
+    """For each statement of the context, held-out questions about it."""
     unrelated: list[Prompt]
     """General prompts that are never trained on, with the context if it affects them."""
     statements: int
@@ -87,11 +90,28 @@ def prepare_data(
     if not logged:
         written = [*collected.own, *collected.general]
         preflight.check(encoder, teacher, sampler, [question.messages for question in written])
+    return _run_data(spec, encoder, teacher, sampler, collected, anchored, unaffected)
+
+
+def _run_data(  # noqa: PLR0913 - what the first half of the preparation has found
+    spec: RunSpec,
+    encoder: Encoder,
+    teacher: Teacher,
+    sampler: LocalSampler,
+    collected: Collected,
+    anchored: Anchored,
+    unaffected: Sequence[Messages],
+) -> RunData:
+    """Divide the questions, and sample the teacher's answers to them."""
+    general = _general_held_out(collected.own)
+    checks = statement_checks(spec, encoder, teacher, sampler, collected, general)
+    check_prompts = distinct_prompts(checks)
     max_questions = _draws(spec, collected, share=1.0)
     training, validation, held_out = split(
-        collected, spec.held_out, max_questions, spec.settings.seed
+        collected, spec.held_out, max_questions, spec.settings.seed, len(check_prompts)
     )
     prompts = [encoder.prompt(question.messages) for question in training]
+    avoid = _measured_on(spec)
     kept = [encoder.prompt(each, replay=True) for each in collect.distinct(unaffected, avoid)]
     replay = [*kept, *_general(encoder, collected, collected.unrelated)]
     # In one call, because a large decode batch takes hardly longer than a small one.
@@ -108,7 +128,8 @@ def prepare_data(
         _replay_answers(spec, teacher, sampler, replay, collected),
         answers[: len(aside)],
         anchored,
-        [encoder.prompt(messages) for messages in held_out],
+        [*map(encoder.prompt, held_out), *check_prompts],
+        checks,
         _general(encoder, collected, _general_held_out(training)),
         collected.statements,
     )
@@ -204,15 +225,9 @@ def context_verbatim(
     """
     if not spec.effective_settings().teacher_share:
         return []
-    max_tokens = max(spec.settings.max_completion_tokens, MIN_VERBATIM_TOKENS)
-    pairs = [
-        (
-            prompt,
-            encoder.answer_ids(question.answer)[: min(max_tokens, encoder.answer_budget(prompt))],
-        )
+    asked = [
+        (prompt, question.answer)
         for prompt, question in zip(prompts, training, strict=True)
         if question.answer and question.needs_teacher
     ]
-    return score(
-        teacher, [prompt for prompt, _ in pairs], [ids for _, ids in pairs], is_complete=True
-    )
+    return verbatim_answers(spec, encoder, teacher, asked)

@@ -14,6 +14,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from distill.context.statements import (
     QUESTION_MARKS,
@@ -40,6 +41,16 @@ MAX_TOKENS = 28
 # Nats by which a question must make its statement likelier. Most drafts of the embedded model above
 # this gain are about their statement, and most drafts below it are not.
 MIN_GAIN = 6.0
+# Questions about each statement to measure with.
+MAX_MEASURING, MIN_MEASURING = 3, 2
+
+
+class Written(NamedTuple):
+    """Questions, each with its statement; no question is nearly another."""
+
+    training: dict[str, str]
+    measuring: dict[str, str]
+    """In wordings that nothing is trained on."""
 
 
 def write_questions(
@@ -49,39 +60,47 @@ def write_questions(
     statements: Sequence[str],
     per_statement: int,
     avoid: Sequence[str],
-) -> dict[str, str]:
-    """Write up to `per_statement` questions about each statement, the last one a plain request.
+) -> Written:
+    """Write questions about each statement, to train on and to measure with.
 
     Args:
         student: Scores drafts with its adapter disabled.
         sampler: A sampler of the same model that stops at a line end (`line_end_ids`).
         tokenizer: The base's.
         statements: What to ask about.
-        per_statement: The maximum number of questions for each.
+        per_statement: The maximum number of questions for each to train on, the last one a plain
+            request.
         avoid: Prompts that no question may nearly repeat, such as the held-out ones.
-
-    Returns:
-        The questions, each with its statement.
     """
-    if not per_statement:
-        return {}
     keys = distinguishing_keys(statements)
     with student.adapter_disabled():
         topics = name_topics(sampler, tokenizer, statements, keys)
         drafts = write_drafts(sampler, tokenizer, topics)
-        written: dict[str, str] = {}
-        for number, (statement, topic) in enumerate(topics.items()):
+        ranked: dict[str, list[str]] = {}
+        for number, statement in enumerate(topics):
             sampler.progress("rate questions", number, len(topics))
             usable = acceptable(drafts[statement], statement, keys.get(statement, ""))
-            ranked = rank_drafts(student, tokenizer, statement, usable)[: per_statement - 1]
-            taken = [*written, *avoid]
-            by_topic = similarity.without_near_duplicates([*ranked, *plain_requests(topic)], taken)
-            # Another statement may have the same topic.
-            chosen = by_topic or similarity.without_near_duplicates(
-                plain_requests(own_words(statement)), taken
-            )
-            written |= dict.fromkeys(chosen[:per_statement], statement)
-    return written
+            ranked[statement] = rank_drafts(student, tokenizer, statement, usable)
+    training: dict[str, str] = {}
+    for statement, topic in topics.items() if per_statement else ():
+        best = ranked[statement][: per_statement - 1]
+        taken = [*training, *avoid]
+        by_topic = similarity.without_near_duplicates([*best, *plain_requests(topic)], taken)
+        # Another statement may have the same topic.
+        chosen = by_topic or similarity.without_near_duplicates(
+            plain_requests(own_words(statement)), taken
+        )
+        count = min(per_statement, max(1, len(chosen) - MIN_MEASURING))
+        training |= dict.fromkeys(chosen[:count], statement)
+    measuring: dict[str, str] = {}
+    for statement, topic in topics.items():
+        taken = [*training, *measuring, *avoid]
+        spare = similarity.without_near_duplicates(ranked[statement], taken)[:MAX_MEASURING]
+        if len(spare) < MIN_MEASURING:
+            requests = [*plain_requests(topic), *plain_requests(own_words(statement))]
+            spare = similarity.without_near_duplicates([*spare, *requests], taken)[:MIN_MEASURING]
+        measuring |= dict.fromkeys(spare, statement)
+    return Written(training, measuring)
 
 
 def plain_requests(topic: str) -> list[str]:

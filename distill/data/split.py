@@ -35,7 +35,11 @@ class Split(NamedTuple):
 
 
 def split(
-    collected: Collected, held_out: Sequence[Messages], max_training: int, seed: int
+    collected: Collected,
+    held_out: Sequence[Messages],
+    max_training: int,
+    seed: int,
+    measuring: int = 0,
 ) -> Split:
     """Divide the collected questions.
 
@@ -44,14 +48,16 @@ def split(
         held_out: Conversations that were held out when they were logged.
         max_training: The maximum number of questions to train on; steps draw no more.
         seed: The seed of every random choice.
+        measuring: How many further questions are measured.
     """
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
     max_questions = max(_answers(collected.own).values(), default=0)
     min_left = MIN_TRAINING if max_questions > MIN_TRAINING else 1
     missing = MIN_HELD_OUT - len(held_out) if held_out else MAX_HELD_OUT
+    missing -= measuring
     own, held_back = hold_back(collected.own, missing, rng, min_left)
     if not collected.affects_general:
-        missing = MIN_HELD_OUT - len(held_out) - len(held_back)
+        missing = MIN_HELD_OUT - len(held_out) - len(held_back) - measuring
     general, general_held_back = hold_back(collected.general, missing, rng)
     own, general, validation = hold_back_validation(own, general, rng, min_left)
     own = _sample(own, max_training, rng)

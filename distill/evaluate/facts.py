@@ -25,7 +25,11 @@ WORD = re.compile(r"\d+|[^\W\d_]+")
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def count(
-    teacher: Teacher, tokenizer: Tokenizer, context: str, reference: Sequence[Trajectory]
+    teacher: Teacher,
+    tokenizer: Tokenizer,
+    context: str,
+    reference: Sequence[Trajectory],
+    served: Sequence[Trajectory],
 ) -> tuple[int, int]:
     """The number of fact tokens that the base misses, and how many of those the candidate says.
 
@@ -34,11 +38,12 @@ def count(
         tokenizer: The base's.
         context: The statements of the context, one per line.
         reference: The teacher's greedy answers.
+        served: The same, with prompts as the candidate serves them.
     """
     student = teacher.student
     with student.adapter_disabled():
         base_choices = _choices(student, reference)
-    candidate_choices = _choices(student, reference)
+    candidate_choices = _choices(student, served)
     missed = learned = 0
     for item, base, candidate in zip(reference, base_choices, candidate_choices, strict=True):
         correct = logits(item.teacher_states.to(student.head.device), student.head).argmax(-1)

@@ -1,31 +1,24 @@
-"""Takes the measurements on which the gate decides.
-
-Three models answer held-out prompts greedily: the base, the teacher (the base with the context) and
-the candidate (the adapter, no context). Divergences are forward KL on the teacher's answers, in
-nats per token, so base and candidate are scored on the same tokens. A divergence is already small
-if the tone is right and the numbers are wrong, so facts are measured separately (`facts.py`).
-"""
+"""Measures answers: their divergence from the teacher's, the anchors they pass, their style."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill import loss
-from distill.context import statements
-from distill.evaluate import facts
+from distill.loss import token_logprobs
 from distill.model import packing
 from distill.model.encoder import Encoder, Prompt
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
+from distill.model.student import Student
 from distill.model.teacher import Teacher
 from distill.model.trajectories import (
     Trajectory,
-    sample_from_teacher,
     stack_teacher_states,
     teacher_completions,
 )
@@ -87,116 +80,6 @@ class Anchored:
         return checked
 
 
-@dataclass(frozen=True)
-class EvaluationSet:
-    """The prompts and anchors that a candidate is measured on."""
-
-    held_out: Sequence[Prompt]
-    """Prompts that were not trained on."""
-    unrelated: Sequence[Prompt]
-    """General prompts that were not trained on."""
-    anchored: Anchored
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The measurements on which the gate decides; all fields can be written as JSON."""
-
-    held_out: int
-    """The number of held-out prompts."""
-    kl_base: float
-    """KL(teacher || base) on the teacher's answers, nats per token."""
-    kl_candidate: float
-    """KL(teacher || candidate) on the same tokens."""
-    gap_closed: float
-    """1 - kl_candidate / kl_base; 1 means that the candidate equals the teacher."""
-    facts: int
-    """Tokens of the context's numbers and names in the teacher's answers that the base misses."""
-    facts_learned: float
-    """The share of them that the candidate says, 0 to 1; 1 if there are none."""
-    retention_kl: float
-    """KL(teacher || candidate) on the teacher's answers to unrelated prompts, nats per token. There
-    the teacher is the base without the context, or with it if it affects general prompts."""
-    length_ratio: float
-    """Length of the candidate's answers relative to the teacher's and base's (`length_ratio`)."""
-    repetition: float
-    """Share of word trigrams that repeat within an answer, in excess of the share in the teacher's
-    and the base's answers, 0 to 1."""
-    leak_rate: float
-    """Share of answers that mention a context, in excess of the share in the teacher's answers."""
-    anchors: dict[str, int]
-    """The number of anchors that base, teacher and candidate pass, and the `total`."""
-    checks: list[dict[str, Any]]
-    """Each anchor: prompt, expectation, the three answers, and the models that pass."""
-    answers: list[dict[str, str]]
-    """Each prompt with the three answers, for people to read."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The evaluation as plain values."""
-        return asdict(self)
-
-
-def measure_candidate(
-    teacher: Teacher,
-    sampler: LocalSampler,
-    encoder: Encoder,
-    evaluation_set: EvaluationSet,
-    completions: Sequence[TokenIds],
-) -> Evaluation:
-    """Measure the candidate, which is the student's adapter.
-
-    Args:
-        teacher: The teacher, with the student.
-        sampler: Samples from the model in its current adapter state.
-        encoder: The encoder of the run's context.
-        evaluation_set: Prompts and anchors.
-        completions: The student's greedy answers to the held-out prompts, then the unrelated ones.
-    """
-    held_out, unrelated = evaluation_set.held_out, evaluation_set.unrelated
-    anchors = evaluation_set.anchored
-    taught = sample_from_teacher(
-        teacher, sampler.for_stage("measure the teacher"), [*held_out, *unrelated], temperature=0
-    )
-    reference, retained = taught[: len(held_out)], taught[len(held_out) :]
-    teacher_texts = encoder.decode([item.completion for item in taught])
-    candidate_texts = encoder.decode(completions)
-    with teacher.student.adapter_disabled():
-        base_texts = encoder.decode(greedy(sampler.for_stage("measure the base"), held_out))
-    kl_base, kl_candidate = base_kl(teacher, reference), student_kl(teacher, reference)
-    context = "\n".join(statements.split_statements(encoder.context))
-    missed, learned = facts.count(teacher, encoder.tokenizer, context, reference)
-    anchor_prompts = [encoder.prompt(anchor.messages) for anchor in anchors.anchors]
-    anchor_texts = encoder.decode(greedy(sampler.for_stage("anchors, candidate"), anchor_prompts))
-    return Evaluation(
-        held_out=len(held_out),
-        kl_base=kl_base,
-        kl_candidate=kl_candidate,
-        gap_closed=1 - kl_candidate / max(kl_base, 1e-9),
-        facts=missed,
-        facts_learned=learned / missed if missed else 1.0,
-        retention_kl=student_kl(teacher, retained),
-        length_ratio=length_ratio(
-            *(
-                _count_words(texts[: len(held_out)])
-                for texts in (candidate_texts, teacher_texts, base_texts)
-            )
-        ),
-        repetition=max(
-            0.0,
-            repetition(candidate_texts) - max(repetition(teacher_texts), repetition(base_texts)),
-        ),
-        leak_rate=max(0.0, leak_rate(candidate_texts) - leak_rate(teacher_texts)),
-        anchors=anchors.counts(anchor_texts),
-        checks=anchors.checks(anchor_texts),
-        answers=[
-            {"prompt": prompt.text, "base": base, "teacher": taught, "candidate": candidate}
-            for prompt, base, taught, candidate in zip(
-                held_out, base_texts, teacher_texts, candidate_texts, strict=False
-            )
-        ],
-    )
-
-
 def greedy(sampler: LocalSampler, prompts: Sequence[Prompt]) -> list[TokenIds]:
     """Greedy answers without context, from the model in its current adapter state.
 
@@ -245,6 +128,30 @@ def token_kls(teacher: Teacher, trajectories: Sequence[Trajectory]) -> list[Tens
     return divergences
 
 
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def teacher_logprobs(student: Student, trajectories: Sequence[Trajectory]) -> list[Tensor]:
+    """Float[C] for each trajectory: the teacher's log-probabilities of its tokens, in nats."""
+    head = student.head
+    return [
+        token_logprobs(item.teacher_states.to(head.device), head, item.completion)
+        for item in trajectories
+    ]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def completion_logprobs(student: Student, pairs: list[tuple[TokenIds, TokenIds]]) -> list[Tensor]:
+    """Float[C] for each pair of prompt and completion: the student's log-probabilities, in nats."""
+    logprobs: list[Tensor] = []
+    for microbatch in packing.microbatches(pairs, 0, student.model.device):
+        lengths = [len(completion) for _, completion in pairs[microbatch]]
+        states = student.states(pairs[microbatch]).split(lengths)
+        logprobs += [
+            token_logprobs(own, student.head, completion)
+            for own, (_, completion) in zip(states, pairs[microbatch], strict=True)
+        ]
+    return logprobs
+
+
 def student_kl(teacher: Teacher, trajectories: Sequence[Trajectory]) -> float:
     """Mean KL(teacher || student) over all tokens of the trajectories, nats per token."""
     divergences = token_kls(teacher, trajectories)
@@ -273,5 +180,6 @@ def leak_rate(texts: Sequence[str]) -> float:
     return sum(bool(LEAK.search(text)) for text in texts) / max(len(texts), 1)
 
 
-def _count_words(texts: Sequence[str]) -> int:
+def count_words(texts: Sequence[str]) -> int:
+    """The number of words in all texts."""
     return sum(len(text.split()) for text in texts)

@@ -7,11 +7,9 @@ for both reveal this.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from distill.loss import token_logprobs
-from distill.model import packing
+from distill.evaluate import measure
 from distill.model.encoder import Prompt
 from distill.model.packing import TokenIds
 from distill.model.student import Student
@@ -51,18 +49,9 @@ def make_probes(
     return sorted(probes, key=lambda probe: -_difference(probe))[:count]
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
 def _logprobs(student: Student, pairs: list[tuple[TokenIds, TokenIds]]) -> list[list[float]]:
     """The log-probability of each token of each completion, in nats."""
-    logprobs = []
-    for microbatch in packing.microbatches(pairs, 0, student.model.device):
-        lengths = [len(completion) for _, completion in pairs[microbatch]]
-        states = student.states(pairs[microbatch]).split(lengths)
-        logprobs += [
-            _rounded(token_logprobs(own, student.head, completion))
-            for own, (_, completion) in zip(states, pairs[microbatch], strict=True)
-        ]
-    return logprobs
+    return [_rounded(values) for values in measure.completion_logprobs(student, pairs)]
 
 
 def _difference(probe: Probe) -> float:

@@ -7,7 +7,7 @@ part is removed on both sides.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -39,6 +39,8 @@ class Prompt:
     """The prefix of `teacher_ids` that all prompts of this context share."""
     replay: bool = False
     """Whether this is a replay prompt: unrelated, with an empty context."""
+    messages: Messages = ()
+    """The conversation itself."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ class Encoder:
                 "the prompt."
             )
         prefix = common_prefix([teacher_ids, self._opening(context)])
-        return Prompt(text, self.ids(messages, Context()), teacher_ids, prefix, replay)
+        student_ids = self.ids(messages, Context())
+        return Prompt(text, student_ids, teacher_ids, prefix, replay, messages)
+
+    def with_student_context(self, prompt: Prompt, context: Context) -> Prompt:
+        """Return the prompt as a student sees it that has a part of the context in its prompt."""
+        return replace(prompt, student_ids=self.ids(prompt.messages, context))
 
     def ids(self, messages: Messages, context: Context) -> TokenIds:
         """Return the token ids of the composed messages with the generation prompt, as in serving.

@@ -29,6 +29,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from distill.data.prepare import RunData
+from distill.evaluate.checks import Check
 from distill.evaluate.measure import Anchored
 from distill.model.encoder import Prompt
 from distill.model.engine_sampler import STUDENT
@@ -43,10 +44,10 @@ log = logging.getLogger(__name__)
 
 DATA, LATEST, INPUTS, METRICS = "data.pt", "latest.pt", "given.json", "metrics.jsonl"
 RELEASE = importlib.metadata.version("byheart")
-FORMAT = 3
+FORMAT = 4
 """Raise it when the content of a checkpoint changes, or a class of `SAFE_CLASSES` moves or changes:
 older files cannot be loaded then."""
-SAFE_CLASSES = [Anchor, Anchored, RunData, Prompt, Trajectory]
+SAFE_CLASSES = [Anchor, Anchored, Check, RunData, Prompt, Trajectory]
 """The classes that a checkpoint may contain besides plain values and tensors."""
 
 

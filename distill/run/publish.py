@@ -4,7 +4,9 @@ A folder `bh-<base8>-<sha12>` appears complete, by an atomic rename, and never c
 
     adapter_model.safetensors, adapter_config.json   LoRA in PEFT's format, as vLLM loads it
     metrics.jsonl                                    training curves, one line per step
-    evaluation.json                                  measurements of `evaluate/measure.py`
+    evaluation.json                                  measurements of `evaluate/candidate.py`
+    residual.md                                      what must stay in the prompt; may be empty
+    frontier.png                                     right answers by tokens in the prompt
     manifest.json                                    below
 
 `manifest.json` is JSON with sorted keys and no spaces (`canonical`), no trailing line end:

@@ -32,6 +32,7 @@ DISTILL = TrainerSettings(
     questions_per_lesson=1,
     checkpoint_every=1,
     threads=1,
+    statement_tolerance=1000,
 )
 
 

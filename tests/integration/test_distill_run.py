@@ -53,6 +53,8 @@ def test_a_run_publishes_its_curves_and_measurements(model, tmp_path):
         "adapter_model.safetensors",
         "adapter_config.json",
         "evaluation.json",
+        "residual.md",
+        "frontier.png",
         "manifest.json",
         "metrics.jsonl",
     }
@@ -227,7 +229,8 @@ def test_teacher_sampled_or_on_policy_trajectories_alone_close_the_gap_on_held_o
     outcome = train.run(spec, silent)
 
     assert all(kl in line for line in outcome.curves)
-    assert outcome.evaluation.held_out == len(held_out)
+    questions = [each["questions"] for each in outcome.evaluation.statements]
+    assert outcome.evaluation.held_out == len(held_out) + sum(map(len, questions))
     assert outcome.evaluation.gap_closed > 0.3
 
 

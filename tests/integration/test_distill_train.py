@@ -32,6 +32,7 @@ OPTIONS = {
     "--lr": "0.01",
     "--max-completion-tokens": "6",
     "--questions-per-lesson": "1",
+    "--statement-tolerance": "1000",
     "--checkpoint-every": "2",
     "--threads": "1",
 }

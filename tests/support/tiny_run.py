@@ -21,6 +21,7 @@ SETTINGS = TrainerSettings(
     questions_per_lesson=1,
     checkpoint_every=2,
     threads=1,
+    statement_tolerance=1000.0,
 )
 
 
@@ -30,7 +31,7 @@ PROMPTS = tuple(user(f"{word} do you open?") for word in ("When", "Why", "Where"
 def make_spec(model: Path, folder: Path, **changes) -> RunSpec:
     values = {
         "model": model,
-        "context": Context(system_prompt="The shop opens at 7 in the morning."),
+        "context": Context(system_prompt="The shop opens early in the morning."),
         "prompts": PROMPTS,
         "held_out": (user("At what time can I come?"),),
         "settings": SETTINGS,

@@ -7,7 +7,8 @@ import pytest
 
 from distill import commands, train
 from distill.__main__ import main
-from distill.evaluate.measure import Anchored, Evaluation
+from distill.evaluate.candidate import Evaluation
+from distill.evaluate.measure import Anchored
 from distill.model.encoder import user
 from store import input_files
 from store.anchors import Anchor
@@ -91,7 +92,7 @@ def test_sampling_in_an_engine_without_a_url_is_bad_input(tmp_path, capsys, monk
 
 def test_checkpoints_are_removed_once_the_adapter_is_published(tmp_path):
     small = ["--steps", "2", "--batch-size", "2", "--rank", "4", "--max-completion-tokens", "4"]
-    small += ["--questions-per-lesson", "1", "--threads", "1"]
+    small += ["--questions-per-lesson", "1", "--threads", "1", "--statement-tolerance", "1000"]
     model = save_tiny_model(tmp_path / "model")
 
     assert main([*arguments(tmp_path, model), *small]) == commands.DONE
@@ -101,6 +102,30 @@ def test_checkpoints_are_removed_once_the_adapter_is_published(tmp_path):
     assert left == {"metrics.jsonl", "curves.png", commands.PUBLISHED}
 
 
+def evaluation(**values) -> Evaluation:
+    numbers = dict.fromkeys([field.name for field in fields(Evaluation)], 0)
+    tokens = {"whole": 120, "residual": 30, "nothing": 0}
+    frontier = [
+        {"context": name, "prompt_tokens": count, "right": 9, "total": 10}
+        for name, count in tokens.items()
+    ]
+    statements = [{"learned": True}, {"learned": True}, {"learned": False}]
+    more = {"anchors": {"total": 0}, "checks": [], "frontier": frontier, "statements": statements}
+    return Evaluation(**numbers | more | values)
+
+
+def test_the_summary_says_how_many_statements_and_tokens_must_stay_in_the_prompt():
+    lines = list(commands.summary(evaluation()))
+
+    assert lines[1:5] == [
+        "statements learned 2 of 3: 30 of the context's 120 tokens must stay in the prompt "
+        "(residual.md)",
+        "  whole (120 tokens) in front: 9 of 10 right",
+        "  residual (30 tokens) in front: 9 of 10 right",
+        "  nothing (0 tokens) in front: 9 of 10 right",
+    ]
+
+
 def test_the_summary_names_anchors_that_only_the_teacher_passes_and_counts_the_others():
     asked = [
         Anchor(user(text), {"contains": [wanted]})
@@ -108,12 +133,11 @@ def test_the_summary_names_anchors_that_only_the_teacher_passes_and_counts_the_o
     ]
     anchored = Anchored(tuple(asked), ("", "", ""), ("At 7.", "Ann.", "Here."))
     counts = {"total": 3, "base": 0, "teacher": 2, "candidate": 1}
-    numbers = dict.fromkeys([field.name for field in fields(Evaluation)], 0)
     checks = anchored.checks(["At 9.", "It is Ann.", "There."])
 
-    said = list(commands.summary(Evaluation(**numbers | {"anchors": counts, "checks": checks})))
+    lines = list(commands.summary(evaluation(anchors=counts, checks=checks)))
 
-    assert said[2:] == [
+    assert lines[-3:] == [
         "anchors passed: 0 base, 2 teacher, 1 candidate of 3",
         "  teacher only: 'When?' -> 'At 9.'",
         "  1 failed by the teacher too: see `checks` in evaluation.json",

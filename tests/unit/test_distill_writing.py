@@ -11,6 +11,7 @@ import pytest
 from distill.context.statements import distinguishing_keys
 from distill.data import questions
 from distill.model.student import Student
+from store.text import similarity
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
 REFUNDS, OPENING = "Refunds take 3 days.", "The shop opens at 7 in the morning."
@@ -68,7 +69,7 @@ def student(monkeypatch) -> Student:
     return Student(tiny_model(), rank=4, alpha=8, seed=0)
 
 
-def write(student: Student, per_statement: int, avoid: tuple[str, ...] = ()) -> dict[str, str]:
+def write(student: Student, per_statement: int, avoid: tuple[str, ...] = ()) -> questions.Written:
     writer = Scripted(TOPICS.__getitem__, drafted)
     return questions.write_questions(
         student, writer, writer.tokenizer, [REFUNDS, OPENING], per_statement, avoid
@@ -78,7 +79,7 @@ def write(student: Student, per_statement: int, avoid: tuple[str, ...] = ()) -> 
 def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_their_statement(
     student,
 ):
-    assert write(student, 3) == {
+    assert write(student, 3).training == {
         "How long do refunds take?": REFUNDS,
         "May I ask for refunds?": REFUNDS,
         "What should I know about refunds?": REFUNDS,
@@ -93,7 +94,7 @@ def test_a_statement_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_
 ):
     monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
 
-    assert write(student, 2) == {
+    assert write(student, 2).training == {
         "What should I know about refunds?": REFUNDS,
         "Can you tell me about refunds?": REFUNDS,
         "What should I know about shop opens morning?": OPENING,
@@ -104,12 +105,35 @@ def test_a_statement_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_
 def test_none_is_kept_that_is_to_be_avoided(student):
     kept = write(student, 2, avoid=("how long do refunds take", "Is the shop open early?"))
 
-    assert [*kept][:1] == ["May I ask for refunds?"]
-    assert not {"How long do refunds take?", "Is the shop open early?"} & set(kept)
+    assert [*kept.training][:1] == ["May I ask for refunds?"]
+    written = {*kept.training, *kept.measuring}
+    assert not {"How long do refunds take?", "Is the shop open early?"} & written
 
 
-def test_nothing_is_drafted_where_no_question_is_asked_for(student):
-    assert write(student, 0) == {}
+def test_no_question_to_train_on_is_written_if_none_is_wanted(student):
+    assert write(student, 0).training == {}
+
+
+@pytest.mark.parametrize("per_statement", [0, 1, 2, 5])
+def test_each_statement_has_questions_to_measure_with_that_no_training_question_nearly_repeats(
+    student, per_statement
+):
+    written = write(student, per_statement)
+
+    for statement in (REFUNDS, OPENING):
+        count = list(written.measuring.values()).count(statement)
+        assert questions.MIN_MEASURING <= count <= questions.MAX_MEASURING
+    distinct = similarity.without_near_duplicates([*written.training, *written.measuring])
+    assert distinct == [*written.training, *written.measuring]
+
+
+def test_drafts_beyond_those_to_train_on_are_measured_with_before_plain_requests(student):
+    written = write(student, 2)
+
+    for statement, drafts in DRAFTS.items():
+        first, second = (text for text, about in written.measuring.items() if about == statement)
+        assert f" {first}" in drafts
+        assert second.startswith("Can you tell me about")
 
 
 def test_a_topic_that_gives_a_number_away_or_is_another_one_is_replaced_by_the_statement_s_words():
@@ -170,7 +194,9 @@ def test_questions_about_similar_facts_contain_what_distinguishes_them(student, 
 
     writer = Scripted(named, partial(named, ways=WAYS))
 
-    written = questions.write_questions(student, writer, writer.tokenizer, statements, 5, ())
+    written = questions.write_questions(
+        student, writer, writer.tokenizer, statements, 5, ()
+    ).training
 
     assert Counter(written.values()) == dict.fromkeys(statements, 5)
     assert all(re.search(name, statement)[0] in asked for asked, statement in written.items())
@@ -184,7 +210,7 @@ def test_a_statement_with_the_topic_of_another_gets_requests_with_its_own_words(
     monkeypatch.setattr(questions, "MIN_GAIN", math.inf)
     taken = questions.plain_requests("the shop")
 
-    written = write(student, 2, avoid=tuple(taken))
+    written = write(student, 2, avoid=tuple(taken)).training
 
     assert [asked for asked, statement in written.items() if statement == OPENING] == [
         "What should I know about shop opens morning?",
