@@ -274,6 +274,8 @@ class Gate(Section):
         }
     )
 
+    margin: float = Field(0.2, gt=0, lt=1)
+    """Share of the teacher's right answers that a candidate must not lose (exact test, 5 %)."""
     min_gap_closed: float = Field(0.5, ge=0, le=1)
     """Minimum fraction of the KL gap between base and teacher that a candidate must close."""
     min_facts_learned: float = Field(0.6, ge=0, le=1)

@@ -46,7 +46,9 @@ steps = {steps}
 questions_per_lesson = 2
 max_completion_tokens = 16
 max_answer_tokens = 16
+statement_tolerance = 1000
 [gate]
+margin = 0.99
 min_gap_closed = 0.01
 min_facts_learned = 0
 min_held_out = 1
@@ -156,7 +158,7 @@ def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float)
     arms = {
         "base model, no lessons": outcome.base,
         "base model, lessons in prompt": outcome.in_prompt,
-        "adapter, no lessons in prompt": outcome.internalised,
+        "adapter, what it has not learned in prompt": outcome.internalised,
     }
     table = Table(title=f"{len(outcome.base.answers)} test questions, none used in training")
     for heading in ("", "correct answers", "mean prompt tokens", "median first token (ms)"):

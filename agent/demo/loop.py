@@ -83,7 +83,7 @@ class Demo:
             run = self.await_run()
             adapter, gate = self.await_rollout(run)
             in_prompt = self.measure(client, BASE, "asking the base model, lessons in prompt")
-            internalised = self.measure(client, model, "asking the adapter, no lessons in prompt")
+            internalised = self.measure(client, model, "asking the adapter, the rest in the prompt")
         return Outcome(corrected, texts, run.id, adapter, gate, base, in_prompt, internalised)
 
     def measure(self, client: openai.OpenAI, model: str, stage: str) -> Score:

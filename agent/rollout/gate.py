@@ -1,9 +1,10 @@
 """The promotion gate: decides whether a candidate adapter may serve.
 
 The trainer measures a candidate (`distill/evaluate/measure.py`); this module only compares the
-numbers with the `gate` settings and has no side effects. The candidate, without the context in its
-prompt, must come close to the teacher, which has the context in its prompt, on prompts that it
-was not trained on, and must stay close to the base where the context is irrelevant.
+numbers with the `gate` settings and has no side effects. The candidate is measured as it will
+serve, with what it has not learned in its prompt. It must come close to the teacher, which has the
+whole context in its prompt, on prompts that it was not trained on, must stay close to the base
+where the context is irrelevant, and must save tokens.
 
 A number that is missing or not finite fails its check: without evidence nothing is promoted.
 """
@@ -15,7 +16,7 @@ from typing import Any
 from config.sections import Gate
 
 SIGNIFICANCE = 0.05
-"""A `BinomialCheck` fails when its p-value is below this."""
+"""A `BinomialCheck` fails, and a `NonInferiorityCheck` passes, when its p-value is below this."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,7 @@ class BinomialCheck:
         return math.isfinite(self.share) and self._p_value() >= SIGNIFICANCE
 
     def _p_value(self) -> float:
-        """Return P(X <= hits) for X ~ Binomial(total, minimum)."""
-        hits = round(self.share * self.total)
-        return sum(
-            math.comb(self.total, k) * self.minimum**k * (1 - self.minimum) ** (self.total - k)
-            for k in range(hits + 1)
-        )
+        return binomial_tail(round(self.share * self.total), self.total, self.minimum)
 
     def __str__(self) -> str:
         return (
@@ -80,14 +76,51 @@ class BinomialCheck:
         )
 
 
+@dataclass(frozen=True)
+class NonInferiorityCheck:
+    """Paired answers of teacher and candidate, tested for non-inferiority.
+
+    The null hypothesis of the one-sided exact binomial test is that the candidate loses at least
+    `margin` of the answers, net of those that only it gets right. Few answers cannot reject it, so
+    a candidate that loses none passes too.
+    """
+
+    name: str
+    lost: float
+    """Answers that only the teacher gets right, minus those that only the candidate gets right."""
+    total: float
+    margin: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the loss is measured, and is none or significantly below the margin."""
+        if not (math.isfinite(self.lost) and self.total > 0):
+            return False
+        tail = binomial_tail(int(self.lost), int(self.total), self.margin)
+        return self.lost <= 0 or tail < SIGNIFICANCE
+
+    def __str__(self) -> str:
+        return (
+            f"{_outcome(self.passed)}: {self.name} {self.lost:g} of {self.total:g} (required: none "
+            f"or less than {self.margin:g} by a binomial test, {100 * SIGNIFICANCE:g} %)"
+        )
+
+
+def binomial_tail(hits: int, total: int, share: float) -> float:
+    """Return P(X <= hits) for X ~ Binomial(total, share)."""
+    return sum(math.comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(hits + 1))
+
+
 def judge(measured: dict[str, Any], gate: Gate) -> Verdict:
     """Check a candidate's measurements against the gate settings.
 
     Args:
-        measured: The fields of `distill.evaluate.measure.Evaluation`.
+        measured: The fields of `distill.evaluate.candidate.Evaluation`.
         gate: The configured bounds.
     """
-    checks: list[BoundCheck | BinomialCheck] = [
+    checks: list[BoundCheck | BinomialCheck | NonInferiorityCheck] = [
+        _comparison(measured, gate),
+        _saving(measured),
         *_bound_checks(measured, gate),
         *_fact_checks(measured, gate),
         *_anchor_checks(measured, gate),
@@ -129,6 +162,24 @@ def _bound_checks(measured: dict[str, Any], gate: Gate) -> list[BoundCheck]:
             maximum=gate.max_leak_rate,
         ),
     ]
+
+
+def _comparison(measured: dict[str, Any], gate: Gate) -> NonInferiorityCheck:
+    """The candidate answers about the statements and the anchors as well as the teacher does."""
+    counts = measured.get("compared") or {}
+    lost = _number(counts, "teacher_only") - _number(counts, "candidate_only")
+    total = _number(counts, "total")
+    return NonInferiorityCheck("answers lost to the teacher", lost, total, gate.margin)
+
+
+def _saving(measured: dict[str, Any]) -> BoundCheck:
+    """An adapter that leaves the prompt as long as it is has no use."""
+    tokens = {
+        point["context"]: _number(point, "prompt_tokens")
+        for point in measured.get("frontier") or ()
+    }
+    saved = tokens.get("whole", math.nan) - tokens.get("residual", math.nan)
+    return BoundCheck("tokens of the context that leave the prompt", saved, minimum=1)
 
 
 def _fact_checks(measured: dict[str, Any], gate: Gate) -> list[BinomialCheck]:

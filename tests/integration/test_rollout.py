@@ -36,6 +36,11 @@ GOOD = {
     "length_ratio": 1.0,
     "repetition": 0.0,
     "leak_rate": 0.0,
+    "compared": {"total": 30, "teacher_only": 0, "candidate_only": 0},
+    "frontier": [
+        {"context": "whole", "prompt_tokens": 200, "right": 30, "total": 30},
+        {"context": "residual", "prompt_tokens": 0, "right": 30, "total": 30},
+    ],
 }
 
 pytestmark = pytest.mark.anyio

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.rollout.gate import judge
+from agent.rollout.gate import NonInferiorityCheck, judge
 from config.sections import Gate
-from distill.evaluate.measure import Evaluation
+from distill.evaluate.candidate import Evaluation
 
 GOOD = {
     "held_out": 12,
@@ -19,6 +19,11 @@ GOOD = {
     "repetition": 0.0,
     "leak_rate": 0.0,
     "anchors": {"total": 10, "base": 1, "teacher": 8, "candidate": 8},
+    "compared": {"total": 30, "teacher_only": 2, "candidate_only": 1},
+    "frontier": [
+        {"context": "whole", "prompt_tokens": 200, "right": 30, "total": 30},
+        {"context": "residual", "prompt_tokens": 40, "right": 29, "total": 30},
+    ],
 }
 
 
@@ -46,6 +51,11 @@ def test_a_candidate_within_all_bounds_passes():
         ({"leak_rate": 0.5}, "mention"),
         ({"anchors": {"total": 10, "base": 1, "teacher": 8, "candidate": 2}}, "anchors"),
         ({"anchors": {"total": 10, "base": 5, "teacher": 5, "candidate": 4}}, "anchors"),
+        ({"compared": {"total": 30, "teacher_only": 6, "candidate_only": 0}}, "lost"),
+        ({"compared": {"total": 0, "teacher_only": 0, "candidate_only": 0}}, "lost"),
+        ({"compared": {}}, "lost"),
+        ({"frontier": [point | {"prompt_tokens": 200} for point in GOOD["frontier"]]}, "tokens"),
+        ({"frontier": []}, "tokens"),
     ],
 )
 def test_one_failed_check_rejects_the_candidate_and_only_that_check_has_failed(worse, named):
@@ -80,7 +90,9 @@ def test_learning_more_facts_never_changes_a_pass_into_a_failure(facts, one, oth
     assert passed == sorted(passed)
 
 
-@pytest.mark.parametrize("key", [key for key in GOOD if key not in ("anchors", "facts")])
+@pytest.mark.parametrize(
+    "key", [key for key, value in GOOD.items() if isinstance(value, int | float) and key != "facts"]
+)
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.9"])
 def test_a_missing_measurement_fails_its_check(key, value):
     assert not judge(GOOD | {key: value}, Gate()).passed
@@ -91,3 +103,21 @@ def test_closing_more_of_the_gap_never_changes_a_pass_into_a_failure(one, other)
     low, high = sorted((one, other))
     passed = [judge(GOOD | {"gap_closed": value}, Gate()).passed for value in (low, high)]
     assert passed == sorted(passed)
+
+
+@given(total=st.integers(1, 400), lost=st.integers(0, 400), margin=st.floats(0.05, 0.5))
+def test_few_lost_answers_pass_and_more_answers_allow_a_smaller_share_of_losses_only_with_evidence(
+    total, lost, margin
+):
+    check = NonInferiorityCheck("lost", min(lost, total), total, margin)
+
+    if check.passed and lost:
+        assert min(lost, total) < margin * total
+        # With twice the answers and the same share of losses there is more evidence.
+        assert NonInferiorityCheck("lost", 2 * min(lost, total), 2 * total, margin).passed
+    assert NonInferiorityCheck("lost", 0, total, margin).passed
+
+
+def test_thirteen_answers_cannot_show_that_the_loss_of_one_is_below_the_margin():
+    assert not NonInferiorityCheck("lost", 1, 13, 0.2).passed
+    assert NonInferiorityCheck("lost", 1, 30, 0.2).passed
