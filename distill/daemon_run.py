@@ -158,11 +158,13 @@ def register(
     data_dir: Path,
 ) -> None:
     """Record the candidate, the run's end and the rollout job, in one transaction."""
+    statements, gap = outcome.evaluation.statements, outcome.evaluation.gap_closed
+    learned = sum(each["learned"] for each in statements)
     row = runs.finish(
         session,
         run_id,
         RunStatus.PUBLISHED,
-        f"The gap to the teacher closed by {outcome.evaluation.gap_closed:.0%}.",
+        f"{learned} of {len(statements)} statements learned, gap closed by {gap:.0%}.",
         utcnow(),
         adapter=outcome.adapter.name,
     )
