@@ -70,7 +70,7 @@ def is_near_duplicate(question: str, others: Sequence[str]) -> bool:
 
     One meaningful word makes another question: "When do you open?" is not "Why do you open?".
     """
-    from rapidfuzz import fuzz, process  # large, and the serving side never compares questions
+    from rapidfuzz import fuzz, process  # large, and serving seldom compares questions
 
     words = _question_words(question)
     alike = process.extract_iter(
@@ -104,7 +104,7 @@ def _differ_only_in_form(left: Sequence[str], right: Sequence[str]) -> bool:
     only_left = list((Counter(left) - Counter(right)).elements())
     only_right = list((Counter(right) - Counter(left)).elements())
     for word in tuple(only_left):
-        twin = next((other for other in only_right if _is_same_word(word, other)), None)
+        twin = next((other for other in only_right if is_same_word(word, other)), None)
         if twin is not None:
             only_left.remove(word)
             only_right.remove(twin)
@@ -112,7 +112,7 @@ def _differ_only_in_form(left: Sequence[str], right: Sequence[str]) -> bool:
     return not replaced and not any(map(_is_name, [*only_left, *only_right]))
 
 
-def _is_same_word(left: str, right: str) -> bool:
+def is_same_word(left: str, right: str) -> bool:
     """Whether two words are the same one in another form or spelling."""
     from rapidfuzz import fuzz
 

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import regex  # type: ignore[import-untyped]
 
-_ENGLISH = tomllib.loads(Path(__file__).with_name("english.toml").read_text())
-_SPELLING: dict[str, str] = _ENGLISH["spelling"]
-_REFERENCES = frozenset(_ENGLISH["sentences"]["references"].split())
+ENGLISH: dict[str, dict[str, str]] = tomllib.loads(
+    Path(__file__).with_name("english.toml").read_text()
+)
+"""The word lists of english.toml, by section and kind."""
+_SPELLING = ENGLISH["spelling"]
+_REFERENCES = frozenset(ENGLISH["sentences"]["references"].split())
 FUNCTION_WORDS: dict[str, frozenset[str]] = {
-    kind: frozenset(words.split()) for kind, words in _ENGLISH["function_words"].items()
+    kind: frozenset(words.split()) for kind, words in ENGLISH["function_words"].items()
 }
 """Function words by kind, lower case; see `english.toml`."""
 
@@ -80,7 +83,7 @@ def words(text: str) -> list[str]:
     return [token for token in tokens(text) if token[0].isalnum()]
 
 
-_NEGATIONS = function_words("negations", "negative_words")
+_NEGATIONS = function_words("negations", "negative_words", "exclusions")
 # "long" and "many" ask for a measure only in a question.
 _EMPTY = function_words(*(FUNCTION_WORDS.keys() - {"measures"}))
 
