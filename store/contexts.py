@@ -111,3 +111,9 @@ def message_text(message: Message) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part.get("text", "") for part in content or () if part.get("type") == "text")
+
+
+def last_user_text(messages: Sequence[Message]) -> str:
+    """Return the text of the last user message; empty if there is none."""
+    texts = [message_text(message) for message in messages if message["role"] == "user"]
+    return texts[-1].strip() if texts else ""

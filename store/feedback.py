@@ -1,7 +1,8 @@
 """Feedback: ratings, comments and corrections on interactions, from which lessons are extracted.
 
 The gateway may deliver feedback twice: the same id with the same content is the same feedback.
-Feedback marks its conversation as unread, so extraction reads it again once it is idle.
+Feedback marks its conversation as unread, so extraction reads it again once it is idle. If it shows
+that the live adapter does not know a statement after all, it also records the relapse.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from store import conversations
+from store import conversations, relapses
 from store.db import Session, insert_if_absent, new_id
 from store.models import Feedback, Interaction
 from store.schema import Trust, storable
@@ -93,6 +94,7 @@ def add(
     if added:
         target.auxiliary = False  # feedback shows that people saw it as a turn
         conversations.touch(session, target.conversation, now, is_signal=target.learn)
+        relapses.record_shown(session, target, row, now)
     return row, added
 
 

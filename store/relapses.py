@@ -3,14 +3,21 @@
 A relapse is recorded in the transaction of the feedback that shows it, so the next request has the
 statement in its prompt. It holds under the adapter that relapsed: a later one may internalise the
 statement again, until it has relapsed under `statements.RELAPSE_LIMIT` of them.
+
+Feedback of any trust shows a relapse, because nothing gets into a prompt that was not approved for
+it before.
 """
 
 from collections.abc import Collection
 from datetime import datetime
 
-from store import adapters, lessons, namespaces, statements
-from store.adapter_tables import AdapterStatement
+from store import adapters, interactions, lessons, namespaces, statements, verdicts
+from store.adapter_tables import Adapter, AdapterStatement
+from store.contexts import last_user_text
 from store.db import Session
+from store.models import Feedback, Interaction, Lesson
+from store.schema import InteractionStatus
+from store.text.concern import Exchange, contradicted, corrected, has_terms
 
 
 def record(
@@ -43,3 +50,68 @@ def record(
     session.flush()
     lessons.sync_with_live_adapter(session, namespace)
     return relapsed
+
+
+def record_shown(
+    session: Session, answered: Interaction, given: Feedback, now: datetime
+) -> list[AdapterStatement]:
+    """Return to the prompt what feedback shows that the live adapter does not know.
+
+    Args:
+        session: In the write transaction that adds the feedback.
+        answered: The interaction that the feedback is on. If another version answered, or the
+            request failed, nothing changes.
+        given: The feedback.
+        now: The current time.
+
+    Returns:
+        The statements that returned to the prompt.
+    """
+    live = adapters.live(session, answered.namespace)
+    if live is None or answered.version != live.name:
+        return []
+    if answered.status is InteractionStatus.FAILED or verdicts.is_good(given):
+        return []
+    concerned = _concerned(session, live, answered, given)
+    rows = [row for row in statements.of(session, live) if row.text in concerned]
+    did = "corrected the answer" if verdicts.correction(given) else "rated the answer as bad"
+    cause = f"{given.principal} {did}."
+    return record(session, answered.namespace, rows, cause, answered.id, now) if rows else []
+
+
+def record_lesson(
+    session: Session, lesson: Lesson, cause: str, interaction: str | None, now: datetime
+) -> list[AdapterStatement]:
+    """Return a lesson to the prompt, if the live adapter has internalised it; as `record`."""
+    live = adapters.live(session, lesson.namespace)
+    rows = statements.of(session, live) if live else []
+    own = [row for row in rows if row.text == lessons.text(lesson)]
+    return record(session, lesson.namespace, own, cause, interaction, now) if own else []
+
+
+def _concerned(
+    session: Session, live: Adapter, answered: Interaction, given: Feedback
+) -> frozenset[str]:
+    """Return the statements that feedback on an answer of the live adapter concerns."""
+    texts = interactions.payload(session, answered.id)
+    exchange = (
+        Exchange.of(last_user_text(texts.messages), texts.response) if texts else Exchange("", "")
+    )
+    asked_for = _asked_for(session, live)
+    correction = verdicts.correction(given)
+    found = corrected(asked_for, exchange, correction)
+    if found or has_terms(correction) or not verdicts.is_bad(given):
+        return found
+    return contradicted(asked_for, exchange)
+
+
+def _asked_for(session: Session, live: Adapter) -> dict[str, list[str]]:
+    """Return what an answer can rest on, each statement with the questions that measured it."""
+    measured = adapters.evaluation(session, live.name).measured
+    questions = {
+        each["text"]: [question["prompt"] for question in each.get("questions", ())]
+        for each in measured.get("statements", ())
+    }
+    texts = [row.text for row in statements.of(session, live)]
+    texts += map(lessons.text, lessons.in_use(session, live.namespace))
+    return {text: questions.get(text, []) for text in texts}

@@ -9,16 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.learning.contradiction import contradicts
-from agent.learning.word_lists import load
-from store.contexts import message_text
+from store.contexts import last_user_text
 from store.interactions import Turn
 from store.lessons import Support
 from store.models import Feedback
 from store.schema import Trust
-
-_LISTS = load("corrections")
-MAX_NEUTRAL_RATING = 3
-"""Higher ratings praise, on a scale to five or more; so do fractions above a half."""
+from store.verdicts import correction
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ def find_corrections(turns: Sequence[Turn], trust_turns: bool = False) -> list[C
     for index, turn in enumerate(turns):
         if turn.interaction.learn:
             corrections += [
-                _from_feedback(turn, feedback) for feedback in turn.feedback if _text(feedback)
+                _from_feedback(turn, feedback) for feedback in turn.feedback if correction(feedback)
             ]
             next_turn = turns[index + 1] if index + 1 < len(turns) else None
             corrections += _from_next_turn(turn, next_turn, trust_turns) if next_turn else []
@@ -57,35 +53,21 @@ def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:
     support = Support(
         interaction=turn.interaction.id,
         feedback=feedback.id,
-        span=_text(feedback),
+        span=correction(feedback),
         principal=feedback.principal,
         trust=feedback.trust,
     )
     return Correction(
-        _last_user_text(turn), turn.response, _text(feedback), bool(feedback.demonstration), support
+        last_user_text(turn.messages),
+        turn.response,
+        correction(feedback),
+        bool(feedback.demonstration),
+        support,
     )
 
 
-def _text(feedback: Feedback) -> str:
-    """Return the text that corrects the answer; empty if none does, as in a comment with praise."""
-    comment = None if _is_praise(feedback) else feedback.comment
-    return (feedback.demonstration or comment or "").strip()
-
-
-def _is_praise(feedback: Feedback) -> bool:
-    value = feedback.value.get("value")
-    is_verdict = feedback.name in _LISTS["verdict_names"]
-    if not is_verdict or not isinstance(value, (bool, int, float, str)):
-        return False
-    if isinstance(value, str):
-        return value.lower() in _LISTS["praise"]
-    if feedback.name == "rating" and not isinstance(value, bool):
-        return value > MAX_NEUTRAL_RATING or 0.5 < value < 1
-    return value > 0
-
-
 def _from_next_turn(turn: Turn, next_turn: Turn, trust_turns: bool) -> list[Correction]:
-    text = _last_user_text(next_turn)
+    text = last_user_text(next_turn.messages)
     if not contradicts(text) or not next_turn.interaction.learn:
         return []
     support = Support(
@@ -95,9 +77,4 @@ def _from_next_turn(turn: Turn, next_turn: Turn, trust_turns: bool) -> list[Corr
         principal=next_turn.interaction.principal,
         trust=Trust.OPERATOR if trust_turns else next_turn.interaction.trust,
     )
-    return [Correction(_last_user_text(turn), turn.response, text, False, support)]
-
-
-def _last_user_text(turn: Turn) -> str:
-    user_messages = [message for message in turn.messages if message["role"] == "user"]
-    return message_text(user_messages[-1]).strip() if user_messages else ""
+    return [Correction(last_user_text(turn.messages), turn.response, text, False, support)]

@@ -1,12 +1,10 @@
 """After a kill at any point, every answer that a client has completely is in the database, once."""
 
 import asyncio
-import multiprocessing
 import random
 import re
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from store import interactions
 from store.db import Database
 from store.schema import InteractionStatus
 from tests.support import running_gateway
-from tests.support.crash_gateway import POINTS, serve
+from tests.support.crash_gateway import POINTS, Place, running
 from tests.support.fake_vllm import FakeVllm
 from tests.support.until import until
 
@@ -39,15 +37,6 @@ class Ledger:
     whole: dict[str, str] = field(default_factory=dict)
     """Text of the answers that they have to the last byte, by interaction."""
     asked: int = 0
-
-
-@dataclass(frozen=True)
-class Place:
-    """What outlives the processes."""
-
-    folder: Path
-    """Of the spool."""
-    database_url: str
 
 
 def test_every_failpoint_kills_a_process() -> None:
@@ -152,31 +141,6 @@ def check(place: Place, ledger: Ledger) -> None:
     assert {key: payload.response for key, payload in texts.items() if payload} == ledger.whole
     assert len(rows) <= ledger.asked
     assert not (place.folder / "spool" / "quarantine.log").exists()
-
-
-@asynccontextmanager
-async def running(place: Place, engine: str, setting: str) -> AsyncIterator[tuple[int, Any]]:
-    """A gateway process that answers; killed on leaving."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.crash_gateway"])
-    where = (str(place.folder), place.database_url)
-    process: Any = context.Process(target=serve, args=(*where, engine, port, setting))
-    process.was_ended = False
-    process.start()
-    try:
-        await until(lambda: answers(port) or not process.is_alive())
-        yield port, process
-    finally:
-        process.kill()
-        process.join()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
