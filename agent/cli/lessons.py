@@ -84,13 +84,15 @@ def add(
 ) -> None:
     """Add a lesson. The next request has it in its prompt.
 
+    If the live adapter should have known it from another lesson, that one returns to the prompt.
+
     Example: byheart lessons add "Returns are accepted within 45 days."
     """
     if not text.strip():
         raise InputError("TEXT must not be blank.")
     with open_settings_and_database(config) as (settings, db), db.begin() as session:
         namespaces.ensure(session, namespace, utcnow())
-        lesson = _editor(settings).add(
+        added = _editor(settings).add(
             session,
             namespace,
             text.strip(),
@@ -99,7 +101,9 @@ def add(
             pinned=pin,
             expires_at=_expiry(expires) if expires else None,
         )
-    console.print(lesson.id)
+    console.print(added.lesson.id)
+    if added.message:
+        typer.echo(added.message, err=True)
 
 
 @app.command("edit")

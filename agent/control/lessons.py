@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.control import schemas
@@ -74,13 +74,20 @@ def get_lesson(session: ReadSession, caller: CallerDep, lesson_id: str) -> schem
     return schemas.SupportedLesson(**dict(_to_schema(lesson)), support=support)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"model": schemas.AddedLesson}})
 def add_lesson(
-    session: WriteSession, control: ControlDep, caller: CallerDep, new: NewLesson
-) -> schemas.Lesson:
-    """Add a lesson, used from the next request on."""
-    editor = _editor(control, caller)
-    lesson = editor.add(
+    session: WriteSession,
+    control: ControlDep,
+    caller: CallerDep,
+    new: NewLesson,
+    response: Response,
+) -> schemas.AddedLesson:
+    """Add a lesson, used from the next request on.
+
+    200, with a message: the live adapter should have known it from the lesson that is returned,
+    which is in the prompt again.
+    """
+    added = _editor(control, caller).add(
         session,
         caller.namespace,
         new.do.strip(),
@@ -89,7 +96,9 @@ def add_lesson(
         pinned=new.pinned,
         expires_at=new.expires_at,
     )
-    return _to_schema(lesson)
+    if added.message:
+        response.status_code = 200
+    return schemas.AddedLesson(**dict(_to_schema(added.lesson)), message=added.message)
 
 
 @router.patch("/{lesson_id}")

@@ -148,6 +148,12 @@ class Lesson(Answer):
     expires_at: datetime | None
 
 
+class AddedLesson(Lesson):
+    """The lesson that says what was added; `message` says why it is no new one."""
+
+    message: str | None
+
+
 class Support(Answer):
     """An origin of a lesson: the principal, the interaction or feedback, and the original words."""
 

@@ -3,7 +3,8 @@
 A lesson's authority is that of its source. An operator's correction becomes an active lesson
 immediately. Any other correction becomes a candidate until `learning.corroboration` independent
 principals have said the same. A lesson that was retired or quarantined stays so, unless the
-operator states it again.
+operator states it again. A lesson that the live adapter has internalised and got wrong all the same
+returns to the prompt (store/relapses.py).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from datetime import datetime
 
 from agent.learning.extractors import ProposedLesson
 from config.sections import Learning
-from store import lessons, namespaces
+from store import adapters, interactions, lessons, namespaces, relapses
 from store.db import Session
 from store.lessons import Support
 from store.models import Lesson
@@ -79,7 +80,17 @@ def _save_one(
         _status(support.trust, principals, settings) is LessonStatus.ACTIVE
     ):
         lessons.set_status(session, duplicate, LessonStatus.ACTIVE)
+    elif duplicate.status is LessonStatus.INTERNALISED and _is_of_live(session, support, namespace):
+        cause = f"{support.principal} corrected the answer."
+        relapses.record_lesson(session, duplicate, cause, support.interaction, now)
     return duplicate
+
+
+def _is_of_live(session: Session, support: Support, namespace: str) -> bool:
+    """Return whether the adapter that serves now also answered where the correction was made."""
+    live = adapters.live(session, namespace)
+    answered = interactions.get(session, support.interaction) if support.interaction else None
+    return bool(live and answered and answered.version == live.name)
 
 
 def _duplicate(

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from agent.engine import tokens
 from config.settings import Settings
-from store import audit, lesson_options, lessons
+from store import audit, lesson_options, lessons, relapses
 from store.db import Session
 from store.lessons import Support
 from store.models import Lesson
@@ -57,6 +57,15 @@ def prompt_length(settings: Settings, text: str) -> int:
 
 
 @dataclass(frozen=True)
+class Added:
+    """The lesson that says what the operator has added."""
+
+    lesson: Lesson
+    message: str | None = None
+    """Why it is no new lesson; None if it is."""
+
+
+@dataclass(frozen=True)
 class LessonEditor:
     """Changes lessons on behalf of `name`, and records it in the audit log."""
 
@@ -74,8 +83,11 @@ class LessonEditor:
         *,
         pinned: bool = False,
         expires_at: datetime | None = None,
-    ) -> Lesson:
+    ) -> Added:
         """Add a lesson, used from the next request on.
+
+        If the live adapter has internalised a lesson that says the same, that one returns to the
+        prompt instead: the operator repeats it because the adapter does not know it.
 
         Raises:
             LessonTooLong: It exceeds the token budget that all lessons share.
@@ -86,6 +98,8 @@ class LessonEditor:
         length = self._length(when, do)
         ratio = self.settings.learning.duplicate_ratio
         duplicate = lessons.find_duplicate(session, namespace, lessons.render(when, do), ratio)
+        if duplicate and duplicate.status is LessonStatus.INTERNALISED:
+            return self._repeat(session, duplicate, pinned=pinned, expires_at=expires_at)
         if duplicate:
             raise DuplicateLesson(_duplicate_message(duplicate))
         lesson = lessons.add(
@@ -102,7 +116,19 @@ class LessonEditor:
             expires_at=expires_at,
         )
         self._record(session, "lesson added", lesson)
-        return lesson
+        return Added(lesson)
+
+    def _repeat(
+        self, session: Session, lesson: Lesson, *, pinned: bool, expires_at: datetime | None
+    ) -> Added:
+        """Return an internalised lesson to the prompt."""
+        relapses.record_lesson(session, lesson, f"{self.name} repeated it.", None, self.now)
+        self._record(session, "lesson repeated", lesson)
+        if pinned:
+            self.pin(session, lesson, pinned)
+        if expires_at:
+            self.set_expiry(session, lesson, expires_at)
+        return Added(lesson, _returned_message(lesson))
 
     def reword(self, session: Session, old: Lesson, do: str) -> Lesson:
         """Replace a lesson by one with another text; the old one is retired.
@@ -165,3 +191,10 @@ def _duplicate_message(lesson: Lesson) -> str:
         f" Approve it: `byheart lessons approve {lesson.id}`." if lesson.status in WAITING else ""
     )
     return f"Lesson {lesson.id} already says this ({lesson.status}).{hint}"
+
+
+def _returned_message(lesson: Lesson) -> str:
+    return (
+        f"The live adapter should have known this from lesson {lesson.id}. That lesson is in the "
+        "prompt again until a later adapter has learned it."
+    )

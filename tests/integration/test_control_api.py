@@ -116,6 +116,21 @@ async def test_a_lesson_is_added_edited_and_retired(gateway: RunningGateway) -> 
     ]
 
 
+async def test_a_lesson_that_the_adapter_should_know_returns_to_the_prompt(
+    gateway: RunningGateway,
+) -> None:
+    with gateway.state.db.begin() as session:
+        known = add_lesson(session, "We open at nine.", "default").id
+        go_live(session, "default")
+    new = {"do": "We open at nine."}
+    status, said = await gateway.fetch("POST", f"{API}/lessons", json=new)
+    assert (status, said["id"], said["status"]) == (200, known, "active")
+    assert "in the prompt again" in said["message"]
+    assert (await gateway.fetch("POST", f"{API}/lessons", json=new))[0] == 409
+    status, said = await gateway.fetch("POST", f"{API}/lessons", json={"do": "We close at five."})
+    assert (status, said["message"]) == (201, None)
+
+
 async def test_a_run_is_started_listed_and_cancelled(gateway: RunningGateway) -> None:
     assert (await gateway.fetch("POST", f"{API}/runs"))[0] == 409
     prompt = {"text": "You are kind."}

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from store import lessons
+from store import audit, lessons
 from store.db import Database
 from store.schema import LessonStatus
-from tests.support.factories import add_lesson
+from tests.support.factories import add_lesson, go_live
 
 
 def candidates(db: Database, *texts: str) -> list[str]:
@@ -60,6 +60,25 @@ def test_a_duplicate_lesson_is_not_added(db: Database, run: Any) -> None:
     assert "already says this (active)" in str(again.exception)
     assert run("lessons", "add", "Lamps cost 16.").exit_code == 0
     assert statuses(db) == [LessonStatus.ACTIVE, LessonStatus.ACTIVE]
+
+
+def test_what_the_adapter_should_know_returns_to_the_prompt_when_it_is_repeated(
+    db: Database, run: Any
+) -> None:
+    with db.begin() as session:
+        known = add_lesson(session, "Lamps cost 15.", "default").id
+        go_live(session, "default")
+    again = run("lessons", "add", "Lamps cost 15.", "--pin")
+    assert (again.exit_code, again.stdout.strip()) == (0, known)
+    assert "in the prompt again" in again.stderr
+    [row] = json.loads(run("lessons", "ls", "-o", "json").stdout)
+    assert (row["status"], row["pinned"]) == ("active", True)
+    assert run("lessons", "add", "Lamps cost 15.").exit_code != 0
+    with db.read() as session:
+        assert [row.action for row in audit.page(session, None, 2)] == [
+            "lesson pinned",
+            "lesson repeated",
+        ]
 
 
 def test_text_that_looks_like_markup_is_printed_verbatim(db: Database, run: Any) -> None:
