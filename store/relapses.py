@@ -55,14 +55,38 @@ def record(
 def record_shown(
     session: Session, answered: Interaction, given: Feedback, now: datetime
 ) -> list[AdapterStatement]:
-    """Return to the prompt what feedback shows that the live adapter does not know.
+    """Return to the prompt what feedback on an answer shows that the adapter does not know.
+
+    As `record_corrected`; praise shows nothing, and a bad rating counts also without a text.
+    """
+    correction, is_bad = verdicts.correction(given), verdicts.is_bad(given)
+    if verdicts.is_good(given) or not (correction or is_bad):
+        return []
+    did = "corrected the answer" if correction else "rated the answer as bad"
+    cause = f"{given.principal} {did}."
+    return record_corrected(session, answered, correction, cause, now, is_bad=is_bad)
+
+
+def record_corrected(
+    session: Session,
+    answered: Interaction,
+    correction: str,
+    cause: str,
+    now: datetime,
+    *,
+    is_bad: bool = False,
+) -> list[AdapterStatement]:
+    """Return to the prompt what the correction of an answer shows that the adapter does not know.
 
     Args:
-        session: In the write transaction that adds the feedback.
-        answered: The interaction that the feedback is on. If another version answered, or the
-            request failed, nothing changes.
-        given: The feedback.
+        session: In a write transaction, that of the feedback if there is any.
+        answered: The interaction. If another version than the live one answered, or the request
+            failed, nothing changes.
+        correction: The text that corrects the answer; may be empty.
+        cause: As for `record`.
         now: The current time.
+        is_bad: Whether the answer is rated as bad, so that a correction without numbers and names
+            may concern what the answer contradicts.
 
     Returns:
         The statements that returned to the prompt.
@@ -70,12 +94,13 @@ def record_shown(
     live = adapters.live(session, answered.namespace)
     if live is None or answered.version != live.name:
         return []
-    if answered.status is InteractionStatus.FAILED or verdicts.is_good(given):
+    if answered.status is InteractionStatus.FAILED:
         return []
-    concerned = _concerned(session, live, answered, given)
+    known, exchange = _known(session, live), _exchange(session, answered)
+    concerned = corrected(known, exchange, correction)
+    if is_bad and not concerned and not has_terms(correction):
+        concerned = contradicted(known, exchange)
     rows = [row for row in statements.of(session, live) if row.text in concerned]
-    did = "corrected the answer" if verdicts.correction(given) else "rated the answer as bad"
-    cause = f"{given.principal} {did}."
     return record(session, answered.namespace, rows, cause, answered.id, now) if rows else []
 
 
@@ -89,23 +114,15 @@ def record_lesson(
     return record(session, lesson.namespace, own, cause, interaction, now) if own else []
 
 
-def _concerned(
-    session: Session, live: Adapter, answered: Interaction, given: Feedback
-) -> frozenset[str]:
-    """Return the statements that feedback on an answer of the live adapter concerns."""
+def _exchange(session: Session, answered: Interaction) -> Exchange:
+    """Return the question and the answer; empty if retention has deleted them."""
     texts = interactions.payload(session, answered.id)
-    exchange = (
+    return (
         Exchange.of(last_user_text(texts.messages), texts.response) if texts else Exchange("", "")
     )
-    asked_for = _asked_for(session, live)
-    correction = verdicts.correction(given)
-    found = corrected(asked_for, exchange, correction)
-    if found or has_terms(correction) or not verdicts.is_bad(given):
-        return found
-    return contradicted(asked_for, exchange)
 
 
-def _asked_for(session: Session, live: Adapter) -> dict[str, list[str]]:
+def _known(session: Session, live: Adapter) -> dict[str, list[str]]:
     """Return what an answer can rest on, each statement with the questions that measured it."""
     measured = adapters.evaluation(session, live.name).measured
     questions = {

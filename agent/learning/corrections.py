@@ -28,6 +28,8 @@ class Correction:
     """Whether the text is the right answer itself, which can be learned verbatim."""
     support: Support
     """Who said it, where, and with which authority."""
+    answered: str
+    """The interaction with the wrong answer."""
 
 
 def find_corrections(turns: Sequence[Turn], trust_turns: bool = False) -> list[Correction]:
@@ -63,6 +65,7 @@ def _from_feedback(turn: Turn, feedback: Feedback) -> Correction:
         correction(feedback),
         bool(feedback.demonstration),
         support,
+        turn.interaction.id,
     )
 
 
@@ -77,4 +80,5 @@ def _from_next_turn(turn: Turn, next_turn: Turn, trust_turns: bool) -> list[Corr
         principal=next_turn.interaction.principal,
         trust=Trust.OPERATOR if trust_turns else next_turn.interaction.trust,
     )
-    return [Correction(last_user_text(turn.messages), turn.response, text, False, support)]
+    question = last_user_text(turn.messages)
+    return [Correction(question, turn.response, text, False, support, turn.interaction.id)]

@@ -12,6 +12,9 @@ How one piece of feedback becomes one lesson:
 4. `save` (curate.py) stores the lesson, or adds support to a lesson that says the same. The
    operator's lessons are active immediately; a user's wait until enough users agree.
 
+A user turn that contradicts the live adapter also returns what the adapter should have known to the
+prompt; feedback has done so when it came in (store/relapses.py).
+
 The job can be repeated: a correction that has taught a lesson is not processed again, even if that
 lesson was retired since.
 """
@@ -26,8 +29,9 @@ from agent.learning.curate import SizedLesson, save
 from agent.learning.extractors import ProposedLesson
 from agent.learning.propose import log_fields, propose
 from agent.runtime import Runtime
-from store import conversations, interactions, lessons
+from store import conversations, interactions, lessons, relapses
 from store.clock import utcnow
+from store.db import Session
 
 log = structlog.get_logger(__name__)
 
@@ -68,9 +72,18 @@ async def _learn(runtime: Runtime, namespace: str, correction: Correction) -> No
     proposed = await propose(runtime.engine, runtime.model, correction, settings.extractor)
     sized = await _measure(runtime, proposed, correction)
     with runtime.db.begin() as session:
+        if correction.support.feedback is None:
+            _record_relapse(session, correction)
         saved = save(session, namespace, correction.support, sized, settings, utcnow())
     for lesson in saved:
         log.info("lesson saved", lesson=lesson.id, status=lesson.status, kind=lesson.kind)
+
+
+def _record_relapse(session: Session, correction: Correction) -> None:
+    answered = interactions.get(session, correction.answered)
+    cause = f"{correction.support.principal} corrected the answer."
+    if answered is not None:
+        relapses.record_corrected(session, answered, correction.text, cause, utcnow())
 
 
 async def _measure(

@@ -13,10 +13,18 @@ from agent.inflight import Inflight
 from agent.learning import extract
 from agent.runtime import Runtime
 from config.settings import load
-from store import conversations, interactions, lessons, namespaces
+from store import adapters, conversations, interactions, lessons, namespaces, statements
 from store.db import Database
 from store.schema import LessonStatus, Trust
-from tests.support.factories import NOW, add_feedback, later, record, user
+from tests.support.factories import (
+    NOW,
+    add_feedback,
+    add_lesson,
+    go_live,
+    later,
+    record,
+    user,
+)
 from tests.support.fake_vllm import FakeVllm
 
 pytestmark = pytest.mark.anyio
@@ -276,3 +284,23 @@ async def test_a_lesson_above_the_token_budget_is_not_saved(shop: Shop) -> None:
     shop.correct(asked, demonstration="We open at 7 in the morning, on Sundays at 9.")
     await shop.read(asked)
     assert shop.known() == []
+
+
+async def test_a_user_who_contradicts_the_live_adapter_returns_what_it_should_know(
+    shop: Shop,
+) -> None:
+    with shop.runtime.db.begin() as session:
+        for fact in FACTS:
+            add_lesson(session, fact)
+        live = go_live(session)
+    first = shop.ask("What does a lamp cost?", response="9 euros.", version=live)
+    last = shop.ask("No, lamps cost 15 euros, I think.", version=live)
+    await shop.read(last)
+    assert shop.known(LessonStatus.ACTIVE) == ["Lamps cost 15 euros."]
+    with shop.runtime.db.read() as session:
+        [row] = [
+            row
+            for row in statements.of(session, adapters.get_one(session, live))
+            if row.relapsed_at
+        ]
+    assert (row.relapse_interaction, row.relapse_cause) == (first, "customer corrected the answer.")

@@ -15,7 +15,7 @@ SUPPORT = Support("int_1", None, "span", "local", Trust.USER)
 
 
 def turn(question: str, text: str) -> Correction:
-    return Correction(question, "I do not know.", text, is_demonstration=False, support=SUPPORT)
+    return Correction(question, "I do not know.", text, False, SUPPORT, "int_0")
 
 
 @pytest.mark.parametrize(
