@@ -86,9 +86,12 @@ def relapse_count(session: Session, namespace: str, text: str) -> int:
     return _relapse_counts(session, namespace).get(text, 0)
 
 
-def unlearnable(session: Session, namespace: str) -> frozenset[str]:
-    """Return the statements that have relapsed so often that they stay in the prompt."""
-    counts = _relapse_counts(session, namespace)
+def unlearnable(session: Session, namespace: str, at: datetime | None = None) -> frozenset[str]:
+    """Return the statements that have relapsed so often that they stay in the prompt.
+
+    With `at`, those that had by then.
+    """
+    counts = _relapse_counts(session, namespace, at)
     return frozenset(text for text, count in counts.items() if count >= RELAPSE_LIMIT)
 
 
@@ -117,11 +120,13 @@ def _lesson_texts(rows: Sequence[AdapterStatement]) -> frozenset[str]:
     return frozenset(row.text for row in rows if row.lesson)
 
 
-def _relapse_counts(session: Session, namespace: str) -> dict[str, int]:
+def _relapse_counts(session: Session, namespace: str, at: datetime | None = None) -> dict[str, int]:
     rows = (
         select(AdapterStatement.text, func.count(AdapterStatement.adapter.distinct()))
         .join(Adapter, Adapter.name == AdapterStatement.adapter)
         .where(Adapter.namespace == namespace, AdapterStatement.relapsed_at.is_not(None))
         .group_by(AdapterStatement.text)
     )
+    if at is not None:
+        rows = rows.where(AdapterStatement.relapsed_at <= at)
     return dict(session.execute(rows).all())

@@ -1,10 +1,12 @@
 """`byheart adapters`: lists adapters, shows their origin, and verifies their files."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from agent.cli.evaluation import knowledge_line, numbers
 from agent.cli.options import (
     ConfigOption,
     Output,
@@ -13,8 +15,8 @@ from agent.cli.options import (
     print_row,
     print_rows,
 )
-from store import adapters, rollouts, snapshots, statements
-from store.adapter_tables import Adapter, AdapterStatement
+from store import adapters, knowledge, rollouts, snapshots
+from store.adapter_tables import Adapter
 from store.adapters import UnknownAdapter
 from store.manifests import AdapterCorrupt, verify_files
 
@@ -49,8 +51,7 @@ def show_adapter(
         snapshot = snapshots.get(session, adapter.snapshot, adapter.namespace)
         verdict = adapters.evaluation(session, name)
         history = rollouts.events(session, adapter.namespace, 100)
-        internalised = statements.internalised_rows(session, adapter)
-        listed = statements.of(session, adapter)
+        known = knowledge.of_adapter(session, adapter)
         row: dict[str, Any] = {
             **_row(adapter),
             "run": adapter.run,
@@ -58,8 +59,7 @@ def show_adapter(
             "manifest_sha256": adapter.manifest_sha256,
             "system_prompt": snapshot.system_prompt if snapshot else None,
             "lessons": [lesson["text"] for lesson in snapshot.lessons] if snapshot else [],
-            "learned": [row.text for row in internalised],
-            "not_learned": [_not_learned(row) for row in listed if row not in internalised],
+            "statements": [asdict(each) for each in known],
             "gate": list(verdict.reasons),
             "measured": verdict.measured,
             "history": [
@@ -69,7 +69,8 @@ def show_adapter(
             ],
         }
     if output is Output.TABLE:
-        row["measured"] = _numbers(verdict.measured)
+        row["statements"] = [knowledge_line(each, each.text) for each in known]
+        row["measured"] = numbers(verdict.measured)
     print_row(row, output)
 
 
@@ -95,17 +96,6 @@ def _state(adapter: Adapter, data_dir: Path) -> str:
     except AdapterCorrupt as error:
         return str(error)
     return "intact"
-
-
-def _not_learned(row: AdapterStatement) -> str:
-    return f"{row.text} (relapsed: {row.relapse_cause})" if row.relapsed_at else row.text
-
-
-def _numbers(measured: dict[str, Any]) -> list[str]:
-    """Return the numbers of an evaluation, one per line; prompts and answers fill pages."""
-    numbers = {key: value for key, value in measured.items() if isinstance(value, int | float)}
-    lines = [f"{key.replace('_', ' ')} {round(value, 3)}" for key, value in numbers.items()]
-    return [*lines, "prompts and answers: -o json"]
 
 
 def _row(adapter: Adapter) -> dict[str, object]:

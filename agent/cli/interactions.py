@@ -20,7 +20,7 @@ def why(
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show which version and lessons an answer was based on, and what was learned from it.
+    """Show what an answer was based on, what it shows not to be known, and what it has taught.
 
     Example: byheart why int_0199...
     """
@@ -32,6 +32,9 @@ def why(
             raise InputError(f"Unknown interaction {interaction!r}.")
         explanation = explain(session, row).model_dump(mode="json")
     if output is Output.TABLE:
+        explanation["relapses"] = [
+            f"{relapse['text']} ({relapse['relapse_cause']})" for relapse in explanation["relapses"]
+        ]
         explanation["learned"] = [
             f"{lesson['id']} ({lesson['status']}) {lesson['text']}"
             for lesson in explanation["learned"]

@@ -1,11 +1,13 @@
 """`byheart lessons`: lists, adds, edits, approves and retires lessons."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from agent.cli.errors import InputError
+from agent.cli.evaluation import knowledge_line
 from agent.cli.options import (
     OPERATOR,
     ConfigOption,
@@ -19,7 +21,7 @@ from agent.cli.options import (
 )
 from agent.learning.operator_edits import WAITING, LessonEditor
 from config.settings import Settings
-from store import lessons, namespaces
+from store import knowledge, lessons, namespaces, statements
 from store.clock import utcnow
 from store.db import Session
 from store.models import Lesson
@@ -55,17 +57,28 @@ def ls(
 def show_lesson(
     lesson_id: LessonId, config: ConfigOption = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Show a lesson and the interactions that support it."""
+    """Show a lesson, the interactions that support it, and which adapters have learned it."""
     with open_settings_and_database(config) as (_, db), db.read() as session:
         lesson = _get(session, lesson_id)
         support = [
             f"{row.trust} {row.principal} {row.interaction or '-'}: {row.span!r}"
             for row in lessons.supports(session, lesson)
         ]
-    print_row(
-        {**_row(lesson), "why": lesson.why, "expires_at": lesson.expires_at, "support": support},
-        output,
-    )
+        text = lessons.text(lesson)
+        known = knowledge.of_statement(session, lesson.namespace, text)
+        learnable = text not in statements.unlearnable(session, lesson.namespace)
+    row = {
+        **_row(lesson),
+        "why": lesson.why,
+        "expires_at": lesson.expires_at,
+        "support": support,
+        "learnable": learnable,
+        "adapters": [asdict(each) for each in known],
+    }
+    if output is Output.TABLE:
+        row["learnable"] = "yes" if learnable else knowledge.UNLEARNABLE
+        row["adapters"] = [knowledge_line(each, each.adapter) for each in known]
+    print_row(row, output)
 
 
 @app.command("add")

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.errors import InputError
+from agent.cli.evaluation import frontier_lines, numbers, statement_counts
 from agent.cli.options import (
     OPERATOR,
     ConfigOption,
@@ -20,7 +21,7 @@ from agent.process.checks import check_trainable
 from agent.training.plan import open_run, untried_lessons
 from config.sections import Distill
 from store import adapters, audit, interactions, lessons, namespaces, prompts, runs, snapshots
-from store.adapter_tables import Run
+from store.adapter_tables import Evaluation, Run
 from store.clock import utcnow
 
 app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
@@ -115,10 +116,20 @@ def show_run(
         curves = {name: run.progress[name] for name in run.progress.keys() - POSITION_KEYS}
         row = {**_row(run), "trigger": run.trigger, "reason": run.reason, **curves}
         if run.adapter:
-            verdict = adapters.evaluation(session, run.adapter)
-            row |= {"gate": list(verdict.reasons), "measured": verdict.measured}
+            row |= _evaluated(adapters.evaluation(session, run.adapter), output)
         row["log"] = settings.data_dir / "logs" / f"{run.id}.log"
     print_row(row, output)
+
+
+def _evaluated(verdict: Evaluation, output: Output) -> dict[str, object]:
+    """Return what the run has measured: all of it as JSON, the numbers in a table."""
+    measured = verdict.measured
+    counts, frontier = statement_counts(measured), measured.get("frontier", [])
+    row = {"gate": list(verdict.reasons), "statements": counts, "frontier": frontier}
+    if output is Output.JSON:
+        return {**row, "measured": measured}
+    lines = {"statements": "{learned} of {total} learned".format_map(counts)}
+    return {**row, **lines, "frontier": frontier_lines(frontier), "measured": numbers(measured)}
 
 
 @app.command("cancel")

@@ -1,7 +1,7 @@
 """Explains an answer, for the command line and the control API."""
 
-from agent.control.schemas import Explanation, Learned
-from store import lessons, snapshots
+from agent.control.knowledge_schemas import Explanation, Learned, Relapse
+from store import knowledge, lessons, snapshots
 from store.db import Session
 from store.models import Interaction
 
@@ -16,7 +16,9 @@ def explain(session: Session, row: Interaction) -> Explanation:
         context=row.context_hash,
         system_prompt=snapshot.system_prompt if snapshot else None,
         lessons_in_prompt=[lesson["text"] for lesson in snapshot.lessons] if snapshot else None,
+        internalised=knowledge.internalised_at(session, row),
         tokens_saved=row.tokens_saved,
+        relapses=[Relapse.model_validate(each) for each in knowledge.relapses_of(session, row)],
         learned=[
             Learned(id=lesson.id, status=lesson.status, text=lessons.text(lesson))
             for lesson in lessons.resting_on(session, row.id)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Query
 
-from agent.control import schemas
+from agent.control import knowledge_schemas, schemas
 from agent.control.dependencies import (
     PAGE,
     After,
@@ -68,7 +68,7 @@ def get_interaction(
 @router.get("/interactions/{interaction_id}/explain")
 def explain_interaction(
     session: ReadSession, caller: CallerDep, interaction_id: str
-) -> schemas.Explanation:
+) -> knowledge_schemas.Explanation:
     """Explain an answer: its version and context, and what was learned from it."""
     return explain(session, _own(session, caller.namespace, interaction_id))
 

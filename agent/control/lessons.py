@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.control import schemas
+from agent.control import knowledge_schemas, schemas
 from agent.control.dependencies import (
     PAGE,
     AfterId,
@@ -20,7 +20,7 @@ from agent.control.dependencies import (
 )
 from agent.gateway.access.auth import Caller
 from agent.learning.operator_edits import LessonEditor
-from store import lessons
+from store import knowledge, lessons, statements
 from store.db import Session
 from store.models import Lesson
 from store.schema import LessonKind, LessonStatus
@@ -67,11 +67,20 @@ def list_lessons(
 
 
 @router.get("/{lesson_id}")
-def get_lesson(session: ReadSession, caller: CallerDep, lesson_id: str) -> schemas.SupportedLesson:
-    """Get a lesson and the interactions that support it."""
+def get_lesson(
+    session: ReadSession, caller: CallerDep, lesson_id: str
+) -> knowledge_schemas.SupportedLesson:
+    """Get a lesson, the interactions that support it, and which adapters have learned it."""
     lesson = _own(session, caller, lesson_id)
     support = [schemas.Support.model_validate(row) for row in lessons.supports(session, lesson)]
-    return schemas.SupportedLesson(**dict(_to_schema(lesson)), support=support)
+    text, namespace = lessons.text(lesson), lesson.namespace
+    known = knowledge.of_statement(session, namespace, text)
+    return knowledge_schemas.SupportedLesson(
+        **dict(_to_schema(lesson)),
+        support=support,
+        adapters=[knowledge_schemas.Knowledge.model_validate(each) for each in known],
+        learnable=text not in statements.unlearnable(session, namespace),
+    )
 
 
 @router.post("", status_code=201, responses={200: {"model": schemas.AddedLesson}})

@@ -82,27 +82,6 @@ class InteractionTexts(Interaction):
     response: str | None
 
 
-class Learned(Answer):
-    """A lesson that an interaction supports."""
-
-    id: str
-    status: LessonStatus
-    text: str
-
-
-class Explanation(Answer):
-    """The version and context that an answer was based on, and what was learned from it."""
-
-    interaction: str
-    version: str
-    arm: str
-    context: str
-    system_prompt: str | None
-    lessons_in_prompt: list[str] | None
-    tokens_saved: int
-    learned: list[Learned]
-
-
 class Conversation(Answer):
     """A conversation; `unread` counts the signals that extraction has not processed yet."""
 
@@ -164,12 +143,6 @@ class Support(Answer):
     trust: Trust
 
 
-class SupportedLesson(Lesson):
-    """A lesson and its origins."""
-
-    support: list[Support]
-
-
 class ContextLesson(Answer):
     """A lesson in use, and whether the live adapter has internalised it."""
 
@@ -221,14 +194,6 @@ class Adapter(Answer):
     snapshot: str
     manifest_sha256: str
     created_at: datetime
-
-
-class EvaluatedAdapter(Adapter):
-    """An adapter with its gate results; `passed` is null until it is evaluated."""
-
-    passed: bool | None
-    gate: list[str]
-    measured: dict[str, Any]
 
 
 class Rollout(Answer):

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.control import schemas
+from agent.control import knowledge_schemas, schemas
 from agent.control.dependencies import (
     PAGE,
     After,
@@ -26,7 +26,7 @@ from agent.gateway.errors import RequestError
 from agent.learning.operator_edits import prompt_length
 from agent.process.checks import check_trainable
 from agent.training.plan import open_run
-from store import adapters, audit, lessons, namespaces, prompts, rollouts, runs
+from store import adapters, audit, knowledge, lessons, namespaces, prompts, rollouts, runs
 from store.adapter_tables import Adapter, Run
 from store.db import Session
 from store.rollouts import approve
@@ -139,12 +139,18 @@ def list_adapters(
 
 
 @router.get("/adapters/{name}")
-def get_adapter(session: ReadSession, caller: CallerDep, name: str) -> schemas.EvaluatedAdapter:
-    """Get an adapter with its gate results."""
+def get_adapter(
+    session: ReadSession, caller: CallerDep, name: str
+) -> knowledge_schemas.EvaluatedAdapter:
+    """Get an adapter with its gate results, and what it knows of each statement."""
     adapter = _own_adapter(session, caller, name)
     verdict = adapters.evaluation(session, adapter.name)
-    return schemas.EvaluatedAdapter(
+    return knowledge_schemas.EvaluatedAdapter(
         **dict(schemas.Adapter.model_validate(adapter)),
+        statements=[
+            knowledge_schemas.Knowledge.model_validate(each)
+            for each in knowledge.of_adapter(session, adapter)
+        ],
         passed=verdict.passed,
         gate=list(verdict.reasons),
         measured=verdict.measured,

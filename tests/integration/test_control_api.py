@@ -131,6 +131,34 @@ async def test_a_lesson_that_the_adapter_should_know_returns_to_the_prompt(
     assert (status, said["message"]) == (201, None)
 
 
+async def test_a_relapse_is_told_by_its_lesson_its_adapter_and_its_answer(
+    gateway: RunningGateway,
+) -> None:
+    with gateway.state.db.begin() as session:
+        lesson = add_lesson(session, "We open at nine.", "default").id
+        name = go_live(session, "default")
+        texts = {"messages": [user("When do you open?")], "response": "At ten."}
+        answer = record(session, namespace="default", version=name, **texts).id
+    _, before = await gateway.fetch("GET", f"{API}/lessons/{lesson}")
+    given = {"target_id": answer, "name": "comment", "comment": "We open at nine."}
+    await gateway.fetch("POST", "/v1/feedback", json=given)
+    _, after = await gateway.fetch("GET", f"{API}/lessons/{lesson}")
+    _, adapter = await gateway.fetch("GET", f"{API}/adapters/{name}")
+    _, said = await gateway.fetch("GET", f"{API}/interactions/{answer}/explain")
+
+    [known] = before["adapters"]
+    assert (known["adapter"], known["internalised"], known["reason"]) == (name, True, "")
+    [known] = after["adapters"]
+    assert adapter["statements"] == [known]
+    assert (known["learned"], known["internalised"], after["learnable"]) == (True, False, True)
+    assert (known["relapse_cause"], known["relapse_interaction"]) == (
+        "local corrected the answer.",
+        answer,
+    )
+    assert said["internalised"] == ["We open at nine."]
+    assert [relapse["text"] for relapse in said["relapses"]] == ["We open at nine."]
+
+
 async def test_a_run_is_started_listed_and_cancelled(gateway: RunningGateway) -> None:
     assert (await gateway.fetch("POST", f"{API}/runs"))[0] == 409
     prompt = {"text": "You are kind."}

@@ -64,7 +64,9 @@ def record(session: Session, **values: Any) -> Record:
     return made
 
 
-def add_feedback(session: Session, target: str, namespace: str = "shop", **values: Any) -> None:
+def add_feedback(
+    session: Session, target: str, namespace: str = "shop", at: datetime = NOW, **values: Any
+) -> None:
     """Add an operator's feedback on an interaction."""
     defaults = {
         "id": None,
@@ -77,7 +79,7 @@ def add_feedback(session: Session, target: str, namespace: str = "shop", **value
         "trust": Trust.OPERATOR,
     }
     values = defaults | values
-    feedback.add(session, namespace, NewFeedback(target_id=target, **values), NOW)
+    feedback.add(session, namespace, NewFeedback(target_id=target, **values), at)
 
 
 def add_lesson(session: Session, do: str, namespace: str = "shop", **values: Any) -> Lesson:
