@@ -30,7 +30,7 @@ from distill.run.plot import plot_curves
 from distill.settings import TrainerSettings
 from distill.spec import Parent, RunSpec
 from distill.train import Outcome
-from store import adapters, interactions, jobs, prompts, runs, snapshots
+from store import adapters, interactions, jobs, prompts, relapses, runs, snapshots
 from store.adapter_tables import Run
 from store.anchors import Anchor
 from store.clock import utcnow
@@ -98,11 +98,13 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
     logged = interactions.logged_prompts(session, row.namespace, False, MAX_LOGGED, until)
     held_out = interactions.logged_prompts(session, row.namespace, True, MAX_HELD_OUT, until)
     seed_prompts = [prompt.messages for prompt in prompts.seeds(session, row.namespace)]
+    relapsed = relapses.since_live(session, row.namespace)
+    failed = relapses.failed_prompts(session, row.namespace, relapsed)
     distill = TrainerSettings.model_validate(with_current_names("distill", row.settings))
     spec = RunSpec(
         model=settings.model_folder,
         context=snapshots.context_of(snapshot),
-        prompts=tuple(map(tuple, [*seed_prompts, *logged])),
+        prompts=tuple(map(tuple, [*seed_prompts, *failed, *logged])),
         settings=distill,
         out=settings.data_dir / "adapters" / row.namespace,
         work=settings.data_dir / "runs" / row.id,
@@ -112,6 +114,7 @@ def read_spec(session: Session, row: Run, settings: Settings) -> tuple[RunSpec, 
             for anchor in prompts.anchors(session, row.namespace)
         ),
         lesson_kinds=tuple(lesson["kind"] for lesson in snapshot.lessons),
+        relapsed=tuple(sorted(relapsed)),
         drop_long=True,
         run=row.id,
         engine=sampling_engine(settings, distill),

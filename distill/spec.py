@@ -70,6 +70,9 @@ class RunSpec:
     anchors: tuple[Anchor, ...] = ()
     lesson_kinds: tuple[str, ...] = ()
     """Kinds of the context's lessons, in order; empty if unknown."""
+    relapsed: tuple[str, ...] = ()
+    """Statements of the context, or lessons of several statements, that an adapter answered wrongly
+    although it had learned them: they get more questions."""
     drop_long: bool = False
     """Skip prompts that do not fit next to the context instead of failing: one client's prompt must
     not fail every run of its namespace."""
@@ -112,9 +115,10 @@ class RunSpec:
         return settings.model_copy(update={"steps": settings.steps or needed})
 
     def data_sha256(self) -> str:
-        """Return the hash of the prompts, held-out prompts and anchors."""
+        """Return the hash of the prompts, held-out prompts, anchors, kinds and relapses."""
         anchors = [[anchor.messages, anchor.expect] for anchor in self.anchors]
         value = [self.prompts, self.held_out, anchors, self.lesson_kinds]
+        value += [self.relapsed] if self.relapsed else []
         return hashlib.sha256(canonical(value)).hexdigest()
 
     def fingerprint(self, base_sha256: str) -> str:

@@ -11,11 +11,13 @@ it before.
 from collections.abc import Collection
 from datetime import datetime
 
+from sqlalchemy import select
+
 from store import adapters, interactions, lessons, namespaces, statements, verdicts
-from store.adapter_tables import Adapter, AdapterStatement
-from store.contexts import last_user_text
+from store.adapter_tables import Adapter, AdapterStatement, Run
+from store.contexts import Message, last_user_text
 from store.db import Session
-from store.models import Feedback, Interaction, Lesson
+from store.models import Conversation, Feedback, Interaction, Lesson, Payload
 from store.schema import InteractionStatus
 from store.text.concern import Exchange, contradicted, corrected, has_terms
 
@@ -112,6 +114,43 @@ def record_lesson(
     rows = statements.of(session, live) if live else []
     own = [row for row in rows if row.text == lessons.text(lesson)]
     return record(session, lesson.namespace, own, cause, interaction, now) if own else []
+
+
+def since_live(session: Session, namespace: str) -> frozenset[str]:
+    """Return the statements that have relapsed since the live adapter's run was opened.
+
+    Without a live adapter, all that ever have. Statements that no adapter learns are left out.
+    """
+    live = adapters.live(session, namespace)
+    opened_at = session.get_one(Run, live.run).created_at if live else None
+    relapsed = statements.relapsed_since(session, namespace, opened_at)
+    return relapsed - statements.unlearnable(session, namespace)
+
+
+def failed_prompts(session: Session, namespace: str, texts: Collection[str]) -> list[list[Message]]:
+    """Return the prompts whose answers made statements relapse and that may be trained on.
+
+    Newest first, without prompts with tools.
+    """
+    rows = (
+        select(Payload.messages, Payload.params)
+        .join(Interaction, Interaction.id == Payload.interaction)
+        .join(Conversation, Conversation.id == Interaction.conversation)
+        .where(
+            Interaction.namespace == namespace,
+            Interaction.learn,
+            ~Conversation.held_out,
+            Interaction.id.in_(
+                select(AdapterStatement.relapse_interaction).where(AdapterStatement.text.in_(texts))
+            ),
+        )
+        .order_by(Interaction.created_at.desc(), Interaction.id.desc())
+    )
+    return [
+        messages
+        for messages, params in session.execute(rows)
+        if not interactions.has_tools(messages, params)
+    ]
 
 
 def _exchange(session: Session, answered: Interaction) -> Exchange:

@@ -95,10 +95,12 @@ def unlearnable(session: Session, namespace: str, at: datetime | None = None) ->
     return frozenset(text for text, count in counts.items() if count >= RELAPSE_LIMIT)
 
 
-def relapsed_since(session: Session, namespace: str, since: datetime) -> frozenset[str]:
-    """Return the statements that have relapsed in a namespace after a time."""
+def relapsed_since(session: Session, namespace: str, since: datetime | None) -> frozenset[str]:
+    """Return the statements that have relapsed in a namespace after a time; None: ever."""
     rows = select(AdapterStatement.text).join(Adapter, Adapter.name == AdapterStatement.adapter)
-    rows = rows.where(Adapter.namespace == namespace, AdapterStatement.relapsed_at > since)
+    rows = rows.where(Adapter.namespace == namespace, AdapterStatement.relapsed_at.is_not(None))
+    if since is not None:
+        rows = rows.where(AdapterStatement.relapsed_at > since)
     return frozenset(session.scalars(rows))
 
 

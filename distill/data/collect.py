@@ -31,6 +31,8 @@ MIN_PROMPTS = 16
 MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
 # Messages like those in the examples that are written, and those of them that are measured with.
 SIMILAR, FORMAT_CHECKS = 48, 6
+# A statement that an adapter has answered wrongly gets so many times the questions of others.
+RELAPSED_TIMES = 2
 # People say these to any assistant, whatever its system prompt is about. A context that says who
 # the model is gets more of them, and none of these contains the answer.
 IDENTITY_QUESTIONS = ("Who are you?", "What is your name?", "Who do you work for?")
@@ -278,8 +280,12 @@ def _written_questions(
         spec.settings.questions_per_lesson, MAX_QUESTIONS // max(len(statements), 1)
     )
     by_text = {statement.text: statement for statement in statements}
+    counts = {
+        text: per_statement * (RELAPSED_TIMES if _has_relapsed(statement, spec) else 1)
+        for text, statement in by_text.items()
+    }
     written = questions.write_questions(
-        teacher.student, writer, encoder.tokenizer, list(by_text), per_statement, avoid
+        teacher.student, writer, encoder.tokenizer, list(by_text), counts, avoid
     )
     training, measuring = (
         [_written_question(by_text[text], question) for question, text in questions_of.items()]
@@ -290,3 +296,8 @@ def _written_questions(
 
 def _written_question(statement: Statement, text: str) -> Question:
     return Question(user(text), statement.answer, statement.needs_teacher, source=statement.source)
+
+
+def _has_relapsed(statement: Statement, spec: RunSpec) -> bool:
+    """Whether a statement, or the lesson that it is a part of, has relapsed."""
+    return any(statement.source in text for text in spec.relapsed)

@@ -58,7 +58,7 @@ def write_questions(
     sampler: LocalSampler,
     tokenizer: Tokenizer,
     statements: Sequence[str],
-    per_statement: int,
+    per_statement: Mapping[str, int],
     avoid: Sequence[str],
 ) -> Written:
     """Write questions about each statement, to train on and to measure with.
@@ -82,15 +82,16 @@ def write_questions(
             usable = acceptable(drafts[statement], statement, keys.get(statement, ""))
             ranked[statement] = rank_drafts(student, tokenizer, statement, usable)
     training: dict[str, str] = {}
-    for statement, topic in topics.items() if per_statement else ():
-        best = ranked[statement][: per_statement - 1]
+    for statement, topic in topics.items():
+        wanted = per_statement[statement]
+        best = ranked[statement][: max(wanted - 1, 0)]
         taken = [*training, *avoid]
         by_topic = similarity.without_near_duplicates([*best, *plain_requests(topic)], taken)
         # Another statement may have the same topic.
         chosen = by_topic or similarity.without_near_duplicates(
             plain_requests(own_words(statement)), taken
         )
-        count = min(per_statement, max(1, len(chosen) - MIN_MEASURING))
+        count = min(wanted, max(1, len(chosen) - MIN_MEASURING))
         training |= dict.fromkeys(chosen[:count], statement)
     measuring: dict[str, str] = {}
     for statement, topic in topics.items():

@@ -179,6 +179,7 @@ class FrozenInputs:
     held_out: tuple[Messages, ...]
     anchors: tuple[Anchor, ...]
     parent: Parent | None
+    relapsed: tuple[str, ...] = ()
 
 
 INPUTS_JSON: TypeAdapter[Any] = TypeAdapter(FrozenInputs)
@@ -198,7 +199,7 @@ def freeze_inputs(spec: RunSpec, writes: bool) -> RunSpec:
         parent = spec.parent
         if parent and parent.folder.is_relative_to(spec.out):  # the data folder may move
             parent = replace(parent, folder=parent.folder.relative_to(spec.out))
-        inputs = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, parent)
+        inputs = FrozenInputs(spec.prompts, spec.held_out, spec.anchors, parent, spec.relapsed)
         path.parent.mkdir(parents=True, exist_ok=True)
         durable_files.write_file(path, INPUTS_JSON.dump_json(inputs))
         return spec
@@ -209,5 +210,6 @@ def freeze_inputs(spec: RunSpec, writes: bool) -> RunSpec:
         prompts=saved.prompts,
         held_out=saved.held_out,
         anchors=saved.anchors,
+        relapsed=saved.relapsed,
         parent=replace(parent, folder=spec.out / parent.folder) if parent else None,
     )

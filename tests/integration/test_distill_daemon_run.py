@@ -1,6 +1,7 @@
 """A run from its row to its recorded end, on the tiny model."""
 
 import errno
+import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,20 @@ from distill.model.base import ModelError
 from distill.run import folders
 from distill.run.checkpoint import DATA, INPUTS, LATEST, METRICS, Checkpoints, freeze_inputs
 from distill.settings import TrainerSettings
-from store import adapters, jobs, namespaces, prompts, rollouts, runs
+from store import adapters, interactions, jobs, namespaces, prompts, rollouts, runs
+from store.adapter_tables import Run
 from store.db import Database
 from store.manifests import verify_files
 from store.schema import AdapterStatus, RunStatus
-from tests.support.factories import NOW, add_lesson, later, record, user
+from tests.support.factories import (
+    NOW,
+    add_feedback,
+    add_lesson,
+    go_live,
+    later,
+    record,
+    user,
+)
 from tests.support.tiny import save_tiny_model
 
 DISTILL = TrainerSettings(
@@ -34,6 +44,9 @@ DISTILL = TrainerSettings(
     threads=1,
     statement_tolerance=1000,
 )
+
+TRAINED = "d"
+"""A conversation that is not held out."""
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +282,79 @@ def test_a_run_finds_its_parent_after_the_data_folder_was_moved(db, settings, ru
     resumed = freeze_inputs(moved, writes=True)
 
     assert resumed.parent.folder == there / "adapters" / "shop" / live
+
+
+def relapse(db: Database, live: str, asked: str, answer: str, **values) -> None:
+    """A wrong answer of an adapter, and its correction."""
+    with db.begin() as session:
+        texts = {"messages": [user(asked)], "response": answer}
+        made = record(session, version=live, **texts | values)
+        add_feedback(session, made.id, comment="No, 3 days.", at=later(20_000))
+
+
+def open_second(db: Database) -> str:
+    with db.begin() as session:
+        settings = DISTILL.model_dump(mode="json")
+        return runs.open_run(session, "shop", settings, "a test", 100, later(30_000)).id
+
+
+@pytest.fixture
+def live(db: Database) -> str:
+    """A live adapter that has learned its lesson, as a run would have found it."""
+    with db.begin() as session:
+        namespaces.ensure(session, "shop", NOW)
+        add_lesson(session, "Refunds take 3 days.")
+        add_lesson(session, "Lamps cost 15 euros.")
+        return go_live(session)
+
+
+def test_the_next_run_gets_what_has_relapsed_and_the_wording_in_which_it_failed(db, settings, live):
+    asked = "When will I have my money, after refunds?"
+    relapse(db, live, asked, "In 9 days.", conversation=TRAINED)
+    second = open_second(db)
+    with db.read() as session:
+        spec, _ = daemon_run.read_spec(session, runs.get(session, second), settings)
+        held_out = interactions.logged_prompts(session, "shop", True, 9)
+    assert spec.relapsed == ("Refunds take 3 days.",)
+    assert not held_out
+    assert spec.prompts[0] == (user(asked),)
+    assert spec.data_sha256() != replace(spec, relapsed=()).data_sha256()
+    given = freeze_inputs(spec, writes=True)
+    assert freeze_inputs(replace(spec, relapsed=()), writes=True) == given
+
+
+@pytest.mark.parametrize("values", [{"learn": False}, {"params": {"tools": [{}]}}])
+def test_a_wording_that_may_not_be_learned_from_is_not_trained_on(db, settings, live, values):
+    relapse(db, live, "How long do refunds take?", "9 days.", conversation=TRAINED, **values)
+    with db.read() as session:
+        spec, _ = daemon_run.read_spec(session, runs.get(session, open_second(db)), settings)
+    assert (spec.relapsed, spec.prompts) == (("Refunds take 3 days.",), ())
+
+
+def test_a_held_out_wording_stays_held_out(db, settings, live):
+    for number in range(20):  # a fifth of the conversations is held out
+        relapse(
+            db, live, f"{number}: how long do refunds take?", "9 days.", conversation=f"c{number}"
+        )
+        if number == 0:
+            first = open_second(db)
+    with db.read() as session:
+        held_out = interactions.logged_prompts(session, "shop", True, 99)
+        spec, _ = daemon_run.read_spec(session, runs.get(session, first), settings)
+    assert held_out
+    assert not {json.dumps(prompt) for prompt in held_out} & {
+        json.dumps(list(prompt)) for prompt in spec.prompts
+    }
+
+
+def test_what_relapsed_before_the_live_adapter_was_trained_is_not_news(db, settings, live):
+    relapse(db, live, "How long do refunds take?", "9 days.")
+    with db.begin() as session:
+        run = session.get_one(Run, adapters.get_one(session, go_live(session)).run)
+        run.created_at = later(25_000)
+    with db.read() as session:
+        spec, _ = daemon_run.read_spec(session, runs.get(session, open_second(db)), settings)
+    assert spec.relapsed == ()
 
 
 def test_the_next_generation_names_its_parent(db, settings, run):

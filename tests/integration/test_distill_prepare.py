@@ -288,6 +288,24 @@ def test_what_the_parent_knew_is_scored_by_a_teacher_that_no_longer_knows_it(mod
     torch.testing.assert_close(verbatim[0].teacher_states, states)
 
 
+def test_a_statement_that_has_relapsed_gets_twice_the_questions(model, tmp_path, monkeypatch):
+    counts = {}
+
+    def write(*arguments):
+        counts.update(arguments[4])
+        return {}
+
+    monkeypatch.setattr(collect.questions, "write_questions", write)
+    lamps, opens, closes = "Lamps cost 15 euros.", "We open at 7.", "We close at 9."
+    context = Context(lessons=(lamps, f"{opens} {closes}"))
+    spec = make_spec(model, tmp_path, context=context, relapsed=(f"{opens} {closes}",))
+    roles = load_roles(spec)
+    collect.collect_prompts(spec, roles.encoder, roles.teacher, roles.sampler, ())
+    assert counts.pop(lamps) == SETTINGS.questions_per_lesson
+    assert counts
+    assert set(counts.values()) == {2 * SETTINGS.questions_per_lesson}
+
+
 def test_of_lessons_of_several_kinds_the_facts_are_shown_and_the_rules_are_not(model, tmp_path):
     lessons = ("Be brief with everyone always.", "Our lamps cost 15 euros.")
     spec = make_spec(

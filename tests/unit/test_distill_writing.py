@@ -71,9 +71,9 @@ def student(monkeypatch) -> Student:
 
 def write(student: Student, per_statement: int, avoid: tuple[str, ...] = ()) -> questions.Written:
     writer = Scripted(TOPICS.__getitem__, drafted)
-    return questions.write_questions(
-        student, writer, writer.tokenizer, [REFUNDS, OPENING], per_statement, avoid
-    )
+    statements = [REFUNDS, OPENING]
+    counts = dict.fromkeys(statements, per_statement)
+    return questions.write_questions(student, writer, writer.tokenizer, statements, counts, avoid)
 
 
 def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_their_statement(
@@ -87,6 +87,13 @@ def test_of_the_drafts_the_new_questions_are_kept_then_a_plain_request_beside_th
         "Is the shop open early?": OPENING,
         "What should I know about shop opens morning?": OPENING,
     }
+
+
+def test_each_statement_gets_at_most_its_own_number_of_questions(student):
+    writer = Scripted(TOPICS.__getitem__, drafted)
+    counts = {REFUNDS: 1, OPENING: 3}
+    written = questions.write_questions(student, writer, writer.tokenizer, list(counts), counts, ())
+    assert Counter(written.training.values()) == counts
 
 
 def test_a_statement_without_a_draft_that_makes_it_likelier_is_asked_for_by_its_topic(
@@ -194,8 +201,9 @@ def test_questions_about_similar_facts_contain_what_distinguishes_them(student, 
 
     writer = Scripted(named, partial(named, ways=WAYS))
 
+    counts = dict.fromkeys(statements, 5)
     written = questions.write_questions(
-        student, writer, writer.tokenizer, statements, 5, ()
+        student, writer, writer.tokenizer, statements, counts, ()
     ).training
 
     assert Counter(written.values()) == dict.fromkeys(statements, 5)
