@@ -64,7 +64,9 @@ def corrected(statements: Collection[str], exchange: Exchange, correction: str) 
         return frozenset()
     kinds = (NUMBERS, terms.names_known_to(statements), WORDS)
     search = _Search(statements, exchange, text, kinds)
-    return frozenset[str]().union(*map(search.sentence, sentences(text)))
+    # A demonstration that depends on its question becomes a lesson of this form.
+    whole = search.same([text, f'When asked "{exchange.question}": {text}'])
+    return whole or frozenset[str]().union(*map(search.sentence, sentences(text)))
 
 
 def has_terms(correction: str) -> bool:
@@ -85,12 +87,13 @@ class _Search:
         """Return the statements that a sentence of the correction concerns."""
         clauses = terms.clauses(sentence)
         return (
-            self._same([sentence, *clauses])
+            self.same([sentence, *clauses])
             or self._best(sentence)
             or frozenset[str]().union(*map(self._best, clauses))
         )
 
-    def _same(self, parts: Sequence[str]) -> frozenset[str]:
+    def same(self, parts: Sequence[str]) -> frozenset[str]:
+        """Return the statements that say the same as one of the parts."""
         words = set(map(plain_words, parts))
         alike = (each for each in self.statements if plain_words(each) in words)
         return frozenset(
@@ -112,9 +115,11 @@ class _Search:
         if kind is WORDS:
             having = [each for each in having if self._is_mentioned(each)]
         mentioned = f"{self.exchange.question}\n{self.correction}"
+        # Several words name the subject themselves; a number, a name or one word needs another.
+        tell = new if kind is not WORDS or len(new) == 1 else frozenset()
         return (
-            _most_shared(having, new, mentioned)
-            or _most_shared(having, new, self.exchange.answer)
+            _most_shared(having, tell, mentioned)
+            or _most_shared(having, tell, self.exchange.answer)
             or self._only_one(having, kind)
         )
 
@@ -148,15 +153,17 @@ class _Search:
         return not terms.says_no(part, stated, kind, opens=True) & answered
 
     def _fits(self, statement: str, part: str) -> bool:
-        """Return whether a statement differs from a correction in no number or name.
+        """Return whether no number or name shows that a statement is about something else.
 
-        It has all that are said, or none that nobody said: "Room 5 opens at 8" does not concern
-        "Room 6 opens at 8".
+        It has all those of the correction, or none that nobody has said: "Room 5 opens at 8" does
+        not concern "Room 6 opens at 8". And a question about Denmark does not concern Norway.
         """
         numbers, named, _ = self.kinds
-        exchange = f"{self.exchange.question}\n{self.exchange.answer}\n{self.correction}"
-        return all(
-            kind.has(statement, kind.stated(part)) or kind.stated(statement) <= kind.held(exchange)
+        said = f"{self.exchange.question}\n{self.exchange.answer}\n{self.correction}"
+        own, asked = named.stated(statement), named.stated(self.exchange.question)
+        is_of_other = own and not own & named.held(said) and not named.has(statement, asked)
+        return not is_of_other and all(
+            kind.has(statement, kind.stated(part)) or kind.stated(statement) <= kind.held(said)
             for kind in (numbers, named)
         )
 

@@ -40,12 +40,28 @@ JAPANESE = "営業時間は10時から18時までです。"
 HINDI = "दुकान सुबह 9 बजे खुलती है।"
 
 HELP = "For support, send an email to care@shop.example."
+PROMISE = "Never promise a delivery date."
+MILL = 'When asked "Where are you?": In the old mill.'
+ICELAND = "Parcels to Iceland arrive in 9 days."
 CHIPS = "Microchips are implanted on Tuesdays without appointment."
 
 DESK = (
     *(RETURNS, OPENED, BASIC, TEAM, CAT, DOG, FIFTH, SIXTH, PHONE, WAITING, TRIAL, DELETED, BLOOD),
     *(DEPOSIT, RABBITS, FOUNDER, STORED, BACKUPS, EXPORT, MAINTENANCE, WOOL, CARDS, PARKING),
-    *(ABROAD, SWEDEN, GERMAN, SPANISH, CHINESE, CHINESE_PLACE, JAPANESE, HINDI, HELP, CHIPS),
+    *(
+        ABROAD,
+        SWEDEN,
+        GERMAN,
+        SPANISH,
+        CHINESE,
+        CHINESE_PLACE,
+        JAPANESE,
+        HINDI,
+        HELP,
+        CHIPS,
+        PROMISE,
+    ),
+    *(MILL, ICELAND),
 )
 
 HOW_LONG = "How long can I return a lamp?"
@@ -189,6 +205,14 @@ CORRECTIONS = {
     "Chinese without a number": ("数据存储在哪里?", "里加。", "在塔林。", {CHINESE_PLACE}),
     "Japanese": ("営業時間を教えてください。", "9時からです。", "10時からです。", {JAPANESE}),
     "Hindi": ("दुकान कब खुलती है?", "10 बजे।", "9 बजे", {HINDI}),
+    "a lesson with its question": ("Where are you?", "In Riga.", "In the old mill.", {MILL}),
+    "an instruction in other words": (
+        "When will it be here?",
+        "On Tuesday, for sure!",
+        "Do not promise dates.",
+        {PROMISE},
+    ),
+    "another country": ("When do parcels get to Denmark?", "In 4 days.", "In 9 days.", set()),
     "thanks": (HOW_LONG, "Within 45 days.", "Thanks, 45 days it is!", set()),
     "praise": (HOW_LONG, "Within 45 days.", "Great answer, very friendly.", set()),
     "the answer again": (HOW_LONG, "Within 45 days.", "Within 45 days.", set()),
