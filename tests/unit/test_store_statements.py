@@ -21,7 +21,15 @@ from store.db import Database, Session
 from store.rollouts import IllegalTransition, OutdatedAdapter
 from store.schema import LessonStatus
 from store.views import read_view
-from tests.support.factories import NOW, add_adapter, add_lesson, go_live, later, record
+from tests.support.factories import (
+    NOW,
+    add_adapter,
+    add_feedback,
+    add_lesson,
+    go_live,
+    later,
+    record,
+)
 
 _examples = itertools.count()
 NORWAY, HOURS, BRIEF = "Ship to Norway only.", "Open until 5.", "Be brief."
@@ -331,6 +339,17 @@ class Knowledge(RuleBasedStateMachine):
         assert returned == expected
         if not is_killed:
             self.relapsed |= {(name, text) for text in expected}
+
+    @precondition(lambda self: self.live)
+    @rule(text=st.sampled_from([*LINES, *LESSONS]), by_live=st.booleans(), is_killed=seldom)
+    def correct(self, text: str, by_live: bool, is_killed: bool) -> None:
+        assert self.live
+        version = self.live if by_live else "base"
+        with self.transaction(is_killed) as session:
+            made = record(session, namespace=self.namespace, version=version, response="Dunno.")
+            add_feedback(session, made.id, self.namespace, demonstration=text)
+        if by_live and not is_killed and text in self.internalised(self.live):
+            self.relapsed.add((self.live, text))
 
     def _begin(self, name: str) -> None:
         self.good = [one for one in self.good if one != name]
