@@ -7,8 +7,10 @@ labels, gets more prompts like those (`similar_prompts.py`). Greetings and quest
 model is are always added for a system prompt.
 """
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from distill.context import examples
 from distill.context.examples import Example
@@ -33,25 +35,10 @@ MAX_STATEMENTS, MAX_QUESTIONS = 512, 2048
 SIMILAR, FORMAT_CHECKS = 48, 6
 # A statement that an adapter has answered wrongly gets so many times the questions of others.
 RELAPSED_TIMES = 2
-# People say these to any assistant, whatever its system prompt is about. A context that says who
-# the model is gets more of them, and none of these contains the answer.
-IDENTITY_QUESTIONS = ("Who are you?", "What is your name?", "Who do you work for?")
-MORE_IDENTITY_QUESTIONS = (
-    "Tell me about yourself.",
-    "Which company is this?",
-    "Whom am I talking to?",
-    "What is the name of the place where you work?",
-    "Where are you?",
-    "What kind of place is this?",
-)
-GREETINGS = (
-    "Hello!",
-    "Good morning, can you help me?",
-    *IDENTITY_QUESTIONS,
-    "What can you do for me?",
-    "Thank you, that was all.",
-    "Goodbye!",
-)
+_ASKED = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+GREETINGS: tuple[str, ...] = tuple(_ASKED["greetings"])
+IDENTITY_QUESTIONS: tuple[str, ...] = tuple(_ASKED["identity"])
+MORE_IDENTITY_QUESTIONS: tuple[str, ...] = tuple(_ASKED["more_identity"])
 
 
 class ContextTooLong(Exception):
