@@ -63,6 +63,7 @@ The shop has {facts} facts that the base model does not know.
   4  extract lessons from the corrections                        under 1 minute
   5  distil them into an adapter, gate it, swap it in            {train}
   6  ask the {measured} questions again, with and without the adapter    {again}
+  7  correct what is still wrong, and ask it again               under 1 minute
 
 Results and logs are written to {folder}.
 """
@@ -168,6 +169,12 @@ def report(outcome: "Outcome", settings: Settings, folder: Path, seconds: float)
             name, str(score.right), f"{score.prompt_tokens:.0f}", f"{score.first_token_ms:.0f}"
         )
     console.print(table)
+    if outcome.recorrected:
+        right = sum(answer.right for answer in outcome.recorrected)
+        console.print(
+            f"The operator corrected {len(outcome.recorrected)} answers that were still wrong; "
+            f"{right} of them are right on the next request."
+        )
     _examples(outcome)
     console.print(
         f"adapter {outcome.adapter}, trained on {outcome.corrected} corrections; gate results:",

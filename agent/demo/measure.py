@@ -64,7 +64,7 @@ def ask_all(
     )
     answers = []
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for answer in pool.map(partial(_ask, client, model), questions):
+        for answer in pool.map(partial(ask_one, client, model), questions):
             answers.append(answer)
             advance()
     return Score(tuple(answers), first_tokens_s)
@@ -80,7 +80,8 @@ def _body(model: str, question: Question) -> dict[str, Any]:
     }
 
 
-def _ask(client: openai.OpenAI, model: str, question: Question) -> Answered:
+def ask_one(client: openai.OpenAI, model: str, question: Question) -> Answered:
+    """Ask one question, with logging off so that nothing is learned from it."""
     reply = client.chat.completions.create(**_body(model, question))
     text = reply.choices[0].message.content or ""
     tokens = reply.usage.prompt_tokens if reply.usage else 0

@@ -293,7 +293,7 @@ def test_a_statement_that_has_relapsed_gets_twice_the_questions(model, tmp_path,
 
     def write(*arguments):
         counts.update(arguments[4])
-        return {}
+        return collect.questions.Written({}, {})
 
     monkeypatch.setattr(collect.questions, "write_questions", write)
     lamps, opens, closes = "Lamps cost 15 euros.", "We open at 7.", "We close at 9."
