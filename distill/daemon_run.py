@@ -201,7 +201,7 @@ def database_progress(
             return
         last.update(stage=stage, at=timer())
         with db.begin() as session:
-            values = {"phase": stage, "step": done, "total": total, **nan_to_none(metrics)}
+            values = {"stage": stage, "step": done, "total": total, **nan_to_none(metrics)}
             values |= {TRAINED: done} if stage == "train" else {}
             runs.progress(session, run_id, values)
 

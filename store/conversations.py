@@ -1,6 +1,6 @@
 """Conversations, and which of them extraction has yet to read.
 
-A conversation counts its signals (turns and feedback that lessons may be extracted from) and how
+A conversation counts its entries (turns and feedback that lessons may be extracted from) and how
 many there were at the last extraction. It stores counts rather than times because a turn is
 recorded after it started: one that started before an extraction may not have been visible to it.
 """
@@ -43,7 +43,7 @@ class Activity:
     conversation: str
     namespace: str
     at: datetime
-    is_signal: bool
+    is_entry: bool
     """Whether extraction has to read it."""
 
 
@@ -54,12 +54,12 @@ def touch_all(connection: Connection, activities: Sequence[Activity]) -> None:
     )
 
 
-def touch(session: Session, conversation_id: str, at: datetime, is_signal: bool) -> None:
+def touch(session: Session, conversation_id: str, at: datetime, is_entry: bool) -> None:
     """Record activity in an existing conversation."""
     session.execute(
         update(Conversation)
         .where(Conversation.id == conversation_id)
-        .values(last_at=_later_of(at), signals=Conversation.signals + int(is_signal))
+        .values(last_at=_later_of(at), entries=Conversation.entries + int(is_entry))
     )
 
 
@@ -72,7 +72,7 @@ def _upsert(row: sqlite.Insert | postgresql.Insert) -> sqlite.Insert | postgresq
         index_elements=[Conversation.id],
         set_={
             "last_at": _later_of(row.excluded.last_at),
-            "signals": Conversation.signals + row.excluded.signals,
+            "entries": Conversation.entries + row.excluded.entries,
         },
     )
 
@@ -91,25 +91,25 @@ def _row(activity: Activity) -> dict[str, Any]:
         "namespace": activity.namespace,
         "held_out": int.from_bytes(digest[:8]) % HELD_OUT_ONE_IN == 0,
         "last_at": activity.at,
-        "signals": int(activity.is_signal),
-        "signals_read": 0,
+        "entries": int(activity.is_entry),
+        "entries_read": 0,
     }
 
 
-def signals(session: Session, conversation_id: str) -> int:
-    """Return its number of signals, for `mark_read` after they are read."""
-    return session.get_one(Conversation, conversation_id).signals
+def count_entries(session: Session, conversation_id: str) -> int:
+    """Return its number of entries, for `mark_read` after they are read."""
+    return session.get_one(Conversation, conversation_id).entries
 
 
 def mark_read(session: Session, conversation_id: str, count: int) -> None:
-    """Record that its first `count` signals were read."""
-    session.get_one(Conversation, conversation_id).signals_read = count
+    """Record that its first `count` entries were read."""
+    session.get_one(Conversation, conversation_id).entries_read = count
 
 
 def unread(session: Session, idle_before: datetime, limit: int) -> list[Conversation]:
-    """Return idle conversations of all namespaces with unread signals, longest idle first.
+    """Return idle conversations of all namespaces with unread entries, longest idle first.
 
-    A conversation needs at least two signals: a single turn says nothing about its answer.
+    A conversation needs at least two entries: a single turn says nothing about its answer.
     """
     idle = select(Conversation).where(text(UNREAD), Conversation.last_at <= idle_before)
     return list(session.scalars(idle.order_by(Conversation.last_at).limit(limit)))
@@ -120,7 +120,7 @@ def due(
 ) -> list[Conversation]:
     """Return the unread conversations that have no unfinished extraction job, longest idle first.
 
-    They have at least two signals: a single turn says nothing about its answer (`UNREAD`). A
+    They have at least two entries: a single turn says nothing about its answer (`UNREAD`). A
     conversation whose last job failed is due again after new activity, or once that job ended
     before `retry_before`.
     """

@@ -93,7 +93,7 @@ def add(
         raise FeedbackConflict(feedback_id)
     if added:
         target.auxiliary = False  # feedback shows that people saw it as a turn
-        conversations.touch(session, target.conversation, now, is_signal=target.learn)
+        conversations.touch(session, target.conversation, now, is_entry=target.learn)
         relapses.record_shown(session, target, row, now)
     return row, added
 

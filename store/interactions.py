@@ -64,13 +64,13 @@ def iter_turns(session: Session, conversation_id: str, after: str | None = None)
         after: Only the turns after this interaction.
     """
     feedback_on: dict[str, list[Feedback]] = {}
-    signals = (
+    feedback_rows = (
         select(Feedback)
         .join(Interaction, Interaction.id == Feedback.interaction)
         .where(Interaction.conversation == conversation_id)
         .order_by(Feedback.created_at, Feedback.id)
     )
-    for feedback in session.scalars(signals):
+    for feedback in session.scalars(feedback_rows):
         feedback_on.setdefault(feedback.interaction, []).append(feedback)
     texts = (
         select(Interaction, Payload)
@@ -87,8 +87,8 @@ def iter_turns(session: Session, conversation_id: str, after: str | None = None)
         texts = texts.where(Interaction.id > after)  # identifiers sort by time
     with session.execute(texts) as rows:
         for interaction, payload in rows:
-            signals_on = feedback_on.get(interaction.id, [])
-            yield Turn(interaction, payload.messages, payload.response, signals_on)
+            about = feedback_on.get(interaction.id, [])
+            yield Turn(interaction, payload.messages, payload.response, about)
 
 
 def logged_prompts(

@@ -24,8 +24,8 @@ from store.schema import (
 )
 
 RUNNING = "status = 'running'"
-UNREAD = "signals >= 2 AND signals > signals_read"
-"""SQL condition for a conversation with unread signals; index and query must use the same text."""
+UNREAD = "entries >= 2 AND entries > entries_read"
+"""SQL condition for a conversation with unread entries; index and query must use the same text."""
 
 
 class Namespace(Base):
@@ -48,10 +48,10 @@ class Conversation(Base):
     """Assigned once, from a hash of the id. Held-out prompts are never trained on; the gate
     evaluates on them."""
     last_at: Mapped[datetime]  # time of the last activity
-    signals: Mapped[int] = mapped_column(default=0)
-    """Number of turns and feedback items that lessons may be extracted from."""
-    signals_read: Mapped[int] = mapped_column(default=0)
-    """Value of `signals` at the last extraction."""
+    entries: Mapped[int] = mapped_column(default=0)
+    """Number of turns and feedback that lessons may be extracted from."""
+    entries_read: Mapped[int] = mapped_column(default=0)
+    """Value of `entries` at the last extraction."""
     __table_args__ = (
         Index(
             "ix_conversations_unread",
@@ -125,7 +125,7 @@ class Feedback(Base):
     interaction: Mapped[str] = mapped_column(ForeignKey("interactions.id"), index=True)
     principal: Mapped[str]
     trust: Mapped[Trust]
-    name: Mapped[str]  # kind of signal, such as `demonstration`
+    name: Mapped[str]  # kind of feedback, such as `demonstration`
     value: Mapped[dict[str, Any]]
     comment: Mapped[str | None]
     demonstration: Mapped[str | None]  # the answer as it should have been

@@ -170,9 +170,9 @@ class _Batch:
         self._clear()
 
     def _touch(self, record: Record, conversation: str) -> None:
-        is_signal = record.learn and not (record.auxiliary or record.is_running)
+        is_entry = record.learn and not (record.auxiliary or record.is_running)
         self._activities.append(
-            conversations.Activity(conversation, record.namespace, record.created_at, is_signal)
+            conversations.Activity(conversation, record.namespace, record.created_at, is_entry)
         )
 
     def _conversation_of(self, record: Record) -> str:

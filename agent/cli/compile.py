@@ -109,7 +109,7 @@ def _wait(settings: Settings, db: Database, run_id: str) -> None:
             with db.read() as session:
                 run = runs.get(session, run_id)
                 progress = dict(run.progress) if run else {}
-            stage = str(progress.get("phase", "waiting for the daemon"))
+            stage = str(progress.get("stage", "waiting for the daemon"))
             show(stage, progress.get("step"), progress.get("total"))
             time.sleep(POLL_S)
     message, code = ended

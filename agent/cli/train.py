@@ -27,7 +27,7 @@ from store.clock import utcnow
 app = typer.Typer(help="Plan, start, list, show and cancel training runs.", no_args_is_help=True)
 
 RunId = Annotated[str, typer.Argument(help="Id that `byheart train ls` lists.")]
-POSITION_KEYS = {"phase", "step", "total"}
+POSITION_KEYS = {"stage", "step", "total"}
 """Keys of a run's progress that say how far it has come; the others are measurements."""
 
 
@@ -143,9 +143,9 @@ def cancel(run_id: RunId, config: ConfigOption = None) -> None:
 
 def _position(run: Run) -> str | None:
     """Return the stage and step of an unfinished run."""
-    if "phase" not in run.progress or run.status not in runs.UNFINISHED:
+    if "stage" not in run.progress or run.status not in runs.UNFINISHED:
         return None
-    return "{phase} {step}/{total}".format_map({"step": 0, "total": "?"} | run.progress)
+    return "{stage} {step}/{total}".format_map({"step": 0, "total": "?"} | run.progress)
 
 
 def _row(run: Run) -> dict[str, object]:

@@ -135,7 +135,7 @@ def _interaction_fields(row: Interaction) -> dict[str, Any]:
 
 
 def _conversation_fields(row: Conversation) -> dict[str, Any]:
-    unread = row.signals - row.signals_read
+    unread = row.entries - row.entries_read
     return {"id": row.id, "held_out": row.held_out, "last_at": row.last_at, "unread": unread}
 
 

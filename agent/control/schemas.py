@@ -83,7 +83,7 @@ class InteractionTexts(Interaction):
 
 
 class Conversation(Answer):
-    """A conversation; `unread` counts the signals that extraction has not processed yet."""
+    """A conversation; `unread` counts the turns and feedback that extraction has not read yet."""
 
     id: str
     held_out: bool

@@ -184,8 +184,8 @@ class Demo:
             if run and run.status not in (RunStatus.QUEUED, RunStatus.RUNNING):
                 raise DemoFailed(f"Run {run.id} ended as {run.status}: {run.reason}")
             progress = run.progress if run else {}
-            phase = f"distilling: {progress.get('phase', 'waiting')}"
-            self.show(phase, progress.get("step", 0), progress.get("total"))
+            stage = f"distilling: {progress.get('stage', 'waiting')}"
+            self.show(stage, progress.get("step", 0), progress.get("total"))
             time.sleep(POLL_S)
 
     def await_rollout(self, run: Run) -> tuple[str, list[str]]:

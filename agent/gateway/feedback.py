@@ -1,4 +1,4 @@
-"""`/v1/feedback`: signals on interactions, from which lessons are learned.
+"""`/v1/feedback`: ratings, comments and demonstrations, from which lessons are learned.
 
 Feedback is idempotent by its id. Its trust is the caller's and cannot be set by the request. Its
 target must be in the caller's namespace. For a key without the scope `read`, it must also be an

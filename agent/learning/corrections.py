@@ -1,6 +1,6 @@
 """Finds the corrections in a conversation: the texts that say that an answer was wrong.
 
-Three signals count: a demonstration (the right answer), a comment that does not come with praise,
+Three things count: a demonstration (the right answer), a comment that does not come with praise,
 and a next user turn that contradicts the answer. Each becomes one `Correction` with its origin.
 They are read from database rows alone, so they never contain text that the gateway added.
 """

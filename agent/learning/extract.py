@@ -2,7 +2,7 @@
 
 How one piece of feedback becomes one lesson:
 
-1. `find_corrections` (corrections.py) collects the signals that an answer was wrong:
+1. `find_corrections` (corrections.py) collects the corrections of wrong answers:
    demonstrations, comments, and user turns that contradict the answer before them.
 2. `propose` (propose.py) asks the served model to restate the correction as a statement that is
    clear without the conversation. Code, never a model, checks that the statement says what the
@@ -40,7 +40,7 @@ async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     """Extract the lessons of conversation `payload["conversation"]`."""
     conversation, settings = payload["conversation"], runtime.settings.learning
     with runtime.db.read() as session:
-        signals = conversations.signals(session, conversation)
+        entries = conversations.count_entries(session, conversation)
         turns = interactions.turns(session, conversation)
         corrections = [
             correction
@@ -50,8 +50,8 @@ async def run(runtime: Runtime, payload: dict[str, Any]) -> None:
     for correction in _select(corrections, settings.max_per_conversation):
         await _learn(runtime, payload["namespace"], correction)
     with runtime.db.begin() as session:
-        # Only the signals that were read above: later ones are left for the next job.
-        conversations.mark_read(session, conversation, signals)
+        # Only the entries that were read above: later ones are left for the next job.
+        conversations.mark_read(session, conversation, entries)
 
 
 def _select(corrections: Sequence[Correction], max_turns: int) -> list[Correction]:

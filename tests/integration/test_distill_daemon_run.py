@@ -95,7 +95,7 @@ def test_a_run_that_succeeds_leaves_a_verified_candidate_and_one_rollout_job(db,
         row = runs.get(session, run)
         adapter = adapters.get_one(session, row.adapter)
         assert (row.status, adapter.status) == (RunStatus.PUBLISHED, AdapterStatus.CANDIDATE)
-        assert row.progress["phase"].startswith("measure")
+        assert row.progress["stage"].startswith("measure")
         assert row.progress[runs.TRAINED] == DISTILL.steps
         assert (adapter.namespace, adapter.run, adapter.snapshot) == ("shop", run, row.snapshot)
         folder = adapters.folder(adapter, settings.data_dir)

@@ -43,15 +43,15 @@ async def test_feedback_turns_an_auxiliary_request_into_a_turn(
     target = await ask(gateway, messages=[said])
     before = gateway.logged()[0].interaction
     with gateway.state.db.read() as session:
-        signals = conversations.signals(session, before.conversation)
+        entries = conversations.count_entries(session, before.conversation)
     await give(gateway, {"target_id": target, "name": "demonstration", "demonstration": "1974"})
     with gateway.state.db.read() as session:
         read = interactions.turns(session, before.conversation)
-        more = conversations.signals(session, before.conversation)
+        more = conversations.count_entries(session, before.conversation)
 
     assert before.auxiliary
     assert [turn.feedback[0].demonstration for turn in read] == ["1974"]
-    assert (signals, more) == (0, 1)
+    assert (entries, more) == (0, 1)
 
 
 async def test_feedback_is_stored_with_the_callers_trust(gateway: RunningGateway) -> None:

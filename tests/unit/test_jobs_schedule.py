@@ -231,9 +231,9 @@ def test_a_run_whose_job_failed_continues_while_it_makes_progress(
     for step in (20, 40, 40):
         with db.begin() as session:
             if trains:
-                runs.progress(session, run, {"phase": "train", runs.TRAINED: step})
+                runs.progress(session, run, {"stage": "train", runs.TRAINED: step})
             # However the last attempt ended, the one that trained counts.
-            runs.progress(session, run, {"phase": "load the model", "step": step})
+            runs.progress(session, run, {"stage": "load the model", "step": step})
             killed(session, run)
         tick(db, eager, LONG_AFTER)
         with db.read() as session:

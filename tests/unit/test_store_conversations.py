@@ -44,10 +44,12 @@ def due(session: Session, at: float) -> list[str]:
 
 
 def read(session: Session, conversation: str) -> None:
-    conversations.mark_read(session, conversation, conversations.signals(session, conversation))
+    conversations.mark_read(
+        session, conversation, conversations.count_entries(session, conversation)
+    )
 
 
-def test_a_conversation_is_unread_from_its_second_signal(shop: Database) -> None:
+def test_a_conversation_is_unread_from_its_second_entry(shop: Database) -> None:
     with shop.begin() as session:
         two_turns = say_something(session, 0)
         assert unread(session) == []
@@ -59,7 +61,7 @@ def test_a_conversation_is_unread_from_its_second_signal(shop: Database) -> None
 
 
 @pytest.mark.parametrize("new", ["turn", "feedback"])
-def test_after_an_extraction_one_more_signal_makes_a_conversation_unread(
+def test_after_an_extraction_one_more_entry_makes_a_conversation_unread(
     shop: Database, new: str
 ) -> None:
     with shop.begin() as session:
@@ -86,11 +88,11 @@ def test_a_turn_recorded_after_an_extraction_is_unread_though_it_started_before(
         assert session.get_one(Conversation, conversation).last_at == later(11)
 
 
-def test_signals_during_an_extraction_stay_unread(shop: Database) -> None:
+def test_entries_during_an_extraction_stay_unread(shop: Database) -> None:
     with shop.begin() as session:
         say_something(session, 0)
         conversation = say_something(session, 1)
-        count = conversations.signals(session, conversation)
+        count = conversations.count_entries(session, conversation)
         say_something(session, 2)
         conversations.mark_read(session, conversation, count)
         assert unread(session) == [conversation]
@@ -120,7 +122,7 @@ def test_a_record_and_feedback_that_arrive_twice_are_counted_once_each(shop: Dat
         for _ in range(2):
             records.save(session.connection(), [made])
             give_feedback(session, made.id, 1, id="f1")
-        assert conversations.signals(session, conversation_of(session, made.id)) == 2
+        assert conversations.count_entries(session, conversation_of(session, made.id)) == 2
 
 
 def enqueue(session: Session, conversation: str, at: float) -> None:

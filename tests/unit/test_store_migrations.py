@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from store import adapters, lessons, statements
+from store import adapters, lessons, runs, statements
 from store.contexts import Context
 from store.db import Database
 from store.schema import LessonStatus
@@ -16,6 +16,7 @@ from store.upgrade import run_migrations, upgrade
 from store.views import read_view
 
 NAME = "bh-1"
+BEFORE_WORDS = "0009_statements"
 
 
 def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) -> None:
@@ -39,6 +40,21 @@ def test_paths_of_adapters_become_relative_to_the_data_folder(blank_url: str) ->
         "bh-2": Path("/data/adapters/shop/bh-2"),
         "bh-3": Path("/elsewhere/bh-3"),
     }
+    database.close()
+
+
+def test_the_stage_of_a_run_is_renamed_and_its_other_progress_is_kept(blank_url: str) -> None:
+    database = Database(blank_url)
+    run_migrations(database.engine, BEFORE_WORDS)
+    insert_adapters(database, {})
+    with database.begin() as session:
+        session.execute(text("""UPDATE runs SET progress = '{"phase": "train", "step": 7}'"""))
+
+    upgrade(database)
+
+    with database.read() as session:
+        [run] = runs.listing(session)
+        assert run.progress == {"stage": "train", "step": 7}
     database.close()
 
 

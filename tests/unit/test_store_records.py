@@ -44,12 +44,12 @@ def test_a_running_interaction_is_listed_but_is_not_a_turn(shop: Database) -> No
         row = session.get_one(Interaction, ended.id)
         assert row.status is RUNNING
         assert interactions.turns(session, row.conversation) == []
-        assert conversations.signals(session, row.conversation) == 0
+        assert conversations.count_entries(session, row.conversation) == 0
         assert records.save(session.connection(), [ended]) == 1
         session.expire_all()
         (turn,) = interactions.turns(session, row.conversation)
         assert (turn.interaction.status, turn.response) == (DONE, "Yes.")
-        assert conversations.signals(session, row.conversation) == 1
+        assert conversations.count_entries(session, row.conversation) == 1
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_final_record_is_counted_once_and_kept_in_every_order_of_arrival(
         assert {key: one[key] for key in one.keys() - differ} == {
             key: other[key] for key in other.keys() - differ
         }
-        assert conversations.signals(session, one["conversation"]) == 1
+        assert conversations.count_entries(session, one["conversation"]) == 1
 
 
 def test_turns_in_one_batch_are_one_conversation(shop: Database) -> None:

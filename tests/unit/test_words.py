@@ -33,6 +33,7 @@ RETIRED = {
     r"litter": "leftovers",
     r"resume[ -]points?": "checkpoint",
     r"(?:word )?triples?": "trigram",
+    r"phases?": "stage",
 }
 """Words that have been replaced, and what they are called."""
 QUOTED = re.compile(r"`[^`]*`")
