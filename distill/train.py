@@ -187,9 +187,11 @@ def _judge(spec: RunSpec, roles: Roles, data: RunData, sampler: LocalSampler) ->
     settings, teacher, encoder = spec.settings, roles.teacher, roles.encoder
     temperature = settings.serving_temperature
     taught = teacher_answers(teacher, sampler, encoder, data.checks, temperature)
-    return Judge(
-        teacher, sampler, encoder, data.checks, taught, temperature, settings.statement_tolerance
-    )
+    reference = [item for check in data.checks for item in check.reference]
+    with teacher.student.adapter_disabled():
+        gaps = [float(values.mean()) for values in measure.token_kls(teacher, reference)]
+    tolerance = settings.statement_tolerance
+    return Judge(teacher, sampler, encoder, data.checks, taught, gaps, temperature, tolerance)
 
 
 def publish_adapter(

@@ -50,7 +50,7 @@ def statement_checks(
     prompts = [encoder.prompt(question.messages) for question in asked]
     shown = [encoder.prompt(user(text)) for text in general[:GENERAL_CHECKS] if instructions]
     taught = sample_from_teacher(teacher, sampler, [*prompts, *shown], temperature=0)
-    stated = [index for index, question in enumerate(asked) if question.answer]
+    stated = [index for index, each in enumerate(asked) if each.answer and each.needs_teacher]
     pairs = [(prompts[index], asked[index].answer or "") for index in stated]
     scored = verbatim_answers(spec, encoder, teacher, pairs)
     verbatim = dict(zip(stated, scored, strict=True))
