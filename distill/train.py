@@ -45,8 +45,8 @@ import torch
 from distill import steps
 from distill.data.prepare import RunData, prepare_data
 from distill.evaluate import measure, probe, served
+from distill.evaluate.answers import teacher_answers
 from distill.evaluate.candidate import Evaluation, EvaluationSet, measure_candidate
-from distill.evaluate.checks import teacher_answers
 from distill.evaluate.learned import Judge
 from distill.evaluate.preflight import NothingToLearn
 from distill.evaluate.probe import Probe

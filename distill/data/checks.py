@@ -10,7 +10,7 @@ from distill.context.parts import ContextParts
 from distill.context.sourced import SourcedStatement
 from distill.context.statements import facts, is_instruction
 from distill.data.collect import Collected
-from distill.evaluate.checks import Check
+from distill.evaluate.answers import Check
 from distill.model.encoder import Encoder, Prompt, user
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher

@@ -12,7 +12,7 @@ from distill.data.checks import distinct_prompts, statement_checks, verbatim_ans
 from distill.data.collect import Collected, Question
 from distill.data.split import split
 from distill.evaluate import general_prompts, preflight
-from distill.evaluate.checks import Check
+from distill.evaluate.answers import Check
 from distill.evaluate.measure import Anchored
 from distill.model.encoder import Encoder, Messages, Prompt, prompt_texts, user, user_text
 from distill.model.sampler import LocalSampler

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distill.evaluate import facts, measure
-from distill.evaluate.checks import SAMPLES, Answers, Check, candidate_answers, given_facts, words
+from distill.evaluate.answers import SAMPLES, Answers, Check, candidate_answers, given_facts, words
 from distill.model.encoder import Encoder, Prompt
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher

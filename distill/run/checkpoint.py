@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from distill.data.prepare import RunData
-from distill.evaluate.checks import Check
+from distill.evaluate.answers import Check
 from distill.evaluate.measure import Anchored
 from distill.model.encoder import Prompt
 from distill.model.engine_sampler import STUDENT

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.context.parts import ContextParts
-from distill.evaluate import checks, learned, served
+from distill.evaluate import answers, learned, served
 from distill.evaluate.learned import Judgement, Question
 from distill.evaluate.measure import Anchored
 from distill.model.encoder import user
@@ -59,7 +59,7 @@ class ScriptedJudge:
 def test_facts_are_numbers_and_names_that_the_answer_gives_and_the_question_does_not(
     statement, question, answer, facts
 ):
-    assert checks.given_facts(statement, question, answer) == facts
+    assert answers.given_facts(statement, question, answer) == facts
 
 
 def test_a_statement_is_learned_only_if_two_questions_about_it_are_answered_like_the_teacher():
