@@ -59,7 +59,7 @@ class Question:
     fact_deficit: float
     """The same for all its numbers and names together, in nats."""
     right: bool
-    """Whether it passes, sampled answers aside."""
+    """Whether the greedy answer is: it gives the facts, or if there are none, shows no problem."""
     problem: str
     """Why the answers do not show that the statement is learned; empty if they do."""
 
@@ -193,9 +193,12 @@ class Judge:
             ("the statement is less likely by {:.2f} nats per token", deficits[0], MAX_DEFICIT),
             ("its facts are less likely by {:.2f} nats", deficits[1], MAX_FACT_DEFICIT),
         )
-        problem = self._problem(sorted(given - words(own.greedy)), measured)
-        right = not problem
-        if right and own.sampled and hits < needed - SPARED * self.tolerance:
+        missing = sorted(given - words(own.greedy))
+        if len(missing) <= self.tolerance - 1:
+            missing = []
+        problem = self._problem(missing, measured)
+        right = not missing if given else not problem
+        if not problem and own.sampled and hits < needed - SPARED * self.tolerance:
             problem = f"{hits} of {SAMPLES} sampled answers are right, {needed} of the teacher's"
         answers = prompt.text, taught.greedy, own.greedy, sorted(given)
         return Question(*answers, needed, hits, divergence[0], *deficits, right, problem)
@@ -207,6 +210,5 @@ class Judge:
             for text, value, bound in measured
             if value > self.tolerance * bound
         ]
-        is_lacking = len(missing) > self.tolerance - 1
-        lacking = [f"the answer lacks {', '.join(missing)}"] if is_lacking else []
+        lacking = [f"the answer lacks {', '.join(missing)}"] if missing else []
         return "; ".join([*lacking, *exceeded])
