@@ -152,7 +152,7 @@ def test_train_plan_shows_what_the_next_run_waits_for(byheart):
     byheart("lessons", "add", "Refunds take 3 days.")
     assert "byheart train now" in next_run()
     run = byheart("train", "now").stdout.strip()
-    assert next_run() == f"after {run} has finished and its candidate is decided"
+    assert next_run() == f"after {run} has finished"
 
 
 def test_compile_replaces_only_the_seeds_or_anchors_that_it_is_given(byheart):
