@@ -274,7 +274,7 @@ class Gate(Section):
         }
     )
 
-    margin: float = Field(0.2, gt=0, lt=1)
+    margin: float = Field(0.3, gt=0, lt=1)
     """Share of the teacher's right answers that a candidate must not lose (exact test, 5 %)."""
     min_gap_closed: float = Field(0.5, ge=0, le=1)
     """Minimum fraction of the KL gap between base and teacher that a candidate must close."""
