@@ -14,7 +14,7 @@ $(STAMP): requirements-$(ENGINE).lock pyproject.toml .ci/setup
 	.ci/setup $(ENGINE) $(PYTHON)
 	@touch $@
 
-demo: setup  ## the whole loop on this machine, 13 to 20 minutes on two cores
+demo: setup  ## the whole loop on this machine, half an hour on two busy cores
 	$(BIN)/byheart demo
 
 test: setup  ## unit, integration and end-to-end tests
