@@ -11,7 +11,7 @@ teacher:
     1. load     the base, a LoRA adapter on it, and proof that the teacher is the frozen base
     2. prepare  preflight, prompts, questions by the base, the teacher's answers (`data/prepare.py`)
     3. train    sample, score every token, update the adapter, keep the best step   (`steps.py`)
-    4. measure  the student without context against the teacher with it, on held-out prompts
+    4. measure  each statement, and the student with what it has not learned against the teacher
     5. publish  the adapter folder, by an atomic rename                      (`run/publish.py`)
 
 Differences from the paper and its reference code:
@@ -82,7 +82,7 @@ def run(spec: RunSpec, report: Report) -> Outcome | None:
         The published adapter with its evaluation; None in every process but the main one.
 
     Raises:
-        NothingToLearn: The context does not change the model's answers.
+        NothingToLearn: The context does not change the model's answers, or none of it was learned.
         Diverged: The loss is not finite, or the student's answers have degenerated.
         PromptTooLong, PromptRejected, ContextTooLong, ModelError, FolderError: An input does not
             fit the model or cannot be used.

@@ -1,18 +1,17 @@
 """The held-out questions about each statement, and what teacher and candidate answer to them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.context import statements
 from distill.evaluate import measure
+from distill.evaluate.facts import WORD
 from distill.model.encoder import Encoder, Prompt
 from distill.model.packing import TokenIds
 from distill.model.sampler import LocalSampler
 from distill.model.teacher import Teacher
 from distill.model.trajectories import Trajectory, teacher_completions
 
-WORD = re.compile(r"\d+|[^\W\d_]+")
 SAMPLES = 4
 """Answers per question and model, sampled at the serving temperature."""
 
